@@ -1,0 +1,87 @@
+// The backward step on CPU: d_t = (g_t + d_{t+1} W) * f'(h_t), and dh_0 = d_0 W.
+#pragma once
+
+#include "recurrence.h"
+#include "scan.h"
+#include "simd.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+// f'(x) * grad, from h = f(x).
+template <Nonlinearity F, class T>
+RNNFUSED_INLINE Vector<T> through(Vector<T> grad, Vector<T> h) {
+  if constexpr (F == Nonlinearity::tanh) {
+    return grad * (T(1) - h * h);
+  } else {
+    return h <= T(0) ? Vector<T>{} : grad;
+  }
+}
+
+template <Nonlinearity F, class T>
+struct BackwardStep {
+  const Backward& call;
+  const bool ascending = call.reverse;
+  static constexpr bool starts_at_zero = true;
+
+  void start(int64_t, T* state) const {
+    for (int64_t j = 0; j < call.hidden_size; ++j) state[j] = T(0);
+  }
+
+  // `first`: this is the row's last step in time, where the gradient of its last state arrives.
+  RNNFUSED_INLINE void emit(int64_t start, int64_t row, bool first, int64_t column, int64_t columns,
+                            const T* sums, T* next) const {
+    const T* grads[2];
+    int sources = 0;
+    if (call.grad_output.data) {
+      grads[sources++] = static_cast<const T*>(call.grad_output.data) +
+                         start * call.grad_output.time_stride +
+                         row * call.grad_output.batch_stride + column;
+    }
+    if (first && call.grad_h_n.data) {
+      grads[sources++] =
+          static_cast<const T*>(call.grad_h_n.data) + row * call.grad_h_n.batch_stride + column;
+    }
+    const T* h = static_cast<const T*>(call.output.data) + start * call.output.time_stride +
+                 row * call.output.batch_stride + column;
+    T* d = static_cast<T*>(call.grad_projections.data) + start * call.grad_projections.time_stride +
+           row * call.grad_projections.batch_stride + column;
+    int64_t j = 0;
+    for (; j + kLanes<T> <= columns; j += kLanes<T>) {
+      Vector<T> grad = load(sums + j);
+      for (int i = 0; i < sources; ++i) grad += load(grads[i] + j);
+      const Vector<T> value = through<F, T>(grad, load(h + j));
+      store(next + j, value);
+      store(d + j, value);
+    }
+    if (j < columns) {
+      Vector<T> grad = load(sums + j);
+      for (int i = 0; i < sources; ++i) grad += load_first(grads[i] + j, columns - j);
+      const Vector<T> value = through<F, T>(grad, load_first(h + j, columns - j));
+      store(next + j, value);
+      store_first(d + j, value, columns - j);
+    }
+  }
+
+  void finish(int64_t begin, int64_t end, const T* state, int64_t stride, const T* packed) const {
+    if (!call.grad_h_0.data) return;
+    multiply<T>(state, stride, end - begin, end - begin, packed, call.hidden_size,
+                [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
+                  T* grad = static_cast<T*>(call.grad_h_0.data) +
+                            (begin + row) * call.grad_h_0.batch_stride + column;
+                  for (int64_t j = 0; j < columns; ++j) grad[j] = sums[j];
+                });
+  }
+};
+
+template <class T>
+void backward_rows(const Backward& call, const T* packed, T* scratch, int64_t begin, int64_t end) {
+  if (call.nonlinearity == Nonlinearity::tanh) {
+    scan(BackwardStep<Nonlinearity::tanh, T>{call}, packed, scratch, begin, end);
+  } else {
+    scan(BackwardStep<Nonlinearity::relu, T>{call}, packed, scratch, begin, end);
+  }
+}
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

@@ -1,0 +1,56 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace rnnfused {
+namespace {
+
+const CpuKernels* best_kernels() {
+  for (const char* name : {"avx512", "avx2"}) {
+    if (const CpuKernels* kernels = find_cpu_kernels(name)) return kernels;
+  }
+  return baseline_kernels();
+}
+
+const CpuKernels& choose_kernels() {
+  const char* wanted = std::getenv("RNNFUSED_CPU_CAPABILITY");
+  if (!wanted || !*wanted) return *best_kernels();
+  if (const CpuKernels* kernels = find_cpu_kernels(wanted)) return *kernels;
+  throw std::runtime_error(std::string("RNNFUSED_CPU_CAPABILITY is \"") + wanted +
+                           "\", but this machine and build offer only up to \"" +
+                           best_kernels()->name + "\" of default, avx2, avx512");
+}
+
+}  // namespace
+
+const CpuKernels* find_cpu_kernels(const char* name) {
+  if (std::strcmp(name, "default") == 0) return baseline_kernels();
+#if defined(__x86_64__)
+  if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
+      __builtin_cpu_supports("fma")) {
+    return avx2_kernels();
+  }
+  if (std::strcmp(name, "avx512") == 0 && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq")) {
+    return avx512_kernels();
+  }
+#endif
+  return nullptr;
+}
+
+const CpuKernels& cpu_kernels() {
+  static const CpuKernels& kernels = choose_kernels();
+  return kernels;
+}
+
+}  // namespace rnnfused
+
+// The one symbol that the library exports: tests reach every instruction set through it.
+extern "C" __attribute__((visibility("default"))) const rnnfused::CpuKernels* rnnfused_cpu_kernels(
+    const char* name) {
+  return rnnfused::find_cpu_kernels(name);
+}

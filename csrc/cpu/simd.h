@@ -1,0 +1,119 @@
+// One vector register of the instruction set that this translation unit is compiled for.
+// GCC/Clang vector extensions give the arithmetic operators; only partial memory access needs intrinsics.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define RNNFUSED_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define RNNFUSED_VECTOR_BYTES 32
+#else
+#define RNNFUSED_VECTOR_BYTES 16
+#endif
+
+#define RNNFUSED_INLINE inline __attribute__((always_inline))
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+template <class T>
+struct Simd;
+
+template <>
+struct Simd<float> {
+  typedef float Vector __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
+  typedef int32_t Integers __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
+};
+
+template <>
+struct Simd<double> {
+  typedef double Vector __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
+  typedef int64_t Integers __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
+};
+
+template <class T>
+using Vector = typename Simd<T>::Vector;
+template <class T>
+using Integers = typename Simd<T>::Integers;
+
+// Elements of T in a vector.
+template <class T>
+constexpr int kLanes = RNNFUSED_VECTOR_BYTES / sizeof(T);
+
+template <class T>
+RNNFUSED_INLINE Vector<T> load(const T* from) {
+  Vector<T> v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+RNNFUSED_INLINE void store(T* to, Vector<T> v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+template <class T>
+RNNFUSED_INLINE Vector<T> splat(T x) {
+  return x - Vector<T>{};
+}
+
+#if defined(__AVX512F__)
+
+// The first n lanes from memory, the others zero; 0 < n < kLanes<T>.
+RNNFUSED_INLINE Vector<float> load_first(const float* from, int64_t n) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
+}
+RNNFUSED_INLINE Vector<double> load_first(const double* from, int64_t n) {
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), from);
+}
+RNNFUSED_INLINE void store_first(float* to, Vector<float> v, int64_t n) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1), v);
+}
+RNNFUSED_INLINE void store_first(double* to, Vector<double> v, int64_t n) {
+  _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << n) - 1), v);
+}
+
+#elif defined(__AVX2__)
+
+RNNFUSED_INLINE __m256i first_lanes(const float*, int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+RNNFUSED_INLINE __m256i first_lanes(const double*, int64_t n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+RNNFUSED_INLINE Vector<float> load_first(const float* from, int64_t n) {
+  return _mm256_maskload_ps(from, first_lanes(from, n));
+}
+RNNFUSED_INLINE Vector<double> load_first(const double* from, int64_t n) {
+  return _mm256_maskload_pd(from, first_lanes(from, n));
+}
+RNNFUSED_INLINE void store_first(float* to, Vector<float> v, int64_t n) {
+  _mm256_maskstore_ps(to, first_lanes(to, n), v);
+}
+RNNFUSED_INLINE void store_first(double* to, Vector<double> v, int64_t n) {
+  _mm256_maskstore_pd(to, first_lanes(to, n), v);
+}
+
+#else
+
+template <class T>
+RNNFUSED_INLINE Vector<T> load_first(const T* from, int64_t n) {
+  Vector<T> v{};
+  for (int64_t i = 0; i < n; ++i) v[i] = from[i];
+  return v;
+}
+template <class T>
+RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = v[i];
+}
+
+#endif
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

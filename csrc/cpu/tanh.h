@@ -1,0 +1,74 @@
+// Vector tanh. Odd by construction (computed on |x|, the sign put back), NaN passes through,
+// infinities give exactly +-1, zeros keep their sign.
+#pragma once
+
+#include "simd.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+// float32: below 0.55 an odd minimax polynomial, above it 1 - 2 / (exp(2|x|) + 1).
+RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
+  using V = Vector<float>;
+  using I = Integers<float>;
+  const I sign = (I)x & (I)splat(-0.0f);
+  const V a = (V)((I)x ^ sign);
+
+  const V s = a * a;
+  V odd = s * -0.0062742042f + 0.021071656f;
+  odd = odd * s - 0.053852305f;
+  odd = odd * s + 0.13332586f;
+  odd = odd * s - 0.33333316f;
+  const V small = a * s * odd + a;
+
+  // From 9.02 on the result rounds to 1; written so that NaN survives the clamp.
+  V y = a > 10.0f ? splat(10.0f) : a;
+  y = y + y;
+  // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
+  const V shifted = y * 1.442695041f + 12582912.0f;
+  const V n = shifted - 12582912.0f;
+  const V r = y - n * 0.693145752f - n * 1.428606765e-6f;
+  V exp = r * 0.0013882521f + 0.00836655f;
+  exp = exp * r + 0.0416672f;
+  exp = exp * r + 0.16666543f;
+  exp = exp * r + 0.49999997f;
+  exp = exp * r * r + r + 1.0f;
+  const V scale = (V)(((I)shifted << 23) + (127 << 23));
+  const V large = 1.0f - 2.0f / (exp * scale + 1.0f);
+
+  return (V)((I)(a < 0.55f ? small : large) | sign);
+}
+
+// float64: expm1(2|x|) / (expm1(2|x|) + 2), expm1 by its Taylor series on |r| <= ln(2) / 2.
+RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
+  using V = Vector<double>;
+  using I = Integers<double>;
+  const I sign = (I)x & (I)splat(-0.0);
+  const V a = (V)((I)x ^ sign);
+
+  V y = a > 20.0 ? splat(20.0) : a;  // from 19.07 on the result rounds to 1
+  y = y + y;
+  const V shifted = y * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
+  const V n = shifted - 6755399441055744.0;
+  const V r = y - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10;
+  V tail = splat(1.0 / 6227020800);  // 1/13!
+  tail = tail * r + 1.0 / 479001600;
+  tail = tail * r + 1.0 / 39916800;
+  tail = tail * r + 1.0 / 3628800;
+  tail = tail * r + 1.0 / 362880;
+  tail = tail * r + 1.0 / 40320;
+  tail = tail * r + 1.0 / 5040;
+  tail = tail * r + 1.0 / 720;
+  tail = tail * r + 1.0 / 120;
+  tail = tail * r + 1.0 / 24;
+  tail = tail * r + 1.0 / 6;
+  tail = tail * r + 0.5;
+  const V scale = (V)(((I)shifted << 52) + (1023LL << 52));
+  const V expm1 = (tail * r * r + r) * scale + (scale - 1.0);
+  const V result = expm1 / (expm1 + 2.0);
+
+  return (V)((I)result | sign);
+}
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

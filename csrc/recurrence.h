@@ -1,0 +1,78 @@
+// The contract between tensors and kernels, on every device: pointers, sizes, strides. No torch here.
+//
+//   forward    h_t = f(p_t + h_{t-1} W^T)              f = tanh or relu, p = projected inputs
+//   backward   d_t = (g_t + d_{t+1} W) * f'(h_t)       f' from the saved h alone; dp = d, dh_0 = d_0 W
+//
+// "Previous" and "next" follow the direction: with `reverse` the forward loop runs from the last step
+// to the first and h_0 enters at a row's last step.
+#pragma once
+
+#include <cstdint>
+
+namespace rnnfused {
+
+enum class Dtype : int32_t { float32, float64 };
+enum class Nonlinearity : int32_t { tanh, relu };
+
+// A (time, batch, hidden) tensor; all strides count elements and hidden is contiguous.
+// Element (t, b, j) lies at data[start(t) * time_stride + b * batch_stride + j], where start(t) is t,
+// or step_starts[t] of the call in a packed batch. (T,B,H) and (B,T,H) differ in strides only.
+template <class Pointer>
+struct SequenceOf {
+  Pointer data = nullptr;
+  int64_t time_stride = 0;
+  int64_t batch_stride = 0;
+};
+using Sequence = SequenceOf<void*>;
+using ConstSequence = SequenceOf<const void*>;
+
+// A (batch, hidden) state; hidden is contiguous.
+template <class Pointer>
+struct StateOf {
+  Pointer data = nullptr;
+  int64_t batch_stride = 0;
+};
+using State = StateOf<void*>;
+using ConstState = StateOf<const void*>;
+
+// A (hidden, hidden) matrix; any strides, so a transposed view costs nothing.
+struct ConstMatrix {
+  const void* data = nullptr;
+  int64_t row_stride = 0;
+  int64_t column_stride = 0;
+};
+
+// What both ways have in common.
+struct Recurrence {
+  int64_t num_steps = 0;
+  int64_t batch_size = 0;
+  int64_t hidden_size = 0;
+  Dtype dtype = Dtype::float32;
+  Nonlinearity nonlinearity = Nonlinearity::tanh;
+  bool reverse = false;
+  // Rows [0, batch_sizes[t]) take part in step t: (num_steps), >= 1, non-increasing. Null: every row.
+  const int64_t* batch_sizes = nullptr;
+  // Where each step starts, in units of time_stride: (num_steps). Null: step t starts at t.
+  const int64_t* step_starts = nullptr;
+  ConstMatrix weight_hh;
+
+  int64_t rows_in_step(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch_size; }
+  int64_t step_start(int64_t t) const { return step_starts ? step_starts[t] : t; }
+};
+
+struct Forward : Recurrence {
+  ConstSequence projections;  // p
+  ConstState h_0;             // data may be null: zeros
+  Sequence output;            // h
+  State h_n;                  // each row's state after its own last step
+};
+
+struct Backward : Recurrence {
+  ConstSequence grad_output;  // g; data may be null: zeros
+  ConstState grad_h_n;        // data may be null: zeros
+  ConstSequence output;       // h, as the forward call wrote it
+  Sequence grad_projections;  // d
+  State grad_h_0;             // data may be null: not wanted
+};
+
+}  // namespace rnnfused
