@@ -1,0 +1,27 @@
+"""rnnfused: vanilla RNNs for PyTorch whose whole time loop is one fused op, forward and backward.
+
+``RNN`` and ``TokenRNN`` are layers, ``functional.rnn`` is the op for those who bring their own
+projections, ``scratch`` has the textbook's from-scratch classes, ``lm`` a character language model.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from . import functional, reference, scratch
+from .clip import clip_gradients
+from .op import cpu_capability
+from .rnn import RNN, TokenRNN
+
+try:
+    __version__ = version("rnnfused")
+except PackageNotFoundError:  # the source tree on sys.path, not installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "RNN",
+    "TokenRNN",
+    "clip_gradients",
+    "cpu_capability",
+    "functional",
+    "reference",
+    "scratch",
+]

@@ -1,0 +1,39 @@
+"""Where gradients are clipped: by their global norm."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def clip_gradients(grad_clip_val: float, model: torch.nn.Module | Iterable[Tensor]) -> Tensor:
+    """Scales all gradients by ``grad_clip_val / norm`` where their global 2-norm exceeds the threshold.
+
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (2013),
+    algorithm 1. Parameters without a gradient are passed over. Gradients within the threshold, a norm of
+    zero among them, stay as they are to the bit.
+
+    Args:
+        grad_clip_val: the threshold, positive, in units of the gradients' norm.
+        model: a module, or its parameters.
+
+    Returns:
+        The norm before clipping, a 0-dim tensor (0.0 if there is no gradient).
+
+    Raises:
+        ValueError: the threshold is not a positive number.
+        FloatingPointError: the norm is infinite or NaN. No gradient has been changed then.
+    """
+    if not grad_clip_val > 0:
+        raise ValueError(f"grad_clip_val must be positive, got {grad_clip_val}")
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else model
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if not norm.isfinite():
+        raise FloatingPointError(
+            f"the global norm of the gradients is {norm.item()}: nothing was clipped. "
+            "Lower the learning rate, or look for the step that overflowed"
+        )
+    if norm > grad_clip_val:
+        torch._foreach_mul_(gradients, (grad_clip_val / norm).item())
+    return norm

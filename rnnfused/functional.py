@@ -1,0 +1,136 @@
+"""The fused recurrence as a function, for those who bring their own projections."""
+
+import torch
+from torch import Tensor
+
+from . import op
+from .autograd import Recurrence
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+def rnn(
+    projections: Tensor,
+    weight_hh: Tensor,
+    h_0: Tensor | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    batch_first: bool = False,
+    reverse: bool = False,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Runs ``h_t = f(p_t + h_{t-1} W_hh^T)`` over all steps in one fused call, and BPTT in another.
+
+    Elman, "Finding Structure in Time" (1990). Differentiable any number of times in ``projections``,
+    ``weight_hh`` and ``h_0``. Nothing is saved for the backward call but inputs and ``output``.
+
+    Args:
+        projections: (T, B, H), or (B, T, H) with ``batch_first``, or (N, H) with ``batch_sizes``;
+            float32 or float64. The projected inputs, usually ``x W_ih^T + b_ih + b_hh``. Both layouts run
+            without a copy; only the last dimension must be contiguous, or it is copied.
+        weight_hh: (H, H), same dtype and device. Any strides.
+        h_0: (B, H), same dtype and device. The state before the first step; zeros if None.
+        nonlinearity: f, ``"tanh"`` or ``"relu"``.
+        reverse: run from the last step to the first; h_0 then enters at a row's last step.
+        batch_sizes: (T,), int64 on the CPU, positive and never increasing: ``projections`` is packed
+            as in :class:`torch.nn.utils.rnn.PackedSequence`, and rows that ended cost nothing.
+
+    Returns:
+        ``(output, h_n)``: every state, shaped and laid out as ``projections``, and (B, H) the state
+        after each row's last step (after its first one if ``reverse``).
+
+    Raises:
+        TypeError: an argument is not a tensor, or of an unsupported or a different dtype.
+        ValueError: a shape, a device, ``batch_sizes`` or ``nonlinearity`` is wrong.
+        NotImplementedError: the tensors are on a device that the op does not run on.
+    """
+    _check(projections, weight_hh, h_0, nonlinearity, batch_first, batch_sizes)
+    if batch_first:
+        projections = projections.transpose(0, 1)
+    if projections.stride(-1) != 1:
+        projections = projections.contiguous()
+    if h_0 is not None and h_0.stride(-1) != 1:
+        h_0 = h_0.contiguous()
+    arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
+    # Function.apply costs more than a short sequence does.
+    run = Recurrence.apply if torch.is_grad_enabled() else op.forward
+    output, h_n = run(*arguments)
+    return (output.transpose(0, 1) if batch_first else output), h_n
+
+
+def _check(projections, weight_hh, h_0, nonlinearity, batch_first, batch_sizes):
+    states = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
+    for name, value in {"projections": projections, **states}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+    if projections.dtype not in _DTYPES:
+        raise TypeError(f"projections must be float32 or float64, got {projections.dtype}")
+    if projections.device.type not in ("cpu", "meta"):
+        raise NotImplementedError(
+            f"projections is on {projections.device}, but the fused op runs on the CPU only"
+        )
+    for name, value in states.items():
+        if value.dtype != projections.dtype:
+            raise TypeError(f"{name} must be {projections.dtype} like projections, got {value.dtype}")
+        if value.device != projections.device:
+            raise ValueError(
+                f"{name} must be on {projections.device} like projections, got {value.device}"
+            )
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+
+    if batch_sizes is not None:
+        batch = _check_packed(projections, batch_first, batch_sizes)
+    else:
+        layout = "(B, T, H)" if batch_first else "(T, B, H)"
+        if projections.dim() != 3:
+            raise ValueError(
+                f"projections must have 3 dimensions, {layout}, got shape {tuple(projections.shape)}"
+            )
+        time, batch = projections.shape[:2][::-1] if batch_first else projections.shape[:2]
+        if time == 0:
+            raise ValueError(
+                "projections must have at least one time step, "
+                f"got shape {tuple(projections.shape)} for {layout}"
+            )
+    hidden = projections.size(-1)
+    if hidden == 0:
+        raise ValueError(
+            f"projections must have at least one hidden unit, got shape {tuple(projections.shape)}"
+        )
+    if weight_hh.shape != (hidden, hidden):
+        raise ValueError(
+            f"weight_hh must be ({hidden}, {hidden}) for projections of {hidden} hidden units, "
+            f"got {tuple(weight_hh.shape)}"
+        )
+    if h_0 is not None and h_0.shape != (batch, hidden):
+        raise ValueError(f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}")
+
+
+def _check_packed(projections, batch_first, batch_sizes) -> int:
+    if not isinstance(batch_sizes, Tensor):
+        raise TypeError(f"batch_sizes must be a Tensor, got {type(batch_sizes).__name__}")
+    if batch_sizes.dtype != torch.int64:
+        raise TypeError(f"batch_sizes must be int64, got {batch_sizes.dtype}")
+    if batch_sizes.device.type != "cpu":
+        raise ValueError(f"batch_sizes must be on the CPU, got {batch_sizes.device}")
+    if batch_first:
+        raise ValueError("batch_first has no meaning with batch_sizes: packed data has no time axis")
+    if projections.dim() != 2:
+        raise ValueError(
+            "projections must have 2 dimensions, (N, H), with batch_sizes, "
+            f"got shape {tuple(projections.shape)}"
+        )
+    sizes = batch_sizes.tolist()
+    if batch_sizes.dim() != 1 or not sizes:
+        raise ValueError(
+            f"batch_sizes must have one dimension and a step, got shape {tuple(batch_sizes.shape)}"
+        )
+    if sizes[-1] < 1 or any(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
+        raise ValueError(f"batch_sizes must be positive and never increase, got {sizes}")
+    if sum(sizes) != projections.size(0):
+        raise ValueError(
+            f"batch_sizes must add up to the {projections.size(0)} rows of projections, "
+            f"got {sum(sizes)}"
+        )
+    return sizes[0]

@@ -1,0 +1,67 @@
+"""The compiled op: loads the shared library and tells torch how its ops behave without data.
+
+``torch.ops.rnnfused.forward`` and ``torch.ops.rnnfused.backward`` run the whole time loop, each in
+one call. Use them through :func:`rnnfused.functional.rnn`, which checks its arguments and has a gradient.
+"""
+
+from pathlib import Path
+
+import torch
+
+_LIBRARY = Path(__file__).with_name("_cpu.so")
+
+if not _LIBRARY.exists():
+    raise ImportError(
+        f"rnnfused's compiled library {_LIBRARY.name} is missing from {_LIBRARY.parent}: "
+        "build it with `pip install .` in the project's folder"
+    )
+torch.ops.load_library(_LIBRARY)
+
+forward = torch.ops.rnnfused.forward.default
+backward = torch.ops.rnnfused.backward.default
+
+
+def cpu_capability() -> str:
+    """The instruction set that the CPU kernels use: ``"default"``, ``"avx2"`` or ``"avx512"``.
+
+    It is the best one that the machine has; the environment variable ``RNNFUSED_CPU_CAPABILITY``,
+    read at the first call, forces another.
+
+    Raises:
+        RuntimeError: the variable names one that this machine or build does not have.
+    """
+    return torch.ops.rnnfused.cpu_capability()
+
+
+def _new_sequence(model: torch.Tensor) -> torch.Tensor:
+    # Mirrors new_sequence in csrc/register.cpp: the strides are part of what a fake promises.
+    result = torch.empty_like(model)
+    if model.size(-1) > 1 and result.stride(-1) != 1:
+        return model.new_empty(model.shape)
+    return result
+
+
+@torch.library.register_fake("rnnfused::forward")
+def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
+    # The first batch size of a packed batch is data, which a fake cannot see: h_0 or no other knows it.
+    if batch_sizes is None:
+        batch_size = projections.size(1)
+    elif h_0 is not None:
+        batch_size = h_0.size(0)
+    else:
+        batch_size = torch.library.get_ctx().new_dynamic_size()
+    h_n = projections.new_empty((batch_size, projections.size(-1)))
+    return _new_sequence(projections), h_n
+
+
+@torch.library.register_fake("rnnfused::backward")
+def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
+    if not needs_grad_h_0:
+        batch_size = 0
+    elif batch_sizes is None:
+        batch_size = output.size(1)
+    elif grad_h_n is not None:
+        batch_size = grad_h_n.size(0)
+    else:
+        batch_size = torch.library.get_ctx().new_dynamic_size()
+    return _new_sequence(output), output.new_empty((batch_size, output.size(-1)))

@@ -1,0 +1,262 @@
+"""The textbook's from-scratch RNN language model, on the fused op.
+
+Names, shapes and call signatures are those of *Dive into Deep Learning*, chapter 9.5 (Zhang, Lipton, Li and
+Smola, https://d2l.ai), so its trainer and its vocabulary can drive these classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import functional
+from .board import Board
+from .clip import clip_gradients
+from .rnn import TokenRNN
+from .token_lookup import is_integer, project_tokens
+
+__all__ = ["RNNLMScratch", "RNNScratch", "RNNScratchCell", "clip_gradients"]
+
+
+class RNNScratch(nn.Module):
+    """The RNN: ``H_t = tanh(X_t W_xh + H_{t-1} W_hh + b_h)`` (equation 9.4.5), all steps fused.
+
+    Args:
+        num_inputs: I, the number of inputs.
+        num_hiddens: H, the number of hidden units.
+        sigma: the standard deviation of the initial weights; biases start at zero.
+
+    Attributes:
+        W_xh (I, H), W_hh (H, H), b_h (H,): the parameters.
+    """
+
+    def __init__(self, num_inputs: int, num_hiddens: int, sigma: float = 0.01):
+        super().__init__()
+        self.num_inputs, self.num_hiddens, self.sigma = num_inputs, num_hiddens, sigma
+        self.W_xh = nn.Parameter(torch.randn(num_inputs, num_hiddens) * sigma)
+        self.W_hh = nn.Parameter(torch.randn(num_hiddens, num_hiddens) * sigma)
+        self.b_h = nn.Parameter(torch.zeros(num_hiddens))
+
+    def forward(
+        self, inputs: Tensor, state: Tensor | tuple[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Runs over the outermost axis of ``inputs``.
+
+        Args:
+            inputs: (num_steps, batch, I) floating point, or a list of (batch, I) steps; or token ids
+                (num_steps, batch) of any integer dtype, which stand for their one-hot rows.
+            state: (batch, H), or (1, H) for every row the same, bare or as a 1-tuple; zeros if None.
+
+        Returns:
+            ``(outputs, state)``: (num_steps, batch, H), and (batch, H) the last one.
+
+        Raises:
+            ValueError: a shape does not fit.
+            TypeError: a dtype does not fit.
+            IndexError: a token id is outside [0, I).
+        """
+        if not isinstance(inputs, Tensor):
+            inputs = torch.stack(list(inputs))
+        if is_integer(inputs):
+            if inputs.dim() != 2:
+                raise ValueError(
+                    f"inputs of token ids must be (num_steps, batch), got {tuple(inputs.shape)}"
+                )
+            projections = project_tokens(inputs, self.W_xh.t(), self.b_h)
+        else:
+            if inputs.dim() != 3 or inputs.size(2) != self.num_inputs:
+                raise ValueError(
+                    f"inputs must be (num_steps, batch, {self.num_inputs}), got {tuple(inputs.shape)}"
+                )
+            if inputs.dtype != self.W_xh.dtype:
+                raise TypeError(
+                    f"inputs must be {self.W_xh.dtype} like the weights, got {inputs.dtype}"
+                )
+            projections = inputs @ self.W_xh + self.b_h
+        h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens)
+        return functional.rnn(projections, self.W_hh.t(), h_0)
+
+
+def _unwrap_state(state, batch: int, num_hiddens: int) -> Tensor | None:
+    if isinstance(state, (tuple, list)):
+        if len(state) != 1:
+            raise ValueError(f"state must be a tensor or a 1-tuple of one, got {len(state)} of them")
+        (state,) = state
+    if state is None:
+        return None
+    if state.dim() != 2 or state.size(0) not in (1, batch) or state.size(1) != num_hiddens:
+        raise ValueError(
+            f"state must be (batch, num_hiddens) = ({batch}, {num_hiddens}), got {tuple(state.shape)}"
+        )
+    return state.expand(batch, num_hiddens)
+
+
+class RNNScratchCell(nn.Module):
+    """One step: ``h' = tanh(x Wx + h Wh + b)``.
+
+    Args:
+        num_inputs: I, the number of inputs.
+        num_hidden: H, the number of hidden units.
+        sigma: the standard deviation of the initial weights; the bias starts at zero.
+
+    Attributes:
+        Wx (I, H), Wh (H, H), b (H,): the parameters.
+    """
+
+    def __init__(self, num_inputs: int, num_hidden: int, sigma: float = 0.01):
+        super().__init__()
+        self.num_inputs, self.num_hidden, self.sigma = num_inputs, num_hidden, sigma
+        self.Wx = nn.Parameter(torch.randn(num_inputs, num_hidden) * sigma)
+        self.Wh = nn.Parameter(torch.randn(num_hidden, num_hidden) * sigma)
+        self.b = nn.Parameter(torch.zeros(num_hidden))
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """One step from ``x`` (batch, I) and ``h`` (batch, H), zeros if None, to (batch, H).
+
+        Raises:
+            ValueError: a shape does not fit.
+            TypeError: a dtype does not fit.
+        """
+        if x.dim() != 2 or x.size(1) != self.num_inputs:
+            raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
+        if x.dtype != self.Wx.dtype:
+            raise TypeError(f"x must be {self.Wx.dtype} like the weights, got {x.dtype}")
+        h = _unwrap_state(h, x.size(0), self.num_hidden)
+        return functional.rnn((x @ self.Wx + self.b).unsqueeze(0), self.Wh.t(), h)[1]
+
+
+class RNNLMScratch(nn.Module):
+    """The language model: next-token logits from token ids, over any of the textbook's RNNs.
+
+    Args:
+        rnn: :class:`RNNScratch` or :class:`rnnfused.TokenRNN`, which look token ids up; or any module
+            that takes one-hot inputs (num_steps, batch, V) and a state, and returns the outputs
+            (num_steps, batch, H) and the last state. It says H as ``num_hiddens`` or ``hidden_size``.
+        vocab_size: V, the number of tokens.
+        lr: the learning rate of :meth:`configure_optimizers`.
+
+    Attributes:
+        W_hq (H, V), b_q (V,): the output layer.
+        board: perplexities of the training and validation steps, as :class:`rnnfused.board.Board`.
+    """
+
+    def __init__(self, rnn: nn.Module, vocab_size: int, lr: float = 0.01):
+        super().__init__()
+        self.rnn, self.vocab_size, self.lr = rnn, vocab_size, lr
+        num_hiddens = rnn.num_hiddens if hasattr(rnn, "num_hiddens") else rnn.hidden_size
+        self.W_hq = nn.Parameter(torch.randn(num_hiddens, vocab_size) * getattr(rnn, "sigma", 0.01))
+        self.b_q = nn.Parameter(torch.zeros(vocab_size))
+        self.board = Board()
+
+    def one_hot(self, X: Tensor) -> Tensor:
+        """Ids (batch, num_steps) of any integer dtype to one-hot (num_steps, batch, V).
+
+        Raises:
+            TypeError: the ids are not integers.
+            IndexError: an id is outside [0, V).
+        """
+        identity = torch.eye(self.vocab_size, dtype=self.W_hq.dtype, device=self.W_hq.device)
+        return project_tokens(X.t(), identity)
+
+    def output_layer(self, rnn_outputs: Tensor) -> Tensor:
+        """Outputs (num_steps, batch, H), or a list of steps, to logits (batch, num_steps, V)."""
+        if not isinstance(rnn_outputs, Tensor):
+            rnn_outputs = torch.stack(list(rnn_outputs))
+        return (rnn_outputs @ self.W_hq + self.b_q).transpose(0, 1)
+
+    def forward(self, X: Tensor, state: Tensor | tuple[Tensor] | None = None) -> Tensor:
+        """Ids (batch, num_steps) of any integer dtype to logits (batch, num_steps, V).
+
+        Raises:
+            ValueError: ``X`` has a wrong shape.
+            TypeError, IndexError: as :meth:`one_hot`.
+        """
+        return self.output_layer(self._run(X, state)[0])
+
+    def _run(self, X: Tensor, state) -> tuple[Tensor, Tensor]:
+        if X.dim() != 2:
+            raise ValueError(f"X must be token ids (batch, num_steps), got shape {tuple(X.shape)}")
+        looks_up = isinstance(self.rnn, (RNNScratch, TokenRNN))
+        return self.rnn(X.t() if looks_up else self.one_hot(X), state)
+
+    def loss(self, Y_hat: Tensor, Y: Tensor) -> Tensor:
+        """Mean cross-entropy, in nats, of logits (batch, num_steps, V) against ids (batch, num_steps)."""
+        # The logits lie in memory step by step: flattened that way round they are not copied.
+        logits = Y_hat.transpose(0, 1).reshape(-1, self.vocab_size)
+        return F.cross_entropy(logits, Y.t().reshape(-1).long())
+
+    def training_step(self, batch) -> Tensor:
+        """The loss of ``(X, Y)``, both ids (batch, num_steps); records the perplexity ``exp(loss)``."""
+        return self._step(batch, train=True)
+
+    def validation_step(self, batch) -> Tensor:
+        """As :meth:`training_step`, recorded as validation perplexity."""
+        return self._step(batch, train=False)
+
+    def _step(self, batch, train: bool) -> Tensor:
+        *inputs, Y = batch
+        loss = self.loss(self(*inputs), Y)
+        self.plot("ppl", loss.detach().exp(), train)
+        return loss
+
+    def plot(self, key: str, value: Tensor, train: bool) -> None:
+        """Records a point on the board, against epochs if a trainer drives the model, else steps."""
+        label = ("train_" if train else "val_") + key
+        trainer = getattr(self, "trainer", None)
+        if trainer is None:
+            x = len(self.board.points[label]) + 1
+        elif train:
+            x = trainer.train_batch_idx / trainer.num_train_batches
+        else:
+            x = trainer.epoch + 1
+        self.board.draw(x, value.item(), label)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain SGD at the learning rate ``lr``."""
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    @torch.no_grad()
+    def predict(self, prefix, num_preds: int, vocab, device=None) -> str:
+        """Continues a prefix greedily: each prediction is the next input.
+
+        Args:
+            prefix: a string, or a list of tokens; not empty.
+            num_preds: how many tokens to add.
+            vocab: ``vocab[token]`` gives an id, ``vocab.idx_to_token[id]`` a token.
+            device: where the ids go; by default where the model is.
+
+        Returns:
+            The prefix and the predictions, joined.
+
+        Raises:
+            ValueError: the prefix is empty, one of its symbols is not in the vocabulary, or
+                ``num_preds`` is negative.
+        """
+        if num_preds < 0:
+            raise ValueError(f"num_preds must not be negative, got {num_preds}")
+        ids = encode_prefix(prefix, vocab)
+        device = self.W_hq.device if device is None else device
+        state = None
+        if len(ids) > 1:
+            warm_up = torch.tensor([ids[:-1]], device=device)
+            _, state = self._run(warm_up, state)
+        for _ in range(num_preds):
+            outputs, state = self._run(torch.tensor([ids[-1:]], device=device), state)
+            ids.append(int(self.output_layer(outputs).argmax()))
+        return "".join(vocab.idx_to_token[i] for i in ids)
+
+
+def encode_prefix(prefix, vocab) -> list[int]:
+    """The ids of a prefix's symbols, each of which must be in the vocabulary itself, not as unknown."""
+    if len(prefix) == 0:
+        raise ValueError("prefix must not be empty: there is nothing to continue")
+    ids = []
+    for token in prefix:
+        try:
+            index = vocab[token]
+            known = vocab.idx_to_token[index] == token
+        except (KeyError, IndexError):
+            known = False
+        if not known:
+            raise ValueError(f"prefix has the symbol {token!r}, which is not in the vocabulary")
+        ids.append(int(index))
+    return ids
