@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-_LIBRARY = Path(__file__).with_name("_cpu.so")
+LIBRARY = Path(__file__).with_name("_cpu.so")
 
-if not _LIBRARY.exists():
+if not LIBRARY.exists():
     raise ImportError(
-        f"rnnfused's compiled library {_LIBRARY.name} is missing from {_LIBRARY.parent}: "
+        f"rnnfused's compiled library {LIBRARY.name} is missing from {LIBRARY.parent}: "
         "build it with `pip install .` in the project's folder"
     )
-torch.ops.load_library(_LIBRARY)
+torch.ops.load_library(LIBRARY)
 
 forward = torch.ops.rnnfused.forward.default
 backward = torch.ops.rnnfused.backward.default

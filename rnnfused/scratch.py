@@ -173,6 +173,8 @@ class RNNLMScratch(nn.Module):
         return self.output_layer(self._run(X, state)[0])
 
     def _run(self, X: Tensor, state) -> tuple[Tensor, Tensor]:
+        if not is_integer(X):
+            raise TypeError(f"X must be token ids of an integer dtype, got {X.dtype}")
         if X.dim() != 2:
             raise ValueError(f"X must be token ids (batch, num_steps), got shape {tuple(X.shape)}")
         looks_up = isinstance(self.rnn, (RNNScratch, TokenRNN))

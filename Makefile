@@ -1,0 +1,48 @@
+# Everything happens in an environment of its own, .venv; what is up to date is not made again.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_SPEC ?= torch==2.13.0
+TORCH_INDEX ?=
+
+IN_VENV := $(VENV)/bin
+PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
+SOURCES := pyproject.toml setup.py $(shell find csrc -type f ! -name '*.py[cod]')
+
+.PHONY: build test demo bench clean help
+
+build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
+
+test: $(VENV)/test.stamp  ## run the tests (ARGS="-k name": some of them)
+	$(IN_VENV)/python -m pytest $(ARGS)
+
+demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text)
+	$(IN_VENV)/rnnfused train $(FILE) --out runs/demo
+
+bench: $(VENV)/bench.stamp  ## time the operator against torch's own
+	$(IN_VENV)/python -m pytest benchmarks $(ARGS)
+
+clean:  ## remove what was built; the environment and its torch stay (rm -r .venv)
+	rm -rf build dist *.egg-info rnnfused/*.so $(VENV)/*.stamp
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+	@printf '%s\n' '' 'PYTHON=python3.12            makes .venv' \
+	  'TORCH_SPEC=torch==2.10.0     the torch to install where .venv has none' \
+	  'TORCH_INDEX=https://download.pytorch.org/whl/cpu   no CUDA, a small download'
+
+# <extra>.stamp: the project is installed with that extra, and compiled from the current sources.
+$(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)
+	@echo 'rnnfused[$*]: compiling what has changed, installing ...'
+	@$(PIP) install --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+# setuptools: the build above is not isolated, so that it needs no network when only sources change.
+$(VENV)/torch.stamp:
+	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo 'rnnfused: $(PYTHON) is no Python >= 3.10 with venv (Debian: apt install python3-venv)'; exit 1; }
+	@test -x $(IN_VENV)/python || $(PYTHON) -m venv $(VENV)
+	@$(IN_VENV)/python -c 'import torch' 2>/dev/null || { echo 'installing $(TORCH_SPEC) ...' && \
+	  $(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH_SPEC)'; }
+	@$(PIP) install 'setuptools>=77.0.3'
+	@touch $@

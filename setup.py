@@ -1,0 +1,174 @@
+"""Compiles the operator library: one shared object a device, built without Python's headers.
+
+`torch.ops.load_library` opens `rnnfused/_cpu.so`, which then registers its operators. It calls
+only LibTorch's stable ABI, so one build serves every Python and every later torch. The rest of the
+package is described in pyproject.toml.
+"""
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+sys.path.insert(0, "csrc")
+from build_backend import OLDEST_TORCH, Torch, fail, find_torch
+
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=fast",  # a * b + c becomes one fused instruction wherever there is one
+    "-fno-math-errno",  # lets sqrt and friends become instructions
+    "-Wall",
+    "-Wextra",
+    "-Icsrc",
+    # Hides what newer torch releases added: what is compiled here then loads in OLDEST_TORCH too.
+    "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000".format(*OLDEST_TORCH),
+]
+GCC_FLAGS = ["-fno-gnu-unique"]  # a unique symbol would keep the library from ever being unloaded
+
+# One source a vector instruction set of x86-64; the library picks among them when it is loaded.
+ISA_FLAGS = {
+    "csrc/cpu/isa_avx2.cpp": ["-mavx2", "-mfma"],
+    "csrc/cpu/isa_avx512.cpp": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"],
+}
+
+LIBRARIES = [
+    Extension(
+        "rnnfused._cpu",
+        # In this order: of an inline function in several objects the linker keeps the first copy,
+        # and that one has to run on a CPU that has only the baseline.
+        sources=[
+            "csrc/register.cpp",
+            "csrc/cpu/dispatch.cpp",
+            "csrc/cpu/isa_baseline.cpp",
+            *ISA_FLAGS,
+        ],
+        libraries=["torch_cpu"],
+    ),
+]
+
+
+class Compiler:
+    """Compiles and links against one torch; what is already up to date is not compiled again."""
+
+    def __init__(self, torch: Torch):
+        choices = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+        commands = [shlex.split(choice) for choice in choices]
+        self.command = next((command for command in commands if shutil.which(command[0])), None)
+        if self.command is None:
+            names = ", ".join(choices)
+            fail(f"no C++ compiler (looked for {names}): install g++, or set CXX to yours")
+        self.torch = torch
+        self.identity = self._ask("--version")
+        self.is_clang = "clang" in self.identity
+        self.is_x86_64 = self._ask("-dumpmachine").startswith("x86_64")
+
+    def _ask(self, option: str) -> str:
+        command = [*self.command, option]
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+
+    def _run(self, arguments: list[str], product: str) -> None:
+        """Call the compiler and show what it says; a failure ends the build."""
+        command = [*self.command, *arguments]
+        call = subprocess.run(
+            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        print(shlex.join(command), call.stdout, sep="\n", end="", flush=True)
+        if call.returncode != 0:
+            fail(f"could not build {product}: the compiler's own message stands above")
+
+    def flags(self, source: str) -> list[str]:
+        """Return the options that `source` is compiled with, the user's CXXFLAGS last."""
+        return [
+            *FLAGS,
+            *([] if self.is_clang else GCC_FLAGS),
+            *ISA_FLAGS.get(source, []),
+            "-isystem",  # not -I: torch's own warnings are not ours to mend
+            f"{self.torch.root}/include",
+            *shlex.split(os.environ.get("CXXFLAGS", "")),
+        ]
+
+    def compile(self, source: str) -> str:
+        """Return the object file of `source`; compile it unless this recipe already made it."""
+        flags = self.flags(source)
+        recipe = "\n".join([self.identity, self.torch.version, *self.command, *flags])
+        key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+        target = Path(f"build/objects/{source}.{key}.o")
+        if not is_fresh(target, source):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = f"{target}.{os.getpid()}"
+            started = time.time()
+            self._run([*flags, "-c", source, "-o", partial], source)
+            os.utime(partial, (started, started))  # so that an edit made meanwhile counts as newer
+            os.replace(partial, target)  # so that an interrupted build leaves no half of one
+        return str(target)
+
+    def link(self, objects: list[str], libraries: list[str], target: str) -> None:
+        """Make a shared library of object files and of torch's `libraries`."""
+        # No rpath: `import torch`, which comes first, has already loaded what the library needs.
+        torch_libraries = [f"-L{self.torch.root}/lib", *(f"-l{name}" for name in libraries)]
+        strict = ["-Wl,-z,defs"] if sys.platform == "linux" else []  # a missing symbol fails here
+        user = shlex.split(os.environ.get("LDFLAGS", ""))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        self._run(["-shared", *objects, *torch_libraries, *strict, *user, "-o", target], target)
+
+
+def is_fresh(target: Path, source: str) -> bool:
+    """Whether `target` is newer than its source and than every header under csrc."""
+    headers = (path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh"))
+    inputs = [Path(source), *headers]
+    return target.exists() and all(path.stat().st_mtime < target.stat().st_mtime for path in inputs)
+
+
+def job_count() -> int:
+    """Return how many compilers may run at once: MAX_JOBS, else one a core and free GB."""
+    if os.environ.get("MAX_JOBS"):
+        return int(os.environ["MAX_JOBS"])
+    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        jobs = min(jobs, int(fields["MemAvailable"].split()[0]) // 1_000_000)
+    return max(1, jobs)
+
+
+class BuildLibraries(build_ext):
+    """Builds LIBRARIES; the objects stay under build/ and serve the next build."""
+
+    def get_ext_filename(self, fullname):
+        """Return the library's plain name: it belongs to no particular Python."""
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def build_extension(self, ext):
+        """Compile the sources in parallel, then link them."""
+        compiler = Compiler(find_torch())
+        sources = [s for s in ext.sources if compiler.is_x86_64 or s not in ISA_FLAGS]
+        with ThreadPoolExecutor(job_count()) as pool:
+            objects = list(pool.map(compiler.compile, sources))
+        compiler.link(objects, ext.libraries, self.get_ext_fullpath(ext.name))
+
+
+class PlatformWheel(bdist_wheel):
+    """Tags the wheel for any Python 3 on this platform."""
+
+    def get_tag(self):
+        """Return (python, abi, platform), without the interpreter that happened to build it."""
+        return ("py3", "none", super().get_tag()[2])
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=LIBRARIES,
+        cmdclass={"build_ext": BuildLibraries, "bdist_wheel": PlatformWheel},
+    )

@@ -1,0 +1,239 @@
+"""The build: which torch it finds, what it compiles again, what library and wheel it makes."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from setuptools import Distribution
+
+ROOT = Path(__file__).parent.parent
+
+
+def load(path):
+    """Import a file that belongs to no package; nothing is left on the module path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+backend = load(ROOT / "csrc" / "build_backend.py")
+build = load(ROOT / "setup.py")
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch):
+    """The interpreter of an empty environment."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    venv.create(tmp_path / "env", symlinks=True)
+    return tmp_path / "env" / "bin" / "python"
+
+
+def install_torch(python, version):
+    """Put what the build asks of a torch into an environment."""
+    [packages] = python.parent.parent.glob("lib/python3*/site-packages")
+    (packages / "torch").mkdir()
+    (packages / "torch" / "__init__.py").write_text("raise ImportError('the build imports me')")
+    (packages / "torch" / "version.py").write_text(f"__version__ = {version!r}")
+    return packages / "torch"
+
+
+def reason_of_failure(python):
+    with pytest.raises(SystemExit) as failure:
+        backend.find_torch(python)
+    reason = str(failure.value)
+    assert reason.startswith("rnnfused: ") and "\n" not in reason
+    return reason
+
+
+def test_torch_is_found_without_importing_it(python):
+    root = install_torch(python, "2.10.0a0+git1234")
+    assert backend.find_torch(python) == ("2.10.0a0+git1234", root)
+
+
+def test_torch_is_found_from_inside_an_isolated_build(python, tmp_path, monkeypatch):
+    root = install_torch(python, "2.13.0+cpu")
+    isolation = tmp_path / "isolation"  # as pip does it
+    isolation.mkdir()
+    (isolation / "sitecustomize.py").write_text(
+        "import sys; sys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(isolation))
+    look = "import importlib.util; print(importlib.util.find_spec('torch'))"
+    assert subprocess.check_output([python, "-c", look], text=True) == "None\n"
+    assert backend.find_torch(python).root == root
+
+
+def test_without_torch_the_build_says_to_install_one(python):
+    reason = reason_of_failure(python)
+    assert "`pip install torch` first" in reason and str(python) in reason
+
+
+def test_with_an_old_torch_the_build_says_to_install_a_newer(python):
+    install_torch(python, "2.9.1+cpu")
+    reason = reason_of_failure(python)
+    assert "torch 2.9.1+cpu" in reason and "pip install 'torch>=2.10'" in reason
+
+
+def test_without_a_compiler_the_build_says_so(monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++ -m64")
+    with pytest.raises(
+        SystemExit, match=r"^rnnfused: no C\+\+ compiler .*/nowhere.* install g\+\+"
+    ):
+        build.Compiler(torch=None)
+
+
+COMPILER = """#!/bin/sh
+# Answers like a compiler, notes what it is asked for, and makes an empty file of it.
+case "$1" in
+  --version) echo "{version}"; exit ;;
+  -dumpmachine) echo "{machine}"; exit ;;
+esac
+echo "$@" >> calls
+{meanwhile}
+while [ $# -gt 1 ]; do
+  [ "$1" = -o ] && : > "$2"
+  shift
+done
+"""
+
+
+class Project:
+    """A copy of the build around empty sources, with a compiler that only takes notes."""
+
+    def __init__(self, root):
+        self.root = root
+        for source in [*build.LIBRARIES[0].sources, "csrc/cpu/tile.h", "rnnfused/__init__.py"]:
+            (root / source).parent.mkdir(parents=True, exist_ok=True)
+            (root / source).touch()
+        for file in ["setup.py", "pyproject.toml", "csrc/build_backend.py"]:
+            shutil.copy(ROOT / file, root / file)
+        (root / "rnnfused" / "lm").mkdir()
+        self.set_compiler()
+
+    def set_compiler(self, version="g++ 12", machine="x86_64-linux-gnu", meanwhile=""):
+        compiler = self.root / "compiler"
+        answers = {"version": version, "machine": machine, "meanwhile": meanwhile}
+        compiler.write_text(COMPILER.format(**answers))
+        compiler.chmod(0o755)
+
+    def touch(self, file):
+        newer = (self.root / "rnnfused" / "_cpu.so").stat().st_mtime + 1
+        os.utime(self.root / file, (newer, newer))
+
+    def build(self, **environment):
+        """Build in place; return each compiled source's options, and the objects linked."""
+        notes = self.root / "calls"
+        notes.unlink(missing_ok=True)
+        subprocess.run(
+            [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
+            cwd=self.root,
+            env={**os.environ, "CXX": str(self.root / "compiler"), **environment},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        *compiles, link = [line.split() for line in notes.read_text().splitlines()]
+        compiled = {call[call.index("-c") + 1]: call for call in compiles}
+        return compiled, [word for word in link if word.endswith(".o")]
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+def test_only_what_changed_is_compiled_again(project):
+    compiled, _ = project.build()
+    assert set(compiled) == set(build.LIBRARIES[0].sources)
+    assert project.build()[0] == {}
+    project.touch("csrc/register.cpp")
+    assert set(project.build()[0]) == {"csrc/register.cpp"}
+
+
+def test_a_header_is_part_of_every_source(project):
+    project.build()
+    project.touch("csrc/cpu/tile.h")
+    assert set(project.build()[0]) == set(build.LIBRARIES[0].sources)
+
+
+def test_other_options_and_compilers_have_objects_of_their_own(project):
+    everything = set(project.build()[0])
+    assert set(project.build(CXXFLAGS="-g")[0]) == everything
+    assert project.build()[0] == {}
+    project.set_compiler("g++ 13")
+    assert set(project.build()[0]) == everything
+
+
+def test_wide_instructions_stay_in_their_own_source_and_behind_the_baseline(project):
+    compiled, objects = project.build()
+    wide = {source for source, options in compiled.items() if any("-mavx" in o for o in options)}
+    assert wide == {"csrc/cpu/isa_avx2.cpp", "csrc/cpu/isa_avx512.cpp"}
+    assert ["avx" in name for name in objects] == [False, False, False, True, True]
+
+
+def test_other_processors_and_compilers_get_only_what_they_know(project):
+    project.set_compiler("clang version 17", "aarch64-linux-gnu")
+    compiled, objects = project.build()
+    assert len(objects) == len(compiled) == 3
+    options = {option for call in compiled.values() for option in call}
+    assert "-fno-gnu-unique" not in options and not any(o.startswith("-mavx") for o in options)
+
+
+def test_an_edit_made_while_the_compiler_runs_is_compiled_next_time(project):
+    edit = "sleep 0.1; touch csrc/register.cpp; sleep 0.1"
+    project.set_compiler(meanwhile=f'case "$*" in *"-c csrc/register.cpp"*) {edit} ;; esac')
+    project.build()
+    assert set(project.build()[0]) == {"csrc/register.cpp"}
+
+
+def test_an_interrupted_compilation_leaves_no_object(project):
+    compiler = project.root / "compiler"
+    compiler.write_text(compiler.read_text() + "kill -9 $$\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        project.build()
+    project.set_compiler()
+    assert len(project.build()[0]) == 5
+
+
+def test_max_jobs_bounds_the_compilers(monkeypatch):
+    monkeypatch.setenv("MAX_JOBS", "3")
+    assert build.job_count() == 3
+    monkeypatch.delenv("MAX_JOBS")
+    assert 1 <= build.job_count() <= os.cpu_count()
+
+
+def test_wheel_serves_every_python_on_one_platform():
+    wheel = build.PlatformWheel(Distribution({"ext_modules": build.LIBRARIES}))
+    wheel.finalize_options()
+    python, abi, platform = wheel.get_tag()
+    assert (python, abi) == ("py3", "none") and platform != "any"
+
+
+@pytest.fixture(scope="module")
+def symbols():
+    """The built library's dynamic symbols, as (kind, name)."""
+    if sys.platform != "linux" or not shutil.which("nm"):
+        pytest.skip("needs an ELF library and binutils")
+    library = Path(importlib.util.find_spec("rnnfused").origin).parent / "_cpu.so"
+    names = subprocess.run(["nm", "-D", library], capture_output=True, text=True, check=True).stdout
+    return [line.split()[-2:] for line in names.splitlines()]
+
+
+def test_library_needs_no_python_and_no_unstable_torch(symbols):
+    needed = [name for kind, name in symbols if kind == "U"]
+    assert any(name.startswith(("aoti_torch_", "torch_")) for name in needed)
+    assert not [name for name in needed if name.startswith(("Py", "_Py"))]
+    # libtorch's C++ symbols change between releases; its stable ABI consists of C functions.
+    assert not [name for name in needed if re.match("_Z(T[ISV])?N?K?(2at|3c10|5torch)", name)]
+
+
+def test_library_keeps_its_own_symbols_to_itself(symbols):
+    own = [name for kind, name in symbols if kind != "U" and "rnnfused" in name]
+    assert not [name for name in own if name.startswith("_Z")]  # what is meant to be seen is C

@@ -1,0 +1,249 @@
+"""The fused function against the reference loop: values, gradients, second derivatives, wrong input."""
+
+import itertools
+
+import pytest
+import torch
+
+from rnnfused import functional, reference
+
+TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-12}
+PACKED = torch.tensor([5, 3, 3, 1])
+
+
+def make(layout, steps, batch, hidden, *, with_h_0=True, dtype=torch.float64, sizes=PACKED):
+    """Leaves (projections, weight_hh[, h_0]) in the layout, and the keywords that go with it."""
+    generator = torch.Generator().manual_seed(0)
+
+    def leaf(*shape, scale=1.0):
+        value = torch.randn(*shape, dtype=dtype, generator=generator) * scale
+        return value.requires_grad_()
+
+    keywords = {}
+    if layout == "packed":
+        keywords["batch_sizes"] = sizes
+        batch, shape = int(sizes[0]), (int(sizes.sum()), hidden)
+    elif layout == "batch_first":
+        keywords["batch_first"] = True
+        shape = (batch, steps, hidden)
+    else:
+        shape = (steps, batch, hidden)
+    inputs = [leaf(*shape), leaf(hidden, hidden, scale=hidden**-0.5)]
+    if with_h_0:
+        inputs.append(leaf(batch, hidden))
+    return inputs, keywords
+
+
+def outputs_and_gradients(function, inputs, keywords, arrives_at):
+    """The results and, for fixed random gradients that arrive at some of them, all gradients."""
+    output, h_n = function(*inputs, **keywords)
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, dtype=x.dtype, generator=generator) for x in (output, h_n)]
+    loss = 0
+    if "output" in arrives_at:
+        loss = loss + (output * weights[0]).sum()
+    if "h_n" in arrives_at:
+        loss = loss + (h_n * weights[1]).sum()
+    return output, h_n, *torch.autograd.grad(loss, inputs, materialize_grads=True)
+
+
+def check_equal(inputs, keywords, arrives_at="output and h_n"):
+    fused = outputs_and_gradients(functional.rnn, inputs, keywords, arrives_at)
+    plain = outputs_and_gradients(reference.rnn, inputs, keywords, arrives_at)
+    names = ["output", "h_n", "projections", "weight_hh", "h_0"]
+    tolerance = TOLERANCE[inputs[0].dtype]
+    for name, got, expected in zip(names, fused, plain, strict=False):
+        largest = expected.abs().max().item() if expected.numel() else 0
+        torch.testing.assert_close(
+            got, expected, rtol=tolerance, atol=tolerance * max(1, largest),
+            msg=lambda text, name=name: f"{name}: {text}",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("hidden", [1, 2, 7, 8, 9, 16, 17, 31, 33, 64, 100])
+@pytest.mark.parametrize("batch", [1, 2, 5, 14, 15, 30])
+def test_equals_reference_at_every_size(dtype, hidden, batch):
+    for steps in (1, 2, 6):
+        check_equal(*make("time_first", steps, batch, hidden, dtype=dtype))
+
+
+options = pytest.mark.parametrize(
+    ("layout", "with_h_0", "nonlinearity", "reverse"),
+    list(
+        itertools.product(
+            ["time_first", "batch_first", "packed"], [True, False], ["tanh", "relu"], [False, True]
+        )
+    ),
+)
+
+
+@options
+@pytest.mark.parametrize("arrives_at", ["output", "h_n", "output and h_n"])
+def test_equals_reference_with_every_option(layout, with_h_0, nonlinearity, reverse, arrives_at):
+    inputs, keywords = make(layout, 4, 3, 5, with_h_0=with_h_0)
+    check_equal(
+        inputs, {**keywords, "nonlinearity": nonlinearity, "reverse": reverse}, arrives_at
+    )
+
+
+@options
+def test_gradcheck_to_second_order(layout, with_h_0, nonlinearity, reverse):
+    sizes = torch.tensor([3, 2, 1])
+    inputs, keywords = make(layout, 3, 2, 3, with_h_0=with_h_0, sizes=sizes)
+    keywords = {**keywords, "nonlinearity": nonlinearity, "reverse": reverse}
+
+    def fused(*inputs):
+        return functional.rnn(*inputs, **keywords)
+
+    assert torch.autograd.gradcheck(fused, inputs)
+    assert torch.autograd.gradcheck(lambda *i: reference.rnn(*i, **keywords), inputs)
+    assert torch.autograd.gradgradcheck(fused, inputs)
+    # Each result alone: then the other's gradient is undefined, not zero.
+    assert torch.autograd.gradgradcheck(lambda *i: fused(*i)[0], inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda *i: fused(*i)[1], inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("hidden", [8, 17])
+@pytest.mark.parametrize("batch", [1, 15])
+def test_gradcheck_across_tiles(hidden, batch):
+    inputs, _ = make("time_first", 3, batch, hidden)
+    assert torch.autograd.gradcheck(functional.rnn, inputs, fast_mode=True)
+
+
+def test_third_derivative_exists():
+    inputs, _ = make("time_first", 3, 2, 3)
+
+    def third(function):
+        gradient = function(*inputs)[0].sin().sum()
+        for _ in range(3):
+            gradients = torch.autograd.grad(gradient, inputs, create_graph=True)
+            gradient = sum(g.sin().sum() for g in gradients)
+        return gradient
+
+    torch.testing.assert_close(third(functional.rnn), third(reference.rnn))
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_gradients_with_a_frozen_input(frozen):
+    inputs, _ = make("time_first", 3, 2, 4)
+    inputs[frozen].requires_grad_(False)
+    wanted = [x for x in inputs if x.requires_grad]
+    for function in (functional.rnn, reference.rnn):
+        output, _ = function(*inputs)
+        gradients = torch.autograd.grad(output.sum(), wanted)
+        expected = gradients if function is functional.rnn else expected
+    torch.testing.assert_close(gradients, expected)
+
+
+STRIDED = {
+    "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "a slice of features": lambda x: torch.cat([x, x], -1)[..., : x.size(-1)],
+    "every other step": lambda x: x.repeat_interleave(2, 0)[::2],
+    "features apart": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    "time innermost": lambda x: x.permute(2, 1, 0).contiguous().permute(2, 1, 0),
+    "one step expanded": lambda x: x[:1].expand_as(x),
+    "one row expanded": lambda x: x[:, :1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("name", STRIDED)
+def test_any_strides(name):
+    (projections, weight_hh, h_0), _ = make("time_first", 5, 3, 9)
+    projections = STRIDED[name](projections.detach()).requires_grad_()
+    weight_hh = weight_hh.detach().t().requires_grad_()
+    h_0 = h_0.detach().t().contiguous().t().requires_grad_()
+    check_equal([projections, weight_hh, h_0], {})
+    output, _ = functional.rnn(projections, weight_hh, h_0)
+    assert output.stride(-1) == 1
+
+
+def test_overlapping_windows():
+    series = torch.randn(20, dtype=torch.float64)
+    windows = series.unfold(0, 6, 1).unsqueeze(1).requires_grad_()  # strides (1, .., 1)
+    check_equal([windows, torch.eye(6, dtype=torch.float64).requires_grad_()], {})
+
+
+def test_output_keeps_the_layout_without_a_copy():
+    for batch_first in (False, True):
+        inputs, keywords = make("batch_first" if batch_first else "time_first", 4, 3, 5)
+        output, _ = functional.rnn(*inputs, **keywords)
+        assert output.is_contiguous() and output.shape == inputs[0].shape
+
+
+def test_empty_batch():
+    inputs, _ = make("time_first", 3, 0, 4)
+    check_equal(inputs, {})
+
+
+def test_saves_nothing_but_inputs_and_output():
+    (projections, weight_hh, h_0), _ = make("time_first", 50, 3, 8)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        output, _ = functional.rnn(projections, weight_hh, h_0)
+    known = {x.data_ptr() for x in (weight_hh, h_0, output)}
+    assert len(saved) == 3 and {x.data_ptr() for x in saved} == known
+
+
+def test_same_without_gradients():
+    inputs, _ = make("time_first", 4, 3, 5)
+    expected = functional.rnn(*inputs)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            for got, wanted in zip(functional.rnn(*inputs), expected, strict=True):
+                assert torch.equal(got, wanted) and not got.requires_grad
+
+
+def good(**changes):
+    arguments = {
+        "projections": torch.randn(4, 3, 5),
+        "weight_hh": torch.randn(5, 5),
+        "h_0": torch.randn(3, 5),
+    }
+    return {**arguments, **changes}
+
+
+def packed(sizes, **changes):
+    return good(projections=torch.randn(6, 5), h_0=None, batch_sizes=sizes, **changes)
+
+
+WRONG = {
+    "not a tensor": (good(projections=[1.0]), TypeError, "projections must be a Tensor, got list"),
+    "state not a tensor": (good(h_0=0), TypeError, "h_0 must be a Tensor, got int"),
+    "integers": (good(projections=torch.ones(4, 3, 5).int()), TypeError, "float64, got torch.int32"),
+    "half": (good(projections=torch.randn(4, 3, 5).half()), TypeError, "got torch.float16"),
+    "mixed dtypes": (good(weight_hh=torch.randn(5, 5).double()), TypeError, "weight_hh must be"),
+    "mixed state": (good(h_0=torch.randn(3, 5).double()), TypeError, "h_0 must be torch.float32"),
+    "other device": (good(weight_hh=torch.randn(5, 5, device="meta")), ValueError, "got meta"),
+    "two dimensions": (good(projections=torch.randn(4, 5)), ValueError, r"3 dimensions.*\(4, 5\)"),
+    "no steps": (good(projections=torch.randn(0, 3, 5)), ValueError, r"time step.*\(0, 3, 5\)"),
+    "no units": (
+        good(projections=torch.randn(4, 3, 0), weight_hh=torch.randn(0, 0), h_0=None),
+        ValueError,
+        "hidden unit",
+    ),
+    "weight not square": (good(weight_hh=torch.randn(5, 4)), ValueError, r"\(5, 5\).*got \(5, 4\)"),
+    "weight of other size": (good(weight_hh=torch.randn(6, 6)), ValueError, r"got \(6, 6\)"),
+    "weight a vector": (good(weight_hh=torch.randn(5)), ValueError, r"got \(5,\)"),
+    "state of other batch": (good(h_0=torch.randn(4, 5)), ValueError, r"\(3, 5\), got \(4, 5\)"),
+    "state with layers": (good(h_0=torch.randn(1, 3, 5)), ValueError, r"got \(1, 3, 5\)"),
+    "batch first": (good(batch_first=True), ValueError, r"h_0 must be .* \(4, 5\), got \(3, 5\)"),
+    "unknown function": (good(nonlinearity="gelu"), ValueError, "'tanh' or 'relu', got 'gelu'"),
+    "sizes a list": (packed([3, 3]), TypeError, "batch_sizes must be a Tensor, got list"),
+    "sizes int32": (packed(torch.tensor([3, 3]).int()), TypeError, "must be int64"),
+    "sizes elsewhere": (packed(torch.ones(2, device="meta").long()), ValueError, "on the CPU"),
+    "sizes grow": (packed(torch.tensor([2, 4])), ValueError, r"never increase, got \[2, 4\]"),
+    "size zero": (packed(torch.tensor([6, 0])), ValueError, "positive"),
+    "sizes too few": (packed(torch.tensor([3, 2])), ValueError, "add up to the 6 rows"),
+    "sizes empty": (packed(torch.tensor([]).long()), ValueError, r"a step, got shape \(0,\)"),
+    "sizes 2-D": (packed(torch.tensor([[3, 3]])), ValueError, "one dimension"),
+    "packed batch_first": (packed(torch.tensor([3, 3]), batch_first=True), ValueError, "no meaning"),
+    "packed 3-D": (good(batch_sizes=torch.tensor([3, 3])), ValueError, "2 dimensions"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_named(name):
+    arguments, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        functional.rnn(**arguments)

@@ -1,0 +1,157 @@
+"""The registered ops: their contract with the dispatcher, threads, and the choice of instruction set."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+import rnnfused
+from rnnfused import functional, op
+
+SIZES = torch.tensor([3, 2, 1])
+
+
+def forward_arguments(*, h_0=True, batch_sizes=None, requires_grad=False, **layout):
+    shape = (4, 3, 5) if batch_sizes is None else (6, 5)
+    projections = torch.randn(shape)
+    for name, dims in layout.items():
+        projections = getattr(projections, name)(*dims).contiguous()
+        projections = getattr(projections, name)(*dims)
+    leaves = [projections, torch.randn(5, 5), torch.randn(3, 5) if h_0 else None]
+    for leaf in leaves:
+        if leaf is not None:
+            leaf.requires_grad_(requires_grad)
+    return (*leaves, batch_sizes, "tanh", False)
+
+
+@pytest.mark.filterwarnings("ignore:rnnfused..forward. an autograd kernel was not registered")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        forward_arguments(),
+        forward_arguments(h_0=False),
+        forward_arguments(requires_grad=True),
+        forward_arguments(transpose=(0, 1)),
+        forward_arguments(batch_sizes=SIZES),
+        forward_arguments(batch_sizes=SIZES, h_0=False),
+    ],
+)
+def test_opcheck_forward(arguments):
+    torch.library.opcheck(op.forward, arguments)
+
+
+@pytest.mark.parametrize("needs_grad_h_0", [True, False])
+@pytest.mark.parametrize("sources", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("batch_sizes", [None, SIZES])
+def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
+    output, weight_hh, _, _, _, _ = forward_arguments(batch_sizes=batch_sizes)
+    grad_output = torch.randn_like(output) if sources[0] else None
+    grad_h_n = torch.randn(3, 5) if sources[1] else None
+    torch.library.opcheck(
+        op.backward,
+        (grad_output, grad_h_n, output, weight_hh, batch_sizes, "relu", True, needs_grad_h_0),
+    )
+
+
+def test_a_direct_call_cannot_read_out_of_bounds():
+    p, w, h, _, f, reverse = forward_arguments()
+    wrong = [
+        (p[0], w, h, None, f, reverse),
+        (p[:0], w, h, None, f, reverse),
+        (p.transpose(0, 2), w, None, None, f, reverse),
+        (p, w[:4], h, None, f, reverse),
+        (p, w.double(), h, None, f, reverse),
+        (p, w, h[:2], None, f, reverse),
+        (p, w, h.double(), None, f, reverse),
+        (p.half(), w.half(), None, None, f, reverse),
+        (p, w, h, None, "gelu", reverse),
+        (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3]), f, reverse),
+        (p.flatten(0, 1), w, h, torch.tensor([3, 4, 5]), f, reverse),
+        (p.flatten(0, 1), w, h, torch.tensor([6, 7, -1]), f, reverse),
+        (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3, 3]).int(), f, reverse),
+        (p.flatten(0, 1), w, h, torch.tensor([]).long(), f, reverse),
+    ]
+    for arguments in wrong:
+        with pytest.raises(RuntimeError, match="rnnfused: "):
+            op.forward(*arguments)
+    for grad_output in (p[:3], p.double(), p.transpose(0, 1)):
+        with pytest.raises(RuntimeError, match="rnnfused: grad_output"):
+            op.backward(grad_output, None, p, w, None, f, reverse, True)
+
+
+@pytest.fixture
+def restore_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("batch", "hidden"), [(2, 700), (31, 200), (64, 128)])
+def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
+    projections = torch.randn(5, batch, hidden)
+    weight_hh = torch.randn(hidden, hidden) / hidden**0.5
+    grad_output = torch.randn_like(projections)
+    results = []
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        output, _ = op.forward(projections, weight_hh, None, None, "tanh", False)
+        arguments = (grad_output, None, output, weight_hh, None, "tanh", False, True)
+        results.append((output, *op.backward(*arguments)))
+    for other in results[1:]:
+        for got, expected in zip(other, results[0], strict=True):
+            assert torch.equal(got, expected)
+
+
+def test_many_python_threads_at_once():
+    projections, weight_hh = torch.randn(20, 40, 64), torch.randn(64, 64) / 8
+    expected, _ = functional.rnn(projections, weight_hh)
+    wrong = []
+
+    def work():
+        for _ in range(20):
+            if not torch.equal(functional.rnn(projections, weight_hh)[0], expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("wanted", ["default", "avx2", "avx512"])
+def test_environment_chooses_the_instruction_set(wanted):
+    ranks = ["default", "avx2", "avx512"]
+    here = run_python("import rnnfused; print(rnnfused.cpu_capability())", RNNFUSED_CPU_CAPABILITY="")
+    if ranks.index(wanted) > ranks.index(here.stdout.strip()):
+        pytest.skip(f"this machine has no {wanted}")
+    code = (
+        "import torch, rnnfused; torch.manual_seed(0); m = rnnfused.RNN(3, 40);"
+        "m(torch.randn(2, 2, 3))[0].sum().backward(); print(rnnfused.cpu_capability())"
+    )
+    assert run_python(code, RNNFUSED_CPU_CAPABILITY=wanted).stdout.strip() == wanted
+
+
+def test_unknown_instruction_set_is_an_error():
+    code = "import torch, rnnfused; rnnfused.RNN(3, 4)(torch.randn(2, 2, 3))"
+    result = run_python(code, RNNFUSED_CPU_CAPABILITY="avx1024")
+    assert result.returncode == 1
+    assert 'RNNFUSED_CPU_CAPABILITY is "avx1024"' in result.stderr
+
+
+def test_capability_of_this_process():
+    assert rnnfused.cpu_capability() in ("default", "avx2", "avx512")

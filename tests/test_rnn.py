@@ -1,0 +1,237 @@
+"""rnnfused.RNN in the place of torch.nn.RNN; rnnfused.TokenRNN in the place of one-hot inputs."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
+
+import rnnfused
+
+CASES = [
+    dict(num_layers=layers, bidirectional=both, batch_first=first, nonlinearity=f, bias=bias)
+    for layers, both, first, f, bias in itertools.product(
+        [1, 3], [False, True], [False, True], ["tanh", "relu"], [True, False]
+    )
+]
+cases = pytest.mark.parametrize("options", CASES, ids=lambda o: "-".join(map(str, o.values())))
+
+
+def pair(options, dtype=torch.float64):
+    """Ours and torch's, built from the same seed."""
+    torch.manual_seed(0)
+    ours = rnnfused.RNN(6, 7, **options, dtype=dtype)
+    torch.manual_seed(0)
+    return ours, torch.nn.RNN(6, 7, **options, dtype=dtype)
+
+
+def compare(ours, theirs, x, *hx):
+    """Values and all gradients, in float64."""
+    results = []
+    for module in (ours, theirs):
+        inputs = [v.clone().requires_grad_() for v in (x, *hx)]
+        output, h_n = module(*inputs)
+        (output.sin().sum() + (h_n * torch.arange(h_n.numel()).view_as(h_n)).sum()).backward()
+        gradients = [v.grad for v in (*inputs, *module.parameters())]
+        results.append([output, h_n, *gradients])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@cases
+def test_same_parameters_for_the_same_seed(options):
+    ours, theirs = pair(options)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for (name, a), (other, b) in zip(
+        ours.named_parameters(), theirs.named_parameters(), strict=True
+    ):
+        assert name == other and torch.equal(a, b)
+    assert repr(ours) == repr(theirs)
+
+
+@cases
+def test_same_results_and_gradients(options):
+    ours, theirs = pair(options)
+    directions = 2 if options["bidirectional"] else 1
+    h_0 = torch.randn(options["num_layers"] * directions, 3, 7, dtype=torch.float64)
+    x = torch.randn((3, 5, 6) if options["batch_first"] else (5, 3, 6), dtype=torch.float64)
+    compare(ours, theirs, x)
+    compare(ours, theirs, x, h_0)
+    compare(ours, theirs, x[0], h_0[:, 0])  # unbatched
+    compare(ours, theirs, x.repeat_interleave(2, -1)[..., ::2], h_0.mT.contiguous().mT)
+
+
+@cases
+def test_same_on_packed_sequences(options):
+    ours, theirs = pair(options)
+    sequences = [torch.randn(n, 6, dtype=torch.float64) for n in (3, 5, 1, 5)]
+    directions = 2 if options["bidirectional"] else 1
+    h_0 = torch.randn(options["num_layers"] * directions, 4, 7, dtype=torch.float64)
+    packed = pack_sequence(sequences, enforce_sorted=False)
+    for hx in (None, h_0):
+        (output, h_n), (expected, expected_h_n) = ours(packed, hx), theirs(packed, hx)
+        torch.testing.assert_close(output.data, expected.data)
+        torch.testing.assert_close(h_n, expected_h_n)
+        assert torch.equal(output.unsorted_indices, expected.unsorted_indices)
+        for module, data in ((ours, output.data), (theirs, expected.data)):
+            module.zero_grad()
+            data.sin().sum().backward()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_state_dict_both_ways():
+    ours = rnnfused.RNN(6, 7, num_layers=2, bidirectional=True)
+    theirs = torch.nn.RNN(6, 7, num_layers=2, bidirectional=True)
+    x = torch.randn(5, 3, 6)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+    theirs.reset_parameters()
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+
+
+def test_trains_as_torch_does():
+    ours, theirs = pair({}, torch.float32)
+    x, target = torch.randn(5, 3, 6), torch.randn(5, 3, 7)
+    losses = []
+    for module in (ours, theirs):
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+        losses.append([])
+        for _ in range(30):
+            loss = F.mse_loss(module(x)[0], target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert losses[0][-1] < 0.9 * losses[0][0]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_between_layers_and_only_in_training():
+    module = rnnfused.RNN(6, 50, num_layers=2, dropout=0.5)
+    x = torch.randn(5, 3, 6)
+    torch.manual_seed(0)
+    first = module(x)[0]
+    torch.manual_seed(0)
+    assert torch.equal(module(x)[0], first)
+    assert not torch.equal(module(x)[0], first)
+    module.eval()
+    assert torch.equal(module(x)[0], module(x)[0])
+    with pytest.warns(UserWarning, match="dropout"):
+        rnnfused.RNN(6, 7, dropout=0.5)
+
+
+def test_dropout_drops_the_share_that_was_asked_for():
+    module = rnnfused.RNN(2, 400, num_layers=2, dropout=0.25, nonlinearity="relu", bias=False)
+    with torch.no_grad():
+        module.weight_ih_l0.fill_(1)
+        module.weight_ih_l1.copy_(torch.eye(400))
+        for weight in (module.weight_hh_l0, module.weight_hh_l1):
+            weight.zero_()
+    output, _ = module(torch.ones(20, 1, 2))
+    kept = output != 0
+    assert 0.7 < kept.float().mean() < 0.8
+    torch.testing.assert_close(output[kept], torch.full_like(output[kept], 2 / 0.75))
+
+
+@pytest.mark.parametrize(
+    ("x", "hx"),
+    [
+        (torch.randn(5), None),
+        (torch.randn(5, 3, 6, 1), None),
+        (torch.randn(5, 3, 7), None),
+        (torch.randn(5, 3, 6).double(), None),
+        (torch.ones(5, 3, 6).int(), None),
+        (torch.randn(0, 3, 6), None),
+        (torch.randn(5, 3, 6), torch.zeros(1, 2, 7)),
+        (torch.randn(5, 3, 6), torch.zeros(2, 3, 7)),
+        (torch.randn(5, 3, 6), torch.zeros(3, 7)),
+        (torch.randn(5, 6), torch.zeros(1, 3, 7)),
+    ],
+)
+def test_wrong_input_raises_what_torch_raises(x, hx):
+    ours, theirs = pair({}, torch.float32)
+    with pytest.raises((RuntimeError, ValueError)) as expected:
+        theirs(x, hx)
+    with pytest.raises(expected.type):
+        ours(x, hx)
+
+
+def test_wrong_constructor_arguments():
+    with pytest.raises(ValueError, match="'tanh' or 'relu', got 'sigmoid'"):
+        rnnfused.RNN(6, 7, nonlinearity="sigmoid")
+    for wrong in (dict(hidden_size=0), dict(num_layers=0), dict(dropout=2.0)):
+        with pytest.raises(ValueError):
+            rnnfused.RNN(**{"input_size": 6, "hidden_size": 7, **wrong})
+
+
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_token_ids_stand_for_one_hot_rows(dtype, batch_first):
+    module = rnnfused.TokenRNN(11, 7, num_layers=2, batch_first=batch_first, dtype=torch.float64)
+    one_hot = torch.nn.RNN(11, 7, num_layers=2, batch_first=batch_first, dtype=torch.float64)
+    one_hot.load_state_dict(module.state_dict())
+    # Few ids take another path than many.
+    for shape in ((4, 3), (1, 2)):
+        ids = torch.randint(0, 11, shape).to(dtype)
+        rows = F.one_hot(ids.long(), 11).double()
+        for module_, x in ((module, ids), (one_hot, rows)):
+            module_.zero_grad()
+            output, h_n = module_(x)
+            (output.sin().sum() + h_n.sum()).backward()
+            result = [output, h_n, *(p.grad for p in module_.parameters())]
+            expected = result if module_ is module else expected
+        for got, wanted in zip(result, expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+def test_token_ids_unbatched_and_packed():
+    module = rnnfused.TokenRNN(11, 7)
+    ids = torch.randint(0, 11, (6, 2))
+    output, h_n = module(ids)
+    single, single_h_n = module(ids[:, 0])
+    torch.testing.assert_close(single, output[:, 0])
+    torch.testing.assert_close(single_h_n, h_n[:, 0])
+    packed, _ = module(pack_padded_sequence(ids, [6, 6]))
+    torch.testing.assert_close(packed.data.view(6, 2, 7), output)
+
+
+def test_no_one_hot_tensor_is_built():
+    module = rnnfused.TokenRNN(1000, 4)
+    ids = torch.randint(0, 1000, (50, 40))
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            for value in result if isinstance(result, (tuple, list)) else [result]:
+                if isinstance(value, torch.Tensor):
+                    largest = max(largest, value.numel())
+            return result
+
+    with Watch():
+        module(ids)[0].sum().backward()
+    assert largest <= 50 * 40 * 4
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (torch.tensor([[0, 11]]), IndexError, r"\[0, 11\).* from 0 to 11"),
+        (torch.tensor([[-1, 3]]), IndexError, "from -1 to 3"),
+        (torch.full((40, 2), 200, dtype=torch.uint8), IndexError, "from 200 to 200"),
+        (torch.randn(3, 2), TypeError, "integer dtype, got torch.float32"),
+        (torch.ones(3, 2).bool(), TypeError, "got torch.bool"),
+        (torch.ones(3, 2, 11).long(), ValueError, r"got shape \(3, 2, 11\)"),
+        (torch.ones(0, 2).long(), RuntimeError, "at least one time step"),
+    ],
+)
+def test_wrong_ids_are_named(ids, error, message):
+    with pytest.raises(error, match=message):
+        rnnfused.TokenRNN(11, 7)(ids)

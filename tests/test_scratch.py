@@ -1,0 +1,225 @@
+"""The textbook's classes against the textbook's loops, and where its own code goes wrong."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from textbook import TIME_MACHINE, TimeMachine, Trainer, Vocab, language_model_loss, rnn
+
+import rnnfused
+from rnnfused.scratch import RNNLMScratch, RNNScratch, RNNScratchCell, clip_gradients
+
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16]
+VOCAB = Vocab("abcdefgh ")
+
+
+@pytest.fixture
+def cell():
+    torch.manual_seed(0)
+    return RNNScratch(len(VOCAB), 7, sigma=0.5)
+
+
+@pytest.fixture
+def model(cell):
+    return RNNLMScratch(cell, len(VOCAB), lr=1)
+
+
+def test_parameters_are_the_textbooks(cell, model):
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    assert shapes == {
+        "rnn.W_xh": (10, 7), "rnn.W_hh": (7, 7), "rnn.b_h": (7,), "W_hq": (7, 10), "b_q": (10,)
+    }  # fmt: skip
+    big = RNNScratch(300, 400)
+    assert big.W_xh.std().item() == pytest.approx(0.01, rel=0.02)
+    assert big.W_hh.std().item() == pytest.approx(0.01, rel=0.02)
+    assert not big.b_h.any() and not model.b_q.any()
+
+
+def check_rnn(cell, inputs, dense_inputs, state=None, given_as=None):
+    parameters = list(cell.parameters())
+    outputs, last = cell(inputs, state if given_as is None else given_as)
+    expected, expected_last = rnn(dense_inputs, *parameters, state)
+    torch.testing.assert_close(outputs, torch.stack(expected))
+    torch.testing.assert_close(last, expected_last)
+    loss, expected_loss = (o.sin().sum() for o in (outputs, torch.stack(expected)))
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected_loss, parameters)
+    )
+
+
+def test_rnn_equals_the_loop(cell):
+    inputs = torch.randn(5, 3, 10)
+    check_rnn(cell, inputs, inputs)
+    check_rnn(cell, list(inputs), inputs)
+    check_rnn(cell, inputs, inputs, state := torch.randn(3, 7))
+    check_rnn(cell, inputs, inputs, state, given_as=(state,))
+    outputs, _ = cell(inputs)
+    assert len(outputs) == 5 and outputs[0].shape == (3, 7)  # also where a list is expected
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_rnn_looks_ids_up(cell, dtype):
+    for shape in ((6, 4), (1, 1)):
+        ids = torch.randint(0, 10, shape)
+        check_rnn(cell, ids.to(dtype), F.one_hot(ids, 10).float())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_returned_state_can_be_fed_back(cell, batch):
+    inputs = torch.randn(6, batch, 10)
+    whole, last = cell(inputs)
+    for wrap in (lambda s: s, lambda s: (s,)):
+        first, state = cell(inputs[:2])
+        second, end = cell(inputs[2:], wrap(state))
+        torch.testing.assert_close(torch.cat([first, second]), whole)
+        torch.testing.assert_close(end, last)
+
+
+def test_one_state_serves_every_row(cell):
+    inputs, state = torch.randn(2, 3, 10), torch.randn(1, 7)
+    torch.testing.assert_close(cell(inputs, state)[0], cell(inputs, state.expand(3, 7))[0])
+
+
+def test_one_step_cell():
+    cell = RNNScratchCell(4, 6, sigma=0.5).double()
+    assert {name: tuple(p.shape) for name, p in cell.named_parameters()} == {
+        "Wx": (4, 6), "Wh": (6, 6), "b": (6,)
+    }  # fmt: skip
+    x, h = torch.randn(3, 4).double(), torch.randn(3, 6).double()
+    torch.testing.assert_close(cell(x, h), torch.tanh(x @ cell.Wx + h @ cell.Wh + cell.b))
+    torch.testing.assert_close(cell(x), torch.tanh(x @ cell.Wx + cell.b))
+    assert cell(x).dtype == torch.float64 and cell(x).shape == (3, 6)
+    assert torch.autograd.gradcheck(lambda x, h, *_: cell(x, h), (x.requires_grad_(), h))
+
+
+def test_one_hot_and_output_layer(model):
+    X = torch.randint(0, 10, (3, 5))
+    one_hot = model.one_hot(X)
+    assert torch.equal(one_hot, F.one_hot(X.t(), 10).float())
+    steps = [torch.randn(3, 7) for _ in range(5)]
+    logits = model.output_layer(steps)
+    expected = torch.stack([h @ model.W_hq + model.b_q for h in steps], 1)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(model.output_layer(torch.stack(steps)), expected)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_loss_and_gradients_equal_the_loops(model, dtype):
+    X, Y = torch.randint(0, 10, (2, 4, 6))
+    model.double()
+    loss = model.training_step((X.to(dtype), Y.to(dtype)))
+    expected = language_model_loss(model, X, Y)
+    torch.testing.assert_close(loss, expected)
+    parameters = list(model.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters)
+    )
+    assert model(X).shape == (4, 6, 10)
+
+
+class Theirs(torch.nn.Module):
+    """The textbook's concise wrapper around torch.nn.RNN."""
+
+    def __init__(self, num_inputs, num_hiddens):
+        super().__init__()
+        self.num_hiddens = num_hiddens
+        self.rnn = torch.nn.RNN(num_inputs, num_hiddens)
+
+    def forward(self, inputs, H=None):
+        return self.rnn(inputs, H)
+
+
+def test_other_rnns_can_be_driven():
+    X = torch.randint(0, 10, (3, 5))
+    theirs = RNNLMScratch(Theirs(10, 7), 10)
+    ours = RNNLMScratch(rnnfused.TokenRNN(10, 7), 10)
+    ours.rnn.load_state_dict(theirs.rnn.rnn.state_dict())
+    ours.load_state_dict({"W_hq": theirs.W_hq, "b_q": theirs.b_q}, strict=False)
+    torch.testing.assert_close(ours(X), theirs(X))
+    assert ours.predict("abc", 9, VOCAB) == theirs.predict("abc", 9, VOCAB)
+
+
+def test_perplexity_is_recorded_and_plotted(model, tmp_path):
+    batch = torch.randint(0, 10, (2, 4, 6))
+    losses = [model.training_step(batch).item() for _ in range(2)]
+    model.validation_step(batch)
+    points = model.board.points
+    assert [x for x, _ in points["train_ppl"]] == [1, 2] and len(points["val_ppl"]) == 1
+    assert points["train_ppl"][0][1] == pytest.approx(math.exp(losses[0]))
+    pytest.importorskip("matplotlib")
+    model.board.save(tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def greedy_by_full_recomputation(model, prefix, num_preds):
+    ids = [VOCAB[token] for token in prefix]
+    for _ in range(num_preds):
+        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return "".join(VOCAB.idx_to_token[i] for i in ids)
+
+
+@pytest.mark.parametrize("prefix", ["a", "bad cab", ["h", "e"]])
+@pytest.mark.parametrize("num_preds", [0, 1, 12])
+def test_prediction_carries_the_state(model, prefix, num_preds):
+    # Larger weights, so that the prediction depends on more than the last symbol.
+    for parameter in model.parameters():
+        parameter.data = torch.randn_like(parameter)
+    got = model.predict(prefix, num_preds, VOCAB)
+    assert got == greedy_by_full_recomputation(model, prefix, num_preds)
+    assert model.predict(prefix, num_preds, VOCAB, torch.device("cpu")) == got
+
+
+class StrictVocab(dict):
+    idx_to_token = VOCAB.idx_to_token
+
+
+@pytest.mark.parametrize("vocab", [VOCAB, StrictVocab(VOCAB.token_to_idx)])
+def test_prediction_refuses_what_it_cannot_continue(model, vocab):
+    with pytest.raises(ValueError, match="prefix must not be empty"):
+        model.predict("", 3, vocab)
+    with pytest.raises(ValueError, match="'Z', which is not in the vocabulary"):
+        model.predict("abZ", 3, vocab)
+    with pytest.raises(ValueError, match="num_preds must not be negative, got -1"):
+        model.predict("ab", -1, vocab)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.rnn(torch.randn(5, 10)), ValueError, r"\(num_steps, batch, 10\), got \(5, 10\)"),
+        (lambda m: m.rnn(torch.randn(5, 3, 9)), ValueError, r"got \(5, 3, 9\)"),
+        (lambda m: m.rnn(torch.randn(5, 3, 10).double()), TypeError, "got torch.float64"),
+        (lambda m: m.rnn(torch.ones(5, 3, 10).long()), ValueError, r"\(num_steps, batch\), got"),
+        (lambda m: m.rnn(torch.ones(5, 3).long() * 10), IndexError, r"\[0, 10\)"),
+        (lambda m: m.rnn(torch.randn(5, 3, 10), torch.zeros(2, 7)), ValueError, "state must be"),
+        (lambda m: m.rnn(torch.randn(5, 3, 10), torch.zeros(1, 3, 7)), ValueError, "state must be"),
+        (lambda m: m.rnn(torch.randn(5, 3, 10), (1, 2)), ValueError, "1-tuple"),
+        (lambda m: m(torch.ones(5).long()), ValueError, r"\(batch, num_steps\), got shape \(5,\)"),
+        (lambda m: m(torch.ones(5, 3)), TypeError, "X must be token ids of an integer dtype"),
+        (lambda m: m(torch.full((5, 3), -1)), IndexError, "vocabulary"),
+        (lambda m: m.one_hot(torch.ones(5, 3)), TypeError, "integer dtype"),
+        (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 5)), ValueError, r"x must be \(batch, 4\)"),
+        (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 4).double()), TypeError, "got torch.float64"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_named(model, call, error, message):
+    with pytest.raises(error, match=message):
+        call(model)
+
+
+@pytest.mark.parity
+@pytest.mark.skipif(not TIME_MACHINE.exists(), reason="the textbook's data is not at ../shared/data")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_parity_on_the_time_machine(seed):
+    """Validation perplexity 7.1 to 7.6, training 6.1 to 6.4, after 100 epochs at the textbook's settings."""
+    torch.manual_seed(seed)
+    data = TimeMachine()
+    model = RNNLMScratch(RNNScratch(len(data.vocab), 32), len(data.vocab), lr=1)
+    trainer = Trainer(100, 1, clip_gradients)
+    trainer.fit(model, data)
+    assert 6.1 <= trainer.train_perplexity <= 6.4
+    assert 7.1 <= trainer.val_perplexity <= 7.6
+    assert model.predict("it has", 20, data.vocab).startswith("it has")
+    assert len(model.board.points["val_ppl"]) == 500
+    assert model.board.points["train_ppl"][-1][0] == pytest.approx(100, abs=0.2)
