@@ -19,8 +19,9 @@ test: $(VENV)/test.stamp  ## run the tests (ARGS="-k name": some of them)
 demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text)
 	$(IN_VENV)/rnnfused train $(FILE) --out runs/demo
 
-bench: $(VENV)/bench.stamp  ## time the operator against torch's own
-	$(IN_VENV)/python -m pytest benchmarks $(ARGS)
+bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into the README
+	$(IN_VENV)/python benchmarks/compare.py $(ARGS)
+	$(IN_VENV)/python benchmarks/report.py
 
 clean:  ## remove what was built; the environment and its torch stay (rm -r .venv)
 	rm -rf build dist *.egg-info rnnfused/*.so $(VENV)/*.stamp
@@ -29,7 +30,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 	@printf '%s\n' '' 'PYTHON=python3.12            makes .venv' \
 	  'TORCH_SPEC=torch==2.10.0     the torch to install where .venv has none' \
-	  'TORCH_INDEX=https://download.pytorch.org/whl/cpu   no CUDA, a small download'
+	  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds'
 
 # <extra>.stamp: the project is installed with that extra, and compiled from the current sources.
 $(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)
