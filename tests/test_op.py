@@ -43,6 +43,16 @@ def test_opcheck_forward(arguments):
     torch.library.opcheck(op.forward, arguments)
 
 
+def test_opcheck_where_the_output_cannot_keep_the_strides():
+    overlapping = torch.randn(9).unfold(0, 6, 1).unsqueeze(1)
+    torch.library.opcheck(
+        op.forward,
+        (overlapping, torch.randn(6, 6), None, None, "tanh", False),
+        # The others clone the input, and a clone of this one has other strides.
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
 @pytest.mark.parametrize("needs_grad_h_0", [True, False])
 @pytest.mark.parametrize("sources", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("batch_sizes", [None, SIZES])
@@ -63,12 +73,14 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         (p[:0], w, h, None, f, reverse),
         (p.transpose(0, 2), w, None, None, f, reverse),
         (p, w[:4], h, None, f, reverse),
+        (p, w[:, :4], h, None, f, reverse),
         (p, w.double(), h, None, f, reverse),
         (p, w, h[:2], None, f, reverse),
         (p, w, h.double(), None, f, reverse),
         (p.half(), w.half(), None, None, f, reverse),
         (p, w, h, None, "gelu", reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3]), f, reverse),
+        (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3, 3, 3]), f, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 4, 5]), f, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([6, 7, -1]), f, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3, 3]).int(), f, reverse),

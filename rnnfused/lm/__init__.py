@@ -1,0 +1,43 @@
+"""A character language model: text -> ids -> ``CharLM`` -> text.
+
+``train`` is the whole training program, ``generate`` samples, ``load_checkpoint`` brings a trained
+model back. On the command line: ``rnnfused train`` and ``rnnfused sample``. Training, plotting and
+checkpoints need the extra ``rnnfused[lm]``.
+"""
+
+from .batches import StreamBatches
+from .bigram import Bigram, fit_bigram
+from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .generate import generate
+from .model import CharLM, CharLMConfig
+from .perplexity import evaluate, perplexity
+from .settings import TrainSettings
+from .text import TextError, default_text, letters_only, read_text, split_text
+from .timemachine import DownloadError, fetch_timemachine
+from .train import train
+from .vocab import Vocab
+
+__all__ = [
+    "Bigram",
+    "CharLM",
+    "CharLMConfig",
+    "Checkpoint",
+    "CheckpointError",
+    "DownloadError",
+    "StreamBatches",
+    "TextError",
+    "TrainSettings",
+    "Vocab",
+    "default_text",
+    "evaluate",
+    "fetch_timemachine",
+    "fit_bigram",
+    "generate",
+    "letters_only",
+    "load_checkpoint",
+    "perplexity",
+    "read_text",
+    "save_checkpoint",
+    "split_text",
+    "train",
+]

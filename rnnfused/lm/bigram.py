@@ -1,0 +1,87 @@
+"""The yardstick: a model that knows only which symbol came last."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from .perplexity import perplexity
+
+ALPHAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+
+
+class Bigram:
+    """Add-alpha bigram counts: ``p(b | a) = (count(a b) + alpha) / (count(a .) + alpha V)``.
+
+    Additive smoothing, as in Chen and Goodman, *An Empirical Study of Smoothing Techniques for
+    Language Modeling*, Harvard technical report TR-10-98.
+
+    Args:
+        ids: 1-D integer tensor of at least 2 training symbols.
+        vocab_size: V, the number of symbols.
+        alpha: count added to every pair, above 0.
+
+    Raises:
+        ValueError: ``ids`` is not 1-D or shorter than 2, an id is outside the vocabulary, or
+            ``alpha`` is not above 0.
+    """
+
+    def __init__(self, ids: Tensor, vocab_size: int, alpha: float):
+        if ids.dim() != 1 or len(ids) < 2:
+            raise ValueError(
+                f"ids must be 1-D with at least 2 symbols, got shape {tuple(ids.shape)}"
+            )
+        if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
+            raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, vocab_size={vocab_size}")
+        if not alpha > 0:
+            raise ValueError(f"alpha must be above 0, got {alpha}")
+        self.vocab_size = vocab_size
+        self.alpha = alpha
+        self._first_counts = torch.bincount(ids[:-1], minlength=vocab_size)
+        # Seen pairs only: a full table would need V * V cells, too many for large alphabets.
+        self._pairs, self._pair_counts = torch.unique(
+            self._pair_keys(ids[:-1], ids[1:]), return_counts=True
+        )
+
+    def _pair_keys(self, first: Tensor, second: Tensor) -> Tensor:
+        return first.long() * self.vocab_size + second.long()
+
+    def log_prob(self, first: Tensor, second: Tensor) -> Tensor:
+        """``ln p(second | first)`` in nats, float64, of the shape of the two integer tensors."""
+        keys = self._pair_keys(first, second).contiguous()
+        slot = torch.searchsorted(self._pairs, keys).clamp(max=len(self._pairs) - 1)
+        count = torch.where(self._pairs[slot] == keys, self._pair_counts[slot], 0).double()
+        total = self._first_counts[first.long()].double()
+        return torch.log((count + self.alpha) / (total + self.alpha * self.vocab_size))
+
+    def perplexity(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """Perplexity over every symbol of ``batches``: windows ``(x, y)`` of equal shape.
+
+        Raises:
+            ValueError: ``batches`` is empty.
+        """
+        total_nats, num_symbols = 0.0, 0
+        for x, y in batches:
+            total_nats -= self.log_prob(x, y).sum().item()
+            num_symbols += y.numel()
+        return perplexity(total_nats, num_symbols)
+
+
+def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -> Bigram:
+    """The bigram model of ``ids`` with the best of ``alphas``.
+
+    Each alpha is fitted on the first nine tenths of ``ids`` and scored on the rest, so the
+    validation text has no say in it; the winner is then fitted on all of ``ids``.
+
+    Raises:
+        ValueError: as ``Bigram``, or ``alphas`` is empty.
+    """
+    cut = len(ids) - len(ids) // 10
+    if len(alphas) > 1 and 2 <= cut < len(ids) - 1:
+        held_out = [(ids[cut:-1], ids[cut + 1 :])]
+        alpha = min(alphas, key=lambda a: Bigram(ids[:cut], vocab_size, a).perplexity(held_out))
+    elif alphas:
+        alpha = alphas[0]
+    else:
+        raise ValueError("alphas must hold at least one value, got none")
+    return Bigram(ids, vocab_size, alpha)

@@ -1,0 +1,192 @@
+"""The command ``rnnfused``: train a character language model, and sample from it."""
+
+import argparse
+import os
+import sys
+
+import torch
+
+import rnnfused
+
+from .checkpoint import load_checkpoint
+from .generate import generate
+from .settings import TrainSettings, check_device
+from .text import default_text, letters_only, read_text
+from .timemachine import URL, fetch_timemachine
+from .train import train
+
+_EXTRA = ("matplotlib", "numpy", "safetensors", "tqdm")
+
+_SETTINGS = (
+    ("hidden_size", int, "features of the hidden state"),
+    ("num_layers", int, "stacked recurrent layers"),
+    ("num_steps", int, "symbols that the gradient goes back over"),
+    ("batch_size", int, "parallel streams of text"),
+    ("passes", int, "times that the training text is read"),
+    ("lr", float, "highest learning rate; warms up, then decays along a cosine"),
+    ("weight_decay", float, "weight decay of AdamW"),
+    ("clip", float, "highest global norm of the gradients"),
+    ("dropout", float, "probability of zeroing a feature of a layer's output"),
+    ("validation_fraction", float, "share of the text, at its end, held out for validation"),
+    ("seed", int, "seed of parameters, dropout and sample"),
+    ("device", str, "where to train"),
+)
+
+
+class _UsageError(ValueError):
+    """The command line is wrong."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        # argparse would print the whole usage; a user's mistake gets one line here.
+        raise _UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with ``argv`` (None: the process's own) and return its exit code.
+
+    0: done; 2: the user's mistake or a failure outside the program, said in one line on stderr;
+    130: interrupted. ``--help`` and ``--version`` raise ``SystemExit(0)``, as argparse does.
+    """
+    # A terminal that lacks a character of the text must not stop the program.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        arguments = _parser().parse_args(argv)
+        if arguments.threads is not None:
+            if arguments.threads < 1:
+                raise _UsageError(f"--threads must be at least 1, got {arguments.threads}")
+            torch.set_num_threads(arguments.threads)
+        arguments.run(arguments)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        print("rnnfused: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has had enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        return _fail(f"{error.name} is not installed; run: pip install 'rnnfused[lm]'")
+    except OSError as error:
+        # The system's own errors read "[Errno 2] No such file or directory: 'x'"; drop the number.
+        plain = f"{error.strerror}: {error.filename!r}" if error.filename is not None else error
+        return _fail(plain)
+    except NotImplementedError as error:
+        return _fail(error)
+    except RuntimeError as error:
+        # torch has a class of its own for a full GPU, but not for a full main memory.
+        if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        return _fail(f"out of memory: {error}")
+    except (ValueError, FloatingPointError, MemoryError) as error:
+        return _fail(str(error) or "out of memory")
+
+
+def _fail(reason: object) -> int:
+    print("rnnfused: error:", " ".join(str(reason).split()), file=sys.stderr)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="rnnfused", description=__doc__.partition(": ")[2])
+    parser.add_argument("--version", action="version", version=f"rnnfused {rnnfused.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    defaults = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+
+    command = commands.add_parser("train", help="train a model on a text", **defaults)
+    command.set_defaults(run=_train)
+    command.add_argument(
+        "file", nargs="?", metavar="FILE", help="UTF-8 text; without it, Python's own help texts"
+    )
+    command.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for model, metrics and plot"
+    )
+    command.add_argument(
+        "--letters-only",
+        action="store_true",
+        help="lower-case the text and turn all but letters into single spaces",
+    )
+    for name, kind, text in _SETTINGS:
+        command.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=getattr(TrainSettings, name),
+            metavar={int: "N", float: "X", str: "NAME"}[kind],
+            help=text,
+        )
+    command.add_argument(
+        "--prefix", metavar="TEXT", help="what the sample begins with; else the text's first word"
+    )
+    _add_threads(command)
+
+    command = commands.add_parser("sample", help="continue a text with a trained model", **defaults)
+    command.set_defaults(run=_sample)
+    command.add_argument("folder", metavar="DIR", help="what --out named in training")
+    command.add_argument("--prefix", required=True, metavar="TEXT", help="the text to continue")
+    command.add_argument(
+        "--num-chars", type=int, default=500, metavar="N", help="characters to add"
+    )
+    command.add_argument(
+        "--temperature", type=float, default=0.5, metavar="X", help="0: the likeliest; 1: as learnt"
+    )
+    command.add_argument("--seed", type=int, metavar="N", help="makes the sample repeatable")
+    command.add_argument("--device", default="cpu", metavar="NAME", help="where to run")
+    _add_threads(command)
+
+    command = commands.add_parser(
+        "fetch-timemachine",
+        help="download the textbook's The Time Machine and print its path",
+        **defaults,
+    )
+    command.set_defaults(run=_fetch_timemachine, threads=None)
+    command.add_argument("--url", default=URL, help="where to fetch it from")
+    command.add_argument(
+        "--timeout", type=float, default=30.0, metavar="S", help="seconds that it may take"
+    )
+    return parser
+
+
+def _add_threads(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads; else torch's choice; on a busy machine 1 is much the fastest",
+    )
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    settings = TrainSettings(**{name: getattr(arguments, name) for name, _, _ in _SETTINGS})
+    text = default_text() if arguments.file is None else read_text(arguments.file)
+    if arguments.letters_only:
+        text = letters_only(text)
+    train(
+        text,
+        arguments.out,
+        settings,
+        prefix=arguments.prefix,
+        source=arguments.file or "pydoc_data.topics",
+    )
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    checkpoint = load_checkpoint(arguments.folder, check_device(arguments.device))
+    print(
+        generate(
+            checkpoint.model,
+            checkpoint.vocab,
+            arguments.prefix,
+            arguments.num_chars,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+        )
+    )
+
+
+def _fetch_timemachine(arguments: argparse.Namespace) -> None:
+    print(fetch_timemachine(url=arguments.url, timeout=arguments.timeout))

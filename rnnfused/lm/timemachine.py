@@ -1,0 +1,106 @@
+"""The textbook's *The Time Machine*, fetched once and kept."""
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from .atomic import replacing
+
+# As Zhang, Lipton, Li and Smola, "Dive into Deep Learning" (https://d2l.ai), name and check it.
+URL = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
+SHA1 = "090b5e7e70c295757f55df93cb0a180b9691891a"
+MAX_BYTES = 16 * 2**20
+
+
+class DownloadError(OSError):
+    """The file could not be fetched, or is not the one that was wanted."""
+
+
+def cache_folder() -> Path:
+    """``$RNNFUSED_CACHE``, else ``$XDG_CACHE_HOME/rnnfused``, else ``~/.cache/rnnfused``."""
+    if own := os.environ.get("RNNFUSED_CACHE"):
+        return Path(own)
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared, "rnnfused")
+    return Path.home() / ".cache" / "rnnfused"
+
+
+def fetch_timemachine(
+    *,
+    url: str = URL,
+    folder: str | os.PathLike | None = None,
+    sha1: str = SHA1,
+    timeout: float = 30.0,
+) -> Path:
+    """Path of ``timemachine.txt`` (178,979 bytes) in the cache, downloaded if need be.
+
+    A cached file is used if its SHA-1 sum is right and fetched again if not. What arrives is
+    checked before it is put into the cache, so nothing incomplete is ever found there.
+
+    Args:
+        url: where to fetch it from, http or https.
+        folder: the cache; None for ``cache_folder()``. Made if missing.
+        sha1: the sum that the file must have, 40 hexadecimal digits.
+        timeout: seconds that the whole download may take, above 0.
+
+    Raises:
+        ValueError: ``url`` is not http or https, or ``timeout`` is not above 0.
+        DownloadError: host unreachable, error status, timeout, broken transfer, wrong sum.
+        OSError: the cache cannot be written to.
+    """
+    path = Path(cache_folder() if folder is None else folder) / "timemachine.txt"
+    if path.is_file() and _sum(path.read_bytes()) == sha1:
+        return path
+    # The other schemes that urllib knows read local files.
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"url must begin with http:// or https://, got {url!r}")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
+    data = _download(url, timeout)
+    if _sum(data) != sha1:
+        raise DownloadError(
+            f"{url} gave {len(data)} bytes with SHA-1 {_sum(data)}, but the file must have {sha1}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as [new]:
+        new.write_bytes(data)
+    return path
+
+
+def _sum(data: bytes) -> str:
+    # Guards against a bad transfer, not against an attack.
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def _download(url: str, timeout: float) -> bytes:
+    deadline = time.monotonic() + timeout
+    data = bytearray()
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as response:
+            # read1 returns what one packet brought: a slow sender cannot outlast the deadline.
+            while chunk := response.read1(65536):
+                data += chunk
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                if len(data) > MAX_BYTES:
+                    raise DownloadError(f"{url} gave more than {MAX_BYTES} bytes")
+            if response.length:
+                raise DownloadError(f"{url} broke off: {response.length} bytes are missing")
+    except DownloadError:
+        raise
+    except urllib.error.HTTPError as error:
+        raise DownloadError(f"{url} answered {error.code} {error.reason}") from None
+    except TimeoutError:
+        raise DownloadError(f"{url} did not finish within {timeout:g} seconds") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise DownloadError(f"{url} did not answer within {timeout:g} seconds") from None
+        raise DownloadError(f"{url} cannot be reached: {error.reason}") from None
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        raise DownloadError(f"{url} cannot be fetched: {error or type(error).__name__}") from None
+    return bytes(data)

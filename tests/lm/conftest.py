@@ -1,0 +1,34 @@
+"""A small text, vocabulary and model for the language model's tests."""
+
+import pytest
+import torch
+
+from rnnfused.lm import CharLM, CharLMConfig, Vocab
+
+TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tiny tensors: a second thread would only wait for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def text():
+    return TEXT
+
+
+@pytest.fixture
+def vocab():
+    return Vocab(TEXT)
+
+
+@pytest.fixture
+def model(vocab):
+    torch.manual_seed(0)
+    config = CharLMConfig(len(vocab), hidden_size=12, num_layers=2, dropout=0.3)
+    return CharLM(config, dtype=torch.float64)

@@ -1,0 +1,75 @@
+"""The bigram yardstick, against counts made by hand."""
+
+import math
+
+import pytest
+import torch
+
+from rnnfused.lm import Bigram, StreamBatches, fit_bigram
+
+
+def test_probabilities_by_hand():
+    # a a b a b c: the pairs aa ab ba ab bc, so after a: one a, two b; after b: one a, one c.
+    bigram = Bigram(torch.tensor([0, 0, 1, 0, 1, 2]), vocab_size=3, alpha=0.5)
+    first = torch.arange(3).repeat_interleave(3).view(3, 3)
+    second = torch.arange(3).repeat(3).view(3, 3)
+    expected = torch.tensor(
+        [
+            [1.5 / 4.5, 2.5 / 4.5, 0.5 / 4.5],
+            [1.5 / 3.5, 0.5 / 3.5, 1.5 / 3.5],
+            [1 / 3, 1 / 3, 1 / 3],
+        ],
+        dtype=torch.float64,
+    )
+    torch.testing.assert_close(bigram.log_prob(first, second).exp(), expected)
+
+
+def test_perplexity_by_hand_over_windows():
+    bigram = Bigram(torch.tensor([0, 0, 1, 0, 1, 2]), vocab_size=3, alpha=0.5)
+    # Two streams, 0 1 2 and 2 0 0: scored are 01, 12 and 20, 00; p = 2.5/4.5 1.5/3.5 1/3 1.5/4.5.
+    batches = StreamBatches(torch.tensor([0, 1, 2, 0, 0]), batch_size=2, num_steps=1)
+    product = (2.5 / 4.5) * (1.5 / 3.5) * (1 / 3) * (1.5 / 4.5)
+    assert bigram.perplexity(batches) == pytest.approx(product ** (-1 / 4))
+
+
+def test_probabilities_sum_to_one_with_any_alphabet():
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(50, (2000,), generator=generator, dtype=torch.int32)
+    bigram = fit_bigram(ids, 50)
+    first = torch.arange(50).repeat_interleave(50).view(50, 50)
+    sums = bigram.log_prob(first, torch.arange(50).expand(50, 50)).exp().sum(1)
+    torch.testing.assert_close(sums, torch.ones(50, dtype=torch.float64))
+
+
+def test_alpha_is_chosen_on_the_end_of_the_training_ids():
+    # A fixed cycle: the less smoothing the better.
+    assert fit_bigram(torch.arange(1000) % 10, 10, alphas=(1.0, 0.1, 0.01)).alpha == 0.01
+    # Noise: pairs seen twice mean nothing, much smoothing is right.
+    noise = torch.randint(100, (1000,), generator=torch.Generator().manual_seed(0))
+    assert fit_bigram(noise, 100, alphas=(0.01, 10.0, 0.1)).alpha == 10.0
+    # The winner is then fitted on all ids, the held-out end included.
+    best = fit_bigram(noise, 100, alphas=(0.01, 10.0, 0.1))
+    expected = Bigram(noise, 100, 10.0).log_prob(noise[:-1], noise[1:])
+    assert torch.equal(best.log_prob(noise[:-1], noise[1:]), expected)
+    # Too short to hold anything out: the first.
+    assert fit_bigram(torch.tensor([0, 1]), 2, alphas=(0.3, 0.1)).alpha == 0.3
+
+
+def test_a_large_alphabet_needs_no_large_table():
+    ids = torch.tensor([0, 999_999, 0, 999_999])
+    bigram = Bigram(ids, vocab_size=1_000_000, alpha=1.0)
+    assert bigram.log_prob(ids[:1], ids[1:2]).item() == pytest.approx(math.log(3 / 1_000_002))
+
+
+def test_wrong_arguments():
+    ids = torch.tensor([0, 1, 2])
+    with pytest.raises(ValueError, match="alpha must be above 0, got 0"):
+        Bigram(ids, 3, alpha=0)
+    with pytest.raises(ValueError, match=r"ids must lie in 0 .. 1"):
+        Bigram(ids, 2, alpha=1)
+    with pytest.raises(ValueError, match=r"at least 2 symbols, got shape \(1,\)"):
+        Bigram(ids[:1], 3, alpha=1)
+    with pytest.raises(ValueError, match="alphas must hold at least one"):
+        fit_bigram(ids, 3, alphas=())
+    with pytest.raises(ValueError, match="num_symbols"):
+        Bigram(ids, 3, alpha=1).perplexity([])

@@ -1,0 +1,169 @@
+"""Saving and loading, and files that are whole or absent."""
+
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+
+from rnnfused.lm import CharLM, CharLMConfig, CheckpointError, load_checkpoint, save_checkpoint
+from rnnfused.lm.atomic import replacing
+
+
+@pytest.fixture
+def folder(tmp_path, model, vocab):
+    save_checkpoint(tmp_path, model, vocab, settings={"lr": 0.1}, metrics=[{"pass": 1}])
+    return tmp_path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def edit(folder, **changes):
+    record = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(record | changes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_round_trip_gives_identical_logits(tmp_path, model, vocab, dtype):
+    model.to(dtype).eval()
+    save_checkpoint(tmp_path, model, vocab)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.vocab == vocab
+    assert loaded.model.config == model.config
+    assert not loaded.model.training
+    ids = torch.randint(len(vocab), (2, 30))
+    assert torch.equal(loaded.model(ids)[0], model(ids)[0])
+    assert all(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_the_record(folder):
+    assert sorted(contents(folder)) == ["model.json", "model.safetensors"]
+    record = load_checkpoint(folder).record
+    assert record["settings"] == {"lr": 0.1}
+    assert record["metrics"] == [{"pass": 1}]
+    assert set(record["versions"]) == {"rnnfused", "torch", "python"}
+
+
+def test_missing(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent': model.json is missing"):
+        load_checkpoint(tmp_path / "absent")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors is missing"):
+        load_checkpoint(folder)
+
+
+def test_damaged_weights(folder):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="model.safetensors .* is damaged"):
+        load_checkpoint(folder)
+    path.write_bytes(data[:50])
+    with pytest.raises(CheckpointError, match="model.safetensors .* is damaged"):
+        load_checkpoint(folder)
+
+
+def test_weights_that_are_no_safetensors(folder):
+    (folder / "model.safetensors").write_bytes(b"nonsense")
+    edit(folder, weights_sha256=hashlib.sha256(b"nonsense").hexdigest())
+    with pytest.raises(CheckpointError, match="does not fit the config"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_record_that_is_not_json(folder, data):
+    (folder / "model.json").write_bytes(data)
+    with pytest.raises(CheckpointError, match="model.json' is not JSON"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b'{"format": 2}'])
+def test_record_of_another_format(folder, data):
+    (folder / "model.json").write_bytes(data)
+    with pytest.raises(CheckpointError, match="must be a checkpoint of format 1"):
+        load_checkpoint(folder)
+
+
+def test_record_with_broken_parts(folder, model, vocab):
+    config = model.config.to_json()
+    for change, message in (
+        ({"config": None}, "config must have the fields"),
+        ({"config": config | {"hidden_size": "12"}}, "hidden_size must be an int"),
+        ({"config": config, "vocab": ["a"]}, "tokens must be a list"),
+        ({"vocab": vocab.to_json()[:-1]}, "vocab has .* symbols, but config"),
+    ):
+        edit(folder, **change)
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(folder)
+
+
+def test_weights_of_another_shape(folder, model):
+    edit(folder, config=model.config.to_json() | {"hidden_size": 13})
+    with pytest.raises(CheckpointError, match="does not fit the config"):
+        load_checkpoint(folder)
+    # Would be terabytes if it were allocated before it is compared.
+    edit(folder, config=model.config.to_json() | {"hidden_size": 10**6})
+    with pytest.raises(CheckpointError, match="does not fit the config"):
+        load_checkpoint(folder)
+    edit(folder, config=model.config.to_json() | {"num_layers": 1})
+    with pytest.raises(CheckpointError, match="does not fit the config"):
+        load_checkpoint(folder)
+
+
+def test_files_of_two_runs(folder, tmp_path, vocab):
+    other = tmp_path / "other"
+    other.mkdir()
+    config = CharLMConfig(len(vocab), hidden_size=12, num_layers=2, dropout=0.3)
+    save_checkpoint(other, CharLM(config), vocab)
+    (other / "model.json").replace(folder / "model.json")
+    with pytest.raises(CheckpointError, match="not of the same run"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_interrupted_save_leaves_the_old_files_whole(
+    folder, model, vocab, monkeypatch, interrupt, call
+):
+    before = contents(folder)
+    with torch.no_grad():
+        model.head.bias.add_(1)
+
+    def stop(*_):
+        raise interrupt
+
+    monkeypatch.setattr(os, call, stop)
+    with pytest.raises(interrupt):
+        save_checkpoint(folder, model, vocab)
+    assert contents(folder) == before
+    load_checkpoint(folder)
+
+
+def test_save_refuses_what_json_cannot_hold(folder, model, vocab):
+    before = contents(folder)
+    with pytest.raises(ValueError, match="JSON"):
+        save_checkpoint(folder, model, vocab, metrics=[{"loss": float("nan")}])
+    assert contents(folder) == before
+    with pytest.raises(FileNotFoundError):
+        save_checkpoint(folder / "absent", model, vocab)
+
+
+def test_replacing(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as [new]:
+        new.write_text("half")
+        raise ZeroDivisionError
+    assert contents(tmp_path) == {"a": b"old"}
+    with replacing(path) as [new]:
+        new.write_text("new")
+        assert path.read_text() == "old"
+    assert contents(tmp_path) == {"a": b"new"}
+    # A block that forgot to write one of its files replaces neither.
+    with pytest.raises(FileNotFoundError), replacing(path, tmp_path / "b") as [new, _]:
+        new.write_text("newer")
+    assert contents(tmp_path) == {"a": b"new"}

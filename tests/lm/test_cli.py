@@ -1,0 +1,249 @@
+"""The command ``rnnfused``: exit codes, messages and files."""
+
+import builtins
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import rnnfused
+from rnnfused.lm import cli, load_checkpoint
+from rnnfused.lm.cli import main
+
+TEXT = "She sells sea shells by the sea shore. " * 30
+TINY = ["--hidden-size", "8", "--num-layers", "1", "--num-steps", "8", "--batch-size", "4",
+        "--passes", "1"]  # fmt: skip
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture
+def run(tmp_path, book, capsys):
+    folder = str(tmp_path / "run")
+    assert main(["train", book, "--out", folder, *TINY]) == 0
+    capsys.readouterr()
+    return folder
+
+
+def error_of(capsys, arguments):
+    """The one line on stderr, without its head."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    head, _, message = captured.err.strip().partition("rnnfused: error: ")
+    assert head == ""
+    return message
+
+
+def test_train_and_sample(tmp_path, book, capsys):
+    folder = str(tmp_path / "run")
+    assert main(["train", book, "--out", folder, *TINY, "--seed", "3", "--prefix", "sea"]) == 0
+    captured = capsys.readouterr()
+    assert "pass 1/1" in captured.out and "\nsample:\nsea" in captured.out
+    assert captured.err == ""
+    record = load_checkpoint(folder).record
+    assert record["settings"]["source"] == book
+    assert record["settings"]["seed"] == 3
+    assert record["config"]["hidden_size"] == 8
+
+    sample = ["sample", folder, "--prefix", "She ", "--num-chars", "20", "--seed", "0"]
+    assert main(sample) == 0
+    first = capsys.readouterr().out
+    assert first.startswith("She ") and len(first) == 25
+    assert main(sample) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
+    calls = []
+    monkeypatch.setattr(cli, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
+    wanted = {
+        "hidden_size": 5, "num_layers": 3, "num_steps": 6, "batch_size": 7, "passes": 9,
+        "lr": 0.25, "weight_decay": 0.5, "clip": 2.5, "dropout": 0.125,
+        "validation_fraction": 0.25, "seed": 11, "device": "cpu",
+    }  # fmt: skip
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in wanted.items()]
+    assert main(["train", book, "--out", "x", *flags, "--threads", "2", "--letters-only"]) == 0
+    (text, out, settings), keywords = calls[0]
+    assert settings.to_json() == wanted
+    assert out == "x" and text == "she sells sea shells by the sea shore " * 30
+    assert keywords == {"prefix": None, "source": book}
+    assert torch.get_num_threads() == 2
+
+
+def test_default_text(monkeypatch):
+    texts = []
+    monkeypatch.setattr(cli, "train", lambda text, *_, **__: texts.append(text))
+    assert main(["train", "--out", "x"]) == 0
+    assert len(texts[0]) > 300_000
+
+
+def test_version_and_help(capsys):
+    for arguments, expected in (
+        (["--version"], f"rnnfused {rnnfused.__version__}\n"),
+        (["--help"], "fetch-timemachine"),
+        (["train", "--help"], "--validation-fraction"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["train"], "the following arguments are required: --out"),
+        (["train", "--out", "x", "--passes", "many"], "--passes: invalid int value: 'many'"),
+        (["train", "--out", "x", "--hidden-size", "0"], "hidden_size must be at least 1, got 0"),
+        (["train", "--out", "x", "--lr", "nan"], "lr must be above 0 and at most 1, got nan"),
+        (["train", "--out", "x", "--device", "toaster"], "device 'toaster' cannot be used here"),
+        (["train", "--out", "x", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["sample", "x"], "the following arguments are required: --prefix"),
+        (["fetch-timemachine", "--url", "ftp://x"], "url must begin with http:// or https://"),
+    ],
+)
+def test_wrong_command_lines(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RNNFUSED_CACHE", str(tmp_path))
+    assert message in error_of(capsys, arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_texts(tmp_path, book, capsys):
+    def message(content, *more):
+        (tmp_path / "a.txt").write_bytes(content)
+        return error_of(
+            capsys, ["train", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run"), *more]
+        )
+
+    assert "is empty" in message(b"")
+    assert "NUL byte at byte offset 1" in message(b"a\0b")
+    assert "not UTF-8: byte 0xff at byte offset 2" in message(b"ab\xff")
+    assert "too short: 3 characters" in message(b"abc")
+    assert "batch_size=16 streams of num_steps=64 need 1025" in message(b"abc " * 100)
+    assert "got 'Z' at position 0" in message(TEXT.encode(), "--prefix", "Z", *TINY)
+    absent = str(tmp_path / "absent.txt")
+    out = ["--out", str(tmp_path / "run")]
+    assert error_of(capsys, ["train", absent, *out]) == f"No such file or directory: {absent!r}"
+    assert "is a folder" in error_of(capsys, ["train", str(tmp_path), *out])
+    assert not (tmp_path / "run").exists()
+
+
+def test_out_that_is_a_file(book, capsys):
+    assert "File exists" in error_of(capsys, ["train", book, "--out", book, *TINY])
+
+
+def test_wrong_samples(run, tmp_path, capsys):
+    sample = ["sample", run, "--prefix", "She"]
+    assert "model.json is missing" in error_of(
+        capsys, ["sample", str(tmp_path / "absent"), "--prefix", "She"]
+    )
+    assert "prefix must hold at least one" in error_of(capsys, ["sample", run, "--prefix", ""])
+    assert "got 'Z' at position 2" in error_of(capsys, ["sample", run, "--prefix", "aaZ"])
+    assert "num_chars must be at least 0" in error_of(capsys, [*sample, "--num-chars", "-1"])
+    assert "temperature must be finite" in error_of(capsys, [*sample, "--temperature", "-1"])
+    assert "device 'toaster'" in error_of(capsys, [*sample, "--device", "toaster"])
+    assert "seed" in error_of(capsys, [*sample, "--seed", str(2**70)])
+    with open(os.path.join(run, "model.safetensors"), "ab") as file:
+        file.write(b"!")
+    assert "model.safetensors" in error_of(capsys, sample)
+
+
+@pytest.mark.parametrize("library", ["tqdm", "matplotlib", "safetensors"])
+def test_missing_library_names_the_extra(tmp_path, book, capsys, monkeypatch, library):
+    real_import = builtins.__import__
+
+    def without(name, *arguments):
+        if name.partition(".")[0] == library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real_import(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    message = error_of(capsys, ["train", book, "--out", str(tmp_path / "run"), *TINY])
+    assert library in message and message.endswith("pip install 'rnnfused[lm]'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_missing_modules_are_bugs_and_not_hidden(monkeypatch):
+    def broken(*_):
+        raise ModuleNotFoundError("No module named 'rnnfused.absent'", name="rnnfused.absent")
+
+    monkeypatch.setattr(cli, "_train", broken)
+    with pytest.raises(ModuleNotFoundError):
+        main(["train", "--out", "x"])
+
+
+def test_interrupt(run, book, capsys, monkeypatch):
+    def contents():
+        return {entry.name: open(entry.path, "rb").read() for entry in os.scandir(run)}
+
+    before = contents()
+    calls = []
+
+    def interrupted(*_):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("rnnfused.lm.model.CharLM.forward", interrupted_forward(interrupted))
+    assert main(["train", book, "--out", run, *TINY]) == 130
+    assert capsys.readouterr().err == "rnnfused: interrupted\n"
+    assert contents() == before
+
+
+def interrupted_forward(count):
+    from rnnfused.lm import CharLM
+
+    forward = CharLM.forward
+
+    def wrapped(self, *arguments):
+        count()
+        return forward(self, *arguments)
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    "error", [FloatingPointError("diverged"), RuntimeError("can't allocate\nmemory"),
+              MemoryError(), OSError(28, "No space left on device")]
+)  # fmt: skip
+def test_failures_from_outside_are_one_line(capsys, monkeypatch, error):
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cli, "train", failing)
+    assert error_of(capsys, ["train", "--out", "x"])
+
+
+def test_a_bug_is_not_dressed_up_as_the_user_s_mistake(monkeypatch):
+    def failing(*_, **__):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(cli, "train", failing)
+    with pytest.raises(RuntimeError, match="shapes"):
+        main(["train", "--out", "x"])
+
+
+def test_as_a_program_with_ascii_output_and_no_terminal(tmp_path):
+    (tmp_path / "book.txt").write_text("naïve café — " * 100, encoding="utf-8")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "rnnfused.lm", "train", str(tmp_path / "book.txt"),
+         "--out", str(tmp_path / "run"), *TINY],
+        capture_output=True, text=True, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "sample:\nna\\xefve" in done.stdout
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["pass"] == 1

@@ -1,0 +1,108 @@
+"""Sampling from a model."""
+
+import math
+
+import pytest
+import torch
+
+from rnnfused.lm import generate
+
+
+def greedy_by_single_steps(model, vocab, prefix, num_chars):
+    """The same by the slowest road: every symbol of the prefix is a call of its own."""
+    model.eval()
+    state, text = None, prefix
+    for position in range(len(prefix) + num_chars - 1):
+        logits, state = model(vocab.encode(text[position]).view(1, 1), state)
+        if position >= len(prefix) - 1:
+            text += vocab.idx_to_token[1 + int(logits[0, 0, 1:].argmax())]
+    return text
+
+
+def test_warm_up_in_one_call_equals_stepping(model, vocab):
+    # Scaled up, so that the state says more than the last symbol and ties are out of the question.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    expected = greedy_by_single_steps(model, vocab, "the quick", 40)
+    assert generate(model, vocab, "the quick", 40, temperature=0) == expected
+    assert len(set(expected[9:])) > 1
+    assert generate(model, vocab, "xxx quick", 40, temperature=0)[9:] != expected[9:]
+
+
+def test_the_prefix_is_one_call_and_each_symbol_one_more(model, vocab):
+    lengths = []
+    model.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
+    generate(model, vocab, "the quick", 4)
+    assert lengths == [9, 1, 1, 1]
+
+
+def test_length_prefix_and_symbols(model, vocab):
+    text = generate(model, vocab, "fox", 200, temperature=2.0, seed=0)
+    assert text.startswith("fox") and len(text) == 203
+    assert set(text) <= set(vocab.idx_to_token[1:])
+    assert generate(model, vocab, "fox", 0) == "fox"
+
+
+def test_unknown_is_never_drawn(model, vocab):
+    with torch.no_grad():
+        model.head.bias[0] = 1e6
+    for temperature in (0, 1.0):
+        assert "\ufffd" not in generate(model, vocab, "fox", 50, temperature=temperature)
+
+
+def test_seed_makes_it_repeatable_and_spares_the_global_generator(model, vocab):
+    before = torch.get_rng_state()
+    first = generate(model, vocab, "fox", 80, temperature=1.0, seed=3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert first == generate(model, vocab, "fox", 80, temperature=1.0, seed=3)
+    assert first != generate(model, vocab, "fox", 80, temperature=1.0, seed=4)
+
+
+def test_temperature_scales_the_logits(model, vocab):
+    # All symbols alike but one, 20 times as likely as any other at temperature 1.
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.zero_()
+        model.head.bias[vocab["q"]] = math.log(20)
+    others = len(vocab) - 2
+    for temperature in (0.5, 1.0, 2.0):
+        weight = 20 ** (1 / temperature)
+        drawn = generate(model, vocab, "q", 2000, temperature=temperature, seed=0)[1:]
+        assert drawn.count("q") / 2000 == pytest.approx(weight / (weight + others), abs=0.05)
+
+
+def test_tiny_temperature_is_greedy_and_not_nan(model, vocab):
+    expected = generate(model, vocab, "fox", 20, temperature=0)
+    for temperature in (1e-30, 5e-324):
+        assert generate(model, vocab, "fox", 20, temperature=temperature) == expected
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_is_left_as_found(model, vocab, training):
+    model.train(training)
+    generate(model, vocab, "fox", 3)
+    assert model.training == training
+    with torch.no_grad():
+        model.head.bias.fill_(math.nan)
+    with pytest.raises(ValueError, match="not finite"):
+        generate(model, vocab, "fox", 3)
+    assert model.training == training
+
+
+def test_wrong_arguments(model, vocab):
+    with pytest.raises(ValueError, match="prefix must hold at least one character"):
+        generate(model, vocab, "", 3)
+    with pytest.raises(ValueError, match="got 'Z' at position 2"):
+        generate(model, vocab, "foZ", 3)
+    with pytest.raises(TypeError, match="prefix must be a str, got int"):
+        generate(model, vocab, 7, 3)
+    with pytest.raises(ValueError, match="num_chars must be at least 0, got -1"):
+        generate(model, vocab, "fox", -1)
+    with pytest.raises(TypeError, match="num_chars must be an int, got 2.0"):
+        generate(model, vocab, "fox", 2.0)
+    for temperature in (-1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="temperature must be finite and at least 0"):
+            generate(model, vocab, "fox", 3, temperature=temperature)
+    with pytest.raises(ValueError, match=f"vocab_size={len(vocab)}, got 3"):
+        generate(model, type(vocab)("ab"), "a", 3)

@@ -1,0 +1,238 @@
+"""The training program, on a text small enough to be learnt in a second."""
+
+import json
+import math
+import os
+
+import pytest
+import torch
+
+from rnnfused.lm import (
+    CheckpointError,
+    StreamBatches,
+    TextError,
+    TrainSettings,
+    Vocab,
+    evaluate,
+    fit_bigram,
+    load_checkpoint,
+    split_text,
+    train,
+)
+from rnnfused.lm.plot import plot_perplexity
+from rnnfused.lm.train import warmup_cosine
+
+SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, passes=3, lr=0.02)
+# Two letters back decide what follows, so that a bigram model is at a loss.
+TEXT = "aabbacbccacb" * 60
+FILES = ["loss.png", "metrics.jsonl", "model.json", "model.safetensors"]
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def figures(metrics):
+    return [{key: row[key] for key in row if not key.startswith("s")} for row in metrics]
+
+
+def test_learns_logs_and_saves(tmp_path, capsys):
+    metrics = train(TEXT, tmp_path / "new" / "run", SMALL)
+    folder = tmp_path / "new" / "run"
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+
+    assert rows(folder) == metrics
+    assert [row["pass"] for row in metrics] == [1, 2, 3]
+    validation = [row["validation_perplexity"] for row in metrics]
+    assert validation[0] > validation[-1]
+    assert 1 < validation[-1] < 0.8 * metrics[-1]["bigram_perplexity"]
+    assert all(row["symbols_per_second"] > 0 and row["seconds"] > 0 for row in metrics)
+
+    output = capsys.readouterr().out
+    for row in metrics:
+        for figure in ("train", "validation", "bigram"):
+            assert f"{row[f'{figure}_perplexity']:.3f}" in output
+    assert "pass 3/3" in output
+    sample = output.partition("sample:\n")[2]
+    assert sample.startswith("a") and len(sample) > 500
+
+    png = (folder / "loss.png").read_bytes()
+    assert png.startswith(b"\x89PNG") and png.endswith(b"IEND\xaeB`\x82")
+
+
+def test_the_figures_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
+    metrics = train(TEXT, tmp_path, SMALL, source="a.txt")
+    model, vocab, record = load_checkpoint(tmp_path)
+    assert record["metrics"] == metrics
+    assert record["settings"] == SMALL.to_json() | {"source": "a.txt"}
+
+    training, validation = split_text(TEXT, 0.1)
+    assert vocab == Vocab(training)
+    batches = StreamBatches(vocab.encode(validation), 4, 16)
+    assert evaluate(model, batches) == pytest.approx(metrics[-1]["validation_perplexity"])
+    bigram = fit_bigram(vocab.encode(training), len(vocab)).perplexity(batches)
+    assert bigram == pytest.approx(metrics[-1]["bigram_perplexity"])
+
+
+def test_first_training_perplexity_is_near_that_of_guessing(tmp_path):
+    # One window, so the figure is that of the untrained model: four symbols with "<unk>".
+    settings = TrainSettings(hidden_size=8, num_layers=1, num_steps=160, batch_size=4, passes=1)
+    metrics = train(TEXT, tmp_path, settings)
+    assert metrics[0]["train_perplexity"] == pytest.approx(4, rel=0.2)
+
+
+def test_seeded(tmp_path):
+    settings = TrainSettings(**(SMALL.to_json() | {"dropout": 0.2, "passes": 2}))
+    first = figures(train(TEXT, tmp_path / "a", settings))
+    torch.rand(5)
+    assert figures(train(TEXT, tmp_path / "b", settings)) == first
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in "ab"]
+    assert weights[0] == weights[1]
+    other = TrainSettings(**(settings.to_json() | {"seed": 1}))
+    assert figures(train(TEXT, tmp_path / "c", other)) != first
+
+
+def test_state_is_carried_and_detached(tmp_path, monkeypatch):
+    seen = []
+    forward = torch.nn.Module.__call__
+
+    def spy(module, *arguments):
+        result = forward(module, *arguments)
+        if type(module).__name__ == "CharLM" and module.training:
+            seen.append((arguments[1], result[1]))
+        return result
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", spy)
+    train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"passes": 2})))
+    windows = len(seen) // 2
+    assert windows > 5
+    for index, (given, _) in enumerate(seen):
+        if index % windows == 0:
+            assert given is None
+        else:
+            assert torch.equal(given, seen[index - 1][1])
+            assert not given.requires_grad
+
+
+def test_gradients_are_clipped_and_the_schedule_is_kept(tmp_path, monkeypatch):
+    norms, rates = [], []
+    step = torch.optim.AdamW.step
+
+    def spy(optimizer, *arguments):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"clip": 0.01, "passes": 1})))
+    assert max(norms) == pytest.approx(0.01, rel=1e-3)
+    shares = [warmup_cosine(update, len(rates)) for update in range(len(rates))]
+    assert rates == pytest.approx([0.02 * share for share in shares])
+
+
+def test_validation_text_may_hold_unseen_symbols(tmp_path):
+    metrics = train(TEXT + "!?" * 40, tmp_path, SMALL)
+    assert math.isfinite(metrics[-1]["validation_perplexity"])
+    assert load_checkpoint(tmp_path).vocab["!"] == 0
+
+
+def test_short_validation_part_is_scored_in_fewer_streams(tmp_path):
+    settings = TrainSettings(**(SMALL.to_json() | {"passes": 1, "validation_fraction": 0.005}))
+    assert len(train(TEXT, tmp_path, settings)) == 1
+
+
+def test_wrong_texts_and_prefixes_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(TextError, match="too short"):
+        train("abc", tmp_path, SMALL)
+    with pytest.raises(ValueError, match="batch_size=4 streams of num_steps=16 need 65"):
+        train("abc" * 20, tmp_path, SMALL)
+    with pytest.raises(ValueError, match="prefix .* got 'Z' at position 1"):
+        train(TEXT, tmp_path, SMALL, prefix="aZ")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError):
+        train(TEXT, tmp_path / "file", SMALL)
+
+
+@pytest.mark.parametrize("weight_decay", [1e30, 1e308])
+def test_divergence_keeps_the_last_good_files(tmp_path, weight_decay):
+    train(TEXT, tmp_path, SMALL)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FloatingPointError):
+        train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"weight_decay": weight_decay})))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment):
+    replaced = []
+    replace = os.replace
+
+    def interrupted(source, target):
+        if len(replaced) == moment:
+            raise KeyboardInterrupt
+        replaced.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(TEXT, tmp_path, SMALL)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names <= set(FILES) and len(names) == min(moment, 4)
+    if "metrics.jsonl" in names:
+        assert rows(tmp_path)
+    if "loss.png" in names:
+        assert (tmp_path / "loss.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+    if moment % 4 == 1:
+        # Between the two files of a checkpoint: unusable, and said to be.
+        with pytest.raises((CheckpointError, FileNotFoundError)):
+            load_checkpoint(tmp_path)
+    elif moment > 0:
+        load_checkpoint(tmp_path)
+
+
+def test_learning_rate_warms_up_and_decays():
+    shares = [warmup_cosine(update, 100) for update in range(100)]
+    assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(a > b for a, b in zip(shares[5:], shares[6:]))
+    assert shares[5] == 1 and 0.02 < shares[-1] < 0.022
+    assert warmup_cosine(52, 100) == pytest.approx(0.51, abs=0.02)
+    assert warmup_cosine(0, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"hidden_size": 0}, ValueError, "hidden_size must be at least 1, got 0"),
+        ({"num_layers": 0}, ValueError, "num_layers must be at least 1, got 0"),
+        ({"num_steps": -1}, ValueError, "num_steps must be at least 1, got -1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"passes": 0}, ValueError, "passes must be at least 1, got 0"),
+        ({"passes": 1.5}, TypeError, "passes must be an int, got 1.5"),
+        ({"lr": 0}, ValueError, "lr must be above 0 and at most 1, got 0"),
+        ({"lr": 1e30}, ValueError, "lr must be above 0 and at most 1, got 1e"),
+        ({"lr": math.nan}, ValueError, "lr must be above 0"),
+        ({"lr": "1"}, TypeError, "lr must be a float, got '1'"),
+        ({"clip": -1.0}, ValueError, "clip must be finite and above 0, got -1"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay must be finite and at least 0"),
+        ({"dropout": 1.0}, ValueError, "dropout must lie in"),
+        ({"validation_fraction": 1.0}, ValueError, "validation_fraction must lie between"),
+        ({"seed": -1}, ValueError, "seed must lie in 0"),
+        ({"device": "toaster"}, ValueError, "device 'toaster' cannot be used here"),
+        ({"device": "meta"}, ValueError, "device 'meta' cannot be used here"),
+        ({"device": None}, TypeError, "device must be a str"),
+    ],
+)
+def test_settings_refuse(change, error, message):
+    with pytest.raises(error, match=message):
+        TrainSettings(**change)
+
+
+def test_plot_needs_a_pass_and_spares_the_old_file(tmp_path):
+    (tmp_path / "loss.png").write_bytes(b"old")
+    with pytest.raises(ValueError, match="metrics must hold at least one pass"):
+        plot_perplexity([], tmp_path / "loss.png")
+    with pytest.raises(KeyError):
+        plot_perplexity([{"pass": 1}], tmp_path / "loss.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
