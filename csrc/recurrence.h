@@ -9,6 +9,12 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define RNNFUSED_EVERYWHERE __host__ __device__
+#else
+#define RNNFUSED_EVERYWHERE
+#endif
+
 namespace rnnfused {
 
 enum class Dtype : int32_t { float32, float64 };
@@ -56,8 +62,12 @@ struct Recurrence {
   const int64_t* step_starts = nullptr;
   ConstMatrix weight_hh;
 
-  int64_t rows_in_step(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch_size; }
-  int64_t step_start(int64_t t) const { return step_starts ? step_starts[t] : t; }
+  RNNFUSED_EVERYWHERE int64_t rows_in_step(int64_t t) const {
+    return batch_sizes ? batch_sizes[t] : batch_size;
+  }
+  RNNFUSED_EVERYWHERE int64_t step_start(int64_t t) const {
+    return step_starts ? step_starts[t] : t;
+  }
 };
 
 struct Forward : Recurrence {

@@ -1,6 +1,8 @@
-"""Compiles the module that shows pytest the kernels' insides."""
+"""Compiles the modules that show pytest the kernels' insides."""
 
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,19 +15,29 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-@pytest.fixture(scope="session")
-def kernels_module():
+def compile_module(name):
+    """The Python module that ``name.cpp`` makes; compiled again only if it or a header has changed."""
     folder = ROOT / "build" / "test_kernels"
     folder.mkdir(parents=True, exist_ok=True)
     # ninja is found beside the interpreter even when its environment is not activated.
-    os.environ["PATH"] = f"{Path(os.sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return cpp_extension.load(
-        f"rnnfused_kernels_{torch.__version__.replace('.', '_').replace('+', '_')}",
-        [str(HERE / "module.cpp")],
-        extra_include_paths=[str(ROOT / "csrc")],
+        f"{name}_{re.sub('[^0-9a-z]', '_', torch.__version__)}",
+        [str(HERE / f"{name}.cpp")],
+        extra_include_paths=[str(ROOT / "csrc"), str(HERE)],
         extra_cflags=["-O1"],
         build_directory=str(folder),
     )
+
+
+@pytest.fixture(scope="session")
+def kernels_module():
+    return compile_module("cpu")
+
+
+@pytest.fixture(scope="session")
+def emulator_module():
+    return compile_module("cuda_emulator")
 
 
 @pytest.fixture(scope="session", params=["default", "avx2", "avx512"])
