@@ -9,6 +9,17 @@ import torch
 from torch import Tensor
 
 
+def new_sequence(model: Tensor) -> Tensor:
+    """An empty sequence like the model; as new_sequence in csrc/tensors.h, to the strides.
+
+    It has the model's layout where that keeps the features together, else it is contiguous.
+    """
+    result = torch.empty_like(model)
+    if model.size(-1) > 1 and result.stride(-1) != 1:
+        return model.new_empty(model.shape)
+    return result
+
+
 def is_batch_major(sequence: Tensor) -> bool:
     """Whether a (T, B, H) tensor lies in memory as (B, T, H) does, so that only that can be flattened."""
     return sequence.dim() == 3 and sequence.size(1) > 1 and sequence.stride(0) < sequence.stride(1)

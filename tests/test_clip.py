@@ -7,6 +7,8 @@ import torch
 
 from rnnfused import clip_gradients
 
+pytestmark = pytest.mark.usefixtures("device")
+
 
 def parameters(*gradients):
     result = []

@@ -9,6 +9,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import rnnfused
 
+pytestmark = pytest.mark.usefixtures("device")
+
 CASES = [
     dict(num_layers=layers, bidirectional=both, batch_first=first, nonlinearity=f, bias=bias)
     for layers, both, first, f, bias in itertools.product(
@@ -139,20 +141,21 @@ def test_dropout_drops_the_share_that_was_asked_for():
 @pytest.mark.parametrize(
     ("x", "hx"),
     [
-        (torch.randn(5), None),
-        (torch.randn(5, 3, 6, 1), None),
-        (torch.randn(5, 3, 7), None),
-        (torch.randn(5, 3, 6).double(), None),
-        (torch.ones(5, 3, 6).int(), None),
-        (torch.randn(0, 3, 6), None),
-        (torch.randn(5, 3, 6), torch.zeros(1, 2, 7)),
-        (torch.randn(5, 3, 6), torch.zeros(2, 3, 7)),
-        (torch.randn(5, 3, 6), torch.zeros(3, 7)),
-        (torch.randn(5, 6), torch.zeros(1, 3, 7)),
+        (lambda: torch.randn(5), None),
+        (lambda: torch.randn(5, 3, 6, 1), None),
+        (lambda: torch.randn(5, 3, 7), None),
+        (lambda: torch.randn(5, 3, 6).double(), None),
+        (lambda: torch.ones(5, 3, 6).int(), None),
+        (lambda: torch.randn(0, 3, 6), None),
+        (lambda: torch.randn(5, 3, 6), lambda: torch.zeros(1, 2, 7)),
+        (lambda: torch.randn(5, 3, 6), lambda: torch.zeros(2, 3, 7)),
+        (lambda: torch.randn(5, 3, 6), lambda: torch.zeros(3, 7)),
+        (lambda: torch.randn(5, 6), lambda: torch.zeros(1, 3, 7)),
     ],
 )
 def test_wrong_input_raises_what_torch_raises(x, hx):
     ours, theirs = pair({}, torch.float32)
+    x, hx = x(), None if hx is None else hx()
     with pytest.raises((RuntimeError, ValueError)) as expected:
         theirs(x, hx)
     with pytest.raises(expected.type):
@@ -223,15 +226,15 @@ def test_no_one_hot_tensor_is_built():
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        (torch.tensor([[0, 11]]), IndexError, r"\[0, 11\).* from 0 to 11"),
-        (torch.tensor([[-1, 3]]), IndexError, "from -1 to 3"),
-        (torch.full((40, 2), 200, dtype=torch.uint8), IndexError, "from 200 to 200"),
-        (torch.randn(3, 2), TypeError, "integer dtype, got torch.float32"),
-        (torch.ones(3, 2).bool(), TypeError, "got torch.bool"),
-        (torch.ones(3, 2, 11).long(), ValueError, r"got shape \(3, 2, 11\)"),
-        (torch.ones(0, 2).long(), RuntimeError, "at least one time step"),
+        (lambda: torch.tensor([[0, 11]]), IndexError, r"\[0, 11\).* from 0 to 11"),
+        (lambda: torch.tensor([[-1, 3]]), IndexError, "from -1 to 3"),
+        (lambda: torch.full((40, 2), 200, dtype=torch.uint8), IndexError, "from 200 to 200"),
+        (lambda: torch.randn(3, 2), TypeError, "integer dtype, got torch.float32"),
+        (lambda: torch.ones(3, 2).bool(), TypeError, "got torch.bool"),
+        (lambda: torch.ones(3, 2, 11).long(), ValueError, r"got shape \(3, 2, 11\)"),
+        (lambda: torch.ones(0, 2).long(), RuntimeError, "at least one time step"),
     ],
 )
 def test_wrong_ids_are_named(ids, error, message):
     with pytest.raises(error, match=message):
-        rnnfused.TokenRNN(11, 7)(ids)
+        rnnfused.TokenRNN(11, 7)(ids())

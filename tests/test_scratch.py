@@ -10,6 +10,8 @@ from textbook import TIME_MACHINE, TimeMachine, Trainer, Vocab, language_model_l
 import rnnfused
 from rnnfused.scratch import RNNLMScratch, RNNScratch, RNNScratchCell, clip_gradients
 
+pytestmark = pytest.mark.usefixtures("device")
+
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16]
 VOCAB = Vocab("abcdefgh ")
 
