@@ -9,7 +9,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test demo bench clean help
+.PHONY: build test demo bench gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -17,25 +17,30 @@ test: $(VENV)/test.stamp  ## run the tests (ARGS="-k name": some of them)
 	$(IN_VENV)/python -m pytest $(ARGS)
 
 demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text)
-	$(IN_VENV)/rnnfused train $(FILE) --out runs/demo
+	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo
 
 bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into the README
 	$(IN_VENV)/python benchmarks/compare.py $(ARGS)
 	$(IN_VENV)/python benchmarks/report.py
 
+gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3
+	.ci/gpu-check
+
 clean:  ## remove what was built; the environment and its torch stay (rm -r .venv)
 	rm -rf build dist *.egg-info rnnfused/*.so $(VENV)/*.stamp
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 	@printf '%s\n' '' 'PYTHON=python3.12            makes .venv' \
 	  'TORCH_SPEC=torch==2.10.0     the torch to install where .venv has none' \
-	  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds'
+	  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds' \
+	  'RNNFUSED_CUDA=0              leaves CUDA out (1: stops without nvcc; after make clean)'
 
 # <extra>.stamp: the project is installed with that extra, and compiled from the current sources.
 $(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)
 	@echo 'rnnfused[$*]: compiling what has changed, installing ...'
 	@$(PIP) install --no-build-isolation --editable '.[$*]'
+	@test -e rnnfused/_cuda.so || echo 'rnnfused: built for the CPU only (no nvcc >= 12.4, or RNNFUSED_CUDA=0)'
 	@touch $@
 
 # setuptools: the build above is not isolated, so that it needs no network when only sources change.

@@ -1,8 +1,8 @@
 """Compiles the operator library: one shared object a device, built without Python's headers.
 
-`torch.ops.load_library` opens `rnnfused/_cpu.so`, which then registers its operators. It calls
-only LibTorch's stable ABI, so one build serves every Python and every later torch. The rest of the
-package is described in pyproject.toml.
+`torch.ops.load_library` opens `rnnfused/_cpu.so` and, where torch has CUDA, `rnnfused/_cuda.so`, which
+then register their operators. They call only LibTorch's stable ABI, so one build serves every Python
+and every later torch. The rest of the package is described in pyproject.toml.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, "csrc")
 from build_backend import OLDEST_TORCH, Torch, fail, find_torch
+from nvcc import Nvcc, find_nvcc
 
 FLAGS = [
     "-std=c++17",
@@ -56,13 +57,18 @@ LIBRARIES = [
         ],
         libraries=["torch_cpu"],
     ),
+    Extension(  # built where there is an nvcc
+        "rnnfused._cuda",
+        sources=[*sorted(map(str, Path("csrc/cuda").glob("*.cu"))), "csrc/register_cuda.cpp"],
+        libraries=["torch_cpu"],  # and not torch_cuda: it loads beside a torch that has none
+    ),
 ]
 
 
 class Compiler:
     """Compiles and links against one torch; what is already up to date is not compiled again."""
 
-    def __init__(self, torch: Torch):
+    def __init__(self, torch: Torch, nvcc: str | None = None):
         choices = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
         commands = [shlex.split(choice) for choice in choices]
         self.command = next((command for command in commands if shutil.which(command[0])), None)
@@ -73,43 +79,53 @@ class Compiler:
         self.identity = self._ask("--version")
         self.is_clang = "clang" in self.identity
         self.is_x86_64 = self._ask("-dumpmachine").startswith("x86_64")
+        self.host_flags = [] if self.is_clang else GCC_FLAGS
+        self.nvcc = nvcc and Nvcc(nvcc, self.command, self.host_flags)
 
     def _ask(self, option: str) -> str:
         command = [*self.command, option]
         return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
-    def _run(self, arguments: list[str], product: str) -> None:
-        """Call the compiler and show what it says; a failure ends the build."""
-        command = [*self.command, *arguments]
+    def _run(self, command: list[str], product: str) -> str:
+        """Call a compiler, show and return what it says; a failure ends the build."""
         call = subprocess.run(
             command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         print(shlex.join(command), call.stdout, sep="\n", end="", flush=True)
         if call.returncode != 0:
-            fail(f"could not build {product}: the compiler's own message stands above")
+            way_out = " (RNNFUSED_CUDA=0 builds without CUDA)" if self.nvcc else ""
+            fail(f"could not build {product}: the compiler's own message stands above{way_out}")
+        return call.stdout
 
     def flags(self, source: str) -> list[str]:
         """Return the options that `source` is compiled with, the user's CXXFLAGS last."""
         return [
             *FLAGS,
-            *([] if self.is_clang else GCC_FLAGS),
+            *self.host_flags,
             *ISA_FLAGS.get(source, []),
             "-isystem",  # not -I: torch's own warnings are not ours to mend
             f"{self.torch.root}/include",
+            *(self.nvcc.include_flags if self.nvcc else []),
             *shlex.split(os.environ.get("CXXFLAGS", "")),
         ]
 
-    def compile(self, source: str) -> str:
+    def compile(self, source: str, threads: int = 1) -> str:
         """Return the object file of `source`; compile it unless this recipe already made it."""
-        flags = self.flags(source)
-        recipe = "\n".join([self.identity, self.torch.version, *self.command, *flags])
-        key = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+        if source.endswith(".cu"):  # includes nothing of torch's
+            command, identity = self.nvcc.command, self.nvcc.identity
+            arguments = ["-t", str(threads)]  # this many architectures at once
+        else:
+            command = [*self.command, *self.flags(source)]
+            identity = f"{self.identity}\n{self.torch.version}"
+            arguments = []
+        key = hashlib.sha256("\n".join([identity, *command]).encode()).hexdigest()[:12]
         target = Path(f"build/objects/{source}.{key}.o")
         if not is_fresh(target, source):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = f"{target}.{os.getpid()}"
             started = time.time()
-            self._run([*flags, "-c", source, "-o", partial], source)
+            said = self._run([*command, *arguments, "-c", source, "-o", partial], source)
+            target.with_suffix(".log").write_text(said)
             os.utime(partial, (started, started))  # so that an edit made meanwhile counts as newer
             os.replace(partial, target)  # so that an interrupted build leaves no half of one
         return str(target)
@@ -119,15 +135,19 @@ class Compiler:
         # No rpath: `import torch`, which comes first, has already loaded what the library needs.
         torch_libraries = [f"-L{self.torch.root}/lib", *(f"-l{name}" for name in libraries)]
         strict = ["-Wl,-z,defs"] if sys.platform == "linux" else []  # a missing symbol fails here
+        cuda = self.nvcc.link_flags if self.nvcc else []
         user = shlex.split(os.environ.get("LDFLAGS", ""))
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        self._run(["-shared", *objects, *torch_libraries, *strict, *user, "-o", target], target)
+        options = [*torch_libraries, *cuda, *strict, *user]
+        self._run([*self.command, "-shared", *objects, *options, "-o", target], target)
 
 
 def is_fresh(target: Path, source: str) -> bool:
-    """Whether `target` is newer than its source and than every header under csrc."""
+    """Whether `target` is newer than its source and than every header that it may include."""
+    # The devices share only what lies in csrc itself: nvcc takes minutes, and not for a CPU header.
+    foreign = {"csrc/cpu": "csrc/cuda", "csrc/cuda": "csrc/cpu"}.get(os.path.dirname(source))
     headers = (path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh"))
-    inputs = [Path(source), *headers]
+    inputs = [Path(source), *(path for path in headers if str(path.parent) != foreign)]
     return target.exists() and all(path.stat().st_mtime < target.stat().st_mtime for path in inputs)
 
 
@@ -150,13 +170,28 @@ class BuildLibraries(build_ext):
         """Return the library's plain name: it belongs to no particular Python."""
         return os.path.join(*fullname.split(".")) + ".so"
 
+    def run(self):
+        """Build what this machine can; of a library that it cannot, leave none from an earlier time."""
+        self.nvcc = find_nvcc()
+        if self.nvcc is None:
+            self.extensions = [ext for ext in self.extensions if ext.name != "rnnfused._cuda"]
+            for folder in [self.build_lib, *(["."] if self.inplace else [])]:
+                Path(folder, "rnnfused", "_cuda.so").unlink(missing_ok=True)
+        super().run()
+
     def build_extension(self, ext):
         """Compile the sources in parallel, then link them."""
-        compiler = Compiler(find_torch())
+        cuda = ext.name == "rnnfused._cuda"
+        compiler = Compiler(find_torch(), self.nvcc if cuda else None)
         sources = [s for s in ext.sources if compiler.is_x86_64 or s not in ISA_FLAGS]
-        with ThreadPoolExecutor(job_count()) as pool:
-            objects = list(pool.map(compiler.compile, sources))
+        jobs = job_count()
+        threads = max(1, jobs // len(sources))
+        with ThreadPoolExecutor(jobs) as pool:
+            objects = list(pool.map(lambda source: compiler.compile(source, threads), sources))
         compiler.link(objects, ext.libraries, self.get_ext_fullpath(ext.name))
+        if cuda:  # for the tests: what nvcc said of the kernels that are in the library
+            logs = [Path(name).with_suffix(".log").read_text() for name in objects]
+            Path("build/cuda.log").write_text("".join(logs))
 
 
 class PlatformWheel(bdist_wheel):

@@ -40,7 +40,7 @@ def table(results, ratios):
         "|" + "---|" * (len(columns) + 1),
     ]
     for shape in shapes:
-        cells = [f"{ratios[shape, *column]:.1f}" for column in columns]
+        cells = [f"{ratios[(shape, *column)]:.1f}" for column in columns]
         lines.append(f"| {', '.join(map(str, shape))} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -37,7 +37,9 @@ inline void check_like(const Tensor& tensor, const Tensor& model, const char* na
 }
 
 inline void check_features(const Tensor& tensor, const char* name) {
-  RNNFUSED_CHECK(tensor.size(tensor.dim() - 1) <= 1 || tensor.stride(tensor.dim() - 1) == 1,
+  const int64_t last = tensor.dim() - 1;
+  // An empty tensor counts as contiguous for torch, whatever its strides.
+  RNNFUSED_CHECK(tensor.numel() == 0 || tensor.size(last) == 1 || tensor.stride(last) == 1,
                  std::string(name) + " must be contiguous in its last dimension");
 }
 

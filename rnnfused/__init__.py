@@ -1,12 +1,13 @@
 """rnnfused: vanilla RNNs for PyTorch whose whole time loop is one fused op, forward and backward.
 
 ``RNN`` and ``TokenRNN`` are layers, ``functional.rnn`` is the op for those who bring their own
-projections, ``scratch`` has the textbook's from-scratch classes, ``lm`` a character language model.
+projections, ``scratch`` has the textbook's from-scratch classes; the character language model is
+``rnnfused.lm``, imported by itself.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import functional, reference, scratch
+from . import cuda, functional, reference, scratch
 from .clip import clip_gradients
 from .op import cpu_capability
 from .rnn import RNN, TokenRNN
@@ -19,8 +20,10 @@ except PackageNotFoundError:  # the source tree on sys.path, not installed
 __all__ = [
     "RNN",
     "TokenRNN",
+    "__version__",
     "clip_gradients",
     "cpu_capability",
+    "cuda",
     "functional",
     "reference",
     "scratch",

@@ -11,7 +11,7 @@ def clip_gradients(grad_clip_val: float, model: torch.nn.Module | Iterable[Tenso
 
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (2013),
     algorithm 1. Parameters without a gradient are passed over. Gradients within the threshold, a norm of
-    zero among them, stay as they are to the bit.
+    zero among them, stay as they are to the bit. A trainer class takes it as a ``staticmethod``.
 
     Args:
         grad_clip_val: the threshold, positive, in units of the gradients' norm.
@@ -29,6 +29,9 @@ def clip_gradients(grad_clip_val: float, model: torch.nn.Module | Iterable[Tenso
     parameters = model.parameters() if isinstance(model, torch.nn.Module) else model
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
+    if not norm.isfinite():
+        # The squares of finite float32 gradients may overflow.
+        norm = torch.nn.utils.get_total_norm([g.double() for g in gradients])
     if not norm.isfinite():
         raise FloatingPointError(
             f"the global norm of the gradients is {norm.item()}: nothing was clipped. "

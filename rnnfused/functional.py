@@ -7,6 +7,7 @@ from . import op
 from .autograd import Recurrence
 
 _DTYPES = (torch.float32, torch.float64)
+_DEVICES = ("cpu", "cuda", "meta")
 
 
 def rnn(
@@ -29,7 +30,8 @@ def rnn(
             float32 or float64. The projected inputs, usually ``x W_ih^T + b_ih + b_hh``. Both layouts run
             without a copy; only the last dimension must be contiguous, or it is copied.
         weight_hh: (H, H), same dtype and device. Any strides.
-        h_0: (B, H), same dtype and device. The state before the first step; zeros if None.
+        h_0: (B, H), same dtype and device. The state before the first step. None stands for zeros;
+            a row's first step is then ``f(p)`` alone, whatever ``weight_hh`` holds, NaN included.
         nonlinearity: f, ``"tanh"`` or ``"relu"``.
         reverse: run from the last step to the first; h_0 then enters at a row's last step.
         batch_sizes: (T,), int64 on the CPU, positive and never increasing: ``projections`` is packed
@@ -40,17 +42,19 @@ def rnn(
         after each row's last step (after its first one if ``reverse``).
 
     Raises:
-        TypeError: an argument is not a tensor, or of an unsupported or a different dtype.
+        TypeError: an argument is not a tensor (or a bool), or of an unsupported or a different dtype.
         ValueError: a shape, a device, ``batch_sizes`` or ``nonlinearity`` is wrong.
         NotImplementedError: the tensors are on a device that the op does not run on.
     """
-    _check(projections, weight_hh, h_0, nonlinearity, batch_first, batch_sizes)
+    _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batch_sizes)
     if batch_first:
         projections = projections.transpose(0, 1)
     if projections.stride(-1) != 1:
         projections = projections.contiguous()
     if h_0 is not None and h_0.stride(-1) != 1:
         h_0 = h_0.contiguous()
+    if batch_sizes is not None:
+        batch_sizes = batch_sizes.contiguous()
     arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
     # Function.apply costs more than a short sequence does.
     run = Recurrence.apply if torch.is_grad_enabled() else op.forward
@@ -58,16 +62,17 @@ def rnn(
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 
-def _check(projections, weight_hh, h_0, nonlinearity, batch_first, batch_sizes):
+def _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batch_sizes):
     states = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
     for name, value in {"projections": projections, **states}.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
     if projections.dtype not in _DTYPES:
         raise TypeError(f"projections must be float32 or float64, got {projections.dtype}")
-    if projections.device.type not in ("cpu", "meta"):
+    if projections.device.type not in _DEVICES:
         raise NotImplementedError(
-            f"projections is on {projections.device}, but the fused op runs on the CPU only"
+            f"projections must be on one of the devices {', '.join(_DEVICES)}, "
+            f"got {projections.device}"
         )
     for name, value in states.items():
         if value.dtype != projections.dtype:
@@ -76,6 +81,8 @@ def _check(projections, weight_hh, h_0, nonlinearity, batch_first, batch_sizes):
             raise ValueError(
                 f"{name} must be on {projections.device} like projections, got {value.device}"
             )
+    if not isinstance(reverse, bool):
+        raise TypeError(f"reverse must be a bool, got {reverse!r}")
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
 

@@ -1,14 +1,18 @@
-"""The compiled op: loads the shared library and tells torch how its ops behave without data.
+"""The compiled op: loads the shared libraries and tells torch how its ops behave without data.
 
 ``torch.ops.rnnfused.forward`` and ``torch.ops.rnnfused.backward`` run the whole time loop, each in
 one call. Use them through :func:`rnnfused.functional.rnn`, which checks its arguments and has a gradient.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
 
+from .steps import new_sequence
+
 LIBRARY = Path(__file__).with_name("_cpu.so")
+CUDA_LIBRARY = LIBRARY.with_name("_cuda.so")  # there if it was built where there is an nvcc
 
 if not LIBRARY.exists():
     raise ImportError(
@@ -16,6 +20,15 @@ if not LIBRARY.exists():
         "build it with `pip install .` in the project's folder"
     )
 torch.ops.load_library(LIBRARY)
+
+if torch.version.cuda is not None and CUDA_LIBRARY.exists():
+    try:
+        torch.ops.load_library(CUDA_LIBRARY)
+    except OSError as error:
+        warnings.warn(
+            f"rnnfused works on the CPU only: {CUDA_LIBRARY} did not load: {error.__cause__ or error}",
+            stacklevel=2,
+        )
 
 forward = torch.ops.rnnfused.forward.default
 backward = torch.ops.rnnfused.backward.default
@@ -33,12 +46,9 @@ def cpu_capability() -> str:
     return torch.ops.rnnfused.cpu_capability()
 
 
-def _new_sequence(model: torch.Tensor) -> torch.Tensor:
-    # Mirrors new_sequence in csrc/register.cpp: the strides are part of what a fake promises.
-    result = torch.empty_like(model)
-    if model.size(-1) > 1 and result.stride(-1) != 1:
-        return model.new_empty(model.shape)
-    return result
+def has_cuda_kernels() -> bool:
+    """Whether the library with the fused CUDA kernels was built and loaded."""
+    return hasattr(torch.ops.rnnfused, "forward_fused")
 
 
 @torch.library.register_fake("rnnfused::forward")
@@ -51,7 +61,7 @@ def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
     else:
         batch_size = torch.library.get_ctx().new_dynamic_size()
     h_n = projections.new_empty((batch_size, projections.size(-1)))
-    return _new_sequence(projections), h_n
+    return new_sequence(projections), h_n
 
 
 @torch.library.register_fake("rnnfused::backward")
@@ -64,4 +74,4 @@ def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, rever
         batch_size = grad_h_n.size(0)
     else:
         batch_size = torch.library.get_ctx().new_dynamic_size()
-    return _new_sequence(output), output.new_empty((batch_size, output.size(-1)))
+    return new_sequence(output), output.new_empty((batch_size, output.size(-1)))

@@ -11,19 +11,23 @@ from torch import Tensor
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
-def rnn_cell(projection: Tensor, weight_hh: Tensor, h: Tensor, nonlinearity: str = "tanh") -> Tensor:
+def rnn_cell(
+    projection: Tensor, weight_hh: Tensor, h: Tensor | None, nonlinearity: str = "tanh"
+) -> Tensor:
     """One step: ``f(projection + h W_hh^T)``.
 
     Args:
         projection: (B, H), the projected input of this step, biases included.
         weight_hh: (H, H).
-        h: (B, H), the state before the step.
+        h: (B, H), the state before the step; None for zeros, which need no product.
         nonlinearity: ``"tanh"`` or ``"relu"``.
 
     Returns:
         (B, H), the state after the step.
     """
-    return ACTIVATIONS[nonlinearity](projection + h @ weight_hh.t())
+    if h is not None:
+        projection = projection + h @ weight_hh.t()
+    return ACTIVATIONS[nonlinearity](projection)
 
 
 def rnn(
@@ -44,13 +48,17 @@ def rnn(
         steps = list(projections.unbind(1 if batch_first else 0))
     else:
         steps = list(projections.split(batch_sizes.tolist()))
-    rows = max(step.size(0) for step in steps)
-    h = projections.new_zeros(rows, projections.size(-1)) if h_0 is None else h_0
-    outputs: list[Tensor] = [h] * len(steps)
+    h = h_0
+    outputs: list[Tensor] = [projections] * len(steps)
     for t in reversed(range(len(steps))) if reverse else range(len(steps)):
         active = steps[t].size(0)
-        outputs[t] = rnn_cell(steps[t], weight_hh, h[:active], nonlinearity)
-        h = torch.cat([outputs[t], h[active:]])
+        known = 0 if h is None else h.size(0)
+        # In reverse, rows join as time goes on; without h_0 there is no state of theirs yet.
+        parts = [] if h is None else [rnn_cell(steps[t][:known], weight_hh, h[:active], nonlinearity)]
+        if active > known:
+            parts.append(rnn_cell(steps[t][known:], weight_hh, None, nonlinearity))
+        outputs[t] = torch.cat(parts)
+        h = outputs[t] if h is None else torch.cat([outputs[t], h[active:]])
     if batch_sizes is None:
         return torch.stack(outputs, 1 if batch_first else 0), h
     return torch.cat(outputs), h

@@ -70,8 +70,13 @@ class RNN(torch.nn.RNNBase):
             the input, and each layer's last state, shaped as ``hx``.
 
         Raises:
+            TypeError: the input is neither a tensor nor a PackedSequence, or hx is no tensor.
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
+        if not isinstance(input, (Tensor, PackedSequence)):
+            raise TypeError(f"input must be a Tensor or a PackedSequence, got {type(input).__name__}")
+        if hx is not None and not isinstance(hx, Tensor):
+            raise TypeError(f"hx must be a Tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):
             data, batch_sizes, sorted_indices, unsorted_indices = input
             if hx is not None:
@@ -113,6 +118,12 @@ class RNN(torch.nn.RNNBase):
         if hx is not None:
             expected = self.get_expected_hidden_size(input, batch_sizes)
             self.check_hidden_size(hx, expected, "hx must have shape {}, got {}")
+            weight = self.weight_hh_l0
+            if hx.dtype != weight.dtype or hx.device != weight.device:
+                raise RuntimeError(
+                    f"hx must be {weight.dtype} on {weight.device} like the weights, "
+                    f"got {hx.dtype} on {hx.device}"
+                )
 
     def _run_layers(self, output, hx, batch_sizes) -> tuple[Tensor, Tensor]:
         states = []
@@ -165,6 +176,7 @@ class TokenRNN(RNN):
 
     Raises:
         TypeError: (forward) the ids are not integers.
+        ValueError: (forward) the ids are not where the weights are, or have a wrong shape.
         IndexError: (forward) an id is outside [0, V).
     """
 

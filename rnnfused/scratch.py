@@ -4,6 +4,8 @@ Names, shapes and call signatures are those of *Dive into Deep Learning*, chapte
 Smola, https://d2l.ai), so its trainer and its vocabulary can drive these classes.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from . import functional
 from .board import Board
 from .clip import clip_gradients
 from .rnn import TokenRNN
-from .token_lookup import is_integer, project_tokens
+from .token_lookup import check_ids, is_integer, project_tokens
 
 __all__ = ["RNNLMScratch", "RNNScratch", "RNNScratchCell", "clip_gradients"]
 
@@ -50,12 +52,14 @@ class RNNScratch(nn.Module):
             ``(outputs, state)``: (num_steps, batch, H), and (batch, H) the last one.
 
         Raises:
-            ValueError: a shape does not fit.
-            TypeError: a dtype does not fit.
+            ValueError: a shape or a device does not fit.
+            TypeError: a type or a dtype does not fit.
             IndexError: a token id is outside [0, I).
         """
-        if not isinstance(inputs, Tensor):
+        if isinstance(inputs, (list, tuple)):
             inputs = torch.stack(list(inputs))
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs must be a Tensor or a list, got {type(inputs).__name__}")
         if is_integer(inputs):
             if inputs.dim() != 2:
                 raise ValueError(
@@ -76,6 +80,11 @@ class RNNScratch(nn.Module):
         return functional.rnn(projections, self.W_hh.t(), h_0)
 
 
+    def extra_repr(self) -> str:
+        """The sizes, for ``print``."""
+        return f"{self.num_inputs}, {self.num_hiddens}"
+
+
 def _unwrap_state(state, batch: int, num_hiddens: int) -> Tensor | None:
     if isinstance(state, (tuple, list)):
         if len(state) != 1:
@@ -83,6 +92,8 @@ def _unwrap_state(state, batch: int, num_hiddens: int) -> Tensor | None:
         (state,) = state
     if state is None:
         return None
+    if not isinstance(state, Tensor):
+        raise TypeError(f"state must be a tensor or a 1-tuple of one, got {type(state).__name__}")
     if state.dim() != 2 or state.size(0) not in (1, batch) or state.size(1) != num_hiddens:
         raise ValueError(
             f"state must be (batch, num_hiddens) = ({batch}, {num_hiddens}), got {tuple(state.shape)}"
@@ -116,12 +127,18 @@ class RNNScratchCell(nn.Module):
             ValueError: a shape does not fit.
             TypeError: a dtype does not fit.
         """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
         if x.dim() != 2 or x.size(1) != self.num_inputs:
             raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
         if x.dtype != self.Wx.dtype:
             raise TypeError(f"x must be {self.Wx.dtype} like the weights, got {x.dtype}")
         h = _unwrap_state(h, x.size(0), self.num_hidden)
         return functional.rnn((x @ self.Wx + self.b).unsqueeze(0), self.Wh.t(), h)[1]
+
+    def extra_repr(self) -> str:
+        """The sizes, for ``print``."""
+        return f"{self.num_inputs}, {self.num_hidden}"
 
 
 class RNNLMScratch(nn.Module):
@@ -136,26 +153,37 @@ class RNNLMScratch(nn.Module):
 
     Attributes:
         W_hq (H, V), b_q (V,): the output layer.
-        board: perplexities of the training and validation steps, as :class:`rnnfused.board.Board`.
+        board: perplexities of the training steps and of each validation, as
+            :class:`rnnfused.board.Board`; any object with its ``draw`` can take its place.
     """
 
     def __init__(self, rnn: nn.Module, vocab_size: int, lr: float = 0.01):
         super().__init__()
         self.rnn, self.vocab_size, self.lr = rnn, vocab_size, lr
-        num_hiddens = rnn.num_hiddens if hasattr(rnn, "num_hiddens") else rnn.hidden_size
-        self.W_hq = nn.Parameter(torch.randn(num_hiddens, vocab_size) * getattr(rnn, "sigma", 0.01))
-        self.b_q = nn.Parameter(torch.zeros(vocab_size))
         self.board = Board()
+        self._steps = 0  # of training, which count as time where no trainer does
+        self._validation = (0.0, 0.0, 0)  # where on the board, nats, symbols
+        self.init_params()
+
+    def init_params(self) -> None:
+        """Makes the output layer; a subclass with another one overrides it and :meth:`output_layer`."""
+        rnn = self.rnn
+        num_hiddens = rnn.num_hiddens if hasattr(rnn, "num_hiddens") else rnn.hidden_size
+        sigma = getattr(rnn, "sigma", 0.01)
+        self.W_hq = nn.Parameter(torch.randn(num_hiddens, self.vocab_size) * sigma)
+        self.b_q = nn.Parameter(torch.zeros(self.vocab_size))
 
     def one_hot(self, X: Tensor) -> Tensor:
         """Ids (batch, num_steps) of any integer dtype to one-hot (num_steps, batch, V).
 
         Raises:
             TypeError: the ids are not integers.
+            ValueError: they are not where the model is.
             IndexError: an id is outside [0, V).
         """
-        identity = torch.eye(self.vocab_size, dtype=self.W_hq.dtype, device=self.W_hq.device)
-        return project_tokens(X.t(), identity)
+        weight = next(self.rnn.parameters())
+        identity = torch.eye(self.vocab_size, dtype=weight.dtype, device=weight.device)
+        return project_tokens(X.t() if isinstance(X, Tensor) else X, identity)
 
     def output_layer(self, rnn_outputs: Tensor) -> Tensor:
         """Outputs (num_steps, batch, H), or a list of steps, to logits (batch, num_steps, V)."""
@@ -167,50 +195,63 @@ class RNNLMScratch(nn.Module):
         """Ids (batch, num_steps) of any integer dtype to logits (batch, num_steps, V).
 
         Raises:
-            ValueError: ``X`` has a wrong shape.
+            ValueError: ``X`` has a wrong shape or no step, or is not where the model is.
             TypeError, IndexError: as :meth:`one_hot`.
         """
         return self.output_layer(self._run(X, state)[0])
 
     def _run(self, X: Tensor, state) -> tuple[Tensor, Tensor]:
         if not is_integer(X):
-            raise TypeError(f"X must be token ids of an integer dtype, got {X.dtype}")
-        if X.dim() != 2:
-            raise ValueError(f"X must be token ids (batch, num_steps), got shape {tuple(X.shape)}")
+            got = X.dtype if isinstance(X, Tensor) else type(X).__name__
+            raise TypeError(f"X must be token ids of an integer dtype, got {got}")
+        if X.dim() != 2 or X.size(1) == 0:
+            raise ValueError(
+                f"X must be token ids (batch, num_steps) of a step or more, got shape {tuple(X.shape)}"
+            )
         looks_up = isinstance(self.rnn, (RNNScratch, TokenRNN))
         return self.rnn(X.t() if looks_up else self.one_hot(X), state)
 
-    def loss(self, Y_hat: Tensor, Y: Tensor) -> Tensor:
-        """Mean cross-entropy, in nats, of logits (batch, num_steps, V) against ids (batch, num_steps)."""
+    def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Cross-entropy, in nats, of logits (batch, num_steps, V) against ids (batch, num_steps).
+
+        Args:
+            averaged: the mean over all ids; if not, one value an id, (batch * num_steps,).
+
+        Raises:
+            TypeError, ValueError, IndexError: ``Y`` is not ids of this shape, or not of this vocabulary.
+        """
+        Y = check_ids(Y, self.vocab_size, Y_hat.device, "Y")
+        if Y.shape != Y_hat.shape[:2]:
+            raise ValueError(f"Y must be {tuple(Y_hat.shape[:2])} like X, got {tuple(Y.shape)}")
+        if not averaged:
+            return F.cross_entropy(Y_hat.flatten(0, 1), Y.flatten(), reduction="none")
         # The logits lie in memory step by step: flattened that way round they are not copied.
         logits = Y_hat.transpose(0, 1).reshape(-1, self.vocab_size)
-        return F.cross_entropy(logits, Y.t().reshape(-1).long())
+        return F.cross_entropy(logits, Y.t().reshape(-1))
 
     def training_step(self, batch) -> Tensor:
         """The loss of ``(X, Y)``, both ids (batch, num_steps); records the perplexity ``exp(loss)``."""
-        return self._step(batch, train=True)
-
-    def validation_step(self, batch) -> Tensor:
-        """As :meth:`training_step`, recorded as validation perplexity."""
-        return self._step(batch, train=False)
-
-    def _step(self, batch, train: bool) -> Tensor:
         *inputs, Y = batch
         loss = self.loss(self(*inputs), Y)
-        self.plot("ppl", loss.detach().exp(), train)
+        self._steps += 1
+        trainer = getattr(self, "trainer", None)
+        epoch = trainer.train_batch_idx / trainer.num_train_batches if trainer else self._steps
+        self.board.draw(epoch, loss.detach().exp().item(), "train_ppl")
         return loss
 
-    def plot(self, key: str, value: Tensor, train: bool) -> None:
-        """Records a point on the board, against epochs if a trainer drives the model, else steps."""
-        label = ("train_" if train else "val_") + key
+    def validation_step(self, batch) -> Tensor:
+        """The loss, as :meth:`training_step`; records the perplexity of the whole validation so far."""
+        *inputs, Y = batch
+        loss = self.loss(self(*inputs), Y)
         trainer = getattr(self, "trainer", None)
-        if trainer is None:
-            x = len(self.board.points[label]) + 1
-        elif train:
-            x = trainer.train_batch_idx / trainer.num_train_batches
-        else:
-            x = trainer.epoch + 1
-        self.board.draw(x, value.item(), label)
+        epoch = trainer.epoch + 1 if trainer else self._steps
+        at, nats, symbols = self._validation
+        if at != epoch:
+            nats, symbols = 0.0, 0
+        nats, symbols = nats + loss.item() * Y.numel(), symbols + Y.numel()
+        self._validation = (epoch, nats, symbols)
+        self.board.draw(epoch, math.exp(nats / symbols), "val_ppl")
+        return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain SGD at the learning rate ``lr``."""
@@ -230,13 +271,18 @@ class RNNLMScratch(nn.Module):
             The prefix and the predictions, joined.
 
         Raises:
-            ValueError: the prefix is empty, one of its symbols is not in the vocabulary, or
-                ``num_preds`` is negative.
+            TypeError: ``num_preds`` is not an int.
+            ValueError: the prefix is empty, one of its symbols is not in the vocabulary, the
+                vocabulary is not the model's, ``num_preds`` is negative, or the model is elsewhere.
         """
+        if not isinstance(num_preds, int):
+            raise TypeError(f"num_preds must be an int, got {num_preds!r}")
         if num_preds < 0:
             raise ValueError(f"num_preds must not be negative, got {num_preds}")
-        ids = encode_prefix(prefix, vocab)
-        device = self.W_hq.device if device is None else device
+        ids = _encode_prefix(vocab, prefix)
+        if max(ids) >= self.vocab_size:
+            raise ValueError(f"vocab must be the model's, of {self.vocab_size} tokens, got id {max(ids)}")
+        device = next(self.rnn.parameters()).device if device is None else device
         state = None
         if len(ids) > 1:
             warm_up = torch.tensor([ids[:-1]], device=device)
@@ -247,7 +293,7 @@ class RNNLMScratch(nn.Module):
         return "".join(vocab.idx_to_token[i] for i in ids)
 
 
-def encode_prefix(prefix, vocab) -> list[int]:
+def _encode_prefix(vocab, prefix) -> list[int]:
     """The ids of a prefix's symbols, each of which must be in the vocabulary itself, not as unknown."""
     if len(prefix) == 0:
         raise ValueError("prefix must not be empty: there is nothing to continue")

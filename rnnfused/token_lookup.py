@@ -17,20 +17,10 @@ def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -
         (..., H), of the dtype of ``weight_ih``.
 
     Raises:
-        TypeError: ``ids`` is not an integer tensor.
-        IndexError: an id is outside the vocabulary.
+        TypeError, ValueError, IndexError: as :func:`check_ids`.
     """
     hidden_size, vocab_size = weight_ih.shape
-    if not isinstance(ids, Tensor) or not is_integer(ids):
-        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        raise TypeError(f"ids must be a tensor of an integer dtype, got {got}")
-    ids = ids.long()
-    if ids.numel() and not ids.is_meta:
-        low, high = (bound.item() for bound in ids.aminmax())
-        if low < 0 or high >= vocab_size:
-            raise IndexError(
-                f"ids must be in [0, {vocab_size}), the vocabulary, got values from {low} to {high}"
-            )
+    ids = check_ids(ids, vocab_size, weight_ih.device)
     if ids.numel() < vocab_size:
         # A few columns, gathered where they are.
         rows = weight_ih.index_select(1, ids.reshape(-1)).t()
@@ -40,6 +30,31 @@ def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -
     return F.embedding(ids, table.contiguous())
 
 
-def is_integer(tensor: Tensor) -> bool:
-    """Whether the dtype counts: integers of any width, but not bool."""
-    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "ids") -> Tensor:
+    """The ids as int64, after the checks that every consumer of token ids wants.
+
+    Raises:
+        TypeError: ``ids`` is not a tensor of integers.
+        ValueError: it is on another device.
+        IndexError: an id is outside [0, vocab_size).
+    """
+    if not is_integer(ids):
+        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{name} must be a tensor of an integer dtype, got {got}")
+    if ids.device != device:
+        raise ValueError(f"{name} must be on {device} like the weights, got {ids.device}")
+    ids = ids.long()
+    if ids.numel() and not ids.is_meta:
+        low, high = (bound.item() for bound in ids.aminmax())
+        if low < 0 or high >= vocab_size:
+            raise IndexError(
+                f"{name} must be in [0, {vocab_size}), the vocabulary, got values from {low} to {high}"
+            )
+    return ids
+
+
+def is_integer(value: object) -> bool:
+    """Whether this is a tensor of a dtype that counts: integers of any width, but not bool."""
+    if not isinstance(value, Tensor):
+        return False
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)

@@ -52,6 +52,12 @@ def test_non_finite_norm_is_reported_and_nothing_changes(bad):
     assert gradients_of(tensors)[1] == [100, 0] and gradients_of(tensors)[0][0] == 3
 
 
+def test_large_gradients_are_not_taken_for_infinite():
+    tensors = parameters([3e30, 0.0], [0.0, 4e30])
+    assert clip_gradients(1, tensors).item() == pytest.approx(5e30)
+    assert gradients_of(tensors) == [[pytest.approx(0.6), 0], [0, pytest.approx(0.8)]]
+
+
 @pytest.mark.parametrize("threshold", [0, -1.0, math.nan])
 def test_threshold_must_be_positive(threshold):
     with pytest.raises(ValueError, match="grad_clip_val must be positive"):

@@ -175,6 +175,24 @@ def test_output_keeps_the_layout_without_a_copy():
 def test_empty_batch():
     inputs, _ = make("time_first", 3, 0, 4)
     check_equal(inputs, {})
+    for which in (0, 1):
+        functional.rnn(inputs[0].mT.contiguous().mT, *inputs[1:])[which].sum().backward()
+
+
+def test_batch_sizes_of_any_strides():
+    inputs, _ = make("packed", 0, 0, 4)
+    every_other = PACKED.repeat_interleave(2)[::2]
+    check_equal(inputs, {"batch_sizes": every_other})
+
+
+def test_without_h_0_the_first_step_does_not_read_the_weight():
+    weight_hh = torch.full((4, 4), float("nan"))
+    for projections in (torch.randn(1, 2, 4), torch.randn(2, 2, 4)):
+        output, _ = functional.rnn(projections, weight_hh)
+        assert output[0].isfinite().all() and output[1:].isnan().all()
+        torch.testing.assert_close(
+            output, reference.rnn(projections, weight_hh)[0], equal_nan=True
+        )
 
 
 def test_saves_nothing_but_inputs_and_output():
@@ -225,6 +243,7 @@ WRONG = {
         ValueError,
         "hidden unit",
     ),
+    "reverse no bool": (lambda: good(reverse="no"), TypeError, "reverse must be a bool, got 'no'"),
     "weight not square": (lambda: good(weight_hh=torch.randn(5, 4)), ValueError, r"\(5, 5\).*got \(5, 4\)"),
     "weight of other size": (lambda: good(weight_hh=torch.randn(6, 6)), ValueError, r"got \(6, 6\)"),
     "weight a vector": (lambda: good(weight_hh=torch.randn(5)), ValueError, r"got \(5,\)"),

@@ -162,6 +162,31 @@ def test_wrong_input_raises_what_torch_raises(x, hx):
         ours(x, hx)
 
 
+@pytest.mark.parametrize("wrong", [None, [1.0], 3])
+def test_what_is_no_tensor_is_named(wrong):
+    with pytest.raises(TypeError, match="input must be a Tensor or a PackedSequence"):
+        rnnfused.RNN(6, 7)(wrong)
+    if wrong is not None:
+        with pytest.raises(TypeError, match="hx must be a Tensor"):
+            rnnfused.RNN(6, 7)(torch.randn(5, 3, 6), wrong)
+
+
+@pytest.mark.parametrize("hx", [torch.zeros(1, 3, 7).double(), torch.zeros(1, 3, 7, device="meta")])
+def test_a_state_of_other_dtype_or_device_is_named(hx):
+    with pytest.raises(RuntimeError, match="hx must be torch.float32 on"):
+        rnnfused.RNN(6, 7)(torch.randn(5, 3, 6), hx)
+
+
+def test_empty_batch():
+    ours, theirs = pair({})
+    compare(ours, theirs, torch.zeros(5, 0, 6, dtype=torch.float64))
+    for module in (ours, theirs):
+        for which in (0, 1):
+            # The gradient of a sum is one expanded element.
+            module(torch.zeros(5, 0, 6, dtype=torch.float64))[which].sum().backward()
+    assert not ours.weight_hh_l0.grad.any()
+
+
 def test_wrong_constructor_arguments():
     with pytest.raises(ValueError, match="'tanh' or 'relu', got 'sigmoid'"):
         rnnfused.RNN(6, 7, nonlinearity="sigmoid")
@@ -233,6 +258,7 @@ def test_no_one_hot_tensor_is_built():
         (lambda: torch.ones(3, 2).bool(), TypeError, "got torch.bool"),
         (lambda: torch.ones(3, 2, 11).long(), ValueError, r"got shape \(3, 2, 11\)"),
         (lambda: torch.ones(0, 2).long(), RuntimeError, "at least one time step"),
+        (lambda: torch.ones(3, 2, device="meta").long(), ValueError, "ids must be on .* got meta"),
     ],
 )
 def test_wrong_ids_are_named(ids, error, message):

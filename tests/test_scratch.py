@@ -145,13 +145,40 @@ def test_other_rnns_can_be_driven():
 def test_perplexity_is_recorded_and_plotted(model, tmp_path):
     batch = torch.randint(0, 10, (2, 4, 6))
     losses = [model.training_step(batch).item() for _ in range(2)]
-    model.validation_step(batch)
     points = model.board.points
-    assert [x for x, _ in points["train_ppl"]] == [1, 2] and len(points["val_ppl"]) == 1
+    assert [x for x, _ in points["train_ppl"]] == [1, 2]
+    # One point a validation, however many batches it has: the perplexity over all of its symbols.
+    small = torch.randint(0, 10, (2, 1, 6))
+    nats = model.validation_step(batch) * 24 + model.validation_step(small) * 6
+    assert points["val_ppl"] == [(2, pytest.approx(math.exp(nats.item() / 30), rel=1e-5))]
     assert points["train_ppl"][0][1] == pytest.approx(math.exp(losses[0]))
     pytest.importorskip("matplotlib")
     model.board.save(tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_output_layer_and_board_can_be_put_in():
+    class Linear(RNNLMScratch):
+        def init_params(self):
+            self.linear = torch.nn.Linear(7, self.vocab_size)
+
+        def output_layer(self, hiddens):
+            return self.linear(hiddens).swapaxes(0, 1)
+
+    class Drawn(list):
+        def draw(self, x, y, label, every_n=1):
+            self.append((x, label))
+
+    model = Linear(Theirs(10, 7), 10)
+    model.board = Drawn()
+    batch = torch.randint(0, 10, (2, 4, 6))
+    mean = model.training_step(batch)
+    model.validation_step(batch)
+    assert model.board == [(1, "train_ppl"), (1, "val_ppl")]
+    each = model.loss(model(batch[0]), batch[1], averaged=False)
+    assert each.shape == (24,)
+    torch.testing.assert_close(each.mean(), mean)
+    assert len(model.predict("abc", 4, VOCAB)) >= 7
 
 
 def greedy_by_full_recomputation(model, prefix, num_preds):
@@ -197,9 +224,22 @@ def test_prediction_refuses_what_it_cannot_continue(model, vocab):
         (lambda m: m.rnn(torch.randn(5, 3, 10), torch.zeros(2, 7)), ValueError, "state must be"),
         (lambda m: m.rnn(torch.randn(5, 3, 10), torch.zeros(1, 3, 7)), ValueError, "state must be"),
         (lambda m: m.rnn(torch.randn(5, 3, 10), (1, 2)), ValueError, "1-tuple"),
-        (lambda m: m(torch.ones(5).long()), ValueError, r"\(batch, num_steps\), got shape \(5,\)"),
+        (lambda m: m(torch.ones(5).long()), ValueError, r"\(batch, num_steps\) .* got shape \(5,\)"),
         (lambda m: m(torch.ones(5, 3)), TypeError, "X must be token ids of an integer dtype"),
         (lambda m: m(torch.full((5, 3), -1)), IndexError, "vocabulary"),
+        (lambda m: m([[1, 2]]), TypeError, "X must be token ids .* got list"),
+        (lambda m: m(torch.ones(5, 0).long()), ValueError, r"a step or more, got shape \(5, 0\)"),
+        (lambda m: m(torch.ones(5, 3, device="meta").long()), ValueError, "on .* got meta"),
+        (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(3, 5).long()), ValueError, "Y must be"),
+        (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(15).long()), ValueError, "Y must be"),
+        (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(5, 3)), TypeError, "Y must be"),
+        (lambda m: m.loss(torch.randn(5, 3, 10), -100 * torch.ones(5, 3).long()), IndexError, "Y"),
+        (lambda m: m.rnn(None), TypeError, "inputs must be .* got NoneType"),
+        (lambda m: m.rnn(torch.randn(5, 3, 10), 3), TypeError, "state must be .* got int"),
+        (lambda m: RNNScratchCell(4, 6)([1.0]), TypeError, "x must be a Tensor, got list"),
+        (lambda m: m.predict("ab", 1.5, VOCAB), TypeError, "num_preds must be an int, got 1.5"),
+        (lambda m: m.predict("xyz", 2, Vocab("a lot of words xyz")), ValueError, "vocab must be"),
+        (lambda m: m.predict("ab", 2, VOCAB, "meta"), ValueError, "got meta"),
         (lambda m: m.one_hot(torch.ones(5, 3)), TypeError, "integer dtype"),
         (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 5)), ValueError, r"x must be \(batch, 4\)"),
         (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 4).double()), TypeError, "got torch.float64"),
@@ -223,5 +263,6 @@ def test_parity_on_the_time_machine(seed):
     assert 6.1 <= trainer.train_perplexity <= 6.4
     assert 7.1 <= trainer.val_perplexity <= 7.6
     assert model.predict("it has", 20, data.vocab).startswith("it has")
-    assert len(model.board.points["val_ppl"]) == 500
+    assert [x for x, _ in model.board.points["val_ppl"]] == list(range(1, 101))
+    assert model.board.points["val_ppl"][-1][1] == pytest.approx(trainer.val_perplexity)
     assert model.board.points["train_ppl"][-1][0] == pytest.approx(100, abs=0.2)
