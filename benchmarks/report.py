@@ -69,7 +69,9 @@ def main():
     begin, end = MARKS
     text = README.read_text()
     block = f"{begin}\n{table(results, ratios)}\n{end}"
-    text, found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.S)
+    text, found = re.subn(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.S
+    )
     if found != 1:
         raise SystemExit(f"README.md must have the marks {begin} and {end} once")
     README.write_text(text)

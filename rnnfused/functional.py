@@ -76,7 +76,9 @@ def _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batc
         )
     for name, value in states.items():
         if value.dtype != projections.dtype:
-            raise TypeError(f"{name} must be {projections.dtype} like projections, got {value.dtype}")
+            raise TypeError(
+                f"{name} must be {projections.dtype} like projections, got {value.dtype}"
+            )
         if value.device != projections.device:
             raise ValueError(
                 f"{name} must be on {projections.device} like projections, got {value.device}"
@@ -111,7 +113,9 @@ def _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batc
             f"got {tuple(weight_hh.shape)}"
         )
     if h_0 is not None and h_0.shape != (batch, hidden):
-        raise ValueError(f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}")
+        raise ValueError(
+            f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}"
+        )
 
 
 def _check_packed(projections, batch_first, batch_sizes) -> int:
@@ -122,7 +126,9 @@ def _check_packed(projections, batch_first, batch_sizes) -> int:
     if batch_sizes.device.type != "cpu":
         raise ValueError(f"batch_sizes must be on the CPU, got {batch_sizes.device}")
     if batch_first:
-        raise ValueError("batch_first has no meaning with batch_sizes: packed data has no time axis")
+        raise ValueError(
+            "batch_first has no meaning with batch_sizes: packed data has no time axis"
+        )
     if projections.dim() != 2:
         raise ValueError(
             "projections must have 2 dimensions, (N, H), with batch_sizes, "

@@ -54,7 +54,9 @@ def rnn(
         active = steps[t].size(0)
         known = 0 if h is None else h.size(0)
         # In reverse, rows join as time goes on; without h_0 there is no state of theirs yet.
-        parts = [] if h is None else [rnn_cell(steps[t][:known], weight_hh, h[:active], nonlinearity)]
+        parts = (
+            [] if h is None else [rnn_cell(steps[t][:known], weight_hh, h[:active], nonlinearity)]
+        )
         if active > known:
             parts.append(rnn_cell(steps[t][known:], weight_hh, None, nonlinearity))
         outputs[t] = torch.cat(parts)

@@ -74,7 +74,9 @@ class RNN(torch.nn.RNNBase):
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
         if not isinstance(input, (Tensor, PackedSequence)):
-            raise TypeError(f"input must be a Tensor or a PackedSequence, got {type(input).__name__}")
+            raise TypeError(
+                f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
+            )
         if hx is not None and not isinstance(hx, Tensor):
             raise TypeError(f"hx must be a Tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):

@@ -4,8 +4,6 @@ Names, shapes and call signatures are those of *Dive into Deep Learning*, chapte
 Smola, https://d2l.ai), so its trainer and its vocabulary can drive these classes.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +77,6 @@ class RNNScratch(nn.Module):
         h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens)
         return functional.rnn(projections, self.W_hh.t(), h_0)
 
-
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"{self.num_inputs}, {self.num_hiddens}"
@@ -88,7 +85,9 @@ class RNNScratch(nn.Module):
 def _unwrap_state(state, batch: int, num_hiddens: int) -> Tensor | None:
     if isinstance(state, (tuple, list)):
         if len(state) != 1:
-            raise ValueError(f"state must be a tensor or a 1-tuple of one, got {len(state)} of them")
+            raise ValueError(
+                f"state must be a tensor or a 1-tuple of one, got {len(state)} of them"
+            )
         (state,) = state
     if state is None:
         return None
@@ -250,7 +249,8 @@ class RNNLMScratch(nn.Module):
             nats, symbols = 0.0, 0
         nats, symbols = nats + loss.item() * Y.numel(), symbols + Y.numel()
         self._validation = (epoch, nats, symbols)
-        self.board.draw(epoch, math.exp(nats / symbols), "val_ppl")
+        # torch's exp, which overflows to infinity as that of a training step does.
+        self.board.draw(epoch, torch.tensor(nats / max(symbols, 1)).exp().item(), "val_ppl")
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -281,7 +281,9 @@ class RNNLMScratch(nn.Module):
             raise ValueError(f"num_preds must not be negative, got {num_preds}")
         ids = _encode_prefix(vocab, prefix)
         if max(ids) >= self.vocab_size:
-            raise ValueError(f"vocab must be the model's, of {self.vocab_size} tokens, got id {max(ids)}")
+            raise ValueError(
+                f"vocab must be the model's, of {self.vocab_size} tokens, got id {max(ids)}"
+            )
         device = next(self.rnn.parameters()).device if device is None else device
         state = None
         if len(ids) > 1:

@@ -33,7 +33,9 @@ def _packed_positions(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return step, place, starts
 
 
-def previous(sequence: Tensor, first: Tensor | None, batch_sizes: Tensor | None, reverse: bool) -> Tensor:
+def previous(
+    sequence: Tensor, first: Tensor | None, batch_sizes: Tensor | None, reverse: bool
+) -> Tensor:
     """The sequence one step late: at step t the value of step t - 1 (t + 1 if ``reverse``).
 
     ``first`` (B, H), or zeros, stands where a row has no step before.

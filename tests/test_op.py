@@ -148,7 +148,9 @@ def run_python(code, **environment):
 @pytest.mark.parametrize("wanted", ["default", "avx2", "avx512"])
 def test_environment_chooses_the_instruction_set(wanted):
     ranks = ["default", "avx2", "avx512"]
-    here = run_python("import rnnfused; print(rnnfused.cpu_capability())", RNNFUSED_CPU_CAPABILITY="")
+    here = run_python(
+        "import rnnfused; print(rnnfused.cpu_capability())", RNNFUSED_CPU_CAPABILITY=""
+    )
     if ranks.index(wanted) > ranks.index(here.stdout.strip()):
         pytest.skip(f"this machine has no {wanted}")
     code = (

@@ -208,13 +208,13 @@ def test_token_ids_stand_for_one_hot_rows(dtype, batch_first):
     for shape in ((4, 3), (1, 2)):
         ids = torch.randint(0, 11, shape).to(dtype)
         rows = F.one_hot(ids.long(), 11).double()
-        for module_, x in ((module, ids), (one_hot, rows)):
-            module_.zero_grad()
-            output, h_n = module_(x)
+        results = []
+        for layer, x in ((module, ids), (one_hot, rows)):
+            layer.zero_grad()
+            output, h_n = layer(x)
             (output.sin().sum() + h_n.sum()).backward()
-            result = [output, h_n, *(p.grad for p in module_.parameters())]
-            expected = result if module_ is module else expected
-        for got, wanted in zip(result, expected, strict=True):
+            results.append([output, h_n, *(p.grad for p in layer.parameters())])
+        for got, wanted in zip(*results, strict=True):
             torch.testing.assert_close(got, wanted)
 
 

@@ -251,7 +251,9 @@ def test_wrong_input_is_named(model, call, error, message):
 
 
 @pytest.mark.parity
-@pytest.mark.skipif(not TIME_MACHINE.exists(), reason="the textbook's data is not at ../shared/data")
+@pytest.mark.skipif(
+    not TIME_MACHINE.exists(), reason="the textbook's data is not at ../shared/data"
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_parity_on_the_time_machine(seed):
     """Validation perplexity 7.1 to 7.6, training 6.1 to 6.4, after 100 epochs at the textbook's settings."""
