@@ -9,8 +9,8 @@
 namespace rnnfused {
 namespace cuda {
 
-// The layout for this call on the current device; cluster is 0 where the weight does not fit.
-// Throws std::runtime_error if CUDA does.
+// The layout for this call on the current device; cluster is 0 where the weight does not fit, or the device
+// has no room for such a cluster.
 Plan plan_for(const Recurrence& call);
 
 // Run the whole loop on the current device with that plan. Throw std::runtime_error if CUDA does.

@@ -15,7 +15,8 @@ constexpr int kUnits = 4;
 constexpr int kDepths[] = {8, 16, 32, 40};
 constexpr int kMaxItems = 4;  // new states that one thread finishes in a step
 constexpr int kMaxThreads = 256;
-constexpr int kMaxCluster = 8;  // 16 would need the non-portable attribute
+constexpr int kMaxPortableCluster = 8;
+constexpr int kMaxCluster = 16;  // where the GPU allows it
 
 struct Plan {
   int cluster = 0;     // blocks; 0: the call does not fit
