@@ -6,6 +6,7 @@ Times are taken with CUDA events. Where no fused kernel takes a shape it says so
 matrix product a step. Writes results/cuda.json.
 """
 
+import itertools
 import json
 import statistics
 from datetime import date
@@ -26,6 +27,8 @@ SHAPES = [
     (1024, 64, 1024),
     (256, 256, 1024),
 ]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def forward(module, x, gradient):
@@ -56,10 +59,12 @@ def medians(calls, rounds):
 def main():
     torch.set_default_device("cuda")
     rows = []
-    for num_steps, batch_size, hidden_size in SHAPES:
-        ours, cudnn = (kind(hidden_size, hidden_size) for kind in (rnnfused.RNN, torch.nn.RNN))
+    for (num_steps, batch_size, hidden_size), dtype in itertools.product(SHAPES, DTYPES):
+        ours, cudnn = (
+            kind(hidden_size, hidden_size, dtype=dtype) for kind in (rnnfused.RNN, torch.nn.RNN)
+        )
         ours.load_state_dict(cudnn.state_dict())
-        x = torch.randn(num_steps, batch_size, hidden_size)
+        x = torch.randn(num_steps, batch_size, hidden_size, dtype=dtype)
         gradient = torch.randn_like(x)
         fused = rnnfused.cuda.uses_fused_kernels(ours.weight_hh_l0)
         for step in (forward, forward_backward):
@@ -67,6 +72,7 @@ def main():
             pairs = [medians(calls, 20) for _ in range(2)]
             row = {
                 "shape": (num_steps, batch_size, hidden_size),
+                "dtype": str(dtype).removeprefix("torch."),
                 "step": step.__name__,
                 "fused": fused,
                 "us_per_step": [1000 * ours_ms / num_steps for _, ours_ms in pairs],

@@ -17,7 +17,8 @@
 
 namespace rnnfused {
 
-enum class Dtype : int32_t { float32, float64 };
+// The 16-bit types are for CUDA: every state is rounded to them, all arithmetic is in float32.
+enum class Dtype : int32_t { float32, float64, bfloat16, float16 };
 enum class Nonlinearity : int32_t { tanh, relu };
 
 // A (time, batch, hidden) tensor; all strides count elements and hidden is contiguous.

@@ -18,6 +18,8 @@ using torch::stable::Tensor;
 template <class Call>
 void run(const Call& call, bool transposed,
          void (*rnnfused::CpuKernels::*kernel)(const Call&, const void*, void*, int64_t, int64_t)) {
+  RNNFUSED_CHECK(call.dtype == rnnfused::Dtype::float32 || call.dtype == rnnfused::Dtype::float64,
+                 "on the CPU the dtype must be float32 or float64");
   rnnfused::launch(call, transposed, rnnfused::cpu_kernels().*kernel,
                    torch::stable::get_num_threads(), [](int64_t n, const auto& function) {
                      if (n == 1) return function(0);

@@ -23,10 +23,13 @@ using OptionalTensor = std::optional<Tensor>;
   if (!(condition)) throw std::runtime_error(std::string("rnnfused: ") + (message))
 
 inline Dtype dtype_of(const Tensor& tensor) {
-  const ScalarType type = tensor.scalar_type();
-  RNNFUSED_CHECK(type == ScalarType::Float || type == ScalarType::Double,
-                 "the dtype must be float32 or float64");
-  return type == ScalarType::Float ? Dtype::float32 : Dtype::float64;
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return Dtype::float32;
+    case ScalarType::Double: return Dtype::float64;
+    case ScalarType::BFloat16: return Dtype::bfloat16;
+    case ScalarType::Half: return Dtype::float16;
+    default: throw std::runtime_error("rnnfused: the dtype must be floating point, of 16 to 64 bits");
+  }
 }
 
 inline void check_like(const Tensor& tensor, const Tensor& model, const char* name) {

@@ -6,8 +6,12 @@ from torch import Tensor
 from . import op
 from .autograd import Recurrence
 
-_DTYPES = (torch.float32, torch.float64)
-_DEVICES = ("cpu", "cuda", "meta")
+# What runs where; on a GPU the 16-bit types round every state and compute in float32.
+_DTYPES = {
+    "cpu": (torch.float32, torch.float64),
+    "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+    "meta": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+}
 
 
 def rnn(
@@ -22,13 +26,15 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """Runs ``h_t = f(p_t + h_{t-1} W_hh^T)`` over all steps in one fused call, and BPTT in another.
 
+    (On CUDA only where :func:`rnnfused.cuda.uses_fused_kernels` says so; else step by step.)
     Elman, "Finding Structure in Time" (1990). Differentiable any number of times in ``projections``,
     ``weight_hh`` and ``h_0``. Nothing is saved for the backward call but inputs and ``output``.
 
     Args:
         projections: (T, B, H), or (B, T, H) with ``batch_first``, or (N, H) with ``batch_sizes``;
-            float32 or float64. The projected inputs, usually ``x W_ih^T + b_ih + b_hh``. Both layouts run
-            without a copy; only the last dimension must be contiguous, or it is copied.
+            float32 or float64, on CUDA also bfloat16 or float16. The projected inputs, usually
+            ``x W_ih^T + b_ih + b_hh``. Both layouts run without a copy; only the last dimension must be
+            contiguous, or it is copied.
         weight_hh: (H, H), same dtype and device. Any strides.
         h_0: (B, H), same dtype and device. The state before the first step. None stands for zeros;
             a row's first step is then ``f(p)`` alone, whatever ``weight_hh`` holds, NaN included.
@@ -67,12 +73,15 @@ def _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batc
     for name, value in {"projections": projections, **states}.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
-    if projections.dtype not in _DTYPES:
-        raise TypeError(f"projections must be float32 or float64, got {projections.dtype}")
-    if projections.device.type not in _DEVICES:
+    device = projections.device.type
+    if device not in _DTYPES:
         raise NotImplementedError(
-            f"projections must be on one of the devices {', '.join(_DEVICES)}, "
-            f"got {projections.device}"
+            f"projections must be on one of the devices {', '.join(_DTYPES)}, got {projections.device}"
+        )
+    if projections.dtype not in _DTYPES[device]:
+        names = [str(dtype).removeprefix("torch.") for dtype in _DTYPES[device]]
+        raise TypeError(
+            f"projections must be {' or '.join(names)} on {device}, got {projections.dtype}"
         )
     for name, value in states.items():
         if value.dtype != projections.dtype:

@@ -26,13 +26,22 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
     output = new_sequence(projections)
     inputs, outputs = _steps(projections, batch_sizes), _steps(output, batch_sizes)
     rows = max(step.size(0) for step in inputs)
-    # Rows leave h_n at their last step; a row that joins later finds its first state there.
-    h_n = projections.new_zeros(rows, projections.size(-1)) if h_0 is None else _copy(h_0)
+    # Rows leave h_n at their last step; one that joins later finds its first state there.
+    h_n = projections.new_empty(rows, projections.size(-1)) if h_0 is None else _copy(h_0)
+    known = (
+        0 if h_0 is None else rows
+    )  # rows that have a state, which is all but a first one of zeros
     order = range(len(inputs))
     for t in reversed(order) if reverse else order:
         active = inputs[t].size(0)
-        torch.addmm(inputs[t], h_n[:active], weight_hh.t(), out=outputs[t])
+        known_now = min(known, active)
+        if known_now:
+            torch.addmm(
+                inputs[t][:known_now], h_n[:known_now], weight_hh.t(), out=outputs[t][:known_now]
+            )
+        outputs[t][known_now:] = inputs[t][known_now:]
         h_n[:active] = activate(outputs[t])
+        known = max(known, active)
     return output, h_n
 
 

@@ -234,9 +234,13 @@ WRONG = {
     "integers": (
         lambda: good(projections=torch.ones(4, 3, 5).int()),
         TypeError,
-        "float64, got torch.int32",
+        "float32 or float64.*, got torch.int32",
     ),
-    "half": (lambda: good(projections=torch.randn(4, 3, 5).half()), TypeError, "got torch.float16"),
+    "complex": (
+        lambda: good(projections=torch.randn(4, 3, 5) * 1j),
+        TypeError,
+        "got torch.complex64",
+    ),
     "mixed dtypes": (
         lambda: good(weight_hh=torch.randn(5, 5).double()),
         TypeError,

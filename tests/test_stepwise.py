@@ -10,6 +10,12 @@ pytestmark = pytest.mark.usefixtures("device")
 SIZES = torch.tensor([5, 3, 3, 1])
 
 
+def test_without_h_0_the_first_step_does_not_read_the_weight():
+    nan = torch.full((4, 4), float("nan"))
+    output, _ = stepwise.forward(torch.randn(2, 3, 4), nan, None, None, "tanh", False)
+    assert output[0].isfinite().all() and output[1].isnan().all()
+
+
 def check(got, expected):
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)

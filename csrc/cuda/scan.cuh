@@ -79,7 +79,7 @@ struct Scan {
         });
         // The new state goes to every block of the cluster: now * hidden_size values to each.
         team.exchange(1 - current, int64_t(now) * step.call.hidden_size * sizeof(T),
-                      [&](Member& me) { finish(me, t, 1 - current, now, after); });
+                      [&](Member& me) { finish(me, t, 1 - current, before, now, after); });
         current = 1 - current;
         if (after < now && step.wants_last_product()) {
           team.phase([&](Member& me) { multiply(me, current, after, now); });
@@ -167,13 +167,15 @@ struct Scan {
     return sum;
   }
 
-  RNNFUSED_PHASE void finish(Member& me, int64_t t, int next, int now, int after) {
+  RNNFUSED_PHASE void finish(Member& me, int64_t t, int next, int before, int now, int after) {
     const Shared<T> shared(team.memory(me), plan);
 #pragma unroll
     for (int n = 0; n < kMaxItems; ++n) {
       int row, local, unit;
       if (!item(me, n, now, row, local, unit)) continue;
-      const T value = step.apply(me.inputs[n], total(shared, row, local));
+      // A row that starts from zeros has no product, so that NaN in the weight stays out of it.
+      const bool zero = row >= before && step.starts_at_zero();
+      const T value = step.apply(me.inputs[n], zero ? T(0) : total(shared, row, local));
       team.publish(me, shared.state(next) + state_offset<T, kDepth>(plan, row, unit), value, next);
       step.store(t, first_row + row, unit, value, row >= after);
     }

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rnnfused.token_lookup import is_integer
+
 
 class StreamBatches:
     """Cuts ids into parallel streams and walks along them window by window.
@@ -31,7 +33,7 @@ class StreamBatches:
     """
 
     def __init__(self, ids: Tensor, batch_size: int, num_steps: int):
-        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex():
+        if not is_integer(ids):
             got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
             raise TypeError(f"ids must be a tensor of integers, got {got}")
         if ids.dim() != 1:

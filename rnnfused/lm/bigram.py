@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from rnnfused.token_lookup import check_ids, is_integer
+
 from .perplexity import perplexity
 
 ALPHAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -17,20 +19,26 @@ class Bigram:
     Language Modeling*, Harvard technical report TR-10-98.
 
     Args:
-        ids: 1-D integer tensor of at least 2 training symbols.
+        ids: 1-D tensor of any integer dtype, at least 2 training symbols.
         vocab_size: V, the number of symbols.
         alpha: count added to every pair, above 0.
 
     Raises:
+        TypeError: ``ids`` is not an integer tensor.
         ValueError: ``ids`` is not 1-D or shorter than 2, an id is outside the vocabulary, or
             ``alpha`` is not above 0.
     """
 
     def __init__(self, ids: Tensor, vocab_size: int, alpha: float):
+        if not is_integer(ids):
+            got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+            raise TypeError(f"ids must be a tensor of integers, got {got}")
         if ids.dim() != 1 or len(ids) < 2:
             raise ValueError(
                 f"ids must be 1-D with at least 2 symbols, got shape {tuple(ids.shape)}"
             )
+        # torch can neither compare nor count the wider unsigned dtypes.
+        ids = ids.long()
         if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
             raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, vocab_size={vocab_size}")
         if not alpha > 0:
@@ -44,14 +52,23 @@ class Bigram:
         )
 
     def _pair_keys(self, first: Tensor, second: Tensor) -> Tensor:
-        return first.long() * self.vocab_size + second.long()
+        return first * self.vocab_size + second
 
     def log_prob(self, first: Tensor, second: Tensor) -> Tensor:
-        """``ln p(second | first)`` in nats, float64, of the shape of the two integer tensors."""
+        """``ln p(second | first)`` in nats, float64, of the shape of the two integer tensors.
+
+        Raises:
+            TypeError: one of the two is not an integer tensor.
+            ValueError: one is on another device than the counts.
+            IndexError: an id is outside the vocabulary.
+        """
+        # Unchecked, an id out of range would get the probability of another pair.
+        first = check_ids(first, self.vocab_size, self._pairs.device, "first")
+        second = check_ids(second, self.vocab_size, self._pairs.device, "second")
         keys = self._pair_keys(first, second).contiguous()
         slot = torch.searchsorted(self._pairs, keys).clamp(max=len(self._pairs) - 1)
         count = torch.where(self._pairs[slot] == keys, self._pair_counts[slot], 0).double()
-        total = self._first_counts[first.long()].double()
+        total = self._first_counts[first].double()
         return torch.log((count + self.alpha) / (total + self.alpha * self.vocab_size))
 
     def perplexity(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -59,6 +76,7 @@ class Bigram:
 
         Raises:
             ValueError: ``batches`` is empty.
+            TypeError, ValueError, IndexError: as ``log_prob``.
         """
         total_nats, num_symbols = 0.0, 0
         for x, y in batches:
@@ -74,7 +92,7 @@ def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -
     validation text has no say in it; the winner is then fitted on all of ``ids``.
 
     Raises:
-        ValueError: as ``Bigram``, or ``alphas`` is empty.
+        TypeError, ValueError: as ``Bigram``, or ``alphas`` is empty.
     """
     cut = len(ids) - len(ids) // 10
     if len(alphas) > 1 and 2 <= cut < len(ids) - 1:

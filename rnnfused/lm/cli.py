@@ -15,6 +15,9 @@ from .text import default_text, letters_only, read_text
 from .timemachine import URL, fetch_timemachine
 from .train import train
 
+# torch crashes on far larger numbers.
+_MAX_THREADS = 1024
+
 _EXTRA = ("matplotlib", "numpy", "safetensors", "tqdm")
 
 _SETTINGS = (
@@ -42,45 +45,66 @@ class _Parser(argparse.ArgumentParser):
         # argparse would print the whole usage; a user's mistake gets one line here.
         raise _UsageError(f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message, file=None):
+        # argparse's own ignores that a help text could not be written.
+        print(message, end="", file=file)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with ``argv`` (None: the process's own) and return its exit code.
 
     0: done; 2: the user's mistake or a failure outside the program, said in one line on stderr;
-    130: interrupted. ``--help`` and ``--version`` raise ``SystemExit(0)``, as argparse does.
+    130: interrupted; 141 (128 + SIGPIPE): whoever read the output stopped reading, which ends any
+    command, training too. ``--help`` and ``--version`` raise ``SystemExit(0)``, as argparse does.
+    A stream that was closed at the start (``>&-``) counts as ``/dev/null``.
     """
+    for name in ("stdout", "stderr"):
+        # Python has None there, and print(file=None) would mix errors into the output.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     # A terminal that lacks a character of the text must not stop the program.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        arguments = _parser().parse_args(argv)
-        if arguments.threads is not None:
-            if arguments.threads < 1:
-                raise _UsageError(f"--threads must be at least 1, got {arguments.threads}")
-            torch.set_num_threads(arguments.threads)
-        arguments.run(arguments)
-        sys.stdout.flush()
+        # The inner call says what failed, and on a broken stderr the saying fails as well.
+        return _guarded(argv)
+    except BrokenPipeError:
+        return 141
+    except OSError:
+        # Not even stderr takes the message.
+        return 2
+    finally:
+        _drop_unwritable()
+
+
+def _guarded(argv: list[str] | None) -> int:
+    """Run the command; turn what the user can be told in a line into that line and a code."""
+    try:
+        try:
+            _run(argv)
+        finally:
+            # Python's own flush at exit comes too late to be reported, after --help too.
+            sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         print("rnnfused: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output has had enough; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         return _fail(f"{error.name} is not installed; run: pip install 'rnnfused[lm]'")
     except OSError as error:
         # The system's own errors read "[Errno 2] No such file or directory: 'x'"; drop the number.
-        plain = f"{error.strerror}: {error.filename!r}" if error.filename is not None else error
-        return _fail(plain)
+        plain = error.strerror or error
+        return _fail(plain if error.filename is None else f"{plain}: {error.filename!r}")
     except NotImplementedError as error:
         return _fail(error)
     except RuntimeError as error:
         # torch has a class of its own for a full GPU, but not for a full main memory.
-        if "allocate" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+        known = "allocate" in str(error) or "Storage size calculation overflowed" in str(error)
+        if not known and not isinstance(error, torch.OutOfMemoryError):
             raise
         return _fail(f"out of memory: {error}")
     except (ValueError, FloatingPointError, MemoryError) as error:
@@ -90,6 +114,33 @@ def main(argv: list[str] | None = None) -> int:
 def _fail(reason: object) -> int:
     print("rnnfused: error:", " ".join(str(reason).split()), file=sys.stderr)
     return 2
+
+
+def _drop_unwritable() -> None:
+    """Send to ``/dev/null`` what a stream still holds and nobody takes, or Python's exit fails."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
+def _run(argv: list[str] | None) -> None:
+    arguments = _parser().parse_args(argv)
+    if arguments.threads is not None:
+        if not 1 <= arguments.threads <= _MAX_THREADS:
+            raise _UsageError(f"--threads must lie in 1 .. {_MAX_THREADS}, got {arguments.threads}")
+        torch.set_num_threads(arguments.threads)
+    arguments.run(arguments)
+
+
+def _folder(name: str) -> str:
+    # pathlib would take it for the current folder.
+    if not name:
+        raise argparse.ArgumentTypeError("must name a folder, got ''")
+    return name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,7 +155,11 @@ def _parser() -> argparse.ArgumentParser:
         "file", nargs="?", metavar="FILE", help="UTF-8 text; without it, Python's own help texts"
     )
     command.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for model, metrics and plot"
+        "--out",
+        type=_folder,
+        required=True,
+        metavar="DIR",
+        help="folder for model, metrics and plot",
     )
     command.add_argument(
         "--letters-only",
@@ -126,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("sample", help="continue a text with a trained model", **defaults)
     command.set_defaults(run=_sample)
-    command.add_argument("folder", metavar="DIR", help="what --out named in training")
+    command.add_argument("folder", type=_folder, metavar="DIR", help="what --out named in training")
     command.add_argument("--prefix", required=True, metavar="TEXT", help="the text to continue")
     command.add_argument(
         "--num-chars", type=int, default=500, metavar="N", help="characters to add"

@@ -7,15 +7,17 @@ from torch import Tensor, nn
 
 from rnnfused import TokenRNN
 
+from .counts import check_count
+
 
 @dataclass(frozen=True)
 class CharLMConfig:
     """The shape of a ``CharLM``; all that is needed to build one again.
 
     Attributes:
-        vocab_size: number of symbols, at least 1.
-        hidden_size: features of the hidden state, at least 1.
-        num_layers: stacked recurrent layers, at least 1.
+        vocab_size: number of symbols, 1 to 2 ** 31 - 1.
+        hidden_size: features of the hidden state, 1 to 2 ** 31 - 1.
+        num_layers: stacked recurrent layers, 1 to 1000.
         nonlinearity: ``"tanh"`` or ``"relu"``.
         dropout: probability of zeroing a feature of a layer's output in training, in [0, 1).
 
@@ -31,11 +33,7 @@ class CharLMConfig:
 
     def __post_init__(self):
         for name in ("vocab_size", "hidden_size", "num_layers"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_count(name, getattr(self, name))
         if self.nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)):

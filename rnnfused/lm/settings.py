@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .counts import check_count
+
 _COUNTS = ("hidden_size", "num_layers", "num_steps", "batch_size", "passes")
 
 
@@ -13,7 +15,8 @@ _COUNTS = ("hidden_size", "num_layers", "num_steps", "batch_size", "passes")
 class TrainSettings:
     """The settings of ``train``.
 
-    The defaults are tuned on ``default_text()``.
+    The defaults are tuned on ``default_text()``. The counts are at least 1 and at most
+    2 ** 31 - 1, of layers at most 1000.
 
     Attributes:
         hidden_size: features of the hidden state.
@@ -48,17 +51,14 @@ class TrainSettings:
     device: str = "cpu"
 
     def __post_init__(self):
-        for name in (*_COUNTS, "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {value!r}")
+        for name in _COUNTS:
+            check_count(name, getattr(self, name))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed must be an int, got {self.seed!r}")
         for name in ("lr", "weight_decay", "clip", "dropout", "validation_fraction"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a float, got {value!r}")
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.lr <= 1:
             raise ValueError(f"lr must be above 0 and at most 1, got {self.lr}")
         if not 0 < self.clip < math.inf:

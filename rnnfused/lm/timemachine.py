@@ -15,6 +15,8 @@ from .atomic import replacing
 URL = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
 SHA1 = "090b5e7e70c295757f55df93cb0a180b9691891a"
 MAX_BYTES = 16 * 2**20
+# A day; sockets and clocks cannot count without end.
+MAX_TIMEOUT = 86_400
 
 
 class DownloadError(OSError):
@@ -46,10 +48,10 @@ def fetch_timemachine(
         url: where to fetch it from, http or https.
         folder: the cache; None for ``cache_folder()``. Made if missing.
         sha1: the sum that the file must have, 40 hexadecimal digits.
-        timeout: seconds that the whole download may take, above 0.
+        timeout: seconds that the whole download may take, above 0 and at most 86,400.
 
     Raises:
-        ValueError: ``url`` is not http or https, or ``timeout`` is not above 0.
+        ValueError: ``url`` is not http or https, or ``timeout`` is out of its range.
         DownloadError: host unreachable, error status, timeout, broken transfer, wrong sum.
         OSError: the cache cannot be written to.
     """
@@ -59,8 +61,10 @@ def fetch_timemachine(
     # The other schemes that urllib knows read local files.
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"url must begin with http:// or https://, got {url!r}")
-    if not timeout > 0:
-        raise ValueError(f"timeout must be above 0 seconds, got {timeout}")
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise ValueError(
+            f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, got {timeout}"
+        )
     data = _download(url, timeout)
     if _sum(data) != sha1:
         raise DownloadError(

@@ -1,24 +1,21 @@
 """The training program: data, model, optimiser, loop, log."""
 
-import json
 import math
 import os
+import sys
 import time
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from rnnfused import clip_gradients
 
-from .atomic import replacing
 from .batches import StreamBatches
 from .bigram import fit_bigram
-from .checkpoint import save_checkpoint
 from .generate import encode_prefix, generate
 from .model import CharLM, CharLMConfig
 from .perplexity import evaluate, perplexity
-from .plot import plot_perplexity
+from .results import make_folder, save_results
 from .settings import TrainSettings
 from .text import split_text
 from .vocab import Vocab
@@ -59,7 +56,7 @@ def train(
 
     Raises:
         TextError, ValueError: the text is too short, or ``prefix`` holds unknown symbols.
-        OSError: ``out`` cannot be written to.
+        OSError: ``out`` cannot be written to; said before training begins.
         ModuleNotFoundError: one of the libraries of ``rnnfused[lm]`` is missing.
         FloatingPointError: training diverged; the files of the last good pass are kept.
     """
@@ -85,17 +82,14 @@ def train(
     )
     bigram_perplexity = fit_bigram(train_ids, len(vocab)).perplexity(validation_batches)
 
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK):
-        raise PermissionError(f"out folder {str(out)!r} cannot be written to")
-
     # ---- model
     torch.manual_seed(settings.seed)
     config = CharLMConfig(
         len(vocab), settings.hidden_size, settings.num_layers, dropout=settings.dropout
     )
     model = CharLM(config, device=settings.device)
+    # Only now: a model too large for the memory leaves no empty folder behind.
+    out = make_folder(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"text: {len(train_text):,} characters to train on, {len(validation_text):,} to validate "
@@ -121,7 +115,8 @@ def train(
             train_batches,
             f"pass {index}/{settings.passes}",
             leave=False,
-            disable=None,
+            # None: on a terminal only. A closed stderr is no stream at all.
+            disable=sys.stderr is None or None,
             unit="window",
         )
         for x, y in progress:
@@ -148,28 +143,30 @@ def train(
             "symbols_per_second": train_batches.num_symbols / seconds,
             "seconds": seconds,
         }
-        if not all(map(math.isfinite, row.values())):
-            raise FloatingPointError(
-                f"training diverged in pass {index}: validation perplexity is "
-                f"{row['validation_perplexity']}; lower lr={settings.lr} or clip={settings.clip}"
-            )
+        _check_converging(row, settings)
         metrics.append(row)
-        save_checkpoint(
-            out, model, vocab, settings=settings.to_json() | {"source": source}, metrics=metrics
-        )
-        with replacing(out / "metrics.jsonl") as [new]:
-            new.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")
-        plot_perplexity(metrics, out / "loss.png")
-        print(
-            f"pass {index}/{settings.passes}  "
-            f"perplexity: training {row['train_perplexity']:.3f}, "
-            f"validation {row['validation_perplexity']:.3f} (bigram {bigram_perplexity:.3f})  "
-            f"{row['symbols_per_second']:,.0f} symbols/s",
-            flush=True,
-        )
+        record = settings.to_json() | {"source": source}
+        save_results(out, model, vocab, settings=record, metrics=metrics)
+        print(_line(row, settings.passes), flush=True)
 
     print(f"\nsample:\n{generate(model, vocab, prefix, 500, seed=settings.seed)}", flush=True)
     return metrics
+
+
+def _check_converging(row: dict, settings: TrainSettings) -> None:
+    if not all(map(math.isfinite, row.values())):
+        raise FloatingPointError(
+            f"training diverged in pass {row['pass']}: validation perplexity is "
+            f"{row['validation_perplexity']}; lower lr={settings.lr} or clip={settings.clip}"
+        )
+
+
+def _line(row: dict, passes: int) -> str:
+    return (
+        f"pass {row['pass']}/{passes}  perplexity: training {row['train_perplexity']:.3f}, "
+        f"validation {row['validation_perplexity']:.3f} (bigram {row['bigram_perplexity']:.3f})  "
+        f"{row['symbols_per_second']:,.0f} symbols/s"
+    )
 
 
 def warmup_cosine(update: int, updates: int) -> float:

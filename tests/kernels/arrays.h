@@ -14,8 +14,11 @@ namespace py = pybind11;
 
 namespace rnnfused {
 
+// Two bytes stand for bfloat16, which NumPy does not know.
 inline Dtype dtype_of(const py::array& array) {
-  return array.itemsize() == 4 ? Dtype::float32 : Dtype::float64;
+  return array.itemsize() == 2   ? Dtype::bfloat16
+         : array.itemsize() == 4 ? Dtype::float32
+                                 : Dtype::float64;
 }
 
 inline int64_t stride(const py::array& array, int dim) { return array.strides(dim) / array.itemsize(); }

@@ -4,6 +4,7 @@
 // indices, tile edges, a mixed-up double buffer and a missing barrier all end in wrong numbers.
 // Memory ordering and deadlocks don't show here; those lines are in team.cuh alone.
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <random>
 #include <stdexcept>
@@ -18,6 +19,23 @@ using namespace rnnfused;
 using namespace rnnfused::cuda;
 
 namespace {
+
+// bfloat16 on a host: float32 rounded to nearest, ties to even, in its upper half.
+struct Bfloat16 {
+  uint16_t bits;
+
+  explicit Bfloat16(float value) {
+    uint32_t wide;
+    std::memcpy(&wide, &value, sizeof wide);
+    bits = static_cast<uint16_t>((wide + 0x7fff + (wide >> 16 & 1)) >> 16);
+  }
+  explicit operator float() const {
+    const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, sizeof value);
+    return value;
+  }
+};
 
 template <class T, int kDepth>
 class HostTeam {
@@ -154,12 +172,13 @@ class Emulator {
  private:
   template <template <class> class Step, class Call>
   void run(const Call& call) const {
-    const bool is_double = call.dtype == Dtype::float64;
-    const Plan layout = plan(call.hidden_size, call.batch_size, is_double);
-    if (is_double) {
-      run_step<double>(Step<double>{call}, layout, seed_);
-    } else {
-      run_step<float>(Step<float>{call}, layout, seed_);
+    const Plan layout =
+        plan(call.hidden_size, call.batch_size, call.dtype == Dtype::float64);
+    switch (call.dtype) {
+      case Dtype::float32: return run_step<float>(Step<float>{call}, layout, seed_);
+      case Dtype::float64: return run_step<double>(Step<double>{call}, layout, seed_);
+      case Dtype::bfloat16: return run_step<float>(Step<Bfloat16>{call}, layout, seed_);
+      case Dtype::float16: throw std::runtime_error("the host has no float16");
     }
   }
 

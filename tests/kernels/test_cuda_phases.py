@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from recurrence_case import Case
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -68,6 +69,50 @@ def test_same_bits_in_any_order(emulator_module, dtype):
     for other in runs[1:]:
         for got, expected in zip(other, runs[0], strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+def test_a_first_state_of_zeros_does_not_read_the_weight(gpu):
+    case = Case(2, 3, 9, np.float32, with_h_0=False)
+    case.weight[...] = np.nan
+    output = case.run(gpu)[0]
+    assert np.isfinite(output[0]).all() and np.isnan(output[1]).all()
+
+
+def bfloat16_bits(array):
+    """The nearest bfloat16 of each float32, as its 16 bits; NumPy has no such type."""
+    return torch.from_numpy(array).bfloat16().view(torch.int16).numpy()
+
+
+def from_bfloat16(bits):
+    return torch.from_numpy(bits).view(torch.bfloat16).float().numpy()
+
+
+@pytest.mark.parametrize("hidden", [8, 33, 100])
+def test_bfloat16_rounds_every_state_and_nothing_else(gpu, hidden):
+    case = Case(3, 5, hidden, np.float32)
+    names = ("projections", "weight", "h_0", "grad_output", "grad_h_n")
+    for name in names:
+        setattr(case, name, bfloat16_bits(getattr(case, name)))
+    results = case.run(gpu)
+    for name in names:
+        setattr(case, name, from_bfloat16(getattr(case, name)))
+
+    p, w = (torch.from_numpy(x) for x in (case.projections, case.weight))
+    h, outputs = torch.from_numpy(case.h_0), []
+    for t in range(3):
+        h = torch.tanh(p[t] + h @ w.T).bfloat16().float()
+        outputs.append(h)
+    d, ds = torch.from_numpy(case.grad_h_n), [None] * 3
+    for t in reversed(range(3)):
+        arrived = torch.from_numpy(case.grad_output[t]) + d
+        ds[t] = (arrived * (1 - outputs[t] ** 2)).bfloat16().float()
+        d = ds[t] @ w
+    expected = (torch.stack(outputs), h, torch.stack(ds), d.bfloat16().float())
+    for got, wanted in zip(results, expected, strict=True):
+        got = torch.from_numpy(from_bfloat16(got))
+        # Sums in another order may round to a neighbour, and seldom do.
+        torch.testing.assert_close(got, wanted, rtol=2**-7, atol=2**-8)
+        assert (got == wanted).float().mean() > 0.97
 
 
 @pytest.mark.parametrize("is_double", [False, True])

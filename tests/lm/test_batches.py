@@ -49,6 +49,8 @@ def test_wrong_arguments():
     ids = torch.arange(100)
     with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.float32"):
         StreamBatches(ids.float(), 2, 2)
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.bool"):
+        StreamBatches(ids.bool(), 2, 2)
     with pytest.raises(TypeError, match="ids must be a tensor of integers, got list"):
         StreamBatches([1, 2, 3], 1, 1)
     with pytest.raises(ValueError, match=r"ids must be 1-D, got shape \(10, 10\)"):

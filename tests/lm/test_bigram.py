@@ -61,8 +61,35 @@ def test_a_large_alphabet_needs_no_large_table():
     assert bigram.log_prob(ids[:1], ids[1:2]).item() == pytest.approx(math.log(3 / 1_000_002))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32])
+def test_any_integer_dtype(dtype):
+    ids = torch.tensor([0, 0, 1, 0, 1, 2])
+    expected = Bigram(ids, 3, 0.5)
+    narrow = Bigram(ids.to(dtype), 3, 0.5)
+    first, second = ids[:-1], ids[1:]
+    for bigram in (expected, narrow):
+        given = bigram.log_prob(first.to(dtype), second.to(dtype))
+        assert torch.equal(given, expected.log_prob(first, second))
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 7])
+def test_ids_out_of_range_have_no_probability(wrong):
+    bigram = Bigram(torch.tensor([0, 1, 2]), 3, alpha=1)
+    good, bad = torch.tensor([0]), torch.tensor([wrong])
+    with pytest.raises(IndexError, match="first must be in"):
+        bigram.log_prob(bad, good)
+    with pytest.raises(IndexError, match="second must be in"):
+        bigram.log_prob(good, bad)
+
+
 def test_wrong_arguments():
     ids = torch.tensor([0, 1, 2])
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.float32"):
+        Bigram(ids.float(), 3, alpha=1)
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got list"):
+        Bigram([0, 1, 2], 3, alpha=1)
+    with pytest.raises(TypeError, match="second must be a tensor of an integer dtype"):
+        Bigram(ids, 3, alpha=1).log_prob(ids, ids.float())
     with pytest.raises(ValueError, match="alpha must be above 0, got 0"):
         Bigram(ids, 3, alpha=0)
     with pytest.raises(ValueError, match=r"ids must lie in 0 .. 1"):

@@ -62,6 +62,13 @@ def test_config_round_trip():
     [
         ({"vocab_size": 0}, ValueError, "vocab_size must be at least 1, got 0"),
         ({"hidden_size": -3}, ValueError, "hidden_size must be at least 1, got -3"),
+        (
+            {"vocab_size": 2**31},
+            ValueError,
+            "vocab_size must be at most 2147483647, got 2147483648",
+        ),
+        ({"hidden_size": 10**30}, ValueError, "hidden_size must be at most 2147483647, got 1000"),
+        ({"num_layers": 1001}, ValueError, "num_layers must be at most 1000, got 1001"),
         ({"num_layers": 1.5}, TypeError, "num_layers must be an int, got 1.5"),
         ({"num_layers": True}, TypeError, "num_layers must be an int, got True"),
         ({"nonlinearity": "gelu"}, ValueError, "'tanh' or 'relu', got 'gelu'"),

@@ -1,14 +1,21 @@
 """Saving and loading, and files that are whole or absent."""
 
-import hashlib
 import json
 import os
 
 import pytest
 import torch
 
-from rnnfused.lm import CharLM, CharLMConfig, CheckpointError, load_checkpoint, save_checkpoint
+from rnnfused.lm import (
+    CharLM,
+    CharLMConfig,
+    CheckpointError,
+    Vocab,
+    load_checkpoint,
+    save_checkpoint,
+)
 from rnnfused.lm.atomic import replacing
+from rnnfused.lm.checkpoint import _sum
 
 
 @pytest.fixture
@@ -24,6 +31,14 @@ def contents(folder):
 def edit(folder, **changes):
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(record | changes))
+
+
+def seal(folder, **changes):
+    """Edit, and record the sum that is then right."""
+    edit(folder, **changes)
+    record = json.loads((folder / "model.json").read_text())
+    config, vocab = CharLMConfig.from_json(record["config"]), Vocab.from_json(record["vocab"])
+    edit(folder, sha256=_sum(config, vocab, (folder / "model.safetensors").read_bytes()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -69,19 +84,24 @@ def test_damaged_weights(folder):
 
 def test_weights_that_are_no_safetensors(folder):
     (folder / "model.safetensors").write_bytes(b"nonsense")
-    edit(folder, weights_sha256=hashlib.sha256(b"nonsense").hexdigest())
+    seal(folder)
     with pytest.raises(CheckpointError, match="does not fit the config"):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"format": ' + b"1" * 5000 + b"}"],
+    ids=["empty", "open", "bytes", "deep", "digits"],
+)
 def test_record_that_is_not_json(folder, data):
     (folder / "model.json").write_bytes(data)
     with pytest.raises(CheckpointError, match="model.json' is not JSON"):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b'{"format": 2}'])
+@pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b'{"format": 2}',
+                                  b'{"format": true}', b'{"format": 1.0}'])  # fmt: skip
 def test_record_of_another_format(folder, data):
     (folder / "model.json").write_bytes(data)
     with pytest.raises(CheckpointError, match="must be a checkpoint of format 1"):
@@ -93,6 +113,8 @@ def test_record_with_broken_parts(folder, model, vocab):
     for change, message in (
         ({"config": None}, "config must have the fields"),
         ({"config": config | {"hidden_size": "12"}}, "hidden_size must be an int"),
+        ({"config": config | {"hidden_size": 10**30}}, "hidden_size must be at most"),
+        ({"config": config | {"num_layers": 10**9}}, "num_layers must be at most"),
         ({"config": config, "vocab": ["a"]}, "tokens must be a list"),
         ({"vocab": vocab.to_json()[:-1]}, "vocab has .* symbols, but config"),
     ):
@@ -102,15 +124,55 @@ def test_record_with_broken_parts(folder, model, vocab):
 
 
 def test_weights_of_another_shape(folder, model):
-    edit(folder, config=model.config.to_json() | {"hidden_size": 13})
+    seal(folder, config=model.config.to_json() | {"hidden_size": 13})
+    with pytest.raises(CheckpointError, match="does not fit the config"):
+        load_checkpoint(folder)
+    # Too large even to be described without storage.
+    seal(folder, config=model.config.to_json() | {"hidden_size": 2**31 - 1})
     with pytest.raises(CheckpointError, match="does not fit the config"):
         load_checkpoint(folder)
     # Would be terabytes if it were allocated before it is compared.
-    edit(folder, config=model.config.to_json() | {"hidden_size": 10**6})
+    seal(folder, config=model.config.to_json() | {"hidden_size": 10**6})
     with pytest.raises(CheckpointError, match="does not fit the config"):
         load_checkpoint(folder)
-    edit(folder, config=model.config.to_json() | {"num_layers": 1})
+    seal(folder, config=model.config.to_json() | {"num_layers": 1})
     with pytest.raises(CheckpointError, match="does not fit the config"):
+        load_checkpoint(folder)
+
+
+def test_the_sum_covers_config_and_vocabulary(folder, model, vocab):
+    config, tokens = model.config.to_json(), vocab.to_json()
+    for change in (
+        {"vocab": tokens[:1] + tokens[:0:-1]},
+        {"config": config | {"nonlinearity": "relu"}},
+        {"config": config | {"dropout": 0.4}},
+        {"sha256": None},
+    ):
+        before = contents(folder)
+        edit(folder, **change)
+        with pytest.raises(CheckpointError, match="SHA-256 sum of weights, config and vocab"):
+            load_checkpoint(folder)
+        (folder / "model.json").write_bytes(before["model.json"])
+    # The order of the fields and the spaces between them mean nothing.
+    edit(folder, config=dict(reversed(config.items())))
+    load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, None])
+def test_weights_of_another_dtype(folder, model, vocab, dtype):
+    from safetensors.torch import save_file
+
+    if dtype is None:
+        model.head.float()
+    else:
+        model.to(dtype)
+    before = contents(folder)
+    with pytest.raises(ValueError, match="must be float32 or float64, all of the same, got torch"):
+        save_checkpoint(folder, model, vocab)
+    assert contents(folder) == before
+    save_file(model.state_dict(), folder / "model.safetensors")
+    seal(folder)
+    with pytest.raises(CheckpointError, match="must be float32 or float64, all of the same"):
         load_checkpoint(folder)
 
 

@@ -108,7 +108,13 @@ def test_version_and_help(capsys):
         (["train", "--out", "x", "--hidden-size", "0"], "hidden_size must be at least 1, got 0"),
         (["train", "--out", "x", "--lr", "nan"], "lr must be above 0 and at most 1, got nan"),
         (["train", "--out", "x", "--device", "toaster"], "device 'toaster' cannot be used here"),
-        (["train", "--out", "x", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["train", "--out", "x", "--hidden-size", "1" + "0" * 23], "at most 2147483647, got 1000"),
+        (["train", "--out", "x", "--num-layers", "1" * 5000], "--num-layers: invalid int value"),
+        (["train", "--out", "x", "--threads", "0"], "--threads must lie in 1 .. 1024, got 0"),
+        (["sample", "x", "--prefix", "a", "--threads", "200000"], "in 1 .. 1024, got 200000"),
+        (["train", "--out", ""], "argument --out: must name a folder, got ''"),
+        (["sample", "", "--prefix", "a"], "argument DIR: must name a folder, got ''"),
+        (["fetch-timemachine", "--timeout", "inf"], "at most 86400 seconds, got inf"),
         (["sample", "x"], "the following arguments are required: --prefix"),
         (["fetch-timemachine", "--url", "ftp://x"], "url must begin with http:// or https://"),
     ],
@@ -137,6 +143,13 @@ def test_wrong_texts(tmp_path, book, capsys):
     out = ["--out", str(tmp_path / "run")]
     assert error_of(capsys, ["train", absent, *out]) == f"No such file or directory: {absent!r}"
     assert "is a folder" in error_of(capsys, ["train", str(tmp_path), *out])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_too_large_for_the_memory(tmp_path, book, capsys):
+    size = ["--hidden-size", str(2**31 - 1)]
+    arguments = ["train", book, "--out", str(tmp_path / "run"), *TINY, *size]
+    assert error_of(capsys, arguments).startswith("out of memory: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -215,15 +228,22 @@ def interrupted_forward(count):
 
 
 @pytest.mark.parametrize(
-    "error", [FloatingPointError("diverged"), RuntimeError("can't allocate\nmemory"),
-              MemoryError(), OSError(28, "No space left on device")]
-)  # fmt: skip
-def test_failures_from_outside_are_one_line(capsys, monkeypatch, error):
+    ("error", "message"),
+    [
+        (FloatingPointError("diverged"), "diverged"),
+        (RuntimeError("can't allocate\nmemory"), "out of memory: can't allocate memory"),
+        (RuntimeError("Storage size calculation overflowed"), "out of memory: Storage size"),
+        (MemoryError(), "out of memory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(28, "No space left on device", "a"), "No space left on device: 'a'"),
+    ],
+)
+def test_failures_from_outside_are_one_line(capsys, monkeypatch, error, message):
     def failing(*_, **__):
         raise error
 
     monkeypatch.setattr(cli, "train", failing)
-    assert error_of(capsys, ["train", "--out", "x"])
+    assert error_of(capsys, ["train", "--out", "x"]).startswith(message)
 
 
 def test_a_bug_is_not_dressed_up_as_the_user_s_mistake(monkeypatch):
@@ -247,3 +267,46 @@ def test_as_a_program_with_ascii_output_and_no_terminal(tmp_path):
     assert done.stderr == ""
     assert "sample:\nna\\xefve" in done.stdout
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["pass"] == 1
+
+
+def shell(script, *arguments):
+    """Run a line of bash in which ``$@`` is the command ``rnnfused`` with ``arguments``."""
+    return subprocess.run(
+        ["bash", "-c", script, "bash", sys.executable, "-m", "rnnfused.lm", *arguments],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("redirection", "silent"), [(">&-", True), ("2>&-", False), (">&- 2>&-", True)]
+)
+def test_closed_streams(tmp_path, book, redirection, silent):
+    done = shell(f'"$@" {redirection}', "train", book, "--out", str(tmp_path / "run"), *TINY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("pass 1/1" in done.stdout) != silent
+    load_checkpoint(tmp_path / "run")
+
+
+def test_an_error_does_not_move_to_stdout_when_stderr_is_closed():
+    done = shell('"$@" 2>&-', "dance")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_a_broken_pipe_is_not_a_success(tmp_path, book, run):
+    train = ["train", book, "--out", str(tmp_path / "new"), *TINY]
+    # The reader is gone before the first byte.
+    to_nobody = '{ sleep 0.5; "$@"; } | true; exit ${PIPESTATUS[0]}'
+    for arguments in (train, ["sample", run, "--prefix", "She"], ["--help"], ["--version"]):
+        done = shell(to_nobody, *arguments)
+        assert (done.returncode, done.stderr) == (141, ""), arguments
+    # An error that nobody reads is one as well.
+    done = shell(to_nobody.replace('"$@"', '"$@" 2>&1'), "dance")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_output_is_said_plainly(run):
+    done = shell('"$@" >/dev/full', "sample", run, "--prefix", "She")
+    assert done.returncode == 2
+    assert done.stderr == "rnnfused: error: No space left on device\n"
+    assert shell('"$@" >/dev/full 2>&1', "sample", run, "--prefix", "She").returncode == 2

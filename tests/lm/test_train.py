@@ -155,6 +155,33 @@ def test_wrong_texts_and_prefixes_are_refused_before_anything_is_written(tmp_pat
         train(TEXT, tmp_path / "file", SMALL)
 
 
+def test_a_folder_that_takes_no_files_is_found_before_training(tmp_path, monkeypatch, capsys):
+    # Root may write anywhere by its permissions; some file systems refuse all the same.
+    def refuse(path, flags, *arguments, **keywords):
+        if flags & os.O_CREAT:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return real(path, flags, *arguments, **keywords)
+
+    real = os.open
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="out folder .* cannot be written to: No such file"):
+        train(TEXT, tmp_path, SMALL)
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_too_large_for_the_memory_leaves_no_folder(tmp_path):
+    settings = TrainSettings(**(SMALL.to_json() | {"hidden_size": 2**31 - 1}))
+    with pytest.raises(RuntimeError, match="allocate|Storage size calculation overflowed"):
+        train(TEXT, tmp_path / "run", settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_stderr_is_no_place_for_a_progress_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    assert len(train(TEXT, tmp_path, SMALL)) == SMALL.passes
+
+
 @pytest.mark.parametrize("weight_decay", [1e30, 1e308])
 def test_divergence_keeps_the_last_good_files(tmp_path, weight_decay):
     train(TEXT, tmp_path, SMALL)
@@ -209,6 +236,11 @@ def test_learning_rate_warms_up_and_decays():
         ({"num_steps": -1}, ValueError, "num_steps must be at least 1, got -1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"passes": 0}, ValueError, "passes must be at least 1, got 0"),
+        ({"hidden_size": 10**23}, ValueError, "hidden_size must be at most 2147483647, got 1000"),
+        ({"num_layers": 10**9}, ValueError, "num_layers must be at most 1000, got 1000000000"),
+        ({"num_steps": 2**31}, ValueError, "num_steps must be at most 2147483647"),
+        ({"batch_size": 2**64}, ValueError, "batch_size must be at most 2147483647"),
+        ({"passes": 2**31}, ValueError, "passes must be at most 2147483647"),
         ({"passes": 1.5}, TypeError, "passes must be an int, got 1.5"),
         ({"lr": 0}, ValueError, "lr must be above 0 and at most 1, got 0"),
         ({"lr": 1e30}, ValueError, "lr must be above 0 and at most 1, got 1e"),

@@ -1,0 +1,11 @@
+#include <cuda_fp16.h>
+
+#include "cuda/kernels.cuh"
+
+namespace rnnfused {
+namespace cuda {
+
+const CudaKernels kFloat16Kernels = make_kernels<__half>();
+
+}  // namespace cuda
+}  // namespace rnnfused

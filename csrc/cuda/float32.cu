@@ -1,0 +1,9 @@
+#include "cuda/kernels.cuh"
+
+namespace rnnfused {
+namespace cuda {
+
+const CudaKernels kFloat32Kernels = make_kernels<float>();
+
+}  // namespace cuda
+}  // namespace rnnfused

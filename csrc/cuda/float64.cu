@@ -1,0 +1,9 @@
+#include "cuda/kernels.cuh"
+
+namespace rnnfused {
+namespace cuda {
+
+const CudaKernels kFloat64Kernels = make_kernels<double>();
+
+}  // namespace cuda
+}  // namespace rnnfused
