@@ -22,15 +22,29 @@ namespace rnnfused {
 namespace cuda {
 namespace {
 
+// Whether a kernel exists before Hopper, where there are no clusters and where ptxas spills registers of the
+// 16-bit types from this depth on.
+template <class Step>
+RNNFUSED_EVERYWHERE constexpr bool exists_before_hopper(int depth, bool cluster) {
+  return !cluster && (Step::kStoredBytes > 2 || depth <= 16);
+}
+
 template <class T, int kDepth, bool kCluster, class Step>
 __global__ void __launch_bounds__(kMaxThreads, 1) scan_kernel(const __grid_constant__ Step step,
                                                               const __grid_constant__ Plan plan) {
-  extern __shared__ __align__(16) char memory[];
-  __shared__ uint64_t barriers[2];
-  using Team = DeviceTeam<T, kDepth, kCluster>;
-  Team team(plan, reinterpret_cast<T*>(memory), barriers);
-  const int64_t tile = blockIdx.x / plan.cluster;
-  Scan<T, kDepth, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
+#if __CUDA_ARCH__ < 900
+  constexpr bool kExists = exists_before_hopper<Step>(kDepth, kCluster);
+#else
+  constexpr bool kExists = true;
+#endif
+  if constexpr (kExists) {
+    extern __shared__ __align__(16) char memory[];
+    __shared__ uint64_t barriers[2];
+    using Team = DeviceTeam<T, kDepth, kCluster>;
+    Team team(plan, reinterpret_cast<T*>(memory), barriers);
+    const int64_t tile = blockIdx.x / plan.cluster;
+    Scan<T, kDepth, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
+  }
 }
 
 template <class Step>
@@ -52,7 +66,7 @@ Kernel<Step> kernel_of(const Plan& plan) {
     case 8: return kernel_of_depth<T, 8, Step>(plan);
     case 16: return kernel_of_depth<T, 16, Step>(plan);
     case 32: return kernel_of_depth<T, 32, Step>(plan);
-    case 40: return kernel_of_depth<T, 40, Step>(plan);
+    case 36: return kernel_of_depth<T, 36, Step>(plan);
   }
   throw std::logic_error("rnnfused: a plan must have one of kDepths");
 }
@@ -82,28 +96,39 @@ cudaError_t allow(Kernel<Step> kernel, const Plan& plan) {
   return cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
 }
 
-// Whether the current device has room for a cluster of this plan.
+// Whether the current device has this plan's kernel, and room for a cluster of it.
 template <class T, class Step>
-bool has_room(const Plan& plan) {
-  if (plan.cluster <= 1) return plan.cluster == 1;
+bool can_run(const Plan& plan) {
+  if (plan.cluster == 0) return false;
   const Kernel<Step> kernel = kernel_of<T, Step>(plan);
+  // Not the device's version: a newer device may run code that was compiled for an older one.
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)) != cudaSuccess ||
+      allow<T>(kernel, plan) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return false;
+  }
+  if (plan.cluster == 1) {
+    return attributes.ptxVersion >= 90 || exists_before_hopper<Step>(plan.depth, false);
+  }
+  if (attributes.ptxVersion < 90) return false;
   cudaLaunchAttribute attribute;
   const cudaLaunchConfig_t config = configuration<T>(plan, 1, attribute);
   int clusters = 0;
-  const bool has = allow<T>(kernel, plan) == cudaSuccess &&
-                   cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) == cudaSuccess &&
-                   clusters > 0;
-  if (!has) (void)cudaGetLastError();
-  return has;
+  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return false;
+  }
+  return clusters > 0;
 }
 
 template <class Stored>
 Plan plan_on(const Device& device, int64_t hidden_size, int64_t batch_size) {
   using T = Computed<Stored>;
-  for (int cluster = device.max_cluster; cluster >= 1; cluster /= 2) {
+  for (int cluster = kMaxCluster; cluster >= 1; cluster /= 2) {
     const Plan plan = make_plan<T>(hidden_size, batch_size, cluster, device.multiprocessors,
                                    device.shared_bytes);
-    if (has_room<T, ForwardStep<Stored>>(plan) && has_room<T, BackwardStep<Stored>>(plan)) {
+    if (can_run<T, ForwardStep<Stored>>(plan) && can_run<T, BackwardStep<Stored>>(plan)) {
       return plan;
     }
   }

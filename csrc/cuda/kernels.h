@@ -10,7 +10,7 @@ namespace rnnfused {
 namespace cuda {
 
 struct Device {
-  int multiprocessors, max_cluster;
+  int multiprocessors;
   int64_t shared_bytes;  // that a block may ask for
 };
 

@@ -21,17 +21,16 @@ const CudaKernels& kernels_of(Dtype dtype) {
 }  // namespace
 
 Plan plan_for(const Recurrence& call) {
-  int index, major, multiprocessors, shared;
+  int index, multiprocessors, shared;
   // Without a driver that this CUDA runtime knows, nothing fits.
   if (cudaGetDevice(&index) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index) != cudaSuccess ||
       cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index) != cudaSuccess) {
     (void)cudaGetLastError();
     return Plan();
   }
   // A kilobyte for the runtime and the barriers.
-  const Device device = {multiprocessors, major >= 9 ? kMaxCluster : 1, shared - 1024};
+  const Device device = {multiprocessors, shared - 1024};
   return kernels_of(call.dtype).plan(device, call.hidden_size, call.batch_size);
 }
 

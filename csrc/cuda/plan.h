@@ -12,7 +12,7 @@ namespace cuda {
 // Hidden units (rows of the weight) that a thread works on, and values of the previous state that feed them:
 // a thread holds kUnits * depth weights in registers.
 constexpr int kUnits = 4;
-constexpr int kDepths[] = {8, 16, 32, 40};
+constexpr int kDepths[] = {8, 16, 32, 36};
 constexpr int kMaxItems = 4;  // new states that one thread finishes in a step
 constexpr int kMaxThreads = 256;
 constexpr int kMaxPortableCluster = 8;
@@ -46,7 +46,7 @@ inline int64_t shared_bytes(const Plan& plan) {
 // A double takes two registers.
 template <class T>
 RNNFUSED_EVERYWHERE constexpr int max_depth() {
-  return sizeof(T) == 8 ? 16 : 40;
+  return sizeof(T) == 8 ? 16 : 36;
 }
 
 // The smallest cluster whose threads can hold the weight, and the batch tile that fills the GPU once.

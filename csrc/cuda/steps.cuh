@@ -62,6 +62,7 @@ RNNFUSED_PHASE void write(void* data, int64_t place, Computed<Stored> value) {
 template <class Stored>
 struct ForwardStep {
   using T = Computed<Stored>;
+  static constexpr int kStoredBytes = sizeof(Stored);
   Forward call;
 
   RNNFUSED_PHASE bool ascending() const { return !call.reverse; }
@@ -95,6 +96,7 @@ struct ForwardStep {
 template <class Stored>
 struct BackwardStep {
   using T = Computed<Stored>;
+  static constexpr int kStoredBytes = sizeof(Stored);
   Backward call;
 
   RNNFUSED_PHASE bool ascending() const { return call.reverse; }

@@ -134,7 +134,7 @@ void run_step(const Step& step, const Plan& plan, unsigned seed) {
     case 8: return run_depth<T, 8>(step, plan, seed);
     case 16: return run_depth<T, 16>(step, plan, seed);
     case 32: return run_depth<T, 32>(step, plan, seed);
-    case 40: return run_depth<T, 40>(step, plan, seed);
+    case 36: return run_depth<T, 36>(step, plan, seed);
   }
   throw std::runtime_error("the call fits no plan");
 }
