@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def clip_gradients(grad_clip_val: float, model: torch.nn.Module | Iterable[Tensor]) -> Tensor:
+def clip_gradients(
+    grad_clip_val: float, model: torch.nn.Module | Tensor | Iterable[Tensor]
+) -> Tensor:
     """Scales all gradients by ``grad_clip_val / norm`` where their global 2-norm exceeds the threshold.
 
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (2013),
@@ -15,7 +17,7 @@ def clip_gradients(grad_clip_val: float, model: torch.nn.Module | Iterable[Tenso
 
     Args:
         grad_clip_val: the threshold, positive, in units of the gradients' norm.
-        model: a module, or its parameters.
+        model: a module, or its parameters, or a single one.
 
     Returns:
         The norm before clipping, a 0-dim tensor (0.0 if there is no gradient).
@@ -26,17 +28,24 @@ def clip_gradients(grad_clip_val: float, model: torch.nn.Module | Iterable[Tenso
     """
     if not grad_clip_val > 0:
         raise ValueError(f"grad_clip_val must be positive, got {grad_clip_val}")
-    parameters = model.parameters() if isinstance(model, torch.nn.Module) else model
+    if isinstance(model, torch.nn.Module):
+        parameters = model.parameters()
+    else:
+        parameters = [model] if isinstance(model, Tensor) else model
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if not norm.isfinite():
-        # The squares of finite float32 gradients may overflow.
-        norm = torch.nn.utils.get_total_norm([g.double() for g in gradients])
+    if gradients and not (norm.isfinite() and norm > 1e-15):
+        # The squares of finite gradients may overflow, or vanish.
+        largest = max(g.abs().max().double() for g in gradients if g.numel())
+        if largest.isfinite() and largest > 0:
+            norm = largest * torch.nn.utils.get_total_norm(
+                [g.double() / largest for g in gradients]
+            )
     if not norm.isfinite():
         raise FloatingPointError(
             f"the global norm of the gradients is {norm.item()}: nothing was clipped. "
             "Lower the learning rate, or look for the step that overflowed"
         )
     if norm > grad_clip_val:
-        torch._foreach_mul_(gradients, (grad_clip_val / norm).item())
+        torch._foreach_mul_(gradients, (grad_clip_val / norm.double()).item())
     return norm

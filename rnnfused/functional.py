@@ -92,8 +92,9 @@ def _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batc
             raise ValueError(
                 f"{name} must be on {projections.device} like projections, got {value.device}"
             )
-    if not isinstance(reverse, bool):
-        raise TypeError(f"reverse must be a bool, got {reverse!r}")
+    for name, value in {"batch_first": batch_first, "reverse": reverse}.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be a bool, got {value!r}")
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
 

@@ -113,6 +113,11 @@ class RNN(torch.nn.RNNBase):
 
     def _check(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> None:
         self.check_input(input, batch_sizes)
+        weight = self.weight_hh_l0
+        if input.device != weight.device:
+            raise RuntimeError(
+                f"input must be on {weight.device} like the weights, got {input.device}"
+            )
         if batch_sizes is None and input.size(1 if self.batch_first else 0) == 0:
             raise RuntimeError(
                 f"input must have at least one time step, got shape {tuple(input.shape)}"
@@ -120,7 +125,6 @@ class RNN(torch.nn.RNNBase):
         if hx is not None:
             expected = self.get_expected_hidden_size(input, batch_sizes)
             self.check_hidden_size(hx, expected, "hx must have shape {}, got {}")
-            weight = self.weight_hh_l0
             if hx.dtype != weight.dtype or hx.device != weight.device:
                 raise RuntimeError(
                     f"hx must be {weight.dtype} on {weight.device} like the weights, "
@@ -178,7 +182,7 @@ class TokenRNN(RNN):
 
     Raises:
         TypeError: (forward) the ids are not integers.
-        ValueError: (forward) the ids are not where the weights are, or have a wrong shape.
+        RuntimeError, ValueError: (forward) a wrong shape, or ids that are not where the weights are.
         IndexError: (forward) an id is outside [0, V).
     """
 

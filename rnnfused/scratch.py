@@ -55,6 +55,8 @@ class RNNScratch(nn.Module):
             IndexError: a token id is outside [0, I).
         """
         if isinstance(inputs, (list, tuple)):
+            if not inputs:
+                raise ValueError("inputs must have a step, got an empty list")
             inputs = torch.stack(list(inputs))
         if not isinstance(inputs, Tensor):
             raise TypeError(f"inputs must be a Tensor or a list, got {type(inputs).__name__}")
@@ -72,6 +74,10 @@ class RNNScratch(nn.Module):
             if inputs.dtype != self.W_xh.dtype:
                 raise TypeError(
                     f"inputs must be {self.W_xh.dtype} like the weights, got {inputs.dtype}"
+                )
+            if inputs.device != self.W_xh.device:
+                raise ValueError(
+                    f"inputs must be on {self.W_xh.device} like the weights, got {inputs.device}"
                 )
             projections = inputs @ self.W_xh + self.b_h
         h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens)
@@ -132,6 +138,8 @@ class RNNScratchCell(nn.Module):
             raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
         if x.dtype != self.Wx.dtype:
             raise TypeError(f"x must be {self.Wx.dtype} like the weights, got {x.dtype}")
+        if x.device != self.Wx.device:
+            raise ValueError(f"x must be on {self.Wx.device} like the weights, got {x.device}")
         h = _unwrap_state(h, x.size(0), self.num_hidden)
         return functional.rnn((x @ self.Wx + self.b).unsqueeze(0), self.Wh.t(), h)[1]
 
@@ -147,6 +155,7 @@ class RNNLMScratch(nn.Module):
         rnn: :class:`RNNScratch` or :class:`rnnfused.TokenRNN`, which look token ids up; or any module
             that takes one-hot inputs (num_steps, batch, V) and a state, and returns the outputs
             (num_steps, batch, H) and the last state. It says H as ``num_hiddens`` or ``hidden_size``.
+            A ``batch_first`` one is refused.
         vocab_size: V, the number of tokens.
         lr: the learning rate of :meth:`configure_optimizers`.
 
@@ -158,10 +167,14 @@ class RNNLMScratch(nn.Module):
 
     def __init__(self, rnn: nn.Module, vocab_size: int, lr: float = 0.01):
         super().__init__()
+        if getattr(rnn, "batch_first", False):
+            raise ValueError(
+                "rnn must take (num_steps, batch, ..) inputs, got one with batch_first=True"
+            )
         self.rnn, self.vocab_size, self.lr = rnn, vocab_size, lr
         self.board = Board()
         self._steps = 0  # of training, which count as time where no trainer does
-        self._validation = (0.0, 0.0, 0)  # where on the board, nats, symbols
+        self._validation = (0.0, 0)  # nats and symbols since the last training step
         self.init_params()
 
     def init_params(self) -> None:
@@ -180,7 +193,7 @@ class RNNLMScratch(nn.Module):
             ValueError: they are not where the model is.
             IndexError: an id is outside [0, V).
         """
-        weight = next(self.rnn.parameters())
+        weight = next(self.parameters())
         identity = torch.eye(self.vocab_size, dtype=weight.dtype, device=weight.device)
         return project_tokens(X.t() if isinstance(X, Tensor) else X, identity)
 
@@ -192,6 +205,8 @@ class RNNLMScratch(nn.Module):
 
     def forward(self, X: Tensor, state: Tensor | tuple[Tensor] | None = None) -> Tensor:
         """Ids (batch, num_steps) of any integer dtype to logits (batch, num_steps, V).
+
+        ``state`` is what the rnn takes: :class:`RNNScratch` a state, bare or as a 1-tuple.
 
         Raises:
             ValueError: ``X`` has a wrong shape or no step, or is not where the model is.
@@ -233,24 +248,26 @@ class RNNLMScratch(nn.Module):
         *inputs, Y = batch
         loss = self.loss(self(*inputs), Y)
         self._steps += 1
+        self._validation = (0.0, 0)
         trainer = getattr(self, "trainer", None)
         epoch = trainer.train_batch_idx / trainer.num_train_batches if trainer else self._steps
-        self.board.draw(epoch, loss.detach().exp().item(), "train_ppl")
+        if Y.numel():
+            self.board.draw(epoch, loss.detach().exp().item(), "train_ppl")
         return loss
 
     def validation_step(self, batch) -> Tensor:
-        """The loss, as :meth:`training_step`; records the perplexity of the whole validation so far."""
+        """The loss, as :meth:`training_step`; records the perplexity of all since the last of those."""
         *inputs, Y = batch
         loss = self.loss(self(*inputs), Y)
         trainer = getattr(self, "trainer", None)
         epoch = trainer.epoch + 1 if trainer else self._steps
-        at, nats, symbols = self._validation
-        if at != epoch:
-            nats, symbols = 0.0, 0
+        if not Y.numel():
+            return loss
+        nats, symbols = self._validation
         nats, symbols = nats + loss.item() * Y.numel(), symbols + Y.numel()
-        self._validation = (epoch, nats, symbols)
+        self._validation = (nats, symbols)
         # torch's exp, which overflows to infinity as that of a training step does.
-        self.board.draw(epoch, torch.tensor(nats / max(symbols, 1)).exp().item(), "val_ppl")
+        self.board.draw(epoch, torch.tensor(nats / symbols).exp().item(), "val_ppl")
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -279,12 +296,13 @@ class RNNLMScratch(nn.Module):
             raise TypeError(f"num_preds must be an int, got {num_preds!r}")
         if num_preds < 0:
             raise ValueError(f"num_preds must not be negative, got {num_preds}")
-        ids = _encode_prefix(vocab, prefix)
-        if max(ids) >= self.vocab_size:
+        if len(vocab.idx_to_token) != self.vocab_size:
             raise ValueError(
-                f"vocab must be the model's, of {self.vocab_size} tokens, got id {max(ids)}"
+                f"vocab must be the model's, of {self.vocab_size} tokens, "
+                f"got one of {len(vocab.idx_to_token)}"
             )
-        device = next(self.rnn.parameters()).device if device is None else device
+        ids = _encode_prefix(vocab, prefix)
+        device = next(self.parameters()).device if device is None else device
         state = None
         if len(ids) > 1:
             warm_up = torch.tensor([ids[:-1]], device=device)

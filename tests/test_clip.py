@@ -52,6 +52,22 @@ def test_non_finite_norm_is_reported_and_nothing_changes(bad):
     assert gradients_of(tensors)[1] == [100, 0] and gradients_of(tensors)[0][0] == 3
 
 
+def test_a_single_parameter():
+    (tensor,) = parameters([3.0, 4.0])
+    assert clip_gradients(1, tensor).item() == pytest.approx(5)
+    assert tensor.grad.tolist() == [pytest.approx(0.6), pytest.approx(0.8)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float32, 1e-25), (torch.float32, 1e-41), (torch.float64, 1e300)]
+)
+def test_squares_that_vanish_or_overflow(dtype, size):
+    tensor = torch.nn.Parameter(torch.zeros(2, dtype=dtype))
+    tensor.grad = torch.full((2,), size, dtype=dtype)
+    assert clip_gradients(size / 10, tensor).item() == pytest.approx(2**0.5 * size, rel=1e-3)
+    assert tensor.grad.norm(p=1).item() == pytest.approx(2**0.5 * size / 10, rel=1e-2)
+
+
 def test_large_gradients_are_not_taken_for_infinite():
     tensors = parameters([3e30, 0.0], [0.0, 4e30])
     assert clip_gradients(1, tensors).item() == pytest.approx(5e30)

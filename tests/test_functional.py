@@ -183,6 +183,18 @@ def test_batch_sizes_of_any_strides():
     check_equal(inputs, {"batch_sizes": every_other})
 
 
+@pytest.mark.parametrize("sizes", [[3, 1], [20, 1], [40, 17, 16]])
+def test_a_row_that_joins_does_not_read_the_weight_beside_one_that_does(sizes):
+    batch_sizes = torch.tensor(sizes, device="cpu")
+    weight_hh = torch.full((5, 5), float("nan"))
+    projections = torch.randn(sum(sizes), 5, requires_grad=True)
+    for reverse in (False, True):
+        for function in (functional.rnn, reference.rnn):
+            output, _ = function(projections, weight_hh, batch_sizes=batch_sizes, reverse=reverse)
+            rows = output.isnan().any(1)
+            assert rows.sum() == sum(sizes) - sizes[0]
+
+
 def test_without_h_0_the_first_step_does_not_read_the_weight():
     weight_hh = torch.full((4, 4), float("nan"))
     for projections in (torch.randn(1, 2, 4), torch.randn(2, 2, 4)):
@@ -271,6 +283,7 @@ WRONG = {
         ValueError,
         "hidden unit",
     ),
+    "batch_first no bool": (lambda: good(batch_first=1), TypeError, "batch_first must be a bool"),
     "reverse no bool": (lambda: good(reverse="no"), TypeError, "reverse must be a bool, got 'no'"),
     "weight not square": (
         lambda: good(weight_hh=torch.randn(5, 4)),

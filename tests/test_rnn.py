@@ -177,6 +177,11 @@ def test_a_state_of_other_dtype_or_device_is_named(hx):
         rnnfused.RNN(6, 7)(torch.randn(5, 3, 6), hx)
 
 
+def test_an_input_on_another_device_is_named():
+    with pytest.raises(RuntimeError, match="input must be on .* got meta"):
+        rnnfused.RNN(6, 7)(torch.randn(5, 3, 6, device="meta"))
+
+
 def test_empty_batch():
     ours, theirs = pair({})
     compare(ours, theirs, torch.zeros(5, 0, 6, dtype=torch.float64))
@@ -258,7 +263,11 @@ def test_no_one_hot_tensor_is_built():
         (lambda: torch.ones(3, 2).bool(), TypeError, "got torch.bool"),
         (lambda: torch.ones(3, 2, 11).long(), ValueError, r"got shape \(3, 2, 11\)"),
         (lambda: torch.ones(0, 2).long(), RuntimeError, "at least one time step"),
-        (lambda: torch.ones(3, 2, device="meta").long(), ValueError, "ids must be on .* got meta"),
+        (
+            lambda: torch.ones(3, 2, device="meta").long(),
+            RuntimeError,
+            "input must be on .* got meta",
+        ),
     ],
 )
 def test_wrong_ids_are_named(ids, error, message):

@@ -157,6 +157,35 @@ def test_perplexity_is_recorded_and_plotted(model, tmp_path):
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_validation_is_of_its_own_and_empty_batches_count_for_nothing(model):
+    empty, batch = torch.zeros(2, 0, 6).long(), torch.randint(0, 10, (2, 4, 6))
+    model.training_step(empty)
+    assert "train_ppl" not in model.board.points
+    for _ in range(2):
+        model.validation_step(empty)
+        loss = model.validation_step(batch)
+        _, perplexity = model.board.points["val_ppl"][-1]
+        assert perplexity == pytest.approx(loss.exp().item(), rel=1e-5)
+        model.training_step(batch)
+        model.W_hq.data *= 3
+
+
+def test_an_rnn_without_parameters():
+    class Copies(torch.nn.Module):
+        num_hiddens = 10
+
+        def forward(self, inputs, state):
+            return inputs, state
+
+    model = RNNLMScratch(Copies(), 10)
+    assert model(torch.randint(0, 10, (3, 5))).shape == (3, 5, 10)
+
+
+def test_a_batch_first_rnn_is_refused():
+    with pytest.raises(ValueError, match="batch_first=True"):
+        RNNLMScratch(rnnfused.TokenRNN(10, 7, batch_first=True), 10)
+
+
 def test_another_output_layer_and_board_can_be_put_in():
     class Linear(RNNLMScratch):
         def init_params(self):
@@ -234,6 +263,10 @@ def test_prediction_refuses_what_it_cannot_continue(model, vocab):
         (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(15).long()), ValueError, "Y must be"),
         (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(5, 3)), TypeError, "Y must be"),
         (lambda m: m.loss(torch.randn(5, 3, 10), -100 * torch.ones(5, 3).long()), IndexError, "Y"),
+        (lambda m: m.rnn([]), ValueError, "a step, got an empty list"),
+        (lambda m: m.rnn(torch.randn(5, 3, 10, device="meta")), ValueError, "inputs .* got meta"),
+        (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 4, device="meta")), ValueError, "got meta"),
+        (lambda m: m.predict("a", 2, Vocab("ab")), ValueError, "of 10 tokens, got one of 3"),
         (lambda m: m.rnn(None), TypeError, "inputs must be .* got NoneType"),
         (lambda m: m.rnn(torch.randn(5, 3, 10), 3), TypeError, "state must be .* got int"),
         (lambda m: RNNScratchCell(4, 6)([1.0]), TypeError, "x must be a Tensor, got list"),

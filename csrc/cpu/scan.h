@@ -59,10 +59,13 @@ RNNFUSED_INLINE void multiply(const T* state, int64_t stride, int64_t rows, int6
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = rows * block / blocks;
       const int count = static_cast<int>(rows * (block + 1) / blocks - first);
-      if (first >= zero_from) {
-        for (int i = 0; i < count * vectors; ++i) store(sums + i * kLanes<T>, Vector<T>{});
-      } else {
+      if (first < zero_from) {
         tile_for<T>(count, vectors)(state + first * stride, stride, packed + column * size, size, sums);
+      }
+      // Rows of zeros beside others in the tile too: 0 times a NaN or infinite weight is not their sum.
+      for (int64_t row = first > zero_from ? first : zero_from; row < first + count; ++row) {
+        T* const sum = sums + (row - first) * vectors * kLanes<T>;
+        for (int v = 0; v < vectors; ++v) store(sum + v * kLanes<T>, Vector<T>{});
       }
       for (int r = 0; r < count; ++r) {
         emit(first + r, column, columns, sums + r * vectors * kLanes<T>);

@@ -102,6 +102,8 @@ def _guarded(argv: list[str] | None) -> int:
     except NotImplementedError as error:
         return _fail(error)
     except RuntimeError as error:
+        if "RNNFUSED_CPU_CAPABILITY" in str(error):
+            return _fail(str(error).partition("\n")[0])
         # torch has a class of its own for a full GPU, but not for a full main memory.
         known = "allocate" in str(error) or "Storage size calculation overflowed" in str(error)
         if not known and not isinstance(error, torch.OutOfMemoryError):

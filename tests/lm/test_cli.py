@@ -310,3 +310,9 @@ def test_a_full_output_is_said_plainly(run):
     assert done.returncode == 2
     assert done.stderr == "rnnfused: error: No space left on device\n"
     assert shell('"$@" >/dev/full 2>&1', "sample", run, "--prefix", "She").returncode == 2
+
+
+def test_a_wrong_instruction_set_is_one_line(run):
+    done = shell('RNNFUSED_CPU_CAPABILITY=none "$@"', "sample", str(run), "--prefix", "t")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and 'RNNFUSED_CPU_CAPABILITY is "none"' in done.stderr
