@@ -20,16 +20,16 @@ which is the backward loop again, run the other way through time with W transpos
 """
 
 import torch
-from torch import Tensor
 
 from . import op
-from .steps import add_to_last, is_batch_major, previous, sum_of_products, take_last
-
-
-def _with_contiguous_features(tensor: Tensor | None) -> Tensor | None:
-    if tensor is None or tensor.stride(-1) == 1 or tensor.size(-1) == 1:
-        return tensor
-    return tensor.contiguous()
+from .steps import (
+    add_to_last,
+    is_batch_major,
+    previous,
+    sum_of_products,
+    take_last,
+    with_contiguous_features,
+)
 
 
 def _weight_gradient(d, h, h_0, batch_sizes, reverse):
@@ -87,7 +87,7 @@ class Backpropagation(torch.autograd.Function):
         grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0
     ):
         return op.backward(
-            _with_contiguous_features(grad_output), _with_contiguous_features(grad_h_n), output,
+            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output,
             weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0,
         )  # fmt: skip
 

@@ -32,11 +32,11 @@ def clip_gradients(
         parameters = model.parameters()
     else:
         parameters = [model] if isinstance(model, Tensor) else model
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None and p.grad.numel()]
     norm = torch.nn.utils.get_total_norm(gradients)
     if gradients and not (norm.isfinite() and norm > 1e-15):
         # The squares of finite gradients may overflow, or vanish.
-        largest = max(g.abs().max().double() for g in gradients if g.numel())
+        largest = max(g.abs().max().double() for g in gradients)
         if largest.isfinite() and largest > 0:
             norm = largest * torch.nn.utils.get_total_norm(
                 [g.double() / largest for g in gradients]

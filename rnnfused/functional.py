@@ -5,6 +5,7 @@ from torch import Tensor
 
 from . import op
 from .autograd import Recurrence
+from .steps import with_contiguous_features
 
 # What runs where; on a GPU the 16-bit types round every state and compute in float32.
 _DTYPES = {
@@ -55,13 +56,12 @@ def rnn(
     _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batch_sizes)
     if batch_first:
         projections = projections.transpose(0, 1)
-    if projections.stride(-1) != 1:
-        projections = projections.contiguous()
-    if h_0 is not None and h_0.stride(-1) != 1:
-        h_0 = h_0.contiguous()
     if batch_sizes is not None:
         batch_sizes = batch_sizes.contiguous()
-    arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
+    arguments = (
+        with_contiguous_features(projections), weight_hh, with_contiguous_features(h_0),
+        batch_sizes, nonlinearity, reverse,
+    )  # fmt: skip
     # Function.apply costs more than a short sequence does.
     run = Recurrence.apply if torch.is_grad_enabled() else op.forward
     output, h_n = run(*arguments)

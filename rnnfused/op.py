@@ -51,27 +51,21 @@ def has_cuda_kernels() -> bool:
     return hasattr(torch.ops.rnnfused, "forward_fused")
 
 
+def _batch_size(sequence, state, batch_sizes):
+    # A packed batch's is data, which a fake cannot see: a state knows it, or it is a new unknown.
+    if batch_sizes is None:
+        return sequence.size(1)
+    return torch.library.get_ctx().new_dynamic_size() if state is None else state.size(0)
+
+
 @torch.library.register_fake("rnnfused::forward")
 def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-    # The first batch size of a packed batch is data, which a fake cannot see: h_0 or no other knows it.
-    if batch_sizes is None:
-        batch_size = projections.size(1)
-    elif h_0 is not None:
-        batch_size = h_0.size(0)
-    else:
-        batch_size = torch.library.get_ctx().new_dynamic_size()
+    batch_size = _batch_size(projections, h_0, batch_sizes)
     h_n = projections.new_empty((batch_size, projections.size(-1)))
     return new_sequence(projections), h_n
 
 
 @torch.library.register_fake("rnnfused::backward")
 def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
-    if not needs_grad_h_0:
-        batch_size = 0
-    elif batch_sizes is None:
-        batch_size = output.size(1)
-    elif grad_h_n is not None:
-        batch_size = grad_h_n.size(0)
-    else:
-        batch_size = torch.library.get_ctx().new_dynamic_size()
+    batch_size = _batch_size(output, grad_h_n, batch_sizes) if needs_grad_h_0 else 0
     return new_sequence(output), output.new_empty((batch_size, output.size(-1)))

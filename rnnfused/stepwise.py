@@ -1,7 +1,7 @@
 """The recurrence as one torch matrix product and one pointwise kernel a step, on any device.
 
-The ops ``rnnfused::forward`` and ``rnnfused::backward`` where no fused kernel takes a call: their contract, their
-results, and nothing but torch. On a GPU it is also the oracle that the fused kernels are compared with.
+The ops ``rnnfused::forward`` and ``rnnfused::backward`` where no fused kernel takes a call: their contract,
+their results, and nothing but torch. On a GPU it is also the oracle that the fused kernels are compared with.
 """
 
 import torch
@@ -28,9 +28,8 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
     rows = max(step.size(0) for step in inputs)
     # Rows leave h_n at their last step; one that joins later finds its first state there.
     h_n = projections.new_empty(rows, projections.size(-1)) if h_0 is None else _copy(h_0)
-    known = (
-        0 if h_0 is None else rows
-    )  # rows that have a state, which is all but a first one of zeros
+    # Rows that have a state; one that starts from zeros has none before its first step.
+    known = 0 if h_0 is None else rows
     order = range(len(inputs))
     for t in reversed(order) if reverse else order:
         active = inputs[t].size(0)

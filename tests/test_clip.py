@@ -42,6 +42,9 @@ def test_zero_norm_and_no_gradients():
     assert gradients_of(tensors) == [[0, 0], None]
     assert clip_gradients(1, parameters(None)) == 0
     assert clip_gradients(1, []) == 0
+    empty = torch.nn.Parameter(torch.zeros(0))
+    empty.grad = torch.zeros(0)
+    assert clip_gradients(1, [empty]) == 0
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
