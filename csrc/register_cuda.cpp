@@ -34,33 +34,30 @@ cudaStream_t current_stream(int32_t device) {
   return static_cast<cudaStream_t>(stream);
 }
 
-// Puts batch_sizes and step_starts where the kernels can read them. The result owns that memory; the
-// allocator gives it to nobody else before the stream has passed this call.
-Tensor move_steps(Recurrence& call, const Problem& problem, const Tensor& model, cudaStream_t stream) {
-  const int64_t steps = static_cast<int64_t>(problem.batch_sizes.size());
-  const Tensor memory =
-      torch::stable::new_empty(model, {2 * steps}, torch::headeronly::ScalarType::Long);
-  if (steps == 0) return memory;
-  int64_t* data = static_cast<int64_t*>(memory.mutable_data_ptr());
-  const auto copy = [&](int64_t* to, const std::vector<int64_t>& from) {
-    const cudaError_t error =
-        cudaMemcpyAsync(to, from.data(), steps * sizeof(int64_t), cudaMemcpyHostToDevice, stream);
-    RNNFUSED_CHECK(error == cudaSuccess, cudaGetErrorString(error));
-    return to;
-  };
-  call.batch_sizes = copy(data, problem.batch_sizes);
-  call.step_starts = copy(data + steps, problem.step_starts);
-  return memory;
+Tensor new_memory(const Tensor& model, int64_t count, torch::headeronly::ScalarType type) {
+  return torch::stable::new_empty(model, {count}, type);
 }
 
 template <class Call>
 void run(Call& call, const Problem& problem, const Tensor& model) {
+  using torch::headeronly::ScalarType;
   const torch::stable::accelerator::DeviceGuard guard(model.get_device_index());
   const rnnfused::cuda::Plan plan = rnnfused::cuda::plan_for(call);
-  RNNFUSED_CHECK(plan.cluster > 0, "the weight does not fit the GPU's registers (see fits)");
+  RNNFUSED_CHECK(plan.blocks > 0, "no fused kernel takes this call (see fits)");
   const cudaStream_t stream = current_stream(model.get_device_index());
-  const Tensor steps = move_steps(call, problem, model, stream);
-  rnnfused::cuda::launch(call, plan, stream);
+  // Both go back to the allocator at the end, which gives them to nobody before the stream has passed the call.
+  const int64_t steps = static_cast<int64_t>(problem.batch_sizes.size());
+  const Tensor table = new_memory(model, 2 * steps, ScalarType::Long);
+  if (steps > 0) {
+    int64_t* data = static_cast<int64_t*>(table.mutable_data_ptr());
+    rnnfused::cuda::write_values(data, problem.batch_sizes, stream);
+    rnnfused::cuda::write_values(data + steps, problem.step_starts, stream);
+    call.batch_sizes = data;
+    call.step_starts = data + steps;
+  }
+  const Tensor workspace =
+      new_memory(model, rnnfused::cuda::workspace_bytes(call, plan), ScalarType::Byte);
+  rnnfused::cuda::launch(call, plan, workspace.mutable_data_ptr(), stream);
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
@@ -80,13 +77,13 @@ std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor g
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
-bool fits(Tensor weight_hh) {
+bool fits(Tensor weight_hh, int64_t batch_size) {
   const torch::stable::accelerator::DeviceGuard guard(weight_hh.get_device_index());
   Recurrence call;
   call.hidden_size = weight_hh.size(0);
-  call.batch_size = 1;
+  call.batch_size = batch_size;
   call.dtype = rnnfused::dtype_of(weight_hh);
-  return rnnfused::cuda::plan_for(call).cluster > 0;
+  return rnnfused::cuda::plan_for(call).blocks > 0;
 }
 
 }  // namespace
@@ -99,7 +96,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(rnnfused, m) {
       "backward_fused(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
       "Tensor? batch_sizes, str nonlinearity, bool reverse, bool needs_grad_h_0) "
       "-> (Tensor grad_projections, Tensor grad_h_0)");
-  m.def("fits(Tensor weight_hh) -> bool");
+  m.def("fits(Tensor weight_hh, int batch_size) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CUDA, m) {

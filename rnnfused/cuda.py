@@ -1,8 +1,9 @@
 """Which loop runs a call on an NVIDIA GPU: the fused kernel, or one matrix product a step.
 
-The fused kernels keep W_hh in registers for the whole loop, so they take hidden sizes up to a few hundred
-(``torch.ops.rnnfused.fits`` tells). They have not been proven on hardware yet: ``RNNFUSED_CUDA_FUSED=1``
-turns them on, and without it every call goes step by step.
+The fused kernels keep W_hh in registers for the whole loop, so they take hidden sizes and batches that the GPU
+can hold at once (``torch.ops.rnnfused.fits`` tells); all else is a matrix product a step, replayed as a CUDA
+graph. Neither has been proven on hardware yet: ``RNNFUSED_CUDA_FUSED=1`` turns both on, ``=steps`` the graphs
+alone, and without it every call goes step by step through torch's own kernels.
 """
 
 import os
@@ -10,27 +11,37 @@ import os
 import torch
 from torch import Tensor
 
-from . import op, stepwise
+from . import graphed, op, stepwise
 
 
-def uses_fused_kernels(weight_hh: Tensor) -> bool:
+def _choice() -> str:
+    return os.environ.get("RNNFUSED_CUDA_FUSED", "")
+
+
+def uses_fused_kernels(weight_hh: Tensor, batch_size: int) -> bool:
     """Whether a call with this (H, H) weight, on a CUDA device, runs as one fused kernel."""
-    if os.environ.get("RNNFUSED_CUDA_FUSED") != "1" or not op.has_cuda_kernels():
+    if _choice() != "1" or not op.has_cuda_kernels():
         return False
-    return torch.ops.rnnfused.fits(weight_hh)
+    return torch.ops.rnnfused.fits(weight_hh, batch_size)
+
+
+def _loops_by_step():
+    return graphed if _choice() in ("1", "steps") else stepwise
 
 
 @torch.library.impl("rnnfused::forward", "CUDA")
 def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-    fused = uses_fused_kernels(weight_hh)
-    forward = torch.ops.rnnfused.forward_fused if fused else stepwise.forward
-    return forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
+    arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
+    if uses_fused_kernels(weight_hh, stepwise.batch_size(projections, batch_sizes)):
+        return torch.ops.rnnfused.forward_fused(*arguments)
+    return _loops_by_step().forward(*arguments)
 
 
 @torch.library.impl("rnnfused::backward", "CUDA")
 def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
-    fused = uses_fused_kernels(weight_hh)
-    backward = torch.ops.rnnfused.backward_fused if fused else stepwise.backward
-    return backward(
+    arguments = (
         grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0
-    )
+    )  # fmt: skip
+    if uses_fused_kernels(weight_hh, stepwise.batch_size(output, batch_sizes)):
+        return torch.ops.rnnfused.backward_fused(*arguments)
+    return _loops_by_step().backward(*arguments)

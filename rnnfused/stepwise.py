@@ -15,50 +15,98 @@ def _steps(sequence: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
     return list(sequence.unbind(0) if batch_sizes is None else sequence.split(batch_sizes.tolist()))
 
 
-def _copy(state: Tensor) -> Tensor:
-    # Contiguous, because a state may be one row expanded to all.
-    return state.clone(memory_format=torch.contiguous_format)
+def _in_order(steps: list[Tensor], ascending: bool) -> list[Tensor]:
+    return steps if ascending else steps[::-1]
 
 
-def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-    """As the op ``rnnfused::forward``: ``(output, h_n)``."""
+def batch_size(sequence: Tensor, batch_sizes: Tensor | None) -> int:
+    """Rows of the whole batch, all of which take part in the first step of a packed sequence."""
+    return sequence.size(1) if batch_sizes is None else int(batch_sizes[0])
+
+
+def advance(
+    states: Tensor,
+    h_n: Tensor,
+    weight_hh: Tensor,
+    h_0: Tensor | None,
+    batch_sizes: Tensor | None,
+    nonlinearity: str,
+    reverse: bool,
+) -> None:
+    """The forward loop in place: ``states`` holds the projections and becomes the output; fills ``h_n``."""
     activate = torch.tanh_ if nonlinearity == "tanh" else torch.relu_
+    last = states.new_empty(0, states.size(-1))
+    for now in _in_order(_steps(states, batch_sizes), not reverse):
+        going_on = min(now.size(0), last.size(0))
+        if going_on:
+            now[:going_on].addmm_(last[:going_on], weight_hh.t())
+        if now.size(0) > going_on and h_0 is not None:  # rows at their first step
+            now[going_on:].addmm_(h_0[going_on : now.size(0)], weight_hh.t())
+        h_n[going_on : last.size(0)] = last[going_on:]
+        last = activate(now)
+    h_n[: last.size(0)] = last
+
+
+def retreat(
+    d: Tensor,
+    grad_h_0: Tensor,
+    weight_hh: Tensor,
+    grad_h_n: Tensor | None,
+    output: Tensor,
+    batch_sizes: Tensor | None,
+    nonlinearity: str,
+    reverse: bool,
+) -> None:
+    """The backward loop in place: ``d`` holds grad_output and becomes grad_projections.
+
+    Fills ``grad_h_0`` unless it has no rows.
+    """
+    later = d.new_empty(0, d.size(-1))
+    steps = zip(_steps(d, batch_sizes), _steps(output, batch_sizes), strict=True)
+    for now, h in _in_order(list(steps), reverse):
+        going_on = min(now.size(0), later.size(0))
+        if going_on:
+            now[:going_on].addmm_(later[:going_on], weight_hh)
+        if now.size(0) > going_on and grad_h_n is not None:  # rows at their last step
+            now[going_on:] += grad_h_n[going_on : now.size(0)]
+        if grad_h_0.size(0) and later.size(0) > going_on:
+            torch.mm(later[going_on:], weight_hh, out=grad_h_0[going_on : later.size(0)])
+        if nonlinearity == "tanh":
+            torch.ops.aten.tanh_backward.grad_input(now, h, grad_input=now)
+        else:
+            torch.ops.aten.threshold_backward.grad_input(now, h, 0, grad_input=now)
+        later = now
+    if grad_h_0.size(0):
+        torch.mm(later, weight_hh, out=grad_h_0[: later.size(0)])
+
+
+def run(loop, results, start, others, options) -> None:
+    """``loop(*results, *others, *options)``, where the first result starts as ``start``, or as zeros."""
+    fill(results[0], start)
+    loop(*results, *others, *options)
+
+
+def fill(tensor: Tensor, start: Tensor | None) -> None:
+    tensor.zero_() if start is None else tensor.copy_(start)
+
+
+def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run=run):
+    """As the op ``rnnfused::forward``: ``(output, h_n)``. ``run`` may be :mod:`rnnfused.graphed`'s."""
     output = new_sequence(projections)
-    inputs, outputs = _steps(projections, batch_sizes), _steps(output, batch_sizes)
-    rows = max(step.size(0) for step in inputs)
-    # Rows leave h_n at their last step; one that joins later finds its first state there.
-    h_n = projections.new_empty(rows, projections.size(-1)) if h_0 is None else _copy(h_0)
-    # Rows that have a state; one that starts from zeros has none before its first step.
-    known = 0 if h_0 is None else rows
-    order = range(len(inputs))
-    for t in reversed(order) if reverse else order:
-        active = inputs[t].size(0)
-        known_now = min(known, active)
-        if known_now:
-            torch.addmm(
-                inputs[t][:known_now], h_n[:known_now], weight_hh.t(), out=outputs[t][:known_now]
-            )
-        outputs[t][known_now:] = inputs[t][known_now:]
-        h_n[:active] = activate(outputs[t])
-        known = max(known, active)
+    h_n = output.new_empty(batch_size(output, batch_sizes), output.size(-1))
+    options = (batch_sizes, nonlinearity, reverse)
+    run(advance, (output, h_n), projections, (weight_hh, h_0), options)
     return output, h_n
 
 
 def backward(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0
-):
-    """As the op ``rnnfused::backward``: ``(grad_projections, grad_h_0)``."""
+    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0,
+    run=run,
+):  # fmt: skip
+    """As the op ``rnnfused::backward``: ``(grad_projections, grad_h_0)``; ``run`` as in :func:`forward`."""
     d = new_sequence(output)
-    outputs, ds = _steps(output, batch_sizes), _steps(d, batch_sizes)
-    gradients = None if grad_output is None else _steps(grad_output, batch_sizes)
-    rows = max(step.size(0) for step in outputs)
-    # What arrives at a row's state from later steps; at first, the gradient of its last state.
-    arriving = output.new_zeros(rows, output.size(-1)) if grad_h_n is None else _copy(grad_h_n)
-    order = range(len(outputs))
-    for t in order if reverse else reversed(order):
-        h, active = outputs[t], outputs[t].size(0)
-        total = arriving[:active] if gradients is None else arriving[:active] + gradients[t]
-        slope = 1 - h * h if nonlinearity == "tanh" else (h > 0).to(h.dtype)
-        torch.mul(total, slope, out=ds[t])
-        torch.mm(ds[t], weight_hh, out=arriving[:active])
-    return d, arriving if needs_grad_h_0 else arriving[:0]
+    rows = batch_size(output, batch_sizes) if needs_grad_h_0 else 0
+    grad_h_0 = output.new_empty(rows, output.size(-1))
+    options = (batch_sizes, nonlinearity, reverse)
+    run(retreat, (d, grad_h_0), grad_output, (weight_hh, grad_h_n, output), options)
+    return d, grad_h_0

@@ -44,7 +44,9 @@ def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "i
     if ids.device != device:
         raise ValueError(f"{name} must be on {device} like the weights, got {ids.device}")
     ids = ids.long()
-    if ids.numel() and not ids.is_meta:
+    # Values can't be asked for on meta, nor while a CUDA graph is captured: torch's own kernels check them then.
+    captured = ids.is_cuda and torch.cuda.is_current_stream_capturing()
+    if ids.numel() and not ids.is_meta and not captured:
         low, high = (bound.item() for bound in ids.aminmax())
         if low < 0 or high >= vocab_size:
             raise IndexError(

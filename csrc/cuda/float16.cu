@@ -1,11 +1,9 @@
-#include <cuda_fp16.h>
-
 #include "cuda/kernels.cuh"
 
 namespace rnnfused {
 namespace cuda {
 
-const CudaKernels kFloat16Kernels = make_kernels<__half>();
+const CudaKernels kFloat16Kernels = make_kernels<__half, Mma<__half>>();
 
 }  // namespace cuda
 }  // namespace rnnfused

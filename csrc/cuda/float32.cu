@@ -3,7 +3,7 @@
 namespace rnnfused {
 namespace cuda {
 
-const CudaKernels kFloat32Kernels = make_kernels<float>();
+const CudaKernels kFloat32Kernels = make_kernels<float, Fma<float>>();
 
 }  // namespace cuda
 }  // namespace rnnfused

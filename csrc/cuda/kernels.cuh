@@ -1,156 +1,174 @@
 // The kernels of one dtype and their launches; float32.cu and its siblings make a table of them each.
 #pragma once
 
-#include <stdexcept>
-#include <string>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
+#include <stdexcept>
+
+#include "cuda/check.h"
+#include "cuda/fma_product.cuh"
 #include "cuda/kernels.h"
+#include "cuda/mma_product.cuh"
 #include "cuda/scan.cuh"
 #include "cuda/steps.cuh"
 #include "cuda/team.cuh"
-
-#define RNNFUSED_CUDA_CHECK(call)                                                           \
-  do {                                                                                      \
-    const cudaError_t error = (call);                                                       \
-    if (error != cudaSuccess) {                                                             \
-      (void)cudaGetLastError(); /* or the next, innocent call would report it */            \
-      throw std::runtime_error(std::string("rnnfused: " #call ": ") + cudaGetErrorString(error)); \
-    }                                                                                       \
-  } while (0)
 
 namespace rnnfused {
 namespace cuda {
 namespace {
 
-// Whether a kernel exists before Hopper, where there are no clusters and where ptxas spills registers of the
-// 16-bit types from this depth on.
-template <class Step>
-RNNFUSED_EVERYWHERE constexpr bool exists_before_hopper(int depth, bool cluster) {
-  return !cluster && (Step::kStoredBytes > 2 || depth <= 16);
-}
+constexpr int kClusterVersion = 90;  // the oldest code with clusters, as ptxVersion of its attributes
 
-template <class T, int kDepth, bool kCluster, class Step>
-__global__ void __launch_bounds__(kMaxThreads, 1) scan_kernel(const __grid_constant__ Step step,
-                                                              const __grid_constant__ Plan plan) {
+template <class Product, int kDepth, Exchange kExchange, class Step>
+__global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
+    scan_kernel(const __grid_constant__ Step step, const __grid_constant__ Plan plan, char* workspace) {
 #if __CUDA_ARCH__ < 900
-  constexpr bool kExists = exists_before_hopper<Step>(kDepth, kCluster);
+  constexpr bool kExists = kExchange != Exchange::cluster;
 #else
   constexpr bool kExists = true;
 #endif
   if constexpr (kExists) {
     extern __shared__ __align__(16) char memory[];
     __shared__ uint64_t barriers[2];
-    using Team = DeviceTeam<T, kDepth, kCluster>;
-    Team team(plan, reinterpret_cast<T*>(memory), barriers);
-    const int64_t tile = blockIdx.x / plan.cluster;
-    Scan<T, kDepth, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
+    using Own = typename Product::template Of<kDepth>;
+    using Team = DeviceTeam<Own, kExchange>;
+    const int64_t tile = blockIdx.x / plan.blocks;
+    Team team(plan, memory, barriers, workspace + tile * global_bytes<Product>(plan));
+    Scan<Own, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
   }
 }
 
 template <class Step>
-using Kernel = void (*)(Step, Plan);
+using Kernel = void (*)(Step, Plan, char*);
 
-template <class T, int kDepth, class Step>
-Kernel<Step> kernel_of_depth(const Plan& plan) {
-  if constexpr (kDepth <= max_depth<T>()) {
-    return plan.cluster > 1 ? scan_kernel<T, kDepth, true, Step> : scan_kernel<T, kDepth, false, Step>;
-  } else {
-    return nullptr;
+template <class Product, int kDepth, class Step>
+Kernel<Step> kernel_of_depth(Exchange exchange) {
+  if constexpr (Product::max_threads(kDepth) > 0) {
+    switch (exchange) {
+      case Exchange::none: return scan_kernel<Product, kDepth, Exchange::none, Step>;
+      case Exchange::cluster: return scan_kernel<Product, kDepth, Exchange::cluster, Step>;
+      case Exchange::grid: return scan_kernel<Product, kDepth, Exchange::grid, Step>;
+    }
   }
+  throw std::logic_error("rnnfused: a plan must have a depth that its threads can hold");
 }
 
-// The kernel of a plan, one of kDepths and with or without a cluster.
-template <class T, class Step>
+// The kernel of a plan, of the product's n-th depth or a later one.
+template <class Product, class Step, int n = 0>
 Kernel<Step> kernel_of(const Plan& plan) {
-  switch (plan.depth) {
-    case 8: return kernel_of_depth<T, 8, Step>(plan);
-    case 16: return kernel_of_depth<T, 16, Step>(plan);
-    case 32: return kernel_of_depth<T, 32, Step>(plan);
-    case 36: return kernel_of_depth<T, 36, Step>(plan);
+  if constexpr (n < int(sizeof Product::kDepths / sizeof *Product::kDepths)) {
+    constexpr int kDepth = Product::kDepths[n];
+    if (plan.depth == kDepth) return kernel_of_depth<Product, kDepth, Step>(plan.exchange);
+    return kernel_of<Product, Step, n + 1>(plan);
+  } else {
+    throw std::logic_error("rnnfused: a plan must have one of its product's depths");
   }
-  throw std::logic_error("rnnfused: a plan must have one of kDepths");
 }
 
 // How a kernel is launched; `attribute` must outlive it.
-template <class T>
+template <class Product>
 cudaLaunchConfig_t configuration(const Plan& plan, int64_t tiles, cudaLaunchAttribute& attribute) {
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = plan.cluster;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(tiles * plan.cluster));
-  config.blockDim = dim3(plan.threads());
-  config.dynamicSmemBytes = shared_bytes<T>(plan);
+  config.gridDim = dim3(static_cast<unsigned>(tiles * plan.blocks));
+  config.blockDim = dim3(plan.threads);
+  config.dynamicSmemBytes = shared_bytes<Product>(plan);
   config.attrs = &attribute;
-  config.numAttrs = plan.cluster > 1 ? 1 : 0;
+  if (plan.exchange == Exchange::cluster) {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = plan.blocks;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.numAttrs = 1;
+  } else if (plan.exchange == Exchange::grid) {
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    config.numAttrs = 1;
+  }
   return config;
 }
 
-template <class T, class Step>
+template <class Product, class Step>
 cudaError_t allow(Kernel<Step> kernel, const Plan& plan) {
   const void* function = reinterpret_cast<const void*>(kernel);
   const cudaError_t error =
       cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(shared_bytes<T>(plan)));
-  if (error != cudaSuccess || plan.cluster <= kMaxPortableCluster) return error;
+                           static_cast<int>(shared_bytes<Product>(plan)));
+  if (error != cudaSuccess || plan.exchange != Exchange::cluster ||
+      plan.blocks <= kMaxPortableCluster) {
+    return error;
+  }
   return cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
 }
 
-// Whether the current device has this plan's kernel, and room for a cluster of it.
-template <class T, class Step>
-bool can_run(const Plan& plan) {
-  if (plan.cluster == 0) return false;
-  const Kernel<Step> kernel = kernel_of<T, Step>(plan);
-  // Not the device's version: a newer device may run code that was compiled for an older one.
-  cudaFuncAttributes attributes;
-  if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)) != cudaSuccess ||
-      allow<T>(kernel, plan) != cudaSuccess) {
-    (void)cudaGetLastError();
-    return false;
-  }
-  if (plan.cluster == 1) {
-    return attributes.ptxVersion >= 90 || exists_before_hopper<Step>(plan.depth, false);
-  }
-  if (attributes.ptxVersion < 90) return false;
-  cudaLaunchAttribute attribute;
-  const cudaLaunchConfig_t config = configuration<T>(plan, 1, attribute);
-  int clusters = 0;
-  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) != cudaSuccess) {
-    (void)cudaGetLastError();
-    return false;
-  }
-  return clusters > 0;
-}
-
-template <class Stored>
-Plan plan_on(const Device& device, int64_t hidden_size, int64_t batch_size) {
-  using T = Computed<Stored>;
-  for (int cluster = kMaxCluster; cluster >= 1; cluster /= 2) {
-    const Plan plan = make_plan<T>(hidden_size, batch_size, cluster, device.multiprocessors,
-                                   device.shared_bytes);
-    if (can_run<T, ForwardStep<Stored>>(plan) && can_run<T, BackwardStep<Stored>>(plan)) {
-      return plan;
+// How many teams of this plan the current device runs at the same time.
+template <class Product, class Step>
+int64_t teams_at_once(const Device& device, const Plan& plan) {
+  const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
+  const auto fails = [](cudaError_t error) {
+    if (error != cudaSuccess) (void)cudaGetLastError();
+    return error != cudaSuccess;
+  };
+  if (fails(allow<Product>(kernel, plan))) return 0;
+  int count = 0;
+  if (plan.exchange == Exchange::cluster) {
+    // The code's version, not the device's: a newer device may run code that was compiled for an older one.
+    cudaFuncAttributes attributes;
+    if (fails(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel))) ||
+        attributes.ptxVersion < kClusterVersion) {
+      return 0;
     }
+    cudaLaunchAttribute attribute;
+    const cudaLaunchConfig_t config = configuration<Product>(plan, 1, attribute);
+    return fails(cudaOccupancyMaxActiveClusters(&count, kernel, &config)) ? 0 : count;
   }
-  return Plan();
+  if (fails(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads,
+                                                          shared_bytes<Product>(plan)))) {
+    return 0;
+  }
+  return int64_t(count) * device.multiprocessors / plan.blocks;
 }
 
-template <class Step, class Call>
-void launch(const Call& call, const Plan& plan, cudaStream_t stream) {
-  using T = typename Step::T;
+template <class Stored, class Product>
+Plan plan_on(const Device& device, int64_t hidden_size, int64_t batch_size) {
+  return choose_plan<Product>(device, hidden_size, batch_size, [&](const Plan& plan) {
+    const int64_t forward = teams_at_once<Product, ForwardStep<Stored>>(device, plan);
+    const int64_t backward = teams_at_once<Product, BackwardStep<Stored>>(device, plan);
+    return forward < backward ? forward : backward;
+  });
+}
+
+inline int64_t tiles_of(const Plan& plan, int64_t batch_size) {
+  return (batch_size + plan.batch_tile - 1) / plan.batch_tile;
+}
+
+template <class Product>
+int64_t workspace_bytes(const Plan& plan, int64_t batch_size) {
+  if (plan.exchange != Exchange::grid) return 0;
+  return tiles_of(plan, batch_size) * global_bytes<Product>(plan);
+}
+
+template <class Product, class Step, class Call>
+void launch(const Call& call, const Plan& plan, void* workspace, cudaStream_t stream) {
   if (call.batch_size == 0) return;
-  const Kernel<Step> kernel = kernel_of<T, Step>(plan);
-  RNNFUSED_CUDA_CHECK(allow<T>(kernel, plan));
+  const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
+  RNNFUSED_CUDA_CHECK(allow<Product>(kernel, plan));
+  if (plan.exchange == Exchange::grid) {
+    const int64_t bytes = workspace_bytes<Product>(plan, call.batch_size);
+    RNNFUSED_CUDA_CHECK(cudaMemsetAsync(workspace, 0, bytes, stream));
+  }
   cudaLaunchAttribute attribute;
-  const int64_t tiles = (call.batch_size + plan.batch_tile - 1) / plan.batch_tile;
-  cudaLaunchConfig_t config = configuration<T>(plan, tiles, attribute);
+  cudaLaunchConfig_t config =
+      configuration<Product>(plan, tiles_of(plan, call.batch_size), attribute);
   config.stream = stream;
-  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Step{call}, plan));
+  RNNFUSED_CUDA_CHECK(
+      cudaLaunchKernelEx(&config, kernel, Step{call}, plan, static_cast<char*>(workspace)));
 }
 
-template <class Stored>
+template <class Stored, class Product>
 constexpr CudaKernels make_kernels() {
-  return {plan_on<Stored>, launch<ForwardStep<Stored>, Forward>, launch<BackwardStep<Stored>, Backward>};
+  return {plan_on<Stored, Product>, workspace_bytes<Product>,
+          launch<Product, ForwardStep<Stored>, Forward>,
+          launch<Product, BackwardStep<Stored>, Backward>};
 }
 
 }  // namespace

@@ -9,16 +9,13 @@
 namespace rnnfused {
 namespace cuda {
 
-struct Device {
-  int multiprocessors;
-  int64_t shared_bytes;  // that a block may ask for
-};
-
 struct CudaKernels {
-  // The layout of such a call; cluster is 0 where the weight does not fit or there is no room for a cluster.
+  // The layout of such a call on the current device; blocks is 0 where none is worth it.
   Plan (*plan)(const Device& device, int64_t hidden_size, int64_t batch_size);
-  void (*forward)(const Forward& call, const Plan& plan, cudaStream_t stream);
-  void (*backward)(const Backward& call, const Plan& plan, cudaStream_t stream);
+  // Bytes of global memory that a call needs.
+  int64_t (*workspace_bytes)(const Plan& plan, int64_t batch_size);
+  void (*forward)(const Forward& call, const Plan& plan, void* workspace, cudaStream_t stream);
+  void (*backward)(const Backward& call, const Plan& plan, void* workspace, cudaStream_t stream);
 };
 
 extern const CudaKernels kFloat32Kernels, kFloat64Kernels, kBfloat16Kernels, kFloat16Kernels;

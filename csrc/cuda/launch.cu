@@ -1,7 +1,12 @@
 #include "cuda/launch.h"
 
+#include <algorithm>
+#include <map>
+#include <mutex>
 #include <stdexcept>
+#include <tuple>
 
+#include "cuda/check.h"
 #include "cuda/kernels.h"
 
 namespace rnnfused {
@@ -18,6 +23,16 @@ const CudaKernels& kernels_of(Dtype dtype) {
   throw std::logic_error("rnnfused: a dtype without kernels");
 }
 
+// As many as fit the 4 kilobytes of a launch's arguments.
+struct Values {
+  static constexpr int kMost = 480;
+  int64_t values[kMost];
+};
+
+__global__ void write_kernel(int64_t* to, const __grid_constant__ Values from, int count) {
+  for (int i = threadIdx.x; i < count; i += blockDim.x) to[i] = from.values[i];
+}
+
 }  // namespace
 
 Plan plan_for(const Recurrence& call) {
@@ -29,17 +44,39 @@ Plan plan_for(const Recurrence& call) {
     (void)cudaGetLastError();
     return Plan();
   }
+  // The driver's answers take longer than a short call: they are kept.
+  static std::mutex mutex;
+  static std::map<std::tuple<int, Dtype, int64_t, int64_t>, Plan> plans;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto key = std::make_tuple(index, call.dtype, call.hidden_size, call.batch_size);
+  const auto known = plans.find(key);
+  if (known != plans.end()) return known->second;
+  if (plans.size() >= 1024) plans.clear();  // somebody whose batches all differ
   // A kilobyte for the runtime and the barriers.
   const Device device = {multiprocessors, shared - 1024};
-  return kernels_of(call.dtype).plan(device, call.hidden_size, call.batch_size);
+  return plans[key] = kernels_of(call.dtype).plan(device, call.hidden_size, call.batch_size);
 }
 
-void launch(const Forward& call, const Plan& plan, cudaStream_t stream) {
-  kernels_of(call.dtype).forward(call, plan, stream);
+int64_t workspace_bytes(const Recurrence& call, const Plan& plan) {
+  return kernels_of(call.dtype).workspace_bytes(plan, call.batch_size);
 }
 
-void launch(const Backward& call, const Plan& plan, cudaStream_t stream) {
-  kernels_of(call.dtype).backward(call, plan, stream);
+void launch(const Forward& call, const Plan& plan, void* workspace, cudaStream_t stream) {
+  kernels_of(call.dtype).forward(call, plan, workspace, stream);
+}
+
+void launch(const Backward& call, const Plan& plan, void* workspace, cudaStream_t stream) {
+  kernels_of(call.dtype).backward(call, plan, workspace, stream);
+}
+
+void write_values(int64_t* to, const std::vector<int64_t>& values, cudaStream_t stream) {
+  for (size_t begin = 0; begin < values.size(); begin += Values::kMost) {
+    const size_t end = std::min(values.size(), begin + Values::kMost);
+    Values part = {};
+    std::copy(values.begin() + begin, values.begin() + end, part.values);
+    write_kernel<<<1, 256, 0, stream>>>(to + begin, part, static_cast<int>(end - begin));
+    RNNFUSED_CUDA_CHECK(cudaGetLastError());
+  }
 }
 
 }  // namespace cuda

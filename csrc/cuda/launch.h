@@ -3,19 +3,28 @@
 
 #include <cuda_runtime.h>
 
+#include <vector>
+
 #include "cuda/plan.h"
 #include "recurrence.h"
 
 namespace rnnfused {
 namespace cuda {
 
-// The layout for this call on the current device; cluster is 0 where the weight does not fit, or the device
-// has no room for such a cluster.
+// The layout for this call on the current device; blocks is 0 where a matrix product a step is the better way:
+// the weight does not fit, or the teams that hold it don't run the whole batch at once.
 Plan plan_for(const Recurrence& call);
 
+// Bytes of device memory that such a call needs for itself.
+int64_t workspace_bytes(const Recurrence& call, const Plan& plan);
+
 // Run the whole loop on the current device with that plan. Throw std::runtime_error if CUDA does.
-void launch(const Forward& call, const Plan& plan, cudaStream_t stream);
-void launch(const Backward& call, const Plan& plan, cudaStream_t stream);
+void launch(const Forward& call, const Plan& plan, void* workspace, cudaStream_t stream);
+void launch(const Backward& call, const Plan& plan, void* workspace, cudaStream_t stream);
+
+// Writes the values into device memory. They travel in the launches themselves, so that a captured graph
+// has them too when the vector is gone.
+void write_values(int64_t* to, const std::vector<int64_t>& values, cudaStream_t stream);
 
 }  // namespace cuda
 }  // namespace rnnfused

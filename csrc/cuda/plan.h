@@ -1,5 +1,5 @@
-// How a call is laid out on the GPU: a cluster of blocks runs a tile of batch rows through all steps. Every
-// block owns a slice of the hidden units and keeps its part of W_hh in registers for the whole loop.
+// How a call is laid out on the GPU: a team of blocks runs a tile of batch rows through all steps. Every block
+// owns a slice of the hidden units and keeps its part of W_hh in registers for the whole loop.
 #pragma once
 
 #include <cstdint>
@@ -9,67 +9,114 @@
 namespace rnnfused {
 namespace cuda {
 
-// Hidden units (rows of the weight) that a thread works on, and values of the previous state that feed them:
-// a thread holds kUnits * depth weights in registers.
-constexpr int kUnits = 4;
-constexpr int kDepths[] = {8, 16, 32, 36};
-constexpr int kMaxItems = 4;  // new states that one thread finishes in a step
-constexpr int kMaxThreads = 256;
-constexpr int kMaxPortableCluster = 8;
-constexpr int kMaxCluster = 16;  // where the GPU allows it
-
-struct Plan {
-  int cluster = 0;     // blocks; 0: the call does not fit
-  int units = 0;       // hidden units a block
-  int depth = 0;       // of kDepths
-  int slices = 0;      // threads that share a group of units: ceil(hidden_size / depth)
-  int groups = 0;      // ceil(units / kUnits)
-  int batch_tile = 0;  // rows a cluster
-
-  RNNFUSED_EVERYWHERE int threads() const { return slices * groups; }
+// How the blocks of a team give each other the new state after every step.
+enum class Exchange : int32_t {
+  none,     // one block: its own shared memory
+  cluster,  // a thread-block cluster: stores into each other's shared memory (Hopper and newer)
+  grid,     // through global memory, in a cooperative launch: larger teams, and before Hopper
 };
 
-// Elements between two slices of the state in shared memory: 16 bytes more than a slice, so that threads of
-// one warp that read different slices meet different banks.
-template <class T>
-RNNFUSED_EVERYWHERE constexpr int slice_stride(int depth) {
-  return depth + 16 / static_cast<int>(sizeof(T));
+constexpr int kMaxPortableCluster = 8;
+constexpr int kMaxCluster = 16;  // where the GPU allows it
+constexpr int kMaxGridTeam = 128;
+// Bytes of new state a block takes in from its cluster in one step: a multiprocessor gets about 16 a cycle from
+// its cluster, and above some 20 to 44 KB the way through the L2 cache is faster.
+constexpr int64_t kMaxClusterBytes = 32 * 1024;
+
+struct Plan {
+  int blocks = 0;  // of a team; 0: the call does not fit
+  Exchange exchange = Exchange::none;
+  int units = 0;       // hidden units a block
+  int depth = 0;       // values of the state that a thread, or a warp, multiplies with
+  int slices = 0;      // parts of the state: ceil(hidden_size / depth)
+  int groups = 0;      // parts of a block's units
+  int threads = 0;     // a block
+  int batch_tile = 0;  // rows a team
+
+  // States in a block's shared memory: a cluster's blocks write the next one while it reads the last.
+  RNNFUSED_EVERYWHERE int states() const { return exchange == Exchange::grid ? 1 : 2; }
+};
+
+struct Device {
+  int multiprocessors;
+  int64_t shared_bytes;  // that a block may ask for
+};
+
+// `Product` is Fma<T> (fma_product.cuh) or Mma<Stored> (mma_product.cuh): it says how many units and values of
+// the state its threads take, and how a state and the sums on their way lie in shared memory.
+template <class Product>
+RNNFUSED_EVERYWHERE int tile_rows(const Plan& plan) {
+  return (plan.batch_tile + Product::kRows - 1) / Product::kRows * Product::kRows;
 }
 
-template <class T>
+template <class Product>
+RNNFUSED_EVERYWHERE int64_t state_words(const Plan& plan) {
+  return int64_t(tile_rows<Product>(plan)) * Product::row_words(plan);
+}
+
+template <class Product>
 inline int64_t shared_bytes(const Plan& plan) {
-  const int64_t state = int64_t(plan.batch_tile) * plan.slices * slice_stride<T>(plan.depth);
-  const int64_t sums = int64_t(plan.slices) * plan.batch_tile * plan.groups * kUnits;
-  return (2 * state + sums) * sizeof(T);
+  const int64_t sums = int64_t(plan.slices) * tile_rows<Product>(plan) * Product::sum_row(plan);
+  return plan.states() * state_words<Product>(plan) * sizeof(typename Product::Word) +
+         sums * sizeof(typename Product::T);
 }
 
-// A double takes two registers.
-template <class T>
-RNNFUSED_EVERYWHERE constexpr int max_depth() {
-  return sizeof(T) == 8 ? 16 : 36;
+// The layout for a team of so many blocks; batch_tile is 0, and little else filled, where the weight does not
+// fit. As many rows a team as it takes to run the batch at once on `teams` of them, or fewer if they don't fit.
+template <class Product>
+Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exchange, int64_t teams,
+               int64_t shared_limit) {
+  Plan plan;
+  for (const int depth : Product::kDepths) {
+    plan.blocks = blocks;
+    plan.exchange = exchange;
+    plan.depth = depth;
+    plan.units = static_cast<int>((hidden_size + blocks - 1) / blocks);
+    plan.units = (plan.units + Product::kValues - 1) / Product::kValues * Product::kValues;
+    plan.slices = static_cast<int>((hidden_size + depth - 1) / depth);
+    plan.groups = (plan.units + Product::kUnits - 1) / Product::kUnits;
+    plan.threads = plan.slices * plan.groups * Product::kLanes;
+    plan.batch_tile = 0;
+    if (plan.threads > Product::max_threads(depth)) continue;
+    const int64_t wanted = (batch_size + teams - 1) / teams;
+    const int64_t most = int64_t(Product::max_items(depth)) * plan.threads / (plan.units / Product::kValues);
+    plan.batch_tile = static_cast<int>(wanted < 1 ? 1 : wanted < most ? wanted : most);
+    while (plan.batch_tile > 0 && shared_bytes<Product>(plan) > shared_limit) --plan.batch_tile;
+    if (plan.batch_tile > 0) break;
+  }
+  return plan;
 }
 
-// The smallest cluster whose threads can hold the weight, and the batch tile that fills the GPU once.
-template <class T>
-inline Plan make_plan(int64_t hidden_size, int64_t batch_size, int max_cluster, int multiprocessors,
-                      int64_t max_shared_bytes) {
-  for (int cluster = 1; cluster <= max_cluster; cluster *= 2) {
-    for (const int depth : kDepths) {
-      if (depth > max_depth<T>()) break;
-      Plan plan;
-      plan.cluster = cluster;
-      plan.units = static_cast<int>((hidden_size + cluster - 1) / cluster);
-      plan.depth = depth;
-      plan.slices = static_cast<int>((hidden_size + depth - 1) / depth);
-      plan.groups = (plan.units + kUnits - 1) / kUnits;
-      if (plan.threads() > kMaxThreads) continue;
-      const int64_t clusters = multiprocessors / cluster > 0 ? multiprocessors / cluster : 1;
-      int64_t tile = (batch_size + clusters - 1) / clusters;
-      const int64_t most = int64_t(kMaxItems) * plan.threads() / plan.units;
-      plan.batch_tile = static_cast<int>(tile < 1 ? 1 : tile < most ? tile : most);
-      if (plan.batch_tile < 1) continue;
-      if (shared_bytes<T>(plan) <= max_shared_bytes) return plan;
+// The layout of a call: the smallest team that holds the weight and, if it is more than one block, runs the
+// whole batch at once; where none does, a matrix product a step is faster. `teams_of(plan)` says how many
+// teams of a plan the device runs at the same time, 0 if it cannot run such a team at all.
+template <class Product, class TeamsOf>
+Plan choose_plan(const Device& device, int64_t hidden_size, int64_t batch_size, const TeamsOf& teams_of) {
+  const auto attempt = [&](int blocks, Exchange exchange) {
+    int64_t teams = device.multiprocessors / blocks;
+    if (teams == 0) return Plan();
+    for (;;) {
+      const Plan plan =
+          make_plan<Product>(hidden_size, batch_size, blocks, exchange, teams, device.shared_bytes);
+      if (plan.batch_tile == 0) return Plan();
+      const int64_t possible = teams_of(plan);
+      if (possible == 0) return Plan();
+      const int64_t needed = (batch_size + plan.batch_tile - 1) / plan.batch_tile;
+      if (blocks == 1 || needed <= possible) return plan;
+      // Fewer teams than multiprocessors suggest (clusters don't cross a group of them): more rows each.
+      if (possible >= teams) return Plan();
+      teams = possible;
     }
+  };
+  for (int blocks = 1; blocks <= kMaxCluster; blocks *= 2) {
+    const Plan plan = attempt(blocks, blocks == 1 ? Exchange::none : Exchange::cluster);
+    const int64_t arriving = int64_t(plan.batch_tile) * hidden_size / Product::kValues *
+                             static_cast<int64_t>(sizeof(typename Product::Word));
+    if (plan.blocks == 1 || (plan.blocks > 1 && arriving <= kMaxClusterBytes)) return plan;
+  }
+  for (int blocks = 2; blocks <= kMaxGridTeam; blocks *= 2) {
+    const Plan plan = attempt(blocks, Exchange::grid);
+    if (plan.blocks > 0) return plan;
   }
   return Plan();
 }

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "cuda/scan.cuh"
+#include "cuda/memory.cuh"
 #include "recurrence.h"
 
 namespace rnnfused {
@@ -62,7 +62,6 @@ RNNFUSED_PHASE void write(void* data, int64_t place, Computed<Stored> value) {
 template <class Stored>
 struct ForwardStep {
   using T = Computed<Stored>;
-  static constexpr int kStoredBytes = sizeof(Stored);
   Forward call;
 
   RNNFUSED_PHASE bool ascending() const { return !call.reverse; }
@@ -96,7 +95,6 @@ struct ForwardStep {
 template <class Stored>
 struct BackwardStep {
   using T = Computed<Stored>;
-  static constexpr int kStoredBytes = sizeof(Stored);
   Backward call;
 
   RNNFUSED_PHASE bool ascending() const { return call.reverse; }

@@ -1,23 +1,50 @@
-// The threads of one cluster as a Team of scan.cuh: how they wait for each other, and how a new state reaches
-// the other blocks. All memory ordering of the CUDA kernels is in this file.
+// The threads of a team's blocks as a Team of scan.cuh: how they wait for each other, and how a new state
+// reaches the other blocks. All memory ordering of the CUDA kernels is in this file.
 //
-// A cluster of one block needs __syncthreads alone. In a larger one every block has two mbarriers, one for
-// each of the two states. A step writes the new state into every block with st.async, whose bytes the
-// receiving block's mbarrier counts; a block goes on when all bytes of that state have arrived.
+// One block: __syncthreads alone.
 //
-// Why two states suffice: a block writes h_{t+1} over h_{t-1} in a peer only after it has received the peer's
-// part of h_t, which the peer sends after its __syncthreads behind the last read of h_{t-1}.
+// A cluster: every block has two mbarriers, one for each of the two states. A step writes the new state into
+// every block with st.async, whose bytes the receiving block's mbarrier counts; a block goes on when all bytes
+// of that state have arrived. Why two states suffice: a block writes h_{t+1} over h_{t-1} in a peer only after
+// it has received the peer's part of h_t, which the peer sends after its __syncthreads behind the last read
+// of h_{t-1}.
+//
+// A grid: the blocks write the new state into global memory, each counts itself in, waits until all have, and
+// copies the state into its shared memory. Two states there suffice: a block writes h_{t+2} over h_t only after
+// all have counted themselves in at t+1, which each does behind its copying of h_t. The launch is cooperative,
+// so all blocks are there to be waited for.
 #pragma once
 
 #include <cuda_runtime.h>
+
+#include <type_traits>
 
 #include "cuda/scan.cuh"
 
 namespace rnnfused {
 namespace cuda {
 
+// A grid team's global memory, zeros at first: its counter, on a cache line of its own, then two states.
+constexpr int64_t kCounterBytes = 128;
+
+template <class Product>
+RNNFUSED_EVERYWHERE int64_t global_bytes(const Plan& plan) {
+  const int64_t states = 2 * state_words<Product>(plan) * int64_t(sizeof(typename Product::Word));
+  return kCounterBytes + (states + kCounterBytes - 1) / kCounterBytes * kCounterBytes;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+__device__ __forceinline__ void count_in(uint32_t* counter) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+__device__ __forceinline__ uint32_t counted(const uint32_t* counter) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -59,37 +86,43 @@ __device__ __forceinline__ void wait(uint64_t* barrier, uint32_t parity) {
   }
 }
 
-__device__ __forceinline__ void send(uint32_t to, float value, uint32_t barrier) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
-               "r"(__float_as_uint(value)), "r"(barrier)
-               : "memory");
-}
-
-__device__ __forceinline__ void send(uint32_t to, double value, uint32_t barrier) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(to),
-               "l"(__double_as_longlong(value)), "r"(barrier)
-               : "memory");
+template <class Word>
+__device__ __forceinline__ void send(uint32_t to, Word value, uint32_t barrier) {
+  if constexpr (sizeof(Word) == 4) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
+                 "r"(bits), "r"(barrier)
+                 : "memory");
+  } else {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(to),
+                 "l"(bits), "r"(barrier)
+                 : "memory");
+  }
 }
 
 #endif
 
-template <class T, int kDepth, bool kCluster>
+template <class Product, Exchange kExchange>
 class DeviceTeam {
  public:
-  using Member = Thread<T, kDepth>;
+  using Member = Thread<Product>;
+  using Word = typename Product::Word;
 
-  // `barriers` are two in shared memory, unused without a cluster.
-  __device__ __forceinline__ DeviceTeam(const Plan& plan, T* memory, uint64_t* barriers)
-      : cluster_(plan.cluster), memory_(memory), barriers_(barriers) {
+  // `barriers` are two in shared memory, used by a cluster; `global` has global_bytes(plan), used by a grid.
+  __device__ __forceinline__ DeviceTeam(const Plan& plan, char* memory, uint64_t* barriers, char* global)
+      : memory_(memory), barriers_(barriers), global_(global) {
     me_.index = threadIdx.x;
-    me_.rank = blockIdx.x % plan.cluster;
+    me_.rank = blockIdx.x % plan.blocks;
   }
 
-  __device__ __forceinline__ T* memory(const Member&) const { return memory_; }
+  __device__ __forceinline__ char* memory(const Member&) const { return memory_; }
 
   __device__ __forceinline__ void begin() {
 #if __CUDA_ARCH__ >= 900
-    if constexpr (kCluster) {
+    if constexpr (kExchange == Exchange::cluster) {
       if (threadIdx.x == 0) {
         init_barrier(&barriers_[0]);
         init_barrier(&barriers_[1]);
@@ -101,7 +134,8 @@ class DeviceTeam {
 
   __device__ __forceinline__ void end() {
 #if __CUDA_ARCH__ >= 900
-    if constexpr (kCluster) cluster_sync();  // nobody leaves while others may still send to it
+    // Nobody leaves while others may still send to it.
+    if constexpr (kExchange == Exchange::cluster) cluster_sync();
 #endif
   }
 
@@ -111,32 +145,58 @@ class DeviceTeam {
     __syncthreads();
   }
 
-  // A phase whose publish() calls bring `bytes` of the state `next` to every block.
+  // A phase whose publish() calls bring `words` of the state `next`, its first `rows`, to every block.
   template <class Phase>
-  __device__ __forceinline__ void exchange(int next, int64_t bytes, const Phase& phase) {
-    if constexpr (!kCluster) {
+  __device__ __forceinline__ void exchange(const Plan& plan, int next, int rows, int64_t words,
+                                           const Phase& phase) {
+    if constexpr (kExchange == Exchange::none) {
       phase(me_);
       __syncthreads();
-    } else {
+    } else if constexpr (kExchange == Exchange::cluster) {
 #if __CUDA_ARCH__ >= 900
-      if (threadIdx.x == 0) expect_bytes(&barriers_[next], static_cast<uint32_t>(bytes));
+      if (threadIdx.x == 0) {
+        expect_bytes(&barriers_[next], static_cast<uint32_t>(words * sizeof(Word)));
+      }
       phase(me_);
       wait(&barriers_[next], parities_ >> next & 1);
       parities_ ^= 1 << next;
 #endif
+    } else {
+      phase(me_);
+      __syncthreads();
+      expected_ += plan.blocks;
+      if (threadIdx.x == 0) {
+        uint32_t* counter = reinterpret_cast<uint32_t*>(global_);
+        count_in(counter);
+        while (static_cast<int32_t>(counted(counter) - expected_) < 0) {
+        }
+      }
+      __syncthreads();
+      // Past the first-level cache, which other multiprocessors' stores don't reach.
+      const uint4* from = reinterpret_cast<const uint4*>(global_state(plan, next));
+      uint4* to = reinterpret_cast<uint4*>(memory_);
+      const int count = rows * Product::row_words(plan) * int(sizeof(Word)) / int(sizeof(uint4));
+      for (int i = threadIdx.x; i < count; i += plan.threads) to[i] = __ldcg(from + i);
+      __syncthreads();
     }
   }
 
-  __device__ __forceinline__ void publish(const Member&, T* state, T value, int next) const {
-    if constexpr (!kCluster) {
-      *state = value;
-    } else {
+  // Gives a word of the state `next` to every block.
+  __device__ __forceinline__ void publish(const Member& me, const Plan& plan, int next, int word,
+                                          Word value) const {
+    if constexpr (kExchange == Exchange::none) {
+      Shared<Product>(memory_, plan).state(next)[word] = value;
+    } else if constexpr (kExchange == Exchange::cluster) {
 #if __CUDA_ARCH__ >= 900
-      const uint32_t address = shared_address(state), barrier = shared_address(&barriers_[next]);
-      for (int rank = 0; rank < cluster_; ++rank) {
+      const uint32_t address = shared_address(Shared<Product>(memory_, plan).state(next) + word);
+      const uint32_t barrier = shared_address(&barriers_[next]);
+      for (int i = 0; i < plan.blocks; ++i) {
+        const int rank = (me.rank + i) % plan.blocks;  // not all to the same one at once
         send(address_in(address, rank), value, address_in(barrier, rank));
       }
 #endif
+    } else {
+      global_state(plan, next)[word] = value;
     }
   }
 
@@ -157,11 +217,40 @@ class DeviceTeam {
     reinterpret_cast<double2*>(to)[1] = make_double2(from[2], from[3]);
   }
 
+  // acc += A B of a warp, two A's with the same B; mma_product.cuh says what a lane holds.
+  template <class Stored, class LoadB>
+  __device__ __forceinline__ static void mma(const Member& me, const uint32_t (&a)[2][4],
+                                             const LoadB& load_b, float (&acc)[2][4]) {
+    uint32_t b[2];
+    load_b(me.index % 32, b);
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      if constexpr (std::is_same<Stored, __half>::value) {
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+            "{%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(acc[m][0]), "+f"(acc[m][1]), "+f"(acc[m][2]), "+f"(acc[m][3])
+            : "r"(a[m][0]), "r"(a[m][1]), "r"(a[m][2]), "r"(a[m][3]), "r"(b[0]), "r"(b[1]));
+      } else {
+        asm volatile(
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+            "{%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(acc[m][0]), "+f"(acc[m][1]), "+f"(acc[m][2]), "+f"(acc[m][3])
+            : "r"(a[m][0]), "r"(a[m][1]), "r"(a[m][2]), "r"(a[m][3]), "r"(b[0]), "r"(b[1]));
+      }
+    }
+  }
+
  private:
-  const int cluster_;
-  T* const memory_;
+  __device__ __forceinline__ Word* global_state(const Plan& plan, int which) const {
+    return reinterpret_cast<Word*>(global_ + kCounterBytes) + which * state_words<Product>(plan);
+  }
+
+  char* const memory_;
   uint64_t* const barriers_;
+  char* const global_;
   uint32_t parities_ = 0;
+  uint32_t expected_ = 0;
   Member me_;
 };
 

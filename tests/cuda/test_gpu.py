@@ -1,9 +1,10 @@
-"""What only a GPU can show: the fused kernels against the step-by-step loop, streams, graphs, determinism."""
+"""What only a GPU can show: the fused kernels and the graphs against the step-by-step loop, streams, captures,
+determinism."""
 
 import pytest
 import torch
 
-from rnnfused import cuda, op, stepwise
+from rnnfused import TokenRNN, cuda, graphed, op, stepwise
 
 if not torch.cuda.is_available() or not op.has_cuda_kernels():
     pytest.skip("needs an NVIDIA GPU and the CUDA kernels", allow_module_level=True)
@@ -56,22 +57,43 @@ def test_every_size(dtype, hidden, batch):
     check(*arguments(6, batch, hidden, dtype))
 
 
-@pytest.mark.parametrize("batch", [1, 16, 64, 200])
-def test_the_largest_cluster(batch):
-    check(*arguments(20, batch, 512))
+# Teams of every kind on a large GPU: clusters of 4, 8 and 16, and through global memory.
+@pytest.mark.parametrize(
+    ("dtype", "hidden"),
+    [
+        (torch.float32, 512),
+        (torch.float32, 700),
+        (torch.float32, 1024),
+        (torch.float32, 2000),
+        (torch.float64, 500),
+        (torch.float64, 1024),
+        (torch.bfloat16, 512),
+        (torch.bfloat16, 1024),
+        (torch.float16, 1024),
+        (torch.bfloat16, 2000),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 16, 64, 256])
+def test_large_teams(dtype, hidden, batch):
+    both = arguments(8, batch, hidden, dtype)
+    if not torch.ops.rnnfused.fits(both[0][1], batch):
+        pytest.skip("this GPU does not hold that at once")
+    check(*both)
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("f", ["tanh", "relu"])
-@pytest.mark.parametrize("hidden", [20, 300])
-def test_every_option(packed, reverse, f, hidden):
-    check(*arguments(5, 7, hidden, packed=packed, reverse=reverse, f=f))
+@pytest.mark.parametrize("hidden", [20, 300, 1024])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_option(packed, reverse, f, hidden, dtype):
+    check(*arguments(5, 7, hidden, dtype, packed=packed, reverse=reverse, f=f))
 
 
-@pytest.mark.parametrize("hidden", [32, 512])
-def test_a_hundred_runs_give_the_same_bits(hidden):
-    both = arguments(50, 40, hidden)
+@pytest.mark.parametrize("hidden", [32, 512, 1024])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_hundred_runs_give_the_same_bits(hidden, dtype):
+    both = arguments(50, 40, hidden, dtype)
     first = run_fused(*both)
     for _ in range(100):
         for got, expected in zip(run_fused(*both), first, strict=True):
@@ -79,7 +101,7 @@ def test_a_hundred_runs_give_the_same_bits(hidden):
 
 
 def test_two_streams_at_once():
-    calls = [arguments(200, 64, hidden) for hidden in (256, 512)]
+    calls = [arguments(200, 64, hidden) for hidden in (256, 512, 1024)]
     expected = [run_fused(*call) for call in calls]
     torch.cuda.synchronize()
     streams = [torch.cuda.Stream() for _ in calls]
@@ -94,8 +116,10 @@ def test_two_streams_at_once():
                 assert torch.equal(a, b)
 
 
-def test_graph_capture_and_replay():
-    both = arguments(30, 16, 256)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("hidden", [100, 256, 512, 1024])
+def test_graph_capture_and_replay(hidden, packed):
+    both = arguments(30, 16, hidden, packed=packed)
     run_fused(*both)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -107,10 +131,90 @@ def test_graph_capture_and_replay():
         assert torch.equal(got, expected)
 
 
+def test_graph_capture_of_a_training_step_on_token_ids(monkeypatch):
+    monkeypatch.setenv("RNNFUSED_CUDA_FUSED", "1")
+    torch.manual_seed(0)
+    model = TokenRNN(20, 64, device="cuda")
+    ids = torch.randint(20, (12, 5), device="cuda")
+
+    def step():
+        model.zero_grad(set_to_none=False)
+        output, _ = model(ids)
+        output.square().sum().backward()
+        return output
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    ids.copy_(torch.randint(20, (12, 5), device="cuda"))
+    graph.replay()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    torch.testing.assert_close(captured, step())
+    torch.testing.assert_close(gradients, [parameter.grad for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_graphed_steps(packed, reverse, dtype):
+    for _ in range(4):
+        both = arguments(9, 6, 100, dtype, packed=packed, reverse=reverse)
+        expected = run(stepwise.forward, stepwise.backward, *both)
+        got = run(graphed.forward, graphed.backward, *both)
+        for a, b in zip(got, expected, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_graphed_steps_on_two_streams():
+    calls = [arguments(100, 16, hidden) for hidden in (200, 200)]
+    expected = [run(stepwise.forward, stepwise.backward, *call) for call in calls]
+    streams = [torch.cuda.Stream() for _ in calls]
+    torch.cuda.synchronize()
+    for _ in range(5):
+        results = []
+        for stream, call in zip(streams, calls, strict=True):
+            with torch.cuda.stream(stream):
+                results.append(run(graphed.forward, graphed.backward, *call))
+        torch.cuda.synchronize()
+        for result, wanted in zip(results, expected, strict=True):
+            for a, b in zip(result, wanted, strict=True):
+                assert torch.equal(a, b)
+
+
+def test_fused_float32_does_not_follow_the_tf32_switch_and_steps_do(monkeypatch):
+    both = arguments(4, 64, 512)
+    exact = run_fused(*both)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    for got, expected in zip(run_fused(*both), exact, strict=True):
+        assert torch.equal(got, expected)
+    rounded = [run(graphed.forward, graphed.backward, *both) for _ in range(3)][-1]
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    ieee = [run(graphed.forward, graphed.backward, *both) for _ in range(3)][-1]
+    assert not torch.equal(rounded[0], ieee[0])
+    torch.testing.assert_close(ieee[0], exact[0], rtol=3e-5, atol=3e-4)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("hidden", [64, 512])
+def test_a_call_runs_on_its_tensors_gpu(hidden):
+    both = arguments(5, 7, hidden)
+    there = [[x.to("cuda:1") if isinstance(x, torch.Tensor) else x for x in each] for each in both]
+    for got, expected in zip(run_fused(*there), run_fused(*both), strict=True):
+        assert got.device == torch.device("cuda:1")
+        assert torch.equal(got.to("cuda:0"), expected)
+
+
 def test_the_switch(monkeypatch):
     weight = torch.randn(64, 64, device="cuda")
-    monkeypatch.delenv("RNNFUSED_CUDA_FUSED", raising=False)
-    assert not cuda.uses_fused_kernels(weight)
+    for choice in ("", "steps"):
+        monkeypatch.setenv("RNNFUSED_CUDA_FUSED", choice)
+        assert not cuda.uses_fused_kernels(weight, 1)
     monkeypatch.setenv("RNNFUSED_CUDA_FUSED", "1")
-    assert cuda.uses_fused_kernels(weight)
-    assert not cuda.uses_fused_kernels(torch.randn(3000, 3000, device="cuda"))
+    assert cuda.uses_fused_kernels(weight, 1)
+    assert not cuda.uses_fused_kernels(torch.randn(5000, 5000, device="cuda"), 1)

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "arrays.h"
+#include "cuda/fma_product.cuh"
+#include "cuda/mma_product.cuh"
 #include "cuda/plan.h"
 #include "cuda/scan.cuh"
 #include "cuda/steps.cuh"
@@ -24,6 +26,7 @@ namespace {
 struct Bfloat16 {
   uint16_t bits;
 
+  Bfloat16() = default;
   explicit Bfloat16(float value) {
     uint32_t wide;
     std::memcpy(&wide, &value, sizeof wide);
@@ -37,17 +40,22 @@ struct Bfloat16 {
   }
 };
 
-template <class T, int kDepth>
+template <class Product>
 class HostTeam {
  public:
-  using Member = Thread<T, kDepth>;
+  using Member = Thread<Product>;
+  using Word = typename Product::Word;
 
-  HostTeam(const Plan& plan, std::mt19937& random) : plan_(plan), random_(random) {
-    elements_ = shared_bytes<T>(plan) / sizeof(T);
-    memory_.resize(plan.cluster * elements_);
-    std::memset(memory_.data(), 0xff, memory_.size() * sizeof(T));
-    for (int rank = 0; rank < plan.cluster; ++rank) {
-      for (int index = 0; index < plan.threads(); ++index) {
+  HostTeam(const Plan& plan, std::mt19937& random)
+      : plan_(plan),
+        random_(random),
+        bytes_(shared_bytes<Product>(plan)),
+        memory_(plan.blocks * bytes_ + kAlignment, static_cast<char>(0xff)),
+        // Zeros, as the launch leaves a grid's states.
+        global_(2 * state_words<Product>(plan), Word(0)) {
+    if (bytes_ % kAlignment) throw std::runtime_error("a block's shared memory is cut in mid-vector");
+    for (int rank = 0; rank < plan.blocks; ++rank) {
+      for (int index = 0; index < plan.threads; ++index) {
         Member member;
         std::memset(static_cast<void*>(&member), 0xff, sizeof member);
         member.rank = rank;
@@ -59,7 +67,7 @@ class HostTeam {
     for (size_t i = 0; i < order_.size(); ++i) order_[i] = static_cast<int>(i);
   }
 
-  T* memory(const Member& me) { return memory_.data() + me.rank * elements_; }
+  char* memory(const Member& me) { return block(me.rank); }
   void begin() {}
   void end() {}
 
@@ -70,87 +78,124 @@ class HostTeam {
   }
 
   template <class Phase>
-  void exchange(int next, int64_t bytes, const Phase& run) {
-    sent_.assign(plan_.cluster, 0);
+  void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& run) {
+    sent_.assign(plan.blocks, 0);
     next_ = next;
     phase(run);
     for (const int64_t sent : sent_) {
       // On the GPU a block would wait for ever, or go on too early.
-      if (sent != bytes) throw std::runtime_error("a block got other bytes than it expects");
+      if (sent != words) throw std::runtime_error("a block got other words than it expects");
+    }
+    if (plan.exchange == Exchange::grid) {
+      const Word* from = global_.data() + next * state_words<Product>(plan);
+      for (int rank = 0; rank < plan.blocks; ++rank) {
+        std::memcpy(block(rank), from, rows * Product::row_words(plan) * sizeof(Word));
+      }
     }
   }
 
-  void publish(const Member& me, T* state, T value, int next) {
-    const int64_t offset = state - memory(me);
-    const Shared<T> shared(memory(me), plan_);
-    const int64_t in_state = state - shared.state(next);
-    if (next != next_ || in_state < 0 || in_state >= shared.state_elements) {
-      throw std::runtime_error("a value was sent to another state than the one waited for");
+  void publish(const Member&, const Plan& plan, int next, int word, Word value) {
+    if (next != next_ || word < 0 || word >= state_words<Product>(plan)) {
+      throw std::runtime_error("a word was sent to another state than the one waited for");
     }
-    for (int rank = 0; rank < plan_.cluster; ++rank) {
-      memory_.at(rank * elements_ + offset) = value;
-      sent_[rank] += sizeof(T);
+    if (plan.exchange == Exchange::grid) global_[next * state_words<Product>(plan) + word] = value;
+    for (int rank = 0; rank < plan.blocks; ++rank) {
+      if (plan.exchange != Exchange::grid) Shared<Product>(block(rank), plan).state(next)[word] = value;
+      sent_[rank] += 1;
     }
   }
 
-  void load4(const T* from, T (&to)[4]) const {
+  void load4(const Word* from, Word (&to)[4]) {
     check_aligned(from);
     std::copy(from, from + 4, to);
   }
-  void store4(T* to, const T (&from)[4]) const {
+  void store4(Word* to, const Word (&from)[4]) {
     check_aligned(to);
     std::copy(from, from + 4, to);
   }
 
+  // What mma.m16n8k16 gives this lane, from what PTX says the lanes of its warp hold.
+  template <class Stored, class LoadB>
+  void mma(const Member& me, const uint32_t (&a)[2][4], const LoadB& load_b, float (&acc)[2][4]) {
+    const auto value = [](uint32_t word, int which) {
+      Stored halves[2];
+      std::memcpy(halves, &word, sizeof word);
+      return static_cast<float>(halves[which]);
+    };
+    const auto tile = reinterpret_cast<const char*>(&a) - reinterpret_cast<const char*>(&me);
+    const int lane = me.index % 32;
+    const Member* warp = &me - lane;
+    for (int c = 0; c < 4; ++c) {
+      const int row = lane / 4 + c / 2 * 8, column = lane % 4 * 2 + c % 2;
+      for (int k = 0; k < 16; ++k) {
+        const int owner = k % 8 / 2;  // among the four lanes that share a row of A or a column of B
+        uint32_t b[2];
+        load_b(column * 4 + owner, b);
+        const char* other = reinterpret_cast<const char*>(warp + row % 8 * 4 + owner) + tile;
+        for (int m = 0; m < 2; ++m) {
+          uint32_t word;
+          std::memcpy(&word, other + (m * 4 + k / 8 * 2 + row / 8) * sizeof word, sizeof word);
+          acc[m][c] += value(word, k % 2) * value(b[k / 8], k % 2);
+        }
+      }
+    }
+  }
+
  private:
-  void check_aligned(const T* address) const {
-    if ((address - memory_.data()) % elements_ * sizeof(T) % 16) {
+  static constexpr size_t kAlignment = 16;
+
+  char* block(int rank) {
+    const size_t past = reinterpret_cast<uintptr_t>(memory_.data()) % kAlignment;
+    return memory_.data() + (kAlignment - past) % kAlignment + rank * bytes_;
+  }
+
+  void check_aligned(const void* address) const {
+    if (reinterpret_cast<uintptr_t>(address) % kAlignment) {
       throw std::runtime_error("a vector access is not aligned to 16 bytes");
     }
   }
 
   const Plan& plan_;
   std::mt19937& random_;
-  int64_t elements_;
-  std::vector<T> memory_;
+  const int64_t bytes_;
+  std::vector<char> memory_;
+  std::vector<Word> global_;
   std::vector<Member> members_;
   std::vector<int> order_;
   std::vector<int64_t> sent_;
   int next_ = -1;
 };
 
-template <class T, int kDepth, class Step>
-void run_depth(const Step& step, const Plan& plan, unsigned seed) {
-  std::mt19937 random(seed);
-  for (int64_t row = 0; row < step.call.batch_size; row += plan.batch_tile) {
-    HostTeam<T, kDepth> team(plan, random);
-    Scan<T, kDepth, Step, HostTeam<T, kDepth>>{step, plan, team, row}.run();
-  }
-}
-
-template <class T, class Step>
+// The product's n-th depth or a later one, as the compiler knows it.
+template <class Product, int n = 0, class Step>
 void run_step(const Step& step, const Plan& plan, unsigned seed) {
-  switch (plan.depth) {
-    case 8: return run_depth<T, 8>(step, plan, seed);
-    case 16: return run_depth<T, 16>(step, plan, seed);
-    case 32: return run_depth<T, 32>(step, plan, seed);
-    case 36: return run_depth<T, 36>(step, plan, seed);
+  if constexpr (n < int(sizeof Product::kDepths / sizeof *Product::kDepths)) {
+    constexpr int kDepth = Product::kDepths[n];
+    if (plan.depth != kDepth) return run_step<Product, n + 1>(step, plan, seed);
+    using Own = typename Product::template Of<kDepth>;
+    std::mt19937 random(seed);
+    for (int64_t row = 0; row < step.call.batch_size; row += plan.batch_tile) {
+      HostTeam<Own> team(plan, random);
+      Scan<Own, Step, HostTeam<Own>>{step, plan, team, row}.run();
+    }
+  } else {
+    throw std::runtime_error("the call fits no plan");
   }
-  throw std::runtime_error("the call fits no plan");
 }
 
-// As Kernels of cpu.cpp, on a GPU of that many multiprocessors and largest cluster.
+// As Kernels of cpu.cpp, on a GPU of so many multiprocessors, of which clusters can take some or none.
 class Emulator {
  public:
-  Emulator(int multiprocessors, int max_cluster, unsigned seed)
-      : multiprocessors_(multiprocessors), max_cluster_(max_cluster), seed_(seed) {}
+  Emulator(int multiprocessors, int for_clusters, unsigned seed)
+      : multiprocessors_(multiprocessors), for_clusters_(for_clusters), seed_(seed) {}
 
-  Plan plan(int64_t hidden_size, int64_t batch_size, bool is_double) const {
-    constexpr int64_t kSharedBytes = 226 * 1024;
-    return is_double ? make_plan<double>(hidden_size, batch_size, max_cluster_, multiprocessors_,
-                                         kSharedBytes)
-                     : make_plan<float>(hidden_size, batch_size, max_cluster_, multiprocessors_,
-                                        kSharedBytes);
+  template <class Product>
+  Plan plan(int64_t hidden_size, int64_t batch_size) const {
+    const Device device = {multiprocessors_, 226 * 1024};
+    return choose_plan<Product>(device, hidden_size, batch_size, [&](const Plan& plan) {
+      if (shared_bytes<Product>(plan) > device.shared_bytes) throw std::logic_error("too much memory");
+      return (plan.exchange == Exchange::cluster ? for_clusters_ : multiprocessors_) / plan.blocks;
+    });
   }
 
   void forward(const py::array& projections, const py::array& weight,
@@ -172,17 +217,20 @@ class Emulator {
  private:
   template <template <class> class Step, class Call>
   void run(const Call& call) const {
-    const Plan layout =
-        plan(call.hidden_size, call.batch_size, call.dtype == Dtype::float64);
     switch (call.dtype) {
-      case Dtype::float32: return run_step<float>(Step<float>{call}, layout, seed_);
-      case Dtype::float64: return run_step<double>(Step<double>{call}, layout, seed_);
-      case Dtype::bfloat16: return run_step<float>(Step<Bfloat16>{call}, layout, seed_);
+      case Dtype::float32: return run_product<Fma<float>>(Step<float>{call});
+      case Dtype::float64: return run_product<Fma<double>>(Step<double>{call});
+      case Dtype::bfloat16: return run_product<Mma<Bfloat16>>(Step<Bfloat16>{call});
       case Dtype::float16: throw std::runtime_error("the host has no float16");
     }
   }
 
-  const int multiprocessors_, max_cluster_;
+  template <class Product, class Step>
+  void run_product(const Step& step) const {
+    run_step<Product>(step, plan<Product>(step.call.hidden_size, step.call.batch_size), seed_);
+  }
+
+  const int multiprocessors_, for_clusters_;
   const unsigned seed_;
 };
 
@@ -190,14 +238,20 @@ class Emulator {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<Plan>(m, "Plan")
-      .def_readonly("cluster", &Plan::cluster)
+      .def_readonly("blocks", &Plan::blocks)
       .def_readonly("units", &Plan::units)
       .def_readonly("depth", &Plan::depth)
+      .def_readonly("threads", &Plan::threads)
       .def_readonly("batch_tile", &Plan::batch_tile)
-      .def_property_readonly("threads", &Plan::threads);
+      .def_property_readonly("exchange", [](const Plan& plan) {
+        return plan.exchange == Exchange::grid ? "grid"
+                                               : plan.exchange == Exchange::cluster ? "cluster" : "none";
+      });
   py::class_<Emulator>(m, "Emulator")
       .def(py::init<int, int, unsigned>())
-      .def("plan", &Emulator::plan)
+      .def("plan_float32", &Emulator::plan<Fma<float>>)
+      .def("plan_float64", &Emulator::plan<Fma<double>>)
+      .def("plan_bfloat16", &Emulator::plan<Mma<Bfloat16>>)
       .def("forward", &Emulator::forward)
       .def("backward", &Emulator::backward);
 }

@@ -30,8 +30,8 @@ class Case:
         ]
         self.sizes = sizes
 
-    def exact(self):
-        """output, h_n, grad_projections, grad_h_0 by the equations, in float64."""
+    def exact(self, rounded=lambda x: x):
+        """output, h_n, grad_projections, grad_h_0 by the equations, in float64; every state is rounded."""
         p, w = self.projections.astype(np.float64), self.weight.astype(np.float64)
         h = np.zeros((self.batch, self.hidden)) if self.h_0 is None else self.h_0.astype(np.float64)
         order = range(len(self.steps))[:: -1 if self.reverse else 1]
@@ -39,13 +39,14 @@ class Case:
         h = h.copy()
         for t in order:
             n = self.sizes[t]
-            h[:n] = output[self.steps[t]] = activate(p[self.steps[t]] + h[:n] @ w.T, self.relu)
-        d_state = self.grad_h_n.astype(np.float64).copy()  # arrives at each row's last step
+            new = rounded(activate(p[self.steps[t]] + h[:n] @ w.T, self.relu))
+            h[:n] = output[self.steps[t]] = new
+        d_state = self.grad_h_n.astype(np.float64)  # arrives at each row's last step
         d = np.empty_like(p)
         for t in reversed(order):
             n, y = self.sizes[t], output[self.steps[t]]
             slope = (y > 0) if self.relu else 1 - y * y
-            d[self.steps[t]] = (self.grad_output[self.steps[t]] + d_state[:n]) * slope
+            d[self.steps[t]] = rounded((self.grad_output[self.steps[t]] + d_state[:n]) * slope)
             d_state[:n] = d[self.steps[t]] @ w
         return output, h, d, d_state
 

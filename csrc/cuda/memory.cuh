@@ -1,0 +1,49 @@
+// What a thread of the time loop keeps in registers, and a block in shared memory.
+#pragma once
+
+#include "cuda/plan.h"
+
+#ifdef __CUDACC__
+#define RNNFUSED_PHASE __host__ __device__ __forceinline__
+#else
+#define RNNFUSED_PHASE inline
+#endif
+
+namespace rnnfused {
+namespace cuda {
+
+template <class Product>
+struct Thread {
+  int rank;   // of its block in the team
+  int index;  // in its block
+  int slice;  // the part of the previous state that it multiplies with
+  int group;  // the units that it multiplies for
+  typename Product::Weights weights;
+  typename Product::T inputs[Product::kItems][Product::kValues][2];
+};
+
+// A block's shared memory: the state that a step reads, the one that it writes (the same one where the new
+// state takes the way through global memory), and sums on their way.
+template <class Product>
+struct Shared {
+  using Word = typename Product::Word;
+  using T = typename Product::T;
+  char* const memory;
+  const Plan& plan;
+  const int64_t words;
+
+  RNNFUSED_PHASE Shared(char* memory, const Plan& plan)
+      : memory(memory), plan(plan), words(state_words<Product>(plan)) {}
+
+  // (tile_rows, row_words)
+  RNNFUSED_PHASE Word* state(int which) const {
+    return reinterpret_cast<Word*>(memory) + (plan.states() == 1 ? 0 : which) * words;
+  }
+  // (slices, tile_rows, sum_row)
+  RNNFUSED_PHASE T* sums() const {
+    return reinterpret_cast<T*>(memory + plan.states() * words * sizeof(Word));
+  }
+};
+
+}  // namespace cuda
+}  // namespace rnnfused

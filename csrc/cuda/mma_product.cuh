@@ -1,0 +1,128 @@
+// A step's product on the tensor cores, for the 16-bit types: h^T = W h^T, so that the weight, which stays in
+// registers, fills the 16 rows of an instruction, and 8 rows of the batch its columns. Sums are in float32.
+//
+// The instruction is mma.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16"). With q = lane / 4 and
+// r = lane % 4 a lane holds, two 16-bit values to a register:
+//   A (16x16)  a0 (q, 2r..2r+1)    a1 (q+8, 2r..)    a2 (q, 2r+8..)    a3 (q+8, 2r+8..)
+//   B (16x8)   b0 (2r..2r+1, q)    b1 (2r+8.., q)
+//   C (16x8)   c0 (q, 2r)  c1 (q, 2r+1)  c2 (q+8, 2r)  c3 (q+8, 2r+1)         in float32
+#pragma once
+
+#include <cstring>
+
+#include "cuda/plan.h"
+#include "cuda/memory.cuh"
+
+namespace rnnfused {
+namespace cuda {
+
+template <class Stored_>
+struct Mma {
+  using Stored = Stored_;
+  using T = float;
+  using Word = uint32_t;
+  static constexpr int kValues = 2;
+  static constexpr int kUnits = 32;  // two instructions take the same part of the state
+  static constexpr int kLanes = 32;
+  static constexpr int kRows = 8;
+  static constexpr int kDepths[] = {64, 128, 256};
+  // A lane's weights take depth / 2 registers, of 128 that each of 512 threads can have.
+  RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 128 ? 256 : 512; }
+  RNNFUSED_EVERYWHERE static constexpr int max_items(int depth) { return depth == 128 ? 2 : 4; }
+
+  // Four words more than the values: 8 rows that a warp reads at once meet different banks.
+  RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) {
+    return plan.slices * plan.depth / kValues + 4;
+  }
+  // Four elements more than the units, for the same reason.
+  RNNFUSED_EVERYWHERE static int sum_row(const Plan& plan) { return plan.groups * kUnits + 4; }
+
+  RNNFUSED_PHASE static Word pack(const T (&values)[kValues]) {
+    const Stored stored[2] = {static_cast<Stored>(values[0]), static_cast<Stored>(values[1])};
+    Word word;
+    memcpy(&word, stored, sizeof word);
+    return word;
+  }
+
+  // The product with a depth that the compiler knows.
+  template <int kDepth>
+  struct Of;
+};
+
+template <class Stored_>
+template <int kDepth>
+struct Mma<Stored_>::Of : Mma<Stored_> {
+  static constexpr int kItems = Mma::max_items(kDepth);
+  static constexpr int kTiles = kDepth / 16;
+  using Weights = Word[kTiles][2][4];
+
+  RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) {
+    return row * row_words(plan) + k / kValues;
+  }
+
+  // By way of shared memory, 16 values of the state at a time, so that a word is packed before it takes a
+  // register. `weight(me, k, local)` is that of a block's unit, 0 where there is none.
+  template <class Team, class Weight>
+  RNNFUSED_PHASE static void load_weights(Team& team, const Plan& plan, const Weight& weight) {
+    const int units = plan.groups * kUnits;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      team.phase([&](auto& me) {
+        Word* stage = staged(team, me, plan);
+#pragma unroll 1
+        for (int i = me.index; i < plan.slices * units * 8; i += plan.threads) {
+          const int unit = i / 8 % units, k = i / 8 / units * kDepth + tile * 16 + i % 8 * kValues;
+          stage[i] = pack({weight(me, k, unit), weight(me, k + 1, unit)});
+        }
+      });
+      team.phase([&](auto& me) {
+        const int q = me.index % kLanes / 4, r = me.index % 4;
+        const Word* from = staged(team, me, plan) + (me.slice * units + me.group * kUnits + q) * 8 + r;
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            me.weights[tile][m][i] = from[(m * 16 + i % 2 * 8) * 8 + i / 2 * 4];
+          }
+        }
+      });
+    }
+  }
+
+  // 8 words of each slice's units: no more than 8 rows of sums, whose place it takes.
+  template <class Team, class Member>
+  RNNFUSED_PHASE static Word* staged(Team& team, const Member& me, const Plan& plan) {
+    return reinterpret_cast<Word*>(Shared<Mma>(team.memory(me), plan).sums());
+  }
+
+  template <class Team, class Member>
+  RNNFUSED_PHASE static void multiply(Team& team, Member& me, const Plan& plan, const Word* state,
+                                      T* sums, int begin, int end) {
+    const int q = me.index % kLanes / 4, r = me.index % 4;
+#pragma unroll 1
+    for (int row = begin / kRows * kRows; row < end; row += kRows) {
+      T acc[2][2][4] = {};  // two sums each, for an instruction waits for the one it adds to
+      const Word* from = state + word(plan, row, me.slice * kDepth);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        const auto load_b = [&](int lane, Word (&b)[2]) {
+          const Word* words = from + lane / 4 * row_words(plan) + tile * 8 + lane % 4;
+          b[0] = words[0];
+          b[1] = words[4];
+        };
+        team.template mma<Stored>(me, me.weights[tile], load_b, acc[tile % 2]);
+      }
+      T* to = sums + (me.slice * tile_rows<Mma>(plan) + row) * sum_row(plan) + me.group * kUnits;
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          to[(2 * r + i % 2) * sum_row(plan) + m * 16 + q + i / 2 * 8] = acc[0][m][i] + acc[1][m][i];
+        }
+      }
+    }
+  }
+};
+
+}  // namespace cuda
+}  // namespace rnnfused
