@@ -1,11 +1,14 @@
 """The CUDA loops against cuDNN's nn.RNN and others: microseconds a step and ratios of medians, interleaved.
 
-    python benchmarks/compare_cuda.py
+    python benchmarks/compare_cuda.py [--flashrnn]
 
-Times are taken with CUDA events. `steps` is our own module with the fused kernels off: one matrix product a
-step, replayed as a CUDA graph. Writes results/cuda.json.
+Times are of the GPU, taken with CUDA events behind a short wait, so that the launches are queued by then.
+`steps` is our own module with the fused kernels off: one matrix product a step, replayed as a CUDA graph.
+Ours multiplies float32 in IEEE; cuDNN does in `cudnn`, and as it does by default in `cudnn_tf32`.
+Writes results/cuda.json.
 """
 
+import argparse
 import itertools
 import json
 import os
@@ -17,11 +20,6 @@ from pathlib import Path
 import torch
 
 import rnnfused
-
-try:  # its Elman network takes bfloat16; an optional peer
-    from flashrnn import flashrnn
-except ImportError:
-    flashrnn = None
 
 RESULTS = Path(__file__).parent / "results" / "cuda.json"
 # num_steps, batch_size, hidden_size; the input size is the hidden size.
@@ -39,10 +37,15 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ROUNDS = 20
 
 
+WAIT_CYCLES = 1_000_000  # of the GPU's clock: about half a millisecond
+
+
 class FlashRNN(torch.nn.RNN):
-    """flashrnn's fused Elman network behind the parameters of nn.RNN."""
+    """flashrnn's fused Elman network, which takes bfloat16, behind the parameters of nn.RNN."""
 
     def forward(self, x):
+        from flashrnn import flashrnn
+
         projections = torch.nn.functional.linear(x, self.weight_ih_l0, self.bias_ih_l0)
         states, _ = flashrnn(
             projections.transpose(0, 1)[:, :, None, None],
@@ -70,6 +73,8 @@ def medians(calls):
     for warm in range(-3, ROUNDS):
         for name, call in calls.items():
             os.environ["RNNFUSED_CUDA_FUSED"] = "steps" if name == "steps" else "1"
+            torch.backends.cudnn.allow_tf32 = name == "cudnn_tf32"
+            torch.cuda._sleep(WAIT_CYCLES)
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             call()
@@ -80,45 +85,68 @@ def medians(calls):
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def compare(shape, dtype):
+def compare(shape, dtype, with_flashrnn):
     """Yield a row of results for each way."""
     num_steps, batch_size, hidden_size = shape
+    new = dict(device="cuda", dtype=dtype)
     kinds = {"ours": rnnfused.RNN, "cudnn": torch.nn.RNN, "steps": rnnfused.RNN}
-    if flashrnn is not None and dtype == torch.bfloat16:
+    if dtype == torch.float32:
+        kinds["cudnn_tf32"] = torch.nn.RNN
+    if with_flashrnn and dtype == torch.bfloat16:
         kinds["flashrnn"] = FlashRNN
-    modules = {name: kind(hidden_size, hidden_size, dtype=dtype) for name, kind in kinds.items()}
-    for module in modules.values():
-        module.load_state_dict(modules["ours"].state_dict())
-    x = torch.randn(num_steps, batch_size, hidden_size, dtype=dtype)
+    modules = {name: kind(hidden_size, hidden_size, **new) for name, kind in kinds.items()}
+    x = torch.randn(num_steps, batch_size, hidden_size, **new)
     gradient = torch.randn_like(x)
+    ours = modules["ours"]
+    os.environ["RNNFUSED_CUDA_FUSED"] = "1"
+    for name, module in modules.items():
+        module.load_state_dict(ours.state_dict())
+        if name == "flashrnn":
+            torch.testing.assert_close(module(x)[0], ours(x)[0], rtol=0.1, atol=0.1)
+    projections = torch.nn.functional.linear(x, ours.weight_ih_l0, ours.bias_ih_l0).detach()
+    loop = partial(
+        rnnfused.op.forward, projections, ours.weight_hh_l0.detach(), None, None, "tanh", False
+    )
     for way in (forward, forward_backward):
+        for module in modules.values():
+            module.train(way is forward_backward)
         calls = {name: partial(way, module, x, gradient) for name, module in modules.items()}
+        if way is forward:
+            calls["loop"] = loop
         runs = [medians(calls) for _ in range(2)]
         os.environ["RNNFUSED_CUDA_FUSED"] = "1"
+        peers = [name for name in kinds if name != "ours"]
         yield {
             "shape": shape,
             "dtype": str(dtype).removeprefix("torch."),
             "way": way.__name__,
-            "fused": rnnfused.cuda.uses_fused_kernels(modules["ours"].weight_hh_l0, batch_size),
-            "us_per_step": [1000 * run["ours"] / num_steps for run in runs],
-            "ratios": {
-                name: [run[name] / run["ours"] for run in runs] for name in kinds if name != "ours"
+            "fused": rnnfused.cuda.uses_fused_kernels(ours.weight_hh_l0, batch_size),
+            "us_per_step": {
+                name: [1000 * run[name] / num_steps for run in runs]
+                for name in calls
+                if name not in peers
             },
+            "ratios": {name: [run[name] / run["ours"] for run in runs] for name in peers},
         }
 
 
 def main():
-    torch.set_default_device("cuda")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--flashrnn", action="store_true", help="also time flashrnn (it compiles first)"
+    )
+    with_flashrnn = parser.parse_args().flashrnn
     rows = []
     for shape, dtype in itertools.product(SHAPES, DTYPES):
-        for row in compare(shape, dtype):
+        for row in compare(shape, dtype, with_flashrnn):
             rows.append(row)
+            times = "  ".join(f"{name} {max(us):.2f}" for name, us in row["us_per_step"].items())
             ratios = "  ".join(
                 f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in row["ratios"].items()
             )
             print(
                 f"{row['shape']!s:18} {row['dtype']:9} {row['way']:17} "
-                f"{'fused' if row['fused'] else 'steps'} {max(row['us_per_step']):7.2f} us/step   {ratios}",
+                f"{'fused' if row['fused'] else 'steps'}  us/step: {times}  times faster than: {ratios}",
                 flush=True,
             )
     result = {

@@ -6,6 +6,7 @@ when it is called a second time with the same sizes, and the graphs used last ar
 """
 
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -14,22 +15,27 @@ import torch
 from . import stepwise
 
 MAX_STEPS = 4096  # of a captured loop: a graph has two kernels a step
-MAX_BYTES = 512 * 2**20  # of one graph's own tensors
+MAX_BYTES = 2**30  # of one graph's own tensors
 MAX_GRAPHS = 8
+MAX_SEEN = 256  # calls remembered to know a second one
 
 
 def capture(loop: Callable[[], None]) -> Callable[[], None]:
     """Capture what ``loop`` launches on the current device; the result launches it again."""
+    loop()  # loads cuBLAS's kernels, which must not happen in a capture
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream()  # the default stream cannot be captured
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        loop()  # cuBLAS allocates in its first call on a stream, which must not be captured
+        # Without a workspace of before, cuBLAS takes one from the graph's own memory, and none stays behind
+        # for others to find when the graph is gone.
+        torch._C._cuda_clearCublasWorkspaces()
         graph.capture_begin(capture_error_mode="thread_local")
         try:
             loop()
         finally:
             graph.capture_end()
+            torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.current_stream().wait_stream(stream)
     return graph.replay
 
@@ -39,9 +45,11 @@ def place() -> Hashable:
     matmul = torch.backends.cuda.matmul
     return (
         torch.cuda.current_stream(),
-        matmul.allow_tf32,
+        matmul.fp32_precision,
+        matmul.allow_fp16_accumulation,
         matmul.allow_fp16_reduced_precision_reduction,
         matmul.allow_bf16_reduced_precision_reduction,
+        torch.are_deterministic_algorithms_enabled(),
     )
 
 
@@ -54,9 +62,12 @@ class Graph:
 
     def __init__(self, capture, loop, results, others, options):
         self.lock = threading.Lock()  # copies in, replay and copies out are one piece of work
-        self.results = [torch.zeros_like(x) for x in results]
-        self.others = [None if x is None else x.clone() for x in others]
-        self.replay = capture(lambda: loop(*self.results, *self.others, *options))
+        with torch.inference_mode(
+            False
+        ):  # or its tensors could not be written to outside that mode
+            self.results = [torch.zeros_like(x) for x in results]
+            self.others = [None if x is None else torch.empty_like(x).copy_(x) for x in others]
+            self.replay = capture(lambda: loop(*self.results, *self.others, *options))
 
     def run(self, results, start, others):
         with self.lock:
@@ -75,47 +86,69 @@ class Graphs:
     def __init__(self, capture=capture, place=place, may_capture=may_capture):
         self.capture, self.place, self.may_capture = capture, place, may_capture
         self.lock = threading.Lock()
-        self.known: OrderedDict[Hashable, Graph | None] = OrderedDict()  # None: called once so far
+        self.seen: OrderedDict[Hashable, None] = OrderedDict()
+        self.graphs: OrderedDict[Hashable, Graph | None] = OrderedDict()  # None: cannot be captured
 
     def run(self, loop, results, start, others, options):
         """As :func:`rnnfused.stepwise.run`, by a graph from the second such call on."""
+        graph = self._find(loop, results, others, options) if self.may_capture() else None
+        if graph is None:
+            return stepwise.run(loop, results, start, others, options)
+        return graph.run(results, start, others)
+
+    def _find(self, loop, results, others, options) -> Graph | None:
         batch_sizes, *choices = options
         steps = results[0].size(0) if batch_sizes is None else batch_sizes.numel()
         tensors = [*results, *others]
         size = sum(x.numel() * x.element_size() for x in tensors if x is not None)
-        if steps > MAX_STEPS or size > MAX_BYTES or not self.may_capture():
-            return stepwise.run(loop, results, start, others, options)
+        if steps > MAX_STEPS or size > MAX_BYTES:
+            return None
         sizes = None if batch_sizes is None else tuple(batch_sizes.tolist())
         layouts = tuple(None if x is None else (x.dtype, x.shape, x.stride()) for x in tensors)
         key = (loop, sizes, *choices, layouts, self.place())
         with (
             self.lock
         ):  # also while a graph is captured, so that nobody captures the same one twice
-            seen, graph = key in self.known, self.known.get(key)
-            if seen and graph is None:
-                graph = Graph(self.capture, loop, results, others, options)
-            self._keep(key, graph)
-        if graph is None:
-            return stepwise.run(loop, results, start, others, options)
-        return graph.run(results, start, others)
+            if key not in self.graphs:
+                seen = key in self.seen
+                _keep(self.seen, key, None, MAX_SEEN)
+                if not seen:
+                    return None
+                dropped = _keep(
+                    self.graphs, key, self._capture(loop, results, others, options), MAX_GRAPHS
+                )
+                if dropped and dropped.results[0].is_cuda:
+                    torch.cuda.synchronize()  # it may still be running
+            self.graphs.move_to_end(key)
+            return self.graphs[key]
 
-    def _keep(self, key, graph):
-        self.known[key] = graph
-        self.known.move_to_end(key)
-        if len(self.known) > MAX_GRAPHS:
-            _, dropped = self.known.popitem(last=False)
-            if dropped and dropped.results[0].is_cuda:
-                torch.cuda.synchronize(dropped.results[0].device)  # it may still be running
+    def _capture(self, *what) -> Graph | None:
+        try:
+            return Graph(self.capture, *what)
+        except RuntimeError as error:  # out of memory, or somebody's mode that forbids captures
+            warnings.warn(
+                f"rnnfused goes step by step: the loop could not be captured: {error}", stacklevel=2
+            )
+            return None
+
+
+def _keep(known: OrderedDict, key, value, most: int):
+    """Put the value last; return what had to leave for it."""
+    known[key] = value
+    known.move_to_end(key)
+    return known.popitem(last=False)[1] if len(known) > most else None
 
 
 graphs = Graphs()
 
 
-def forward(*arguments):
+def forward(projections, *rest):
     """As the op ``rnnfused::forward``."""
-    return stepwise.forward(*arguments, run=graphs.run)
+    with torch.cuda.device(projections.device):
+        return stepwise.forward(projections, *rest, run=graphs.run)
 
 
-def backward(*arguments):
+def backward(grad_output, grad_h_n, output, *rest):
     """As the op ``rnnfused::backward``."""
-    return stepwise.backward(*arguments, run=graphs.run)
+    with torch.cuda.device(output.device):
+        return stepwise.backward(grad_output, grad_h_n, output, *rest, run=graphs.run)

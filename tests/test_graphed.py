@@ -127,14 +127,40 @@ def test_only_the_graphs_used_last_are_kept(graphs):
     for hidden in range(1, graphed.MAX_GRAPHS // 2 + 2):
         check(graphs, hidden=hidden)
         check(graphs, hidden=hidden)
-    assert len(graphs.known) == graphed.MAX_GRAPHS
+    assert len(graphs.graphs) == graphed.MAX_GRAPHS
     captures = graphs.captures
     check(graphs, hidden=2)
     assert graphs.captures == captures
-    check(graphs, hidden=1)  # forgotten: as if called for the first time
-    assert graphs.captures == captures
-    check(graphs, hidden=1)
+    check(graphs, hidden=1)  # it had to leave
     assert graphs.captures == captures + 2
+
+
+def test_calls_that_never_come_back_push_no_graph_out(graphs):
+    for steps in range(6, 40):
+        check(graphs)
+        check(graphs, steps=steps)
+    assert graphs.captures == 2
+
+
+def test_a_graph_of_inference_mode_serves_outside_it(graphs):
+    with torch.inference_mode():
+        check(graphs)
+        check(graphs)
+    check(graphs)
+    assert graphs.captures == 2
+
+
+def test_what_cannot_be_captured_goes_step_by_step(graphs):
+    def fail(loop):
+        graphs.captures += 1
+        raise RuntimeError("no memory")
+
+    graphs.capture = fail
+    check(graphs)
+    with pytest.warns(UserWarning, match="could not be captured: no memory"):
+        check(graphs)
+    check(graphs)
+    assert graphs.captures == 2  # forward and backward, each once
 
 
 def test_threads_share_a_graph_one_after_the_other(graphs):

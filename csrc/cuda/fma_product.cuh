@@ -10,8 +10,9 @@ namespace cuda {
 
 template <class T_>
 struct Fma {
-  using T = T_;     // of the arithmetic
-  using Word = T_;  // what one store into a state writes
+  using T = T_;       // of the arithmetic
+  using Word = T_;    // what one store into a state writes
+  using Stored = T_;  // in the tensors
   static constexpr int kValues = 1;  // values in a word
   static constexpr int kUnits = 4;   // hidden units of a group
   static constexpr int kLanes = 1;   // threads that share a slice and a group

@@ -87,12 +87,17 @@ cudaLaunchConfig_t configuration(const Plan& plan, int64_t tiles, cudaLaunchAttr
   return config;
 }
 
-template <class Product, class Step>
+// Always all that the device has: with a limit of each call's own, one thread could lower another's between
+// that one's setting and its launch.
+template <class Step>
 cudaError_t allow(Kernel<Step> kernel, const Plan& plan) {
   const void* function = reinterpret_cast<const void*>(kernel);
-  const cudaError_t error =
-      cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(shared_bytes<Product>(plan)));
+  int64_t bytes = 0;
+  cudaError_t error = most_shared_bytes(bytes);
+  if (error == cudaSuccess) {
+    error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(bytes));
+  }
   if (error != cudaSuccess || plan.exchange != Exchange::cluster ||
       plan.blocks <= kMaxPortableCluster) {
     return error;
@@ -108,7 +113,7 @@ int64_t teams_at_once(const Device& device, const Plan& plan) {
     if (error != cudaSuccess) (void)cudaGetLastError();
     return error != cudaSuccess;
   };
-  if (fails(allow<Product>(kernel, plan))) return 0;
+  if (fails(allow(kernel, plan))) return 0;
   int count = 0;
   if (plan.exchange == Exchange::cluster) {
     // The code's version, not the device's: a newer device may run code that was compiled for an older one.
@@ -151,7 +156,7 @@ template <class Product, class Step, class Call>
 void launch(const Call& call, const Plan& plan, void* workspace, cudaStream_t stream) {
   if (call.batch_size == 0) return;
   const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
-  RNNFUSED_CUDA_CHECK(allow<Product>(kernel, plan));
+  RNNFUSED_CUDA_CHECK(allow(kernel, plan));
   if (plan.exchange == Exchange::grid) {
     const int64_t bytes = workspace_bytes<Product>(plan, call.batch_size);
     RNNFUSED_CUDA_CHECK(cudaMemsetAsync(workspace, 0, bytes, stream));

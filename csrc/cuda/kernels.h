@@ -18,6 +18,17 @@ struct CudaKernels {
   void (*backward)(const Backward& call, const Plan& plan, void* workspace, cudaStream_t stream);
 };
 
+// Shared memory that a block of the current device may ask for, less a kilobyte for the runtime and the barriers.
+inline cudaError_t most_shared_bytes(int64_t& bytes) {
+  int index, most = 0;
+  cudaError_t error = cudaGetDevice(&index);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
+  }
+  bytes = most - 1024;
+  return error;
+}
+
 extern const CudaKernels kFloat32Kernels, kFloat64Kernels, kBfloat16Kernels, kFloat16Kernels;
 
 }  // namespace cuda

@@ -36,11 +36,12 @@ __global__ void write_kernel(int64_t* to, const __grid_constant__ Values from, i
 }  // namespace
 
 Plan plan_for(const Recurrence& call) {
-  int index, multiprocessors, shared;
+  int index, multiprocessors;
+  int64_t shared;
   // Without a driver that this CUDA runtime knows, nothing fits.
   if (cudaGetDevice(&index) != cudaSuccess ||
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index) != cudaSuccess ||
-      cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index) != cudaSuccess) {
+      most_shared_bytes(shared) != cudaSuccess) {
     (void)cudaGetLastError();
     return Plan();
   }
@@ -52,8 +53,7 @@ Plan plan_for(const Recurrence& call) {
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
   if (plans.size() >= 1024) plans.clear();  // somebody whose batches all differ
-  // A kilobyte for the runtime and the barriers.
-  const Device device = {multiprocessors, shared - 1024};
+  const Device device = {multiprocessors, shared};
   return plans[key] = kernels_of(call.dtype).plan(device, call.hidden_size, call.batch_size);
 }
 

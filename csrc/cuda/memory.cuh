@@ -19,7 +19,7 @@ struct Thread {
   int slice;  // the part of the previous state that it multiplies with
   int group;  // the units that it multiplies for
   typename Product::Weights weights;
-  typename Product::T inputs[Product::kItems][Product::kValues][2];
+  typename Product::Stored inputs[Product::kItems][Product::kValues][2];
 };
 
 // A block's shared memory: the state that a step reads, the one that it writes (the same one where the new

@@ -25,10 +25,10 @@ struct Mma {
   static constexpr int kUnits = 32;  // two instructions take the same part of the state
   static constexpr int kLanes = 32;
   static constexpr int kRows = 8;
-  static constexpr int kDepths[] = {64, 128, 256};
-  // A lane's weights take depth / 2 registers, of 128 that each of 512 threads can have.
-  RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 128 ? 256 : 512; }
-  RNNFUSED_EVERYWHERE static constexpr int max_items(int depth) { return depth == 128 ? 2 : 4; }
+  static constexpr int kDepths[] = {32, 128, 256};
+  // A lane's weights take depth / 2 registers; each of 384 threads can have 168, each of 256 all 255.
+  RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 128 ? 256 : 384; }
+  RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return 4; }
 
   // Four words more than the values: 8 rows that a warp reads at once meet different banks.
   RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) {

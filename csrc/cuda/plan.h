@@ -32,6 +32,10 @@ struct Plan {
   int groups = 0;      // parts of a block's units
   int threads = 0;     // a block
   int batch_tile = 0;  // rows a team
+  int row_factor = 0;
+
+  // i / (words of a block's row), without a division: exact while i times the divisor is below 2^20.
+  RNNFUSED_EVERYWHERE int row_of(int i) const { return i * row_factor >> 20; }
 
   // States in a block's shared memory: a cluster's blocks write the next one while it reads the last.
   RNNFUSED_EVERYWHERE int states() const { return exchange == Exchange::grid ? 1 : 2; }
@@ -77,9 +81,11 @@ Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exc
     plan.groups = (plan.units + Product::kUnits - 1) / Product::kUnits;
     plan.threads = plan.slices * plan.groups * Product::kLanes;
     plan.batch_tile = 0;
+    const int words = plan.units / Product::kValues;
+    plan.row_factor = ((1 << 20) + words - 1) / words;
     if (plan.threads > Product::max_threads(depth)) continue;
     const int64_t wanted = (batch_size + teams - 1) / teams;
-    const int64_t most = int64_t(Product::max_items(depth)) * plan.threads / (plan.units / Product::kValues);
+    const int64_t most = int64_t(Product::max_items(depth)) * plan.threads / words;
     plan.batch_tile = static_cast<int>(wanted < 1 ? 1 : wanted < most ? wanted : most);
     while (plan.batch_tile > 0 && shared_bytes<Product>(plan) > shared_limit) --plan.batch_tile;
     if (plan.batch_tile > 0) break;

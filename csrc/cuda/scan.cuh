@@ -48,7 +48,7 @@ struct Scan {
           local < plan.units && unit < step.call.hidden_size && k < step.call.hidden_size;
       return exists ? step.weight(k, unit) : T(0);
     });
-    team.phase([&](Member& me) { fetch(me, i, before, now); });
+    team.phase([&](Member& me) { fetch(me, i, now); });
     team.begin();
     for (; now > 0; ++i) {
       const int after = rows_in(i + 1);
@@ -57,10 +57,10 @@ struct Scan {
       // The new state goes to every block of the team. A step's own inputs are asked for one step early,
       // which hides their latency.
       const int64_t words = now * ((step.call.hidden_size + kValues - 1) / kValues);
-      team.exchange(plan, 1 - current, now, words, [&](Member& me) {
-        finish(me, t, 1 - current, before, now, after);
-        fetch(me, i + 1, now, after);
-      });
+      team.exchange(
+          plan, 1 - current, now, words,
+          [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
+          [&](Member& me) { fetch(me, i + 1, after); });
       current = 1 - current;
       if (after < now && step.wants_last_product()) {
         team.phase([&](Member& me) { multiply(me, current, after, now); });
@@ -91,16 +91,16 @@ struct Scan {
     }
   }
 
-  // Which row the thread's n-th word is of, and its first unit; false past the end.
+  // The thread's n-th word: false if it is of none of the first `rows` rows, or of units that don't exist.
   RNNFUSED_PHASE bool item(const Member& me, int n, int rows, int& row, int& local, int& unit) const {
     const int words = plan.units / kValues, i = me.index + n * plan.threads;
-    row = i / words;
-    local = i % words * kValues;
+    row = plan.row_of(i);
+    local = (i - row * words) * kValues;
     unit = me.rank * plan.units + local;
     return row < rows && unit < step.call.hidden_size;
   }
 
-  RNNFUSED_PHASE void fetch(Member& me, int64_t i, int before, int now) {
+  RNNFUSED_PHASE void fetch(Member& me, int64_t i, int now) {
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
       int row, local, unit;
@@ -108,7 +108,7 @@ struct Scan {
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.call.hidden_size) continue;
-        step.fetch(time_of(i), first_row + row, unit + v, row >= before, me.inputs[n][v]);
+        step.fetch(time_of(i), first_row + row, unit + v, me.inputs[n][v]);
       }
     }
   }
@@ -140,7 +140,10 @@ struct Scan {
       for (int v = 0; v < kValues; ++v) {
         const bool exists = unit + v < step.call.hidden_size;
         const T sum = zero || !exists ? T(0) : total(shared, row, local + v);
-        values[v] = exists ? step.apply(me.inputs[n][v], sum) : T(0);
+        values[v] = T(0);
+        if (exists) {
+          values[v] = step.apply(first_row + row, unit + v, row >= before, me.inputs[n][v], sum);
+        }
       }
       team.publish(me, plan, next, Product::word(plan, row, unit), Product::pack(values));
 #pragma unroll

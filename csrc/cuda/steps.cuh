@@ -50,8 +50,13 @@ RNNFUSED_PHASE int64_t place(const StateOf<Pointer>& state, int64_t row, int uni
 }
 
 template <class Stored>
+RNNFUSED_PHASE Stored element(const void* data, int64_t place) {
+  return static_cast<const Stored*>(data)[place];
+}
+
+template <class Stored>
 RNNFUSED_PHASE Computed<Stored> read(const void* data, int64_t place) {
-  return static_cast<Computed<Stored>>(static_cast<const Stored*>(data)[place]);
+  return static_cast<Computed<Stored>>(element<Stored>(data, place));
 }
 
 template <class Stored>
@@ -59,8 +64,9 @@ RNNFUSED_PHASE void write(void* data, int64_t place, Computed<Stored> value) {
   static_cast<Stored*>(data)[place] = static_cast<Stored>(value);
 }
 
-template <class Stored>
+template <class Stored_>
 struct ForwardStep {
+  using Stored = Stored_;
   using T = Computed<Stored>;
   Forward call;
 
@@ -74,11 +80,12 @@ struct ForwardStep {
   RNNFUSED_PHASE T first_state(int64_t row, int unit) const {
     return call.h_0.data ? read<Stored>(call.h_0.data, place(call.h_0, row, unit)) : T(0);
   }
-  RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, bool, T (&inputs)[2]) const {
-    inputs[0] = read<Stored>(call.projections.data, place(call, call.projections, t, row, unit));
+  // As they are in memory: whoever converts them waits for them.
+  RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
+    inputs[0] = element<Stored>(call.projections.data, place(call, call.projections, t, row, unit));
   }
-  RNNFUSED_PHASE T apply(const T (&inputs)[2], T sum) const {
-    const T x = inputs[0] + sum;
+  RNNFUSED_PHASE T apply(int64_t, int, bool, const Stored (&inputs)[2], T sum) const {
+    const T x = static_cast<T>(inputs[0]) + sum;
     if (call.nonlinearity == Nonlinearity::tanh) {
       return rounded<Stored>(hyperbolic_tangent(x));
     } else {
@@ -92,8 +99,9 @@ struct ForwardStep {
   RNNFUSED_PHASE void store_last_product(int64_t, int, T) const {}
 };
 
-template <class Stored>
+template <class Stored_>
 struct BackwardStep {
+  using Stored = Stored_;
   using T = Computed<Stored>;
   Backward call;
 
@@ -105,16 +113,18 @@ struct BackwardStep {
                         k * call.weight_hh.row_stride + unit * call.weight_hh.column_stride);
   }
   RNNFUSED_PHASE T first_state(int64_t, int) const { return T(0); }
-  // `first`: the row's last step in time, where the gradient of its last state arrives.
-  RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, bool first, T (&inputs)[2]) const {
-    T grad = 0;
-    if (call.grad_output.data) grad = read<Stored>(call.grad_output.data, place(call, call.grad_output, t, row, unit));
-    if (first && call.grad_h_n.data) grad += read<Stored>(call.grad_h_n.data, place(call.grad_h_n, row, unit));
-    inputs[0] = grad;
-    inputs[1] = read<Stored>(call.output.data, place(call, call.output, t, row, unit));
+  RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
+    if (call.grad_output.data) {
+      inputs[0] = element<Stored>(call.grad_output.data, place(call, call.grad_output, t, row, unit));
+    }
+    inputs[1] = element<Stored>(call.output.data, place(call, call.output, t, row, unit));
   }
-  RNNFUSED_PHASE T apply(const T (&inputs)[2], T sum) const {
-    const T grad = inputs[0] + sum, h = inputs[1];
+  // `first`: the row's last step in time, where the gradient of its last state arrives.
+  RNNFUSED_PHASE T apply(int64_t row, int unit, bool first, const Stored (&inputs)[2], T sum) const {
+    T grad = call.grad_output.data ? static_cast<T>(inputs[0]) : T(0);
+    if (first && call.grad_h_n.data) grad += read<Stored>(call.grad_h_n.data, place(call.grad_h_n, row, unit));
+    grad += sum;
+    const T h = static_cast<T>(inputs[1]);
     if (call.nonlinearity == Nonlinearity::tanh) {
       return rounded<Stored>(grad * (T(1) - h * h));
     } else {

@@ -145,12 +145,14 @@ class DeviceTeam {
     __syncthreads();
   }
 
-  // A phase whose publish() calls bring `words` of the state `next`, its first `rows`, to every block.
-  template <class Phase>
+  // A phase whose publish() calls bring `words` of the state `next`, its first `rows`, to every block; and
+  // what a thread does while they are on their way.
+  template <class Phase, class Meanwhile>
   __device__ __forceinline__ void exchange(const Plan& plan, int next, int rows, int64_t words,
-                                           const Phase& phase) {
+                                           const Phase& phase, const Meanwhile& meanwhile) {
     if constexpr (kExchange == Exchange::none) {
       phase(me_);
+      meanwhile(me_);
       __syncthreads();
     } else if constexpr (kExchange == Exchange::cluster) {
 #if __CUDA_ARCH__ >= 900
@@ -158,25 +160,25 @@ class DeviceTeam {
         expect_bytes(&barriers_[next], static_cast<uint32_t>(words * sizeof(Word)));
       }
       phase(me_);
+      meanwhile(me_);
       wait(&barriers_[next], parities_ >> next & 1);
       parities_ ^= 1 << next;
+      __syncwarp();  // the lanes left the waiting loop one by one
 #endif
     } else {
       phase(me_);
       __syncthreads();
       expected_ += plan.blocks;
+      uint32_t* counter = reinterpret_cast<uint32_t*>(global_);
+      if (threadIdx.x == 0) count_in(counter);
+      meanwhile(me_);
       if (threadIdx.x == 0) {
-        uint32_t* counter = reinterpret_cast<uint32_t*>(global_);
-        count_in(counter);
         while (static_cast<int32_t>(counted(counter) - expected_) < 0) {
         }
       }
       __syncthreads();
-      // Past the first-level cache, which other multiprocessors' stores don't reach.
-      const uint4* from = reinterpret_cast<const uint4*>(global_state(plan, next));
-      uint4* to = reinterpret_cast<uint4*>(memory_);
-      const int count = rows * Product::row_words(plan) * int(sizeof(Word)) / int(sizeof(uint4));
-      for (int i = threadIdx.x; i < count; i += plan.threads) to[i] = __ldcg(from + i);
+      const int bytes = rows * Product::row_words(plan) * static_cast<int>(sizeof(Word));
+      copy_from_global(global_state(plan, next), bytes / static_cast<int>(sizeof(uint4)), plan.threads);
       __syncthreads();
     }
   }
@@ -191,7 +193,7 @@ class DeviceTeam {
       const uint32_t address = shared_address(Shared<Product>(memory_, plan).state(next) + word);
       const uint32_t barrier = shared_address(&barriers_[next]);
       for (int i = 0; i < plan.blocks; ++i) {
-        const int rank = (me.rank + i) % plan.blocks;  // not all to the same one at once
+        const int rank = (me.rank + i) & (plan.blocks - 1);  // not all to the same one at once
         send(address_in(address, rank), value, address_in(barrier, rank));
       }
 #endif
@@ -210,7 +212,10 @@ class DeviceTeam {
     to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
   }
   __device__ __forceinline__ static void store4(float* to, const float (&from)[4]) {
-    *reinterpret_cast<float4*>(to) = make_float4(from[0], from[1], from[2], from[3]);
+    // Said in PTX, for the compiler makes four stores of it, which meet in the same banks.
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "f"(from[0]),
+                 "f"(from[1]), "f"(from[2]), "f"(from[3])
+                 : "memory");
   }
   __device__ __forceinline__ static void store4(double* to, const double (&from)[4]) {
     reinterpret_cast<double2*>(to)[0] = make_double2(from[0], from[1]);
@@ -242,6 +247,24 @@ class DeviceTeam {
   }
 
  private:
+  // Past the first-level cache, which other multiprocessors' stores don't reach; several loads on their way.
+  __device__ __forceinline__ void copy_from_global(const void* from, int count, int threads) const {
+    constexpr int kAtOnce = 4;
+    const uint4* source = static_cast<const uint4*>(from);
+    uint4* to = reinterpret_cast<uint4*>(memory_);
+    for (int i = threadIdx.x; i < count; i += kAtOnce * threads) {
+      uint4 values[kAtOnce];
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) {
+        if (i + n * threads < count) values[n] = __ldcg(source + i + n * threads);
+      }
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) {
+        if (i + n * threads < count) to[i + n * threads] = values[n];
+      }
+    }
+  }
+
   __device__ __forceinline__ Word* global_state(const Plan& plan, int which) const {
     return reinterpret_cast<Word*>(global_ + kCounterBytes) + which * state_words<Product>(plan);
   }

@@ -22,7 +22,7 @@ using namespace rnnfused::cuda;
 
 namespace {
 
-// bfloat16 on a host: float32 rounded to nearest, ties to even, in its upper half.
+// bfloat16 on a host: float32 rounded to nearest, ties to even, in its upper half; NaN stays NaN.
 struct Bfloat16 {
   uint16_t bits;
 
@@ -30,7 +30,8 @@ struct Bfloat16 {
   explicit Bfloat16(float value) {
     uint32_t wide;
     std::memcpy(&wide, &value, sizeof wide);
-    bits = static_cast<uint16_t>((wide + 0x7fff + (wide >> 16 & 1)) >> 16);
+    const bool is_nan = value != value;
+    bits = is_nan ? 0x7fc0 : static_cast<uint16_t>((wide + 0x7fff + (wide >> 16 & 1)) >> 16);
   }
   explicit operator float() const {
     const uint32_t wide = static_cast<uint32_t>(bits) << 16;
@@ -77,11 +78,15 @@ class HostTeam {
     for (const int i : order_) phase(members_[i]);
   }
 
-  template <class Phase>
-  void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& run) {
+  template <class Phase, class Meanwhile>
+  void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& run,
+                const Meanwhile& meanwhile) {
     sent_.assign(plan.blocks, 0);
     next_ = next;
-    phase(run);
+    phase([&](Member& me) {
+      run(me);
+      meanwhile(me);
+    });
     for (const int64_t sent : sent_) {
       // On the GPU a block would wait for ever, or go on too early.
       if (sent != words) throw std::runtime_error("a block got other words than it expects");
@@ -194,6 +199,9 @@ class Emulator {
     const Device device = {multiprocessors_, 226 * 1024};
     return choose_plan<Product>(device, hidden_size, batch_size, [&](const Plan& plan) {
       if (shared_bytes<Product>(plan) > device.shared_bytes) throw std::logic_error("too much memory");
+      for (int i = 0; i < Product::max_items(plan.depth) * plan.threads; ++i) {
+        if (plan.row_of(i) != i / (plan.units / Product::kValues)) throw std::logic_error("wrong row");
+      }
       return (plan.exchange == Exchange::cluster ? for_clusters_ : multiprocessors_) / plan.blocks;
     });
   }
