@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "cpu/launch.h"
+#include "product_tensors.h"
 #include "tensors.h"
 
 namespace {
@@ -15,18 +16,24 @@ namespace {
 using rnnfused::OptionalTensor;
 using torch::stable::Tensor;
 
+const auto parallel_for = [](int64_t n, const auto& function) {
+  if (n == 1) return function(0);
+  torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) function(i);
+  });
+};
+
+void check_dtype(rnnfused::Dtype dtype) {
+  RNNFUSED_CHECK(dtype == rnnfused::Dtype::float32 || dtype == rnnfused::Dtype::float64,
+                 "on the CPU the dtype must be float32 or float64");
+}
+
 template <class Call>
 void run(const Call& call, bool transposed,
          void (*rnnfused::CpuKernels::*kernel)(const Call&, const void*, void*, int64_t, int64_t)) {
-  RNNFUSED_CHECK(call.dtype == rnnfused::Dtype::float32 || call.dtype == rnnfused::Dtype::float64,
-                 "on the CPU the dtype must be float32 or float64");
-  rnnfused::launch(call, transposed, rnnfused::cpu_kernels().*kernel,
-                   torch::stable::get_num_threads(), [](int64_t n, const auto& function) {
-                     if (n == 1) return function(0);
-                     torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
-                       for (int64_t i = begin; i < end; ++i) function(i);
-                     });
-                   });
+  check_dtype(call.dtype);
+  rnnfused::launch_loop(call, transposed, rnnfused::cpu_kernels().*kernel,
+                        torch::stable::get_num_threads(), parallel_for);
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
@@ -47,6 +54,20 @@ std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor g
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
+Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
+  rnnfused::ProjectionTensors tensors(input, weight, bias);
+  check_dtype(tensors.call.dtype);
+  rnnfused::launch(tensors.call, torch::stable::get_num_threads(), parallel_for);
+  return tensors.output;
+}
+
+Tensor sum_of_products(Tensor left, Tensor right) {
+  rnnfused::ProductSumTensors tensors(left, right);
+  check_dtype(tensors.call.dtype);
+  rnnfused::launch(tensors.call, torch::stable::get_num_threads(), parallel_for);
+  return tensors.result;
+}
+
 std::string cpu_capability() { return rnnfused::cpu_kernels().name; }
 
 }  // namespace
@@ -59,12 +80,16 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
       "Tensor? batch_sizes, str nonlinearity, bool reverse, bool needs_grad_h_0) "
       "-> (Tensor grad_projections, Tensor grad_h_0)");
+  m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
+  m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
   m.def("cpu_capability() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("forward", TORCH_BOX(&forward));
   m.impl("backward", TORCH_BOX(&backward));
+  m.impl("project", TORCH_BOX(&project));
+  m.impl("sum_of_products", TORCH_BOX(&sum_of_products));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CompositeExplicitAutograd, m) {

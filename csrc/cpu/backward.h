@@ -65,7 +65,7 @@ struct BackwardStep {
 
   void finish(int64_t begin, int64_t end, const T* state, int64_t stride, const T* packed) const {
     if (!call.grad_h_0.data) return;
-    multiply<T>(state, stride, end - begin, end - begin, packed, call.hidden_size,
+    multiply<T>(state, stride, end - begin, end - begin, packed, call.hidden_size, call.hidden_size,
                 [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
                   T* grad = static_cast<T*>(call.grad_h_0.data) +
                             (begin + row) * call.grad_h_0.batch_stride + column;

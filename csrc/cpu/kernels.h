@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "products.h"
 #include "recurrence.h"
 
 namespace rnnfused {
@@ -10,18 +11,25 @@ namespace rnnfused {
 struct CpuKernels {
   const char* name;
 
-  // Sizes in bytes of what the caller allocates, 64-byte aligned.
-  int64_t (*packed_bytes)(const Recurrence& call);
-  int64_t (*scratch_bytes)(const Recurrence& call, int64_t rows);
+  // All sizes are in bytes, of what the caller allocates, 64-byte aligned.
 
-  // Packs panels [begin, end) of num_panels(call) of the weight, transposed for forward.
-  int64_t (*num_panels)(const Recurrence& call);
-  void (*pack)(const Recurrence& call, bool transposed, void* packed, int64_t begin, int64_t end);
+  // Packs panels [begin, end) of num_panels of a (depth, columns) matrix.
+  int64_t (*packed_bytes)(Dtype dtype, int64_t depth, int64_t columns);
+  int64_t (*num_panels)(Dtype dtype, int64_t columns);
+  void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
+               int64_t begin, int64_t end);
 
-  // Run batch rows [begin, end) through all steps. Threads may share a call, each with its own rows
-  // and its own scratch_bytes(call, end - begin).
+  // Run batch rows [begin, end) through all steps, with W^T packed forward and W backward. Threads may share
+  // a call, each with its own rows and its own loop_scratch_bytes(call, end - begin).
+  int64_t (*loop_scratch_bytes)(const Recurrence& call, int64_t rows);
   void (*forward)(const Forward& call, const void* packed, void* scratch, int64_t begin, int64_t end);
   void (*backward)(const Backward& call, const void* packed, void* scratch, int64_t begin, int64_t end);
+
+  // Rows [begin, end) of a projection; left columns [begin, end) of a product sum. Shared as the loops are.
+  int64_t (*project_scratch_bytes)(const Projection& call);
+  void (*project)(const Projection& call, const void* packed, void* scratch, int64_t begin, int64_t end);
+  int64_t (*sum_scratch_bytes)(const ProductSum& call);
+  void (*sum_products)(const ProductSum& call, void* scratch, int64_t begin, int64_t end);
 
   // tanh of n elements; the tests compare every float32 with it.
   void (*tanh)(Dtype dtype, const void* in, void* out, int64_t n);

@@ -5,6 +5,8 @@
 #include "forward.h"
 #include "kernels.h"
 #include "pack.h"
+#include "product_sum.h"
+#include "project.h"
 #include "scan.h"
 #include "tanh.h"
 
@@ -16,27 +18,26 @@ RNNFUSED_INLINE auto for_dtype(Dtype dtype, const Function& function) {
   return dtype == Dtype::float32 ? function(float()) : function(double());
 }
 
-static int64_t packed_bytes(const Recurrence& call) {
-  return for_dtype(call.dtype, [&](auto zero) -> int64_t {
-    return packed_elements<decltype(zero)>(call.hidden_size) * sizeof zero;
+static int64_t packed_bytes(Dtype dtype, int64_t depth, int64_t columns) {
+  return for_dtype(dtype, [&](auto zero) -> int64_t {
+    return packed_elements<decltype(zero)>(depth, columns) * sizeof zero;
   });
 }
 
-static int64_t scratch_bytes(const Recurrence& call, int64_t rows) {
+static int64_t num_panels(Dtype dtype, int64_t columns) {
+  return for_dtype(dtype, [&](auto zero) { return count_panels<decltype(zero)>(columns); });
+}
+
+static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
+                 int64_t begin, int64_t end) {
+  for_dtype(dtype, [&](auto zero) {
+    pack_panels(matrix, depth, columns, static_cast<decltype(zero)*>(packed), begin, end);
+  });
+}
+
+static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
     return scratch_elements<decltype(zero)>(call.hidden_size, rows) * sizeof zero;
-  });
-}
-
-static int64_t num_panels(const Recurrence& call) {
-  return for_dtype(call.dtype, [&](auto zero) {
-    return count_panels<decltype(zero)>(call.hidden_size);
-  });
-}
-
-static void pack(const Recurrence& call, bool transposed, void* packed, int64_t begin, int64_t end) {
-  for_dtype(call.dtype, [&](auto zero) {
-    pack_panels(call, transposed, static_cast<decltype(zero)*>(packed), begin, end);
   });
 }
 
@@ -55,6 +56,27 @@ static void backward(const Backward& call, const void* packed, void* scratch, in
   });
 }
 
+template <class Call>
+static int64_t scratch_bytes(const Call& call) {
+  return for_dtype(call.dtype, [&](auto zero) -> int64_t {
+    return scratch_elements<decltype(zero)>(call) * sizeof zero;
+  });
+}
+
+static void project(const Projection& call, const void* packed, void* scratch, int64_t begin,
+                    int64_t end) {
+  for_dtype(call.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    project_rows(call, static_cast<const T*>(packed), static_cast<T*>(scratch), begin, end);
+  });
+}
+
+static void sum_products(const ProductSum& call, void* scratch, int64_t begin, int64_t end) {
+  for_dtype(call.dtype, [&](auto zero) {
+    sum_products(call, static_cast<decltype(zero)*>(scratch), begin, end);
+  });
+}
+
 static void tanh_array(Dtype dtype, const void* in, void* out, int64_t n) {
   for_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -67,7 +89,18 @@ static void tanh_array(Dtype dtype, const void* in, void* out, int64_t n) {
 }
 
 static const CpuKernels kKernels = {
-    RNNFUSED_ISA_NAME, packed_bytes, scratch_bytes, num_panels, pack, forward, backward, tanh_array,
+    RNNFUSED_ISA_NAME,
+    packed_bytes,
+    num_panels,
+    pack,
+    loop_scratch_bytes,
+    forward,
+    backward,
+    scratch_bytes<Projection>,
+    project,
+    scratch_bytes<ProductSum>,
+    sum_products,
+    tanh_array,
 };
 
 }  // namespace RNNFUSED_ISA

@@ -3,76 +3,23 @@
 // Rows join and leave as batch_sizes says; a row that is not in a step costs nothing there.
 #pragma once
 
-#include "pack.h"
+#include "multiply.h"
 #include "recurrence.h"
-#include "simd.h"
-#include "tile.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// Weights up to this size stay in L2 while one block of rows runs through all steps, its state in L1.
-// Larger ones stream: then every panel is used for all the thread's rows before the next one is read.
-constexpr int64_t kResidentWeightBytes = 640 * 1024;
-
-RNNFUSED_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-// Elements between rows of the state: 64 bytes mod 256, since power-of-two strides alias in L1.
-template <class T>
-RNNFUSED_INLINE int64_t state_stride(int64_t hidden_size) {
-  const int64_t padded = (hidden_size + kPanelColumns<T> - 1) / kPanelColumns<T> * kPanelColumns<T>;
-  const int64_t unit = 256 / sizeof(T);
-  return (padded + unit - unit / 4 - 1) / unit * unit + unit / 4;
-}
-
-template <class T>
-RNNFUSED_INLINE bool weights_resident(int64_t hidden_size) {
-  return packed_elements<T>(hidden_size) * static_cast<int64_t>(sizeof(T)) <= kResidentWeightBytes;
-}
-
-// Rows whose state a thread holds at once.
+// Rows whose state a thread holds at once. While the weight stays in L2, one block of rows runs through all
+// steps, its state in L1; else every panel is used for all the thread's rows before the next one is read.
 template <class T>
 RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
-  return weights_resident<T>(hidden_size) ? smaller(rows, kMaxRows) : rows;
+  return fits_l2<T>(hidden_size, hidden_size) ? smaller(rows, kMaxRows) : rows;
 }
 
 // Two states: the one that a step reads and the one that it writes.
 template <class T>
 RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
-  return 2 * rows_at_once<T>(hidden_size, rows) * state_stride<T>(hidden_size);
-}
-
-// Calls emit(row, first_column, columns, sums) for every row in [0, rows) and group of columns, with
-// sums = the row of state * B in these columns. Rows from `zero_from` on have a zero state: no product.
-template <class T, class Emit>
-RNNFUSED_INLINE void multiply(const T* state, int64_t stride, int64_t rows, int64_t zero_from,
-                              const T* packed, int64_t size, const Emit& emit) {
-  alignas(64) T sums[kMaxTileVectors * kLanes<T>];
-  // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
-  const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
-  const int widest = max_vectors(blocks == 1 ? static_cast<int>(rows) : kMaxRows);
-  for (int64_t column = 0; column < size;) {
-    const int64_t left = (size - column + kLanes<T> - 1) / kLanes<T>;
-    int vectors = widest;
-    while (vectors > left) vectors /= 2;
-    const int64_t columns = smaller(vectors * kLanes<T>, size - column);
-    for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t first = rows * block / blocks;
-      const int count = static_cast<int>(rows * (block + 1) / blocks - first);
-      if (first < zero_from) {
-        tile_for<T>(count, vectors)(state + first * stride, stride, packed + column * size, size, sums);
-      }
-      // Rows of zeros beside others in the tile too: 0 times a NaN or infinite weight is not their sum.
-      for (int64_t row = first > zero_from ? first : zero_from; row < first + count; ++row) {
-        T* const sum = sums + (row - first) * vectors * kLanes<T>;
-        for (int v = 0; v < vectors; ++v) store(sum + v * kLanes<T>, Vector<T>{});
-      }
-      for (int r = 0; r < count; ++r) {
-        emit(first + r, column, columns, sums + r * vectors * kLanes<T>);
-      }
-    }
-    column += columns;
-  }
+  return 2 * rows_at_once<T>(hidden_size, rows) * padded_stride<T>(hidden_size);
 }
 
 // Runs rows [begin, end) of the call through all steps. `Step` has
@@ -85,7 +32,7 @@ template <class T, class Step>
 void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int64_t end) {
   const Recurrence& call = step.call;
   const int64_t size = call.hidden_size;
-  const int64_t stride = state_stride<T>(size);
+  const int64_t stride = padded_stride<T>(size);
   T* state = scratch;
   T* next = scratch + (end - begin) * stride;
   for (int64_t row = begin; row < end; ++row) {
@@ -105,7 +52,7 @@ void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int
     if (now > 0) {
       const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
       const int64_t start = call.step_start(t);
-      multiply<T>(state, stride, now, step.starts_at_zero ? before : now, packed, size,
+      multiply<T>(state, stride, now, step.starts_at_zero ? before : now, packed, size, size,
                   [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
                     step.emit(start, begin + row, row >= before, column, columns, sums,
                               next + row * stride + column);

@@ -21,6 +21,8 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
+RNNFUSED_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
 template <class T>
 struct Simd;
 

@@ -1,0 +1,139 @@
+// The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips;
+// of a strip, a block of right columns is packed into panels, and for each few left columns a tile of sums
+// runs down the strip. Strips add up in order, so the result does not depend on how threads share columns.
+#pragma once
+
+#include "multiply.h"
+#include "pack.h"
+#include "products.h"
+#include "simd.h"
+#include "tile.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+constexpr int64_t kStripRows = 256;
+// Right columns that are packed at once: with a strip's rows they stay in L2.
+template <class T>
+constexpr int64_t kBlockColumns = 2048 / sizeof(T);
+
+// The packed block of right columns, then one of left columns.
+template <class T>
+RNNFUSED_INLINE int64_t right_elements(const ProductSum& call) {
+  return packed_elements<T>(kStripRows, smaller(call.right_size, kBlockColumns<T>));
+}
+template <class T>
+RNNFUSED_INLINE int64_t scratch_elements(const ProductSum& call) {
+  return right_elements<T>(call) + kStripRows * kMaxRows;
+}
+
+// result[r][v] += sum_k left[k][r] * packed[k][v] for R left columns and a panel of V vectors, of which the
+// first `columns` exist.
+template <class T, int R, int V>
+void add_product(const T* left, int64_t left_stride, const T* packed, int64_t size, T* result,
+                 int64_t result_stride, int64_t columns, bool first) {
+  Vector<T> acc[R][V] = {};
+  for (int64_t k = 0; k < size; ++k) {
+    Vector<T> w[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) w[v] = load(packed + (k * V + v) * kLanes<T>);
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) acc[r][v] += w[v] * left[k * left_stride + r];
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      T* to = result + r * result_stride + v * kLanes<T>;
+      const int64_t left_over = columns - v * kLanes<T>;
+      if (left_over >= kLanes<T>) {
+        store(to, first ? acc[r][v] : load(to) + acc[r][v]);
+      } else if (left_over > 0) {
+        store_first(to, first ? acc[r][v] : load_first(to, left_over) + acc[r][v], left_over);
+      }
+    }
+  }
+}
+
+template <class T>
+using AddProduct = void (*)(const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t, bool);
+
+template <class T, int R = kMaxRows>
+RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return add_product_for<T, R - 1>(rows, vectors);
+  }
+  return vectors == 1 ? &add_product<T, R, 1> : &add_product<T, R, kPanelVectors>;
+}
+
+// Packs `size` rows of a block of columns into panels, as pack_panels does a matrix.
+template <class T>
+void pack_strip(const T* from, int64_t stride, int64_t size, int64_t columns, T* packed) {
+  for (int64_t k = 0; k < size; ++k, from += stride) {
+    for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
+      const int vectors = panel_vectors<T>(columns, c);
+      T* to = packed + c * size + k * vectors * kLanes<T>;
+      for (int v = 0; v < vectors; ++v, to += kLanes<T>) {
+        const int64_t here = c + v * kLanes<T>;
+        const bool whole = columns - here >= kLanes<T>;
+        store(to, whole ? load(from + here) : load_first(from + here, columns - here));
+      }
+    }
+  }
+}
+
+// Adds the products of a strip's rows to left columns [begin, end) and a block of right columns.
+template <class T>
+void add_strip(const ProductSum& call, const T* left, int64_t size, const T* packed, T* block,
+               int64_t begin, int64_t end, int64_t column, int64_t columns, bool first) {
+  const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
+  const bool copies = aliases<T>(call.left.inner_stride);
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t start = begin + (end - begin) * i / blocks;
+    const int count = static_cast<int>(begin + (end - begin) * (i + 1) / blocks - start);
+    const T* from = left + start;
+    int64_t stride = call.left.inner_stride;
+    if (copies) {
+      for (int64_t k = 0; k < size; ++k) {
+        for (int r = 0; r < count; ++r) block[k * kMaxRows + r] = from[k * stride + r];
+      }
+      from = block;
+      stride = kMaxRows;
+    }
+    T* const result = static_cast<T*>(call.result) + start * call.right_size + column;
+    for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
+      add_product_for<T>(count, panel_vectors<T>(columns, c))(
+          from, stride, packed + c * size, size, result + c, call.right_size, columns - c, first);
+    }
+  }
+}
+
+// Left columns [begin, end) of the result.
+template <class T>
+void sum_products(const ProductSum& call, T* scratch, int64_t begin, int64_t end) {
+  T* const block = scratch + right_elements<T>(call);
+  if (call.outer * call.inner == 0) {
+    T* const result = static_cast<T*>(call.result);
+    for (int64_t i = begin * call.right_size; i < end * call.right_size; ++i) result[i] = T(0);
+  }
+  for (int64_t column = 0; column < call.right_size; column += kBlockColumns<T>) {
+    const int64_t columns = smaller(call.right_size - column, kBlockColumns<T>);
+    for (int64_t outer = 0; outer < call.outer; ++outer) {
+      const T* left = static_cast<const T*>(call.left.data) + outer * call.left.outer_stride;
+      const T* right = static_cast<const T*>(call.right.data) + outer * call.right.outer_stride;
+      for (int64_t inner = 0; inner < call.inner; inner += kStripRows) {
+        const int64_t size = smaller(call.inner - inner, kStripRows);
+        pack_strip(right + inner * call.right.inner_stride + column, call.right.inner_stride, size,
+                   columns, scratch);
+        add_strip(call, left + inner * call.left.inner_stride, size, scratch, block, begin, end,
+                  column, columns, outer == 0 && inner == 0);
+      }
+    }
+  }
+}
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

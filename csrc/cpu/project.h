@@ -1,0 +1,64 @@
+// The projection on CPU: out = in W^T + b, rows in blocks, W^T packed once.
+#pragma once
+
+#include "multiply.h"
+#include "pack.h"
+#include "products.h"
+#include "simd.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+// Rows that take turns with one panel: few where the packed weight stays in L2, else so many that reading
+// it costs little beside the work.
+template <class T>
+RNNFUSED_INLINE int64_t rows_a_turn(const Projection& call) {
+  return fits_l2<T>(call.in_size, call.out_size) ? kMaxRows : 8 * kMaxRows;
+}
+
+// A padded copy of the rows that take a turn.
+template <class T>
+RNNFUSED_INLINE int64_t scratch_elements(const Projection& call) {
+  return rows_a_turn<T>(call) * padded_stride<T>(call.in_size);
+}
+
+template <class T>
+void project_rows(const Projection& call, const T* packed, T* scratch, int64_t begin, int64_t end) {
+  const T* const bias = static_cast<const T*>(call.bias);
+  const int64_t turn = rows_a_turn<T>(call);
+  const int64_t turns = (end - begin + turn - 1) / turn;
+  const bool copies = aliases<T>(call.input.batch_stride);
+  for (int64_t i = 0; i < turns; ++i) {
+    const int64_t first = begin + (end - begin) * i / turns;
+    const int64_t rows = begin + (end - begin) * (i + 1) / turns - first;
+    const T* in = static_cast<const T*>(call.input.data) + first * call.input.batch_stride;
+    int64_t stride = call.input.batch_stride;
+    if (copies) {
+      const int64_t padded = padded_stride<T>(call.in_size);
+      for (int64_t r = 0; r < rows; ++r) {
+        __builtin_memcpy(scratch + r * padded, in + r * stride, call.in_size * sizeof(T));
+      }
+      in = scratch;
+      stride = padded;
+    }
+    T* const out = static_cast<T*>(call.output.data) + first * call.output.batch_stride;
+    multiply<T>(in, stride, rows, rows, packed, call.in_size, call.out_size,
+                [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
+                  T* to = out + row * call.output.batch_stride + column;
+                  int64_t j = 0;
+                  for (; j + kLanes<T> <= columns; j += kLanes<T>) {
+                    Vector<T> value = load(sums + j);
+                    if (bias) value += load(bias + column + j);
+                    store(to + j, value);
+                  }
+                  if (j < columns) {
+                    Vector<T> value = load(sums + j);
+                    if (bias) value += load_first(bias + column + j, columns - j);
+                    store_first(to + j, value, columns - j);
+                  }
+                });
+  }
+}
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

@@ -1,0 +1,39 @@
+// The contract of the matrix products beside the time loop: pointers, sizes, strides. No torch here.
+//
+//   projection     out = in W^T + b         the input projection, and the gradient that goes back through it
+//   product sum    sum_r left_r^T right_r   the gradient of a weight, over all steps and rows
+#pragma once
+
+#include "recurrence.h"
+
+namespace rnnfused {
+
+struct Projection {
+  int64_t rows = 0;
+  int64_t in_size = 0;
+  int64_t out_size = 0;
+  Dtype dtype = Dtype::float32;
+  ConstState input;            // (rows, in_size)
+  ConstMatrix weight;          // (in_size, out_size): W^T
+  const void* bias = nullptr;  // (out_size), or null: zeros
+  State output;                // (rows, out_size)
+};
+
+// (outer, inner, size) rows; element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j].
+struct Rows {
+  const void* data = nullptr;
+  int64_t outer_stride = 0;
+  int64_t inner_stride = 0;
+};
+
+struct ProductSum {
+  int64_t outer = 0;
+  int64_t inner = 0;
+  int64_t left_size = 0;
+  int64_t right_size = 0;
+  Dtype dtype = Dtype::float32;
+  Rows left, right;
+  void* result = nullptr;  // (left_size, right_size), contiguous
+};
+
+}  // namespace rnnfused
