@@ -22,20 +22,14 @@ which is the backward loop again, run the other way through time with W transpos
 import torch
 
 from . import op
-from .steps import (
-    add_to_last,
-    is_batch_major,
-    previous,
-    sum_of_products,
-    take_last,
-    with_contiguous_features,
-)
+from .products import sum_of_products
+from .steps import add_to_last, previous, take_last, with_contiguous_features
 
 
 def _weight_gradient(d, h, h_0, batch_sizes, reverse):
-    """``sum_t d_t^T h_{t-1}``: one GEMM over all steps, and a small one for h_0."""
-    if batch_sizes is None and not is_batch_major(d):
-        # (T, B, H) memory: h_{t-1} is a slice, nothing is copied.
+    """``sum_t d_t^T h_{t-1}``: one product over all steps, and a small one for h_0."""
+    if batch_sizes is None:
+        # h_{t-1} is a slice: nothing is copied.
         now, before, first = (d[:-1], h[1:], d[-1]) if reverse else (d[1:], h[:-1], d[0])
         gradient = sum_of_products(now, before)
         return gradient if h_0 is None else gradient + first.t() @ h_0

@@ -69,3 +69,13 @@ def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
 def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
     batch_size = _batch_size(output, grad_h_n, batch_sizes) if needs_grad_h_0 else 0
     return new_sequence(output), output.new_empty((batch_size, output.size(-1)))
+
+
+@torch.library.register_fake("rnnfused::project")
+def _(input, weight, bias):
+    return input.new_empty((input.size(0), weight.size(0)))
+
+
+@torch.library.register_fake("rnnfused::sum_of_products")
+def _(left, right):
+    return left.new_empty((left.size(2), right.size(2)))

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import functional
+from .products import project
 from .token_lookup import is_integer, project_tokens
 
 
@@ -164,7 +165,7 @@ class RNN(torch.nn.RNNBase):
         )
 
     def _project(self, input: Tensor, weight_ih: Tensor, bias: Tensor | None, layer: int) -> Tensor:
-        return F.linear(input, weight_ih, bias)
+        return project(input, weight_ih, bias)
 
 
 class TokenRNN(RNN):

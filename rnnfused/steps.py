@@ -96,10 +96,3 @@ def add_to_last(
     """A copy of the sequence with ``addend`` (B, H) added at each row's last step."""
     rows = _last_rows(sequence, batch_sizes, reverse)
     return sequence.index_add(0, rows, addend.unsqueeze(0) if batch_sizes is None else addend)
-
-
-def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
-    """``sum_n left[n]^T right[n]`` over all steps and rows: (.., H), (.., K) -> (H, K), one GEMM."""
-    if is_batch_major(left):
-        left, right = left.transpose(0, 1), right.transpose(0, 1)
-    return left.reshape(-1, left.size(-1)).t() @ right.reshape(-1, right.size(-1))

@@ -1,0 +1,90 @@
+"""The matrix products beside the time loop: on the CPU by kernels of ours, elsewhere by torch's.
+
+    project(x, W, b) = x W^T + b          sum_of_products(l, r) = sum_n l_n^T r_n
+
+Each is made of the other when differentiated, so both can be any number of times, with ``g`` what arrives::
+
+    dx = project(g, W^T),   dW = sum_of_products(g, x),   db = sum_n g_n
+    dl = project(r, g),     dr = project(l, g^T)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .steps import is_batch_major, with_contiguous_features
+
+# Multiply-adds below which a call of ours costs more than it saves.
+MIN_WORK = 1_000_000
+
+
+def _is_ours(model: Tensor, work: int) -> bool:
+    return (
+        work >= MIN_WORK
+        and model.device.type == "cpu"
+        and model.dtype in (torch.float32, torch.float64)
+    )
+
+
+def project(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input W^T + bias`` as :func:`torch.nn.functional.linear`: (.., I), (H, I), (H) -> (.., H)."""
+    if not _is_ours(input, input.numel() * weight.size(0)):
+        return F.linear(input, weight, bias)
+    if is_batch_major(input):
+        return project(input.transpose(0, 1), weight, bias).transpose(0, 1)
+    rows = input.reshape(-1, input.size(-1))
+    run = _Projection.apply if torch.is_grad_enabled() else _Projection.forward
+    return run(rows, weight, bias).view(*input.shape[:-1], weight.size(0))
+
+
+def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """``sum_n left[n]^T right[n]`` over all steps and rows: (.., H), (.., K) -> (H, K)."""
+    if left.dim() == 3 and left.stride(0) < left.stride(1):
+        left, right = left.transpose(0, 1), right.transpose(0, 1)
+    if not _is_ours(left, left.numel() * right.size(-1)):
+        return left.reshape(-1, left.size(-1)).t() @ right.reshape(-1, right.size(-1))
+    if left.dim() == 2:
+        left, right = left.unsqueeze(0), right.unsqueeze(0)
+    return (_ProductSum.apply if torch.is_grad_enabled() else _ProductSum.forward)(left, right)
+
+
+class _Projection(torch.autograd.Function):
+    @staticmethod
+    def forward(input, weight, bias):
+        return torch.ops.rnnfused.project(with_contiguous_features(input), weight, bias)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        input, weight, _ = inputs
+        ctx.save_for_backward(input, weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        input, weight = ctx.saved_tensors
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
+        return (
+            project(gradient, weight.t()) if needs_input else None,
+            sum_of_products(gradient, input) if needs_weight else None,
+            gradient.sum(0) if needs_bias else None,
+        )
+
+
+class _ProductSum(torch.autograd.Function):
+    @staticmethod
+    def forward(left, right):
+        return torch.ops.rnnfused.sum_of_products(
+            with_contiguous_features(left), with_contiguous_features(right)
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        left, right = ctx.saved_tensors
+        needs_left, needs_right = ctx.needs_input_grad
+        return (
+            project(right, gradient) if needs_left else None,
+            project(left, gradient.t()) if needs_right else None,
+        )
