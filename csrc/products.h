@@ -15,7 +15,7 @@ struct Projection {
   Dtype dtype = Dtype::float32;
   ConstState input;            // (rows, in_size)
   ConstMatrix weight;          // (in_size, out_size): W^T
-  const void* bias = nullptr;  // (out_size), or null: zeros
+  const void* bias = nullptr;  // (out_size), padded with zeros to whole panels, or null: zeros
   State output;                // (rows, out_size)
 };
 

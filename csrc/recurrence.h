@@ -72,7 +72,11 @@ struct Recurrence {
 };
 
 struct Forward : Recurrence {
-  ConstSequence projections;  // p
+  ConstSequence projections;  // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
+  ConstSequence input;        // x, of input_size features
+  int64_t input_size = 0;     // 0: the projections are given
+  ConstMatrix weight_ih;
+  const void* bias = nullptr;  // b, padded with zeros to whole panels, or null: zeros
   ConstState h_0;             // data may be null: zeros
   Sequence output;            // h
   State h_n;                  // each row's state after its own last step

@@ -23,17 +23,11 @@ const auto parallel_for = [](int64_t n, const auto& function) {
   });
 };
 
-void check_dtype(rnnfused::Dtype dtype) {
-  RNNFUSED_CHECK(dtype == rnnfused::Dtype::float32 || dtype == rnnfused::Dtype::float64,
-                 "on the CPU the dtype must be float32 or float64");
-}
-
 template <class Call>
-void run(const Call& call, bool transposed,
-         void (*rnnfused::CpuKernels::*kernel)(const Call&, const void*, void*, int64_t, int64_t)) {
-  check_dtype(call.dtype);
-  rnnfused::launch_loop(call, transposed, rnnfused::cpu_kernels().*kernel,
-                        torch::stable::get_num_threads(), parallel_for);
+void run(const Call& call) {
+  RNNFUSED_CHECK(call.dtype == rnnfused::Dtype::float32 || call.dtype == rnnfused::Dtype::float64,
+                 "on the CPU the dtype must be float32 or float64");
+  rnnfused::launch(call, torch::stable::get_num_threads(), parallel_for);
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
@@ -41,7 +35,24 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
                                    bool reverse) {
   const rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, batch_sizes, nonlinearity,
                                          reverse);
-  run(tensors.call, true, &rnnfused::CpuKernels::forward);
+  run(tensors.call);
+  return {tensors.output, tensors.h_n};
+}
+
+std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, OptionalTensor bias,
+                                         Tensor weight_hh, OptionalTensor h_0,
+                                         OptionalTensor batch_sizes, std::string nonlinearity,
+                                         bool reverse) {
+  rnnfused::LayerTensors tensors(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity,
+                                 reverse);
+  if (rnnfused::cpu_kernels().projects(tensors.call)) {
+    run(tensors.call);
+  } else {
+    const Tensor projections = tensors.new_output(input);
+    run(tensors.projection(projections));
+    tensors.call.input_size = 0;
+    run(tensors.call);
+  }
   return {tensors.output, tensors.h_n};
 }
 
@@ -50,21 +61,19 @@ std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor g
                                     std::string nonlinearity, bool reverse, bool needs_grad_h_0) {
   const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, batch_sizes,
                                           nonlinearity, reverse, needs_grad_h_0);
-  run(tensors.call, false, &rnnfused::CpuKernels::backward);
+  run(tensors.call);
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
 Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
-  rnnfused::ProjectionTensors tensors(input, weight, bias);
-  check_dtype(tensors.call.dtype);
-  rnnfused::launch(tensors.call, torch::stable::get_num_threads(), parallel_for);
+  const rnnfused::ProjectionTensors tensors(input, weight, bias);
+  run(tensors.call);
   return tensors.output;
 }
 
 Tensor sum_of_products(Tensor left, Tensor right) {
-  rnnfused::ProductSumTensors tensors(left, right);
-  check_dtype(tensors.call.dtype);
-  rnnfused::launch(tensors.call, torch::stable::get_num_threads(), parallel_for);
+  const rnnfused::ProductSumTensors tensors(left, right);
+  run(tensors.call);
   return tensors.result;
 }
 
@@ -77,6 +86,9 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "forward(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, "
       "str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
   m.def(
+      "layer_forward(Tensor input, Tensor weight_ih, Tensor? bias, Tensor weight_hh, Tensor? h_0, "
+      "Tensor? batch_sizes, str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
+  m.def(
       "backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
       "Tensor? batch_sizes, str nonlinearity, bool reverse, bool needs_grad_h_0) "
       "-> (Tensor grad_projections, Tensor grad_h_0)");
@@ -87,6 +99,7 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("forward", TORCH_BOX(&forward));
+  m.impl("layer_forward", TORCH_BOX(&layer_forward));
   m.impl("backward", TORCH_BOX(&backward));
   m.impl("project", TORCH_BOX(&project));
   m.impl("sum_of_products", TORCH_BOX(&sum_of_products));

@@ -22,7 +22,7 @@ which is the backward loop again, run the other way through time with W transpos
 import torch
 
 from . import op
-from .products import sum_of_products
+from .products import project, sum_of_products
 from .steps import add_to_last, previous, take_last, with_contiguous_features
 
 
@@ -34,6 +34,23 @@ def _weight_gradient(d, h, h_0, batch_sizes, reverse):
         gradient = sum_of_products(now, before)
         return gradient if h_0 is None else gradient + first.t() @ h_0
     return sum_of_products(d, previous(h, h_0, batch_sizes, reverse))
+
+
+def _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0):
+    """``(d, grad_weight_hh, grad_h_0)`` of a loop that saved weight_hh, h_0, batch_sizes and output last."""
+    weight_hh, h_0, batch_sizes, output = ctx.saved_tensors[-4:]
+    if grad_output is None and grad_h_n is None:
+        return None, None, None
+    # The graph of this gradient is recorded only for a second derivative.
+    loop = Backpropagation.apply if torch.is_grad_enabled() else Backpropagation.forward
+    d, grad_h_0 = loop(
+        grad_output, grad_h_n, output, weight_hh, batch_sizes,
+        ctx.nonlinearity, ctx.reverse, needs_h_0,
+    )  # fmt: skip
+    grad_weight = None
+    if needs_weight:
+        grad_weight = _weight_gradient(d, output, h_0, batch_sizes, ctx.reverse)
+    return d, grad_weight, grad_h_0 if needs_h_0 else None
 
 
 class Recurrence(torch.autograd.Function):
@@ -51,22 +68,46 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
-        weight_hh, h_0, batch_sizes, output = ctx.saved_tensors
         needs_projections, needs_weight, needs_h_0 = ctx.needs_input_grad[:3]
-        d = grad_weight = grad_h_0 = None
-        if grad_output is not None or grad_h_n is not None:
-            # The graph of this gradient is recorded only for a second derivative.
-            loop = Backpropagation.apply if torch.is_grad_enabled() else Backpropagation.forward
-            d, grad_h_0 = loop(
-                grad_output, grad_h_n, output, weight_hh, batch_sizes,
-                ctx.nonlinearity, ctx.reverse, needs_h_0,
-            )  # fmt: skip
-            if needs_weight:
-                grad_weight = _weight_gradient(d, output, h_0, batch_sizes, ctx.reverse)
+        d, *others = _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0)
+        return (d if needs_projections else None, *others, None, None, None)
+
+
+class Layer(torch.autograd.Function):
+    """The recurrence with its input projection ``p = x W_ih^T + b`` (and its gradients by chain rule).
+
+    ``(x, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse) -> (output, h_n)``.
+    """
+
+    @staticmethod
+    def forward(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
+        return op.layer_forward(
+            input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse
+        )
+
+    @staticmethod
+    def setup_context(ctx, inputs, outputs):
+        input, weight_ih, _, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse = inputs
+        ctx.save_for_backward(input, weight_ih, weight_hh, h_0, batch_sizes, outputs[0])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, grad_output, grad_h_n):
+        needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0 = ctx.needs_input_grad[
+            :5
+        ]
+        d, grad_weight_hh, grad_h_0 = _through_time(
+            ctx, grad_output, grad_h_n, needs_weight_hh, needs_h_0
+        )
+        if d is None:
+            return (None,) * 8
+        input, weight_ih = ctx.saved_tensors[:2]
         return (
-            d if needs_projections else None,
-            grad_weight,
-            grad_h_0 if needs_h_0 else None,
+            project(d, weight_ih.t()) if needs_input else None,
+            sum_of_products(d, input) if needs_weight_ih else None,
+            d.flatten(0, -2).sum(0) if needs_bias else None,
+            grad_weight_hh,
+            grad_h_0,
             None,
             None,
             None,

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from . import op
-from .autograd import Recurrence
-from .steps import with_contiguous_features
+from .autograd import Layer, Recurrence
+from .products import project
+from .steps import with_contiguous_features, with_even_rows
 
 # What runs where; on a GPU the 16-bit types round every state and compute in float32.
 _DTYPES = {
@@ -53,7 +54,21 @@ def rnn(
         ValueError: a shape, a device, ``batch_sizes`` or ``nonlinearity`` is wrong.
         NotImplementedError: the tensors are on a device that the op does not run on.
     """
-    _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batch_sizes)
+    others = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
+    _check_tensors("projections", projections, others)
+    _check_choices(nonlinearity, batch_first, reverse)
+    batch = _check_sequence("projections", "H", projections, batch_first, batch_sizes)
+    hidden = projections.size(-1)
+    if hidden == 0:
+        raise ValueError(
+            f"projections must have at least one hidden unit, got shape {tuple(projections.shape)}"
+        )
+    if weight_hh.shape != (hidden, hidden):
+        raise ValueError(
+            f"weight_hh must be ({hidden}, {hidden}) for projections of {hidden} hidden units, "
+            f"got {tuple(weight_hh.shape)}"
+        )
+    _check_h_0(h_0, batch, hidden)
     if batch_first:
         projections = projections.transpose(0, 1)
     if batch_sizes is not None:
@@ -68,67 +83,122 @@ def rnn(
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 
-def _check(projections, weight_hh, h_0, nonlinearity, batch_first, reverse, batch_sizes):
-    states = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
-    for name, value in {"projections": projections, **states}.items():
+def rnn_layer(
+    input: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None = None,
+    h_0: Tensor | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    batch_first: bool = False,
+    reverse: bool = False,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`rnn` on ``input W_ih^T + bias``, which on the CPU the time loop can make as it goes.
+
+    Args:
+        input: (T, B, I), or (B, T, I) with ``batch_first``, or (N, I) with ``batch_sizes``.
+        weight_ih: (H, I), same dtype and device. Any strides.
+        weight_hh: (H, H), as in :func:`rnn`.
+        bias: (H,), same dtype and device; ``b_ih + b_hh``. None stands for zeros.
+        h_0, nonlinearity, batch_first, reverse, batch_sizes: as in :func:`rnn`.
+
+    Returns:
+        ``(output, h_n)``, as :func:`rnn`.
+
+    Raises:
+        As :func:`rnn`, of ``input`` instead of ``projections``.
+    """
+    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
+    given = {name: x for name, x in (("bias", bias), ("h_0", h_0)) if x is not None}
+    _check_tensors("input", input, {**weights, **given})
+    _check_choices(nonlinearity, batch_first, reverse)
+    batch = _check_sequence("input", "I", input, batch_first, batch_sizes)
+    hidden = weight_hh.size(0) if weight_hh.dim() else 0
+    if hidden == 0 or weight_hh.shape != (hidden, hidden):
+        raise ValueError(f"weight_hh must be (H, H), got {tuple(weight_hh.shape)}")
+    if weight_ih.shape != (hidden, input.size(-1)):
+        raise ValueError(
+            f"weight_ih must be (hidden, features) = ({hidden}, {input.size(-1)}), "
+            f"got {tuple(weight_ih.shape)}"
+        )
+    if bias is not None and bias.shape != (hidden,):
+        raise ValueError(f"bias must be ({hidden},), got {tuple(bias.shape)}")
+    _check_h_0(h_0, batch, hidden)
+
+    if batch_first:
+        input = input.transpose(0, 1)
+    if batch_sizes is not None:
+        batch_sizes = batch_sizes.contiguous()
+    h_0 = with_contiguous_features(h_0)
+    if input.device.type == "cpu":
+        run = Layer.apply if torch.is_grad_enabled() else op.layer_forward
+        arguments = (with_even_rows(input), weight_ih, bias, weight_hh, h_0)
+    else:
+        run = Recurrence.apply if torch.is_grad_enabled() else op.forward
+        arguments = (with_contiguous_features(project(input, weight_ih, bias)), weight_hh, h_0)
+    output, h_n = run(*arguments, batch_sizes, nonlinearity, reverse)
+    return (output.transpose(0, 1) if batch_first else output), h_n
+
+
+def _check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:
+    for each, value in {name: sequence, **others}.items():
         if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
-    device = projections.device.type
+            raise TypeError(f"{each} must be a Tensor, got {type(value).__name__}")
+    device = sequence.device.type
     if device not in _DTYPES:
         raise NotImplementedError(
-            f"projections must be on one of the devices {', '.join(_DTYPES)}, got {projections.device}"
+            f"{name} must be on one of the devices {', '.join(_DTYPES)}, got {sequence.device}"
         )
-    if projections.dtype not in _DTYPES[device]:
+    if sequence.dtype not in _DTYPES[device]:
         names = [str(dtype).removeprefix("torch.") for dtype in _DTYPES[device]]
-        raise TypeError(
-            f"projections must be {' or '.join(names)} on {device}, got {projections.dtype}"
-        )
-    for name, value in states.items():
-        if value.dtype != projections.dtype:
-            raise TypeError(
-                f"{name} must be {projections.dtype} like projections, got {value.dtype}"
-            )
-        if value.device != projections.device:
-            raise ValueError(
-                f"{name} must be on {projections.device} like projections, got {value.device}"
-            )
+        raise TypeError(f"{name} must be {' or '.join(names)} on {device}, got {sequence.dtype}")
+    for each, value in others.items():
+        if value.dtype != sequence.dtype:
+            raise TypeError(f"{each} must be {sequence.dtype} like {name}, got {value.dtype}")
+        if value.device != sequence.device:
+            raise ValueError(f"{each} must be on {sequence.device} like {name}, got {value.device}")
+
+
+def _check_choices(nonlinearity: str, batch_first: bool, reverse: bool) -> None:
     for name, value in {"batch_first": batch_first, "reverse": reverse}.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, got {value!r}")
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
 
+
+def _check_sequence(
+    name: str, features: str, sequence: Tensor, batch_first: bool, batch_sizes: Tensor | None
+) -> int:
+    """The batch size, if the sequence has the dimensions that it should have."""
     if batch_sizes is not None:
-        batch = _check_packed(projections, batch_first, batch_sizes)
-    else:
-        layout = "(B, T, H)" if batch_first else "(T, B, H)"
-        if projections.dim() != 3:
-            raise ValueError(
-                f"projections must have 3 dimensions, {layout}, got shape {tuple(projections.shape)}"
-            )
-        time, batch = projections.shape[:2][::-1] if batch_first else projections.shape[:2]
-        if time == 0:
-            raise ValueError(
-                "projections must have at least one time step, "
-                f"got shape {tuple(projections.shape)} for {layout}"
-            )
-    hidden = projections.size(-1)
-    if hidden == 0:
+        return _check_packed(name, features, sequence, batch_first, batch_sizes)
+    layout = f"(B, T, {features})" if batch_first else f"(T, B, {features})"
+    if sequence.dim() != 3:
         raise ValueError(
-            f"projections must have at least one hidden unit, got shape {tuple(projections.shape)}"
+            f"{name} must have 3 dimensions, {layout}, got shape {tuple(sequence.shape)}"
         )
-    if weight_hh.shape != (hidden, hidden):
+    time, batch = sequence.shape[:2][::-1] if batch_first else sequence.shape[:2]
+    if time == 0:
         raise ValueError(
-            f"weight_hh must be ({hidden}, {hidden}) for projections of {hidden} hidden units, "
-            f"got {tuple(weight_hh.shape)}"
+            f"{name} must have at least one time step, "
+            f"got shape {tuple(sequence.shape)} for {layout}"
         )
+    return batch
+
+
+def _check_h_0(h_0: Tensor | None, batch: int, hidden: int) -> None:
     if h_0 is not None and h_0.shape != (batch, hidden):
         raise ValueError(
             f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}"
         )
 
 
-def _check_packed(projections, batch_first, batch_sizes) -> int:
+def _check_packed(
+    name: str, features: str, sequence: Tensor, batch_first: bool, batch_sizes: Tensor
+) -> int:
     if not isinstance(batch_sizes, Tensor):
         raise TypeError(f"batch_sizes must be a Tensor, got {type(batch_sizes).__name__}")
     if batch_sizes.dtype != torch.int64:
@@ -139,10 +209,10 @@ def _check_packed(projections, batch_first, batch_sizes) -> int:
         raise ValueError(
             "batch_first has no meaning with batch_sizes: packed data has no time axis"
         )
-    if projections.dim() != 2:
+    if sequence.dim() != 2:
         raise ValueError(
-            "projections must have 2 dimensions, (N, H), with batch_sizes, "
-            f"got shape {tuple(projections.shape)}"
+            f"{name} must have 2 dimensions, (N, {features}), with batch_sizes, "
+            f"got shape {tuple(sequence.shape)}"
         )
     sizes = batch_sizes.tolist()
     if batch_sizes.dim() != 1 or not sizes:
@@ -151,9 +221,8 @@ def _check_packed(projections, batch_first, batch_sizes) -> int:
         )
     if sizes[-1] < 1 or any(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
         raise ValueError(f"batch_sizes must be positive and never increase, got {sizes}")
-    if sum(sizes) != projections.size(0):
+    if sum(sizes) != sequence.size(0):
         raise ValueError(
-            f"batch_sizes must add up to the {projections.size(0)} rows of projections, "
-            f"got {sum(sizes)}"
+            f"batch_sizes must add up to the {sequence.size(0)} rows of {name}, got {sum(sizes)}"
         )
     return sizes[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .steps import new_sequence
+from .steps import is_batch_major, new_sequence
 
 LIBRARY = Path(__file__).with_name("_cpu.so")
 CUDA_LIBRARY = LIBRARY.with_name("_cuda.so")  # there if it was built where there is an nvcc
@@ -31,6 +31,7 @@ if torch.version.cuda is not None and CUDA_LIBRARY.exists():
         )
 
 forward = torch.ops.rnnfused.forward.default
+layer_forward = torch.ops.rnnfused.layer_forward.default
 backward = torch.ops.rnnfused.backward.default
 
 
@@ -63,6 +64,17 @@ def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
     batch_size = _batch_size(projections, h_0, batch_sizes)
     h_n = projections.new_empty((batch_size, projections.size(-1)))
     return new_sequence(projections), h_n
+
+
+@torch.library.register_fake("rnnfused::layer_forward")
+def _(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
+    batch_size = _batch_size(input, h_0, batch_sizes)
+    hidden_size = weight_hh.size(0)
+    output = input.new_empty((*input.shape[:-1], hidden_size))
+    if is_batch_major(input):
+        time, batch, _ = input.shape
+        output = input.new_empty((batch, time, hidden_size)).transpose(0, 1)
+    return output, input.new_empty((batch_size, hidden_size))
 
 
 @torch.library.register_fake("rnnfused::backward")

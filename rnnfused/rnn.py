@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import functional
-from .products import project
 from .token_lookup import is_integer, project_tokens
 
 
@@ -154,9 +153,11 @@ class RNN(torch.nn.RNNBase):
             return getattr(self, f"{name}_l{layer}{suffix}")
 
         bias = parameter("bias_ih") + parameter("bias_hh") if self.bias else None
-        return functional.rnn(
-            self._project(input, parameter("weight_ih"), bias, layer),
+        return self._run_loop(
+            input,
+            parameter("weight_ih"),
             parameter("weight_hh"),
+            bias,
             h_0,
             nonlinearity=self.nonlinearity,
             batch_first=self.batch_first and batch_sizes is None,
@@ -164,8 +165,8 @@ class RNN(torch.nn.RNNBase):
             batch_sizes=batch_sizes,
         )
 
-    def _project(self, input: Tensor, weight_ih: Tensor, bias: Tensor | None, layer: int) -> Tensor:
-        return project(input, weight_ih, bias)
+    def _run_loop(self, *arguments, **choices) -> tuple[Tensor, Tensor]:
+        return functional.rnn_layer(*arguments, **choices)
 
 
 class TokenRNN(RNN):
@@ -196,7 +197,7 @@ class TokenRNN(RNN):
         if not is_integer(input):
             raise TypeError(f"input must be token ids of an integer dtype, got {input.dtype}")
 
-    def _project(self, input: Tensor, weight_ih: Tensor, bias: Tensor | None, layer: int) -> Tensor:
-        if layer > 0:
-            return super()._project(input, weight_ih, bias, layer)
-        return project_tokens(input, weight_ih, bias)
+    def _run_loop(self, input, weight_ih, weight_hh, bias, h_0, **choices) -> tuple[Tensor, Tensor]:
+        if input.is_floating_point():  # the layers above the first
+            return super()._run_loop(input, weight_ih, weight_hh, bias, h_0, **choices)
+        return functional.rnn(project_tokens(input, weight_ih, bias), weight_hh, h_0, **choices)

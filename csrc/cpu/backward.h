@@ -28,6 +28,11 @@ struct BackwardStep {
     for (int64_t j = 0; j < call.hidden_size; ++j) state[j] = T(0);
   }
 
+  template <class Use>
+  RNNFUSED_INLINE void product(int64_t, int64_t, const Use& use) const {
+    use(FromZero<T>(), Factor<T>(), 0);
+  }
+
   // `first`: this is the row's last step in time, where the gradient of its last state arrives.
   RNNFUSED_INLINE void emit(int64_t start, int64_t row, bool first, int64_t column, int64_t columns,
                             const T* sums, T* next) const {
@@ -65,7 +70,8 @@ struct BackwardStep {
 
   void finish(int64_t begin, int64_t end, const T* state, int64_t stride, const T* packed) const {
     if (!call.grad_h_0.data) return;
-    multiply<T>(state, stride, end - begin, end - begin, packed, call.hidden_size, call.hidden_size,
+    const Factor<T> factors[2] = {{state, stride, packed, call.hidden_size}, {}};
+    multiply<T>(factors, 1, end - begin, end - begin, call.hidden_size, FromZero<T>(),
                 [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
                   T* grad = static_cast<T*>(call.grad_h_0.data) +
                             (begin + row) * call.grad_h_0.batch_stride + column;

@@ -1,4 +1,4 @@
-// The forward step on CPU: h_t = f(p_t + h_{t-1} W^T).
+// The forward step on CPU: h_t = f(p_t + h_{t-1} W^T), with p_t given or p_t = b + x_t W_ih^T.
 #pragma once
 
 #include "recurrence.h"
@@ -21,6 +21,7 @@ RNNFUSED_INLINE Vector<T> activate(Vector<T> x) {
 template <Nonlinearity F, class T>
 struct ForwardStep {
   const Forward& call;
+  const T* packed_ih;  // null: the projections are given
   const bool ascending = !call.reverse;
   const bool starts_at_zero = call.h_0.data == nullptr;
 
@@ -29,20 +30,32 @@ struct ForwardStep {
     for (int64_t j = 0; j < call.hidden_size; ++j) state[j] = starts_at_zero ? T(0) : h_0[j];
   }
 
+  template <class Use>
+  RNNFUSED_INLINE void product(int64_t start, int64_t begin, const Use& use) const {
+    const auto rows_at = [&](const ConstSequence& sequence) {
+      return static_cast<const T*>(sequence.data) + start * sequence.time_stride +
+             begin * sequence.batch_stride;
+    };
+    if (packed_ih) {
+      const Factor<T> input = {rows_at(call.input), call.input.batch_stride, packed_ih, call.input_size};
+      use(FromBias<T>{static_cast<const T*>(call.bias)}, input, 1);
+    } else {
+      use(FromRows<T>{rows_at(call.projections), call.projections.batch_stride}, Factor<T>(), 0);
+    }
+  }
+
   RNNFUSED_INLINE void emit(int64_t start, int64_t row, bool, int64_t column, int64_t columns,
                             const T* sums, T* next) const {
-    const T* p = static_cast<const T*>(call.projections.data) +
-                 start * call.projections.time_stride + row * call.projections.batch_stride + column;
     T* h = static_cast<T*>(call.output.data) + start * call.output.time_stride +
            row * call.output.batch_stride + column;
     int64_t j = 0;
     for (; j + kLanes<T> <= columns; j += kLanes<T>) {
-      const Vector<T> value = activate<F, T>(load(sums + j) + load(p + j));
+      const Vector<T> value = activate<F, T>(load(sums + j));
       store(next + j, value);
       store(h + j, value);
     }
     if (j < columns) {
-      const Vector<T> value = activate<F, T>(load(sums + j) + load_first(p + j, columns - j));
+      const Vector<T> value = activate<F, T>(load(sums + j));
       store(next + j, value);
       store_first(h + j, value, columns - j);
     }
@@ -57,11 +70,12 @@ struct ForwardStep {
 };
 
 template <class T>
-void forward_rows(const Forward& call, const T* packed, T* scratch, int64_t begin, int64_t end) {
+void forward_rows(const Forward& call, const T* packed, const T* packed_ih, T* scratch, int64_t begin,
+                  int64_t end) {
   if (call.nonlinearity == Nonlinearity::tanh) {
-    scan(ForwardStep<Nonlinearity::tanh, T>{call}, packed, scratch, begin, end);
+    scan(ForwardStep<Nonlinearity::tanh, T>{call, packed_ih}, packed, scratch, begin, end);
   } else {
-    scan(ForwardStep<Nonlinearity::relu, T>{call}, packed, scratch, begin, end);
+    scan(ForwardStep<Nonlinearity::relu, T>{call, packed_ih}, packed, scratch, begin, end);
   }
 }
 

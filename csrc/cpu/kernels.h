@@ -19,10 +19,13 @@ struct CpuKernels {
   void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
                int64_t begin, int64_t end);
 
-  // Run batch rows [begin, end) through all steps, with W^T packed forward and W backward. Threads may share
-  // a call, each with its own rows and its own loop_scratch_bytes(call, end - begin).
+  // Run batch rows [begin, end) through all steps, with W^T packed forward and W backward; and W_ih^T, or null
+  // where the projections are given. Threads may share a call, each with its own rows and its own
+  // loop_scratch_bytes(call, end - begin).
   int64_t (*loop_scratch_bytes)(const Recurrence& call, int64_t rows);
-  void (*forward)(const Forward& call, const void* packed, void* scratch, int64_t begin, int64_t end);
+  bool (*projects)(const Forward& call);  // whether the loop should make its projections itself
+  void (*forward)(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
+                  int64_t begin, int64_t end);
   void (*backward)(const Backward& call, const void* packed, void* scratch, int64_t begin, int64_t end);
 
   // Rows [begin, end) of a projection; left columns [begin, end) of a product sum. Shared as the loops are.

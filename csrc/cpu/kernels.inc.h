@@ -41,10 +41,20 @@ static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
   });
 }
 
-static void forward(const Forward& call, const void* packed, void* scratch, int64_t begin, int64_t end) {
+// Not of few rows, which cannot share what is read of the weight; nor with weights that leave no room in L2.
+static bool projects(const Forward& call) {
+  return for_dtype(call.dtype, [&](auto zero) {
+    return call.batch_size >= 8 &&
+           fits_l2<decltype(zero)>(call.hidden_size + call.input_size, call.hidden_size);
+  });
+}
+
+static void forward(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
+                    int64_t begin, int64_t end) {
   for_dtype(call.dtype, [&](auto zero) {
     using T = decltype(zero);
-    forward_rows(call, static_cast<const T*>(packed), static_cast<T*>(scratch), begin, end);
+    forward_rows(call, static_cast<const T*>(packed), static_cast<const T*>(packed_ih),
+                 static_cast<T*>(scratch), begin, end);
   });
 }
 
@@ -94,6 +104,7 @@ static const CpuKernels kKernels = {
     num_panels,
     pack,
     loop_scratch_bytes,
+    projects,
     forward,
     backward,
     scratch_bytes<Projection>,

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
+#include <optional>
 
 #include "dispatch.h"
 
@@ -33,56 +35,107 @@ inline int64_t num_chunks(int64_t work, int64_t min_work, int64_t max_chunks) {
 
 inline int64_t round_up(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
-// Packs a (depth, columns) matrix, then calls run(packed, scratch, begin, end) for each thread's share of
-// `items`, with scratch_bytes(the largest share) of its own.
-template <class ScratchBytes, class Run, class ParallelFor>
-void run_packed(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, int64_t items,
-                int64_t work, int64_t max_threads, const ScratchBytes& scratch_bytes, const Run& run,
-                const ParallelFor& parallel_for) {
-  const CpuKernels& cpu = cpu_kernels();
-  const int64_t threads = num_chunks(work, kMinWorkPerThread, std::min(max_threads, items));
-  const int64_t packed_bytes = round_up(cpu.packed_bytes(dtype, depth, columns));
-  const int64_t bytes = round_up(scratch_bytes((items + threads - 1) / threads));
-  const Memory memory = new_memory(packed_bytes + threads * bytes);
-  char* packed = memory.get();
-  char* scratch = packed + packed_bytes;
+// A matrix packed for the kernels, and a vector padded to whole panels, in memory of their own.
+class Packed {
+ public:
+  template <class ParallelFor>
+  Packed(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, const void* bias,
+         int64_t max_threads, const ParallelFor& parallel_for) {
+    const CpuKernels& cpu = cpu_kernels();
+    const int64_t item = dtype == Dtype::float64 ? 8 : 4;
+    const int64_t matrix_bytes = round_up(cpu.packed_bytes(dtype, depth, columns));
+    const int64_t bias_bytes = bias ? cpu.packed_bytes(dtype, 1, columns) : 0;
+    memory_ = new_memory(matrix_bytes + bias_bytes);
+    if (bias) {
+      bias_ = memory_.get() + matrix_bytes;
+      std::memset(bias_, 0, bias_bytes);
+      std::memcpy(bias_, bias, columns * item);
+    }
+    const int64_t panels = cpu.num_panels(dtype, columns);
+    const int64_t packers =
+        num_chunks(depth * columns, kMinPackPerThread, std::min(max_threads, panels));
+    parallel_for(packers, [&](int64_t i) {
+      cpu.pack(dtype, matrix, depth, columns, memory_.get(), panels * i / packers,
+               panels * (i + 1) / packers);
+    });
+  }
+  const void* matrix() const { return memory_.get(); }
+  const void* bias() const { return bias_; }
 
-  const int64_t panels = cpu.num_panels(dtype, columns);
-  const int64_t packers = num_chunks(depth * columns, kMinPackPerThread, std::min(max_threads, panels));
-  parallel_for(packers, [&](int64_t i) {
-    cpu.pack(dtype, matrix, depth, columns, packed, panels * i / packers, panels * (i + 1) / packers);
-  });
+ private:
+  Memory memory_;
+  char* bias_ = nullptr;
+};
+
+// Calls run(scratch, begin, end) for each thread's share of `items`, with scratch_bytes(the largest share) of
+// its own.
+template <class ScratchBytes, class Run, class ParallelFor>
+void share(int64_t items, int64_t work, int64_t max_threads, const ScratchBytes& scratch_bytes,
+           const Run& run, const ParallelFor& parallel_for) {
+  const int64_t threads = num_chunks(work, kMinWorkPerThread, std::min(max_threads, items));
+  const int64_t bytes = round_up(scratch_bytes((items + threads - 1) / threads));
+  const Memory scratch = new_memory(threads * bytes);
   parallel_for(threads, [&](int64_t i) {
-    run(packed, scratch + i * bytes, items * i / threads, items * (i + 1) / threads);
+    run(scratch.get() + i * bytes, items * i / threads, items * (i + 1) / threads);
   });
 }
 
-// `kernel` is CpuKernels::forward, which takes W^T, or ::backward.
-template <class Call, class ParallelFor>
-void launch_loop(const Call& call, bool transposed,
-                 void (*kernel)(const Call&, const void*, void*, int64_t, int64_t), int64_t max_threads,
-                 const ParallelFor& parallel_for) {
-  const int64_t size = call.hidden_size;
-  ConstMatrix weight = call.weight_hh;
-  if (transposed) std::swap(weight.row_stride, weight.column_stride);
-  run_packed(
-      call.dtype, weight, size, size, call.batch_size, call.num_steps * call.batch_size * size * size,
-      max_threads, [&](int64_t rows) { return cpu_kernels().loop_scratch_bytes(call, rows); },
-      [&](const void* packed, void* scratch, int64_t begin, int64_t end) {
-        kernel(call, packed, scratch, begin, end);
+// Calls run(scratch, begin, end) for each thread's rows of the batch.
+template <class Run, class ParallelFor>
+void share_rows(const Recurrence& call, int64_t depth, int64_t max_threads, const Run& run,
+                const ParallelFor& parallel_for) {
+  share(
+      call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
+      [&](int64_t rows) { return cpu_kernels().loop_scratch_bytes(call, rows); }, run, parallel_for);
+}
+
+inline ConstMatrix transposed(const ConstMatrix& matrix) {
+  return {matrix.data, matrix.column_stride, matrix.row_stride};
+}
+
+template <class ParallelFor>
+void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
+  const int64_t hidden = call.hidden_size;
+  const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, nullptr, max_threads,
+                      parallel_for);
+  std::optional<Packed> packed_ih;
+  if (call.input_size > 0) {
+    packed_ih.emplace(call.dtype, transposed(call.weight_ih), call.input_size, hidden, call.bias,
+                      max_threads, parallel_for);
+    call.bias = packed_ih->bias();
+  }
+  const void* matrix_ih = packed_ih ? packed_ih->matrix() : nullptr;
+  share_rows(
+      call, hidden + call.input_size, max_threads,
+      [&](void* scratch, int64_t begin, int64_t end) {
+        cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end);
       },
       parallel_for);
 }
 
 template <class ParallelFor>
-void launch(const Projection& call, int64_t max_threads, const ParallelFor& parallel_for) {
+void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  const int64_t hidden = call.hidden_size;
+  const Packed packed(call.dtype, call.weight_hh, hidden, hidden, nullptr, max_threads, parallel_for);
+  share_rows(
+      call, hidden, max_threads,
+      [&](void* scratch, int64_t begin, int64_t end) {
+        cpu_kernels().backward(call, packed.matrix(), scratch, begin, end);
+      },
+      parallel_for);
+}
+
+template <class ParallelFor>
+void launch(Projection call, int64_t max_threads, const ParallelFor& parallel_for) {
   const CpuKernels& cpu = cpu_kernels();
-  run_packed(
-      call.dtype, call.weight, call.in_size, call.out_size, call.rows,
-      call.rows * call.in_size * call.out_size, max_threads,
+  const Packed packed(call.dtype, call.weight, call.in_size, call.out_size, call.bias, max_threads,
+                      parallel_for);
+  call.bias = packed.bias();
+  share(
+      call.rows, call.rows * call.in_size * call.out_size, max_threads,
       [&](int64_t) { return cpu.project_scratch_bytes(call); },
-      [&](const void* packed, void* scratch, int64_t begin, int64_t end) {
-        cpu.project(call, packed, scratch, begin, end);
+      [&](void* scratch, int64_t begin, int64_t end) {
+        cpu.project(call, packed.matrix(), scratch, begin, end);
       },
       parallel_for);
 }
@@ -90,14 +143,11 @@ void launch(const Projection& call, int64_t max_threads, const ParallelFor& para
 template <class ParallelFor>
 void launch(const ProductSum& call, int64_t max_threads, const ParallelFor& parallel_for) {
   const CpuKernels& cpu = cpu_kernels();
-  const int64_t work = call.outer * call.inner * call.left_size * call.right_size;
-  const int64_t threads = num_chunks(work, kMinWorkPerThread, std::min(max_threads, call.left_size));
-  const int64_t bytes = round_up(cpu.sum_scratch_bytes(call));
-  const Memory scratch = new_memory(threads * bytes);
-  parallel_for(threads, [&](int64_t i) {
-    cpu.sum_products(call, scratch.get() + i * bytes, call.left_size * i / threads,
-                     call.left_size * (i + 1) / threads);
-  });
+  share(
+      call.left_size, call.outer * call.inner * call.left_size * call.right_size, max_threads,
+      [&](int64_t) { return cpu.sum_scratch_bytes(call); },
+      [&](void* scratch, int64_t begin, int64_t end) { cpu.sum_products(call, scratch, begin, end); },
+      parallel_for);
 }
 
 }  // namespace rnnfused

@@ -30,11 +30,20 @@ RNNFUSED_INLINE int64_t padded_stride(int64_t size) {
   return (padded + unit - unit / 4 - 1) / unit * unit + unit / 4;
 }
 
+// Where the sums of some rows and columns start: `rows` at this distance, or nowhere, for zeros.
+template <class T>
+struct Start {
+  const T* rows = nullptr;
+  int64_t stride = 0;
+};
+
 // Calls emit(row, first_column, columns, sums) for every row in [0, rows) and group of the `size` columns,
-// with sums = the row of state * B in these columns. Rows from `zero_from` on have a zero state: no product.
-template <class T, class Emit>
-RNNFUSED_INLINE void multiply(const T* state, int64_t stride, int64_t rows, int64_t zero_from,
-                              const T* packed, int64_t depth, int64_t size, const Emit& emit) {
+// with sums = start + rows * B of each factor in these columns. Rows from `zero_from` on leave the last factor
+// out. start(row, rows, column, columns, width, sums) says where some rows start; it may write that into sums,
+// which have `width` columns.
+template <class T, class StartOf, class Emit>
+RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
+                              int64_t size, const StartOf& start, const Emit& emit) {
   alignas(64) T sums[kMaxTileVectors * kLanes<T>];
   // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
@@ -43,26 +52,62 @@ RNNFUSED_INLINE void multiply(const T* state, int64_t stride, int64_t rows, int6
     const int64_t left = (size - column + kLanes<T> - 1) / kLanes<T>;
     int vectors = widest;
     while (vectors > left) vectors /= 2;
-    const int64_t columns = smaller(vectors * kLanes<T>, size - column);
+    const int64_t width = vectors * kLanes<T>, columns = smaller(width, size - column);
+    const auto run = [&](int64_t first, int64_t end, int factor_count) {
+      if (first >= end) return;
+      Factor<T> parts[2];
+      for (int f = 0; f < factor_count; ++f) {
+        parts[f] = factors[f];
+        parts[f].rows += first * factors[f].stride;
+        parts[f].packed += column * factors[f].depth;
+      }
+      const Start<T> from = start(first, end - first, column, columns, width, sums);
+      tile_for<T>(static_cast<int>(end - first), vectors)(from.rows, from.stride, parts, factor_count,
+                                                          sums);
+      for (int64_t row = first; row < end; ++row) {
+        emit(row, column, columns, sums + (row - first) * width);
+      }
+    };
     for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t first = rows * block / blocks;
-      const int count = static_cast<int>(rows * (block + 1) / blocks - first);
-      if (first < zero_from) {
-        tile_for<T>(count, vectors)(state + first * stride, stride, packed + column * depth,
-                                  depth, sums);
-      }
-      // Rows of zeros beside others in the tile too: 0 times a NaN or infinite weight is not their sum.
-      for (int64_t row = first > zero_from ? first : zero_from; row < first + count; ++row) {
-        T* const sum = sums + (row - first) * vectors * kLanes<T>;
-        for (int v = 0; v < vectors; ++v) store(sum + v * kLanes<T>, Vector<T>{});
-      }
-      for (int r = 0; r < count; ++r) {
-        emit(first + r, column, columns, sums + r * vectors * kLanes<T>);
-      }
+      const int64_t first = rows * block / blocks, end = rows * (block + 1) / blocks;
+      const int64_t middle = zero_from < first ? first : smaller(zero_from, end);
+      run(first, middle, count);
+      run(middle, end, count - 1);
     }
     column += columns;
   }
 }
+
+// A start of zeros.
+template <class T>
+struct FromZero {
+  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, T*) const { return {}; }
+};
+
+// A start that is the same for all rows: a bias that zeros pad to whole panels; null is zero.
+template <class T>
+struct FromBias {
+  const T* bias;
+  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t column, int64_t, int64_t, T*) const {
+    return {bias ? bias + column : nullptr, 0};
+  }
+};
+
+// A start in memory of its own, row by row; what has no whole vectors at its end is copied first.
+template <class T>
+struct FromRows {
+  const T* rows;
+  int64_t stride;
+  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t columns,
+                                      int64_t width, T* sums) const {
+    const T* from = rows + first * stride + column;
+    if (columns == width) return {from, stride};
+    for (int64_t r = 0; r < count; ++r) {
+      __builtin_memcpy(sums + r * width, from + r * stride, columns * sizeof(T));
+    }
+    return {sums, width};
+  }
+};
 
 }  // namespace RNNFUSED_ISA
 }  // namespace rnnfused

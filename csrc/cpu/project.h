@@ -24,7 +24,6 @@ RNNFUSED_INLINE int64_t scratch_elements(const Projection& call) {
 
 template <class T>
 void project_rows(const Projection& call, const T* packed, T* scratch, int64_t begin, int64_t end) {
-  const T* const bias = static_cast<const T*>(call.bias);
   const int64_t turn = rows_a_turn<T>(call);
   const int64_t turns = (end - begin + turn - 1) / turn;
   const bool copies = aliases<T>(call.input.batch_stride);
@@ -42,20 +41,13 @@ void project_rows(const Projection& call, const T* packed, T* scratch, int64_t b
       stride = padded;
     }
     T* const out = static_cast<T*>(call.output.data) + first * call.output.batch_stride;
-    multiply<T>(in, stride, rows, rows, packed, call.in_size, call.out_size,
+    const Factor<T> factors[2] = {{in, stride, packed, call.in_size}, {}};
+    multiply<T>(factors, 1, rows, rows, call.out_size, FromBias<T>{static_cast<const T*>(call.bias)},
                 [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
                   T* to = out + row * call.output.batch_stride + column;
                   int64_t j = 0;
-                  for (; j + kLanes<T> <= columns; j += kLanes<T>) {
-                    Vector<T> value = load(sums + j);
-                    if (bias) value += load(bias + column + j);
-                    store(to + j, value);
-                  }
-                  if (j < columns) {
-                    Vector<T> value = load(sums + j);
-                    if (bias) value += load_first(bias + column + j, columns - j);
-                    store_first(to + j, value, columns - j);
-                  }
+                  for (; j + kLanes<T> <= columns; j += kLanes<T>) store(to + j, load(sums + j));
+                  if (j < columns) store_first(to + j, load(sums + j), columns - j);
                 });
   }
 }

@@ -1,5 +1,5 @@
-// The time loop that forward and backward share: for every step, state = emit(state * B), where B is the
-// packed weight and `emit` is the step's own arithmetic (see forward.h, backward.h).
+// The time loop that forward and backward share: for every step, state = emit(start + .. + state * B), where B
+// is the packed weight and start, emit are the step's own arithmetic (see forward.h, backward.h).
 // Rows join and leave as batch_sizes says; a row that is not in a step costs nothing there.
 #pragma once
 
@@ -26,7 +26,8 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
 //   ascending        whether time runs upwards
 //   starts_at_zero   whether a row's first state is zero
 //   start            writes a row's first state
-//   emit             makes a row's new state, in a group of columns, from its product
+//   product          what the state's product is added to, and perhaps one more product before it
+//   emit             makes a row's new state, in a group of columns, from all that
 //   finish           takes the last state of rows that end
 template <class T, class Step>
 void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int64_t end) {
@@ -52,11 +53,15 @@ void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int
     if (now > 0) {
       const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
       const int64_t start = call.step_start(t);
-      multiply<T>(state, stride, now, step.starts_at_zero ? before : now, packed, size, size,
-                  [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
-                    step.emit(start, begin + row, row >= before, column, columns, sums,
-                              next + row * stride + column);
-                  });
+      step.product(start, begin, [&](const auto& from, Factor<T> before_it, int count) {
+        const Factor<T> of_state = {state, stride, packed, size};
+        const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
+        multiply<T>(count == 0 ? one : two, count + 1, now, step.starts_at_zero ? before : now, size, from,
+                    [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
+                      step.emit(start, begin + row, row >= before, column, columns, sums,
+                                next + row * stride + column);
+                    });
+      });
       if (after < now) {
         step.finish(begin + after, begin + now, next + after * stride, stride, packed);
       }

@@ -1,6 +1,6 @@
-// The register tile: R rows of the state times V vectors of packed columns.
-// Every output is the sum over k = 0, 1, 2, ... in that order, starting from zero, whatever the tile:
-// so a row's result does not depend on how many rows it is computed with.
+// The register tile: R rows times V vectors of packed columns.
+// Every output is its initial value, plus the sum over k = 0, 1, 2, ... of the first factor in that order, plus
+// that of the second, whatever the tile: so a row's result does not depend on the rows it is computed with.
 #pragma once
 
 #include "pack.h"
@@ -20,41 +20,61 @@ constexpr int max_vectors(int rows) { return rows <= 1 ? 8 : rows <= 3 ? 4 : 2; 
 constexpr int kMaxTileVectors = 6 * 2;
 #endif
 
-// sums[r][v] = sum_k state[r][k] * packed[k][v]; sums has V * kLanes<T> columns.
+// Rows, and the packed columns that they are multiplied with.
 template <class T>
-using TileFunction = void (*)(const T* state, int64_t state_stride, const T* packed, int64_t size,
+struct Factor {
+  const T* rows;
+  int64_t stride;
+  const T* packed;
+  int64_t depth;
+};
+
+// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] of each factor; start may be null, for zeros, or
+// sums itself. sums has V * kLanes<T> columns.
+template <class T>
+using TileFunction = void (*)(const T* start, int64_t start_stride, const Factor<T>* factors, int count,
                               T* sums);
 
 template <class T, int R, int V>
-void tile(const T* state, int64_t state_stride, const T* packed, int64_t size, T* sums) {
+void tile(const T* start, int64_t start_stride, const Factor<T>* factors, int count, T* sums) {
   constexpr int kWidth = V < kPanelVectors ? V : kPanelVectors;
-  constexpr int kPanels = V / kWidth;
-  const int64_t panel_stride = size * kPanelColumns<T>;
+  static_assert(V % kWidth == 0, "a tile is one narrow panel or whole panels");
   Vector<T> acc[R][V] = {};
-  for (int64_t k = 0; k < size; ++k) {
-    const T* row = packed + k * kWidth * kLanes<T>;
-    if constexpr (R <= 3) {
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) {
-        const Vector<T> w =
-            load(row + (v / kWidth) * panel_stride + (v % kWidth) * kLanes<T>);
-#pragma GCC unroll 3
-        for (int r = 0; r < R; ++r) acc[r][v] += w * state[r * state_stride + k];
-      }
-    } else {
-      Vector<T> w[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        w[v] = load(row + (v / kWidth) * panel_stride + (v % kWidth) * kLanes<T>);
-      }
+  if (start) {
 #pragma GCC unroll 14
-      for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[r][v] = load(start + r * start_stride + v * kLanes<T>);
+    }
+  }
+  for (int f = 0; f < count; ++f) {
+    const T* const rows = factors[f].rows;
+    const T* const packed = factors[f].packed;
+    const int64_t stride = factors[f].stride, depth = factors[f].depth;
+    const int64_t panel_stride = depth * kPanelColumns<T>;
+    for (int64_t k = 0; k < depth; ++k) {
+      const T* row = packed + k * kWidth * kLanes<T>;
+      if constexpr (R <= 3) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+          const Vector<T> w = load(row + (v / kWidth) * panel_stride + (v % kWidth) * kLanes<T>);
+#pragma GCC unroll 3
+          for (int r = 0; r < R; ++r) acc[r][v] += w * rows[r * stride + k];
+        }
+      } else {
+        Vector<T> w[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[r][v] += w[v] * state[r * state_stride + k];
+        for (int v = 0; v < V; ++v) {
+          w[v] = load(row + (v / kWidth) * panel_stride + (v % kWidth) * kLanes<T>);
+        }
+#pragma GCC unroll 14
+        for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) acc[r][v] += w[v] * rows[r * stride + k];
+        }
       }
     }
   }
-  static_assert(kPanels * kWidth == V, "a tile is one narrow panel or whole panels");
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8

@@ -2,6 +2,7 @@
 // It reaches the kernels of the installed library through its one exported symbol: what is tested ships.
 #include <dlfcn.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -43,21 +44,24 @@ Poisoned pack(const CpuKernels& cpu, Dtype dtype, const ConstMatrix& matrix, int
   return packed;
 }
 
-// Runs rows [cuts[0], cuts[1]), [cuts[1], cuts[2]), ..: the pieces that threads would run.
-template <class Call>
-void run(const CpuKernels& cpu, const Call& call, bool transposed,
-         void (*kernel)(const Call&, const void*, void*, int64_t, int64_t),
-         const std::vector<int64_t>& cuts) {
-  ConstMatrix weight = call.weight_hh;
-  if (transposed) std::swap(weight.row_stride, weight.column_stride);
-  Poisoned packed = pack(cpu, call.dtype, weight, call.hidden_size, call.hidden_size);
+// Calls run(scratch, begin, end) for rows [cuts[0], cuts[1]), [cuts[1], cuts[2]), ..: the pieces that threads
+// would run.
+template <class Bytes, class Run>
+void in_pieces(const std::vector<int64_t>& cuts, const Bytes& bytes, const Run& run) {
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
-    Poisoned scratch(cpu.loop_scratch_bytes(call, cuts[i + 1] - cuts[i]));
-    kernel(call, packed.get(), scratch.get(), cuts[i], cuts[i + 1]);
+    Poisoned scratch(bytes(cuts[i + 1] - cuts[i]));
+    run(scratch.get(), cuts[i], cuts[i + 1]);
   }
 }
 
-int64_t stride(const py::array& array, int axis) { return array.strides(axis) / array.itemsize(); }
+// A bias that zeros pad to whole panels.
+Poisoned pad(const CpuKernels& cpu, const py::array& bias) {
+  const int64_t bytes = cpu.packed_bytes(dtype_of(bias), 1, bias.size());
+  Poisoned padded(bytes);
+  std::memset(padded.get(), 0, bytes);
+  std::memcpy(padded.get(), bias.data(), bias.nbytes());
+  return padded;
+}
 
 class Kernels {
  public:
@@ -76,8 +80,23 @@ class Kernels {
                const std::optional<py::array>& h_0, py::array& output, py::array& h_n,
                const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
                const std::vector<int64_t>& cuts) const {
-    const ForwardArrays call(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse);
-    run<Forward>(*kernels_, call, true, kernels_->forward, cuts);
+    run_forward(ForwardArrays(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse), nullptr,
+                cuts);
+  }
+
+  // As forward, of the input; the loop makes the projections.
+  void layer_forward(const py::array& input, const py::array& weight_ih, const py::array& bias,
+                     const py::array& weight, const std::optional<py::array>& h_0, py::array& output,
+                     py::array& h_n, const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
+                     const std::vector<int64_t>& cuts) const {
+    ForwardArrays call(output, weight, h_0, output, h_n, batch_sizes, relu, reverse);
+    call.input = sequence_view<ConstSequence>(input);
+    call.input_size = input.shape(input.ndim() - 1);
+    const ConstMatrix matrix = {weight_ih.data(), stride(weight_ih, 1), stride(weight_ih, 0)};
+    Poisoned packed_ih = pack(*kernels_, call.dtype, matrix, call.input_size, call.hidden_size);
+    Poisoned padded = pad(*kernels_, bias);
+    call.bias = padded.get();
+    run_forward(call, packed_ih.get(), cuts);
   }
 
   void backward(const std::optional<py::array>& grad_output, const std::optional<py::array>& grad_h_n,
@@ -86,7 +105,12 @@ class Kernels {
                 bool relu, bool reverse, const std::vector<int64_t>& cuts) const {
     const BackwardArrays call(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0,
                               batch_sizes, relu, reverse);
-    run<Backward>(*kernels_, call, false, kernels_->backward, cuts);
+    Poisoned packed = pack(*kernels_, call.dtype, call.weight_hh, call.hidden_size, call.hidden_size);
+    in_pieces(
+        cuts, [&](int64_t rows) { return kernels_->loop_scratch_bytes(call, rows); },
+        [&](void* scratch, int64_t begin, int64_t end) {
+          kernels_->backward(call, packed.get(), scratch, begin, end);
+        });
   }
 
   // output (rows, out) = input (rows, in) weight (out, in)^T + bias
@@ -99,13 +123,15 @@ class Kernels {
     call.dtype = dtype_of(input);
     call.input = {input.data(), stride(input, 0)};
     call.weight = {weight.data(), stride(weight, 1), stride(weight, 0)};
-    if (bias) call.bias = bias->data();
+    std::optional<Poisoned> padded;
+    if (bias) call.bias = padded.emplace(pad(*kernels_, *bias)).get();
     call.output = {output.mutable_data(), stride(output, 0)};
     Poisoned packed = pack(*kernels_, call.dtype, call.weight, call.in_size, call.out_size);
-    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
-      Poisoned scratch(kernels_->project_scratch_bytes(call));
-      kernels_->project(call, packed.get(), scratch.get(), cuts[i], cuts[i + 1]);
-    }
+    in_pieces(
+        cuts, [&](int64_t) { return kernels_->project_scratch_bytes(call); },
+        [&](void* scratch, int64_t begin, int64_t end) {
+          kernels_->project(call, packed.get(), scratch, begin, end);
+        });
   }
 
   // result (left, right) = sum over (outer, inner) of left^T right
@@ -120,13 +146,25 @@ class Kernels {
     call.left = {left.data(), stride(left, 0), stride(left, 1)};
     call.right = {right.data(), stride(right, 0), stride(right, 1)};
     call.result = result.mutable_data();
-    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
-      Poisoned scratch(kernels_->sum_scratch_bytes(call));
-      kernels_->sum_products(call, scratch.get(), cuts[i], cuts[i + 1]);
-    }
+    in_pieces(
+        cuts, [&](int64_t) { return kernels_->sum_scratch_bytes(call); },
+        [&](void* scratch, int64_t begin, int64_t end) {
+          kernels_->sum_products(call, scratch, begin, end);
+        });
   }
 
  private:
+  void run_forward(const ForwardArrays& call, const void* packed_ih, const std::vector<int64_t>& cuts) const {
+    const ConstMatrix matrix = {call.weight_hh.data, call.weight_hh.column_stride,
+                                call.weight_hh.row_stride};
+    Poisoned packed = pack(*kernels_, call.dtype, matrix, call.hidden_size, call.hidden_size);
+    in_pieces(
+        cuts, [&](int64_t rows) { return kernels_->loop_scratch_bytes(call, rows); },
+        [&](void* scratch, int64_t begin, int64_t end) {
+          kernels_->forward(call, packed.get(), packed_ih, scratch, begin, end);
+        });
+  }
+
   const CpuKernels* kernels_;
 };
 
@@ -138,6 +176,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_property_readonly("name", &Kernels::name)
       .def("tanh", &Kernels::tanh)
       .def("forward", &Kernels::forward)
+      .def("layer_forward", &Kernels::layer_forward)
       .def("backward", &Kernels::backward)
       .def("project", &Kernels::project)
       .def("sum_products", &Kernels::sum_products);

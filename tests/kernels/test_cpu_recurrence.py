@@ -57,6 +57,29 @@ def test_rows_do_not_depend_on_their_neighbours(kernels, dtype, hidden):
             np.testing.assert_array_equal(got, expected)
 
 
+@both_dtypes
+@pytest.mark.parametrize("reverse", [True, False])
+@pytest.mark.parametrize("batch_sizes", [(), [20, 9, 3]])
+@pytest.mark.parametrize(("hidden", "features"), [(5, 1), (20, 33), (64, 7)])
+def test_projections_made_in_the_loop_have_the_same_bits(
+    kernels, dtype, hidden, features, reverse, batch_sizes
+):
+    case = Case(3, 20, hidden, dtype, reverse=reverse, batch_sizes=batch_sizes)
+    random = np.random.default_rng(0)
+    shape = (*case.projections.shape[:-1], features)
+    input, bias = random.standard_normal(shape).astype(dtype), np.ones(hidden, dtype)
+    weight_ih = random.standard_normal((hidden, features)).astype(dtype)
+    flat = case.projections.reshape(-1, hidden)
+    kernels.project(input.reshape(-1, features), weight_ih, bias, flat, [0, len(flat)])
+    expected = case.run(kernels)[:2]
+    for cuts in ([0, 20], [0, 1, 8, 20]):
+        output, h_n = (np.full_like(x, np.nan) for x in expected)
+        kernels.layer_forward(input, weight_ih, bias, case.weight, case.h_0, output, h_n,
+                              case.batch_sizes, False, reverse, cuts)  # fmt: skip
+        np.testing.assert_array_equal(output, expected[0])
+        np.testing.assert_array_equal(h_n, expected[1])
+
+
 def spread(array):
     """An array of the same shape inside a larger one of sentinels, batch outermost."""
     steps, batch, hidden = array.shape

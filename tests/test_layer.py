@@ -1,0 +1,246 @@
+"""functional.rnn_layer and the products beside the loop: values, gradients to second order, layouts, errors."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rnnfused import functional, op, products, reference
+
+pytestmark = pytest.mark.usefixtures("device")
+
+SIZES = [5, 3, 3, 1]
+
+
+@pytest.fixture(params=["torch's products", "our products"])
+def small_products(request, monkeypatch):
+    """Small products by torch, as they are, or by the kernels of the large ones."""
+    if request.param == "our products":
+        monkeypatch.setattr(products, "MIN_WORK", 0)
+
+
+def make(layout, steps, batch, features, hidden, *, bias=True, with_h_0=True, dtype=torch.float64):
+    """Leaves (input, weight_ih, weight_hh, bias, h_0) in the layout, and the keywords that go with it."""
+    torch.manual_seed(0)
+
+    def leaf(*shape, scale=1.0):
+        return (torch.randn(*shape, dtype=dtype) * scale).requires_grad_()
+
+    keywords = {}
+    if layout == "packed":
+        keywords["batch_sizes"] = torch.tensor(SIZES, device="cpu")
+        batch, shape = SIZES[0], (sum(SIZES), features)
+    elif layout == "batch_first":
+        keywords["batch_first"] = True
+        shape = (batch, steps, features)
+    else:
+        shape = (steps, batch, features)
+    weights = leaf(hidden, features, scale=features**-0.5), leaf(hidden, hidden, scale=hidden**-0.5)
+    return (
+        leaf(*shape),
+        *weights,
+        leaf(hidden) if bias else None,
+        leaf(batch, hidden) if with_h_0 else None,
+    ), keywords
+
+
+def plain(input, weight_ih, weight_hh, bias, h_0, **keywords):
+    return reference.rnn(F.linear(input, weight_ih, bias), weight_hh, h_0, **keywords)
+
+
+def check_equal(inputs, keywords):
+    leaves = [x for x in inputs if x is not None]
+    everything = []
+    for function in (functional.rnn_layer, plain):
+        results = function(*inputs, **keywords)
+        torch.manual_seed(1)
+        loss = sum((x * torch.randn(x.shape, dtype=x.dtype)).sum() for x in results)
+        everything.append([*results, *torch.autograd.grad(loss, leaves)])
+    tolerance = 1e-12 if inputs[0].dtype == torch.float64 else 1e-4
+    for got, expected in zip(*everything, strict=True):
+        largest = max(1, expected.abs().max().item())
+        torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance * largest)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("hidden", [1, 7, 16, 33, 100])
+@pytest.mark.parametrize("batch", [1, 7, 8, 15, 30])
+def test_equals_reference_at_every_size(small_products, dtype, hidden, batch):
+    for steps, features in ((1, 5), (6, 1), (5, 40)):
+        check_equal(*make("time_first", steps, batch, features, hidden, dtype=dtype))
+
+
+def test_equals_reference_where_weights_are_large():
+    check_equal(*make("time_first", 3, 9, 300, 260, dtype=torch.float32))
+    check_equal(*make("batch_first", 4, 3, 256, 512, dtype=torch.float32))
+
+
+options = list(
+    itertools.product(
+        ["time_first", "batch_first", "packed"], [True, False], ["tanh", "relu"], [False, True]
+    )
+)
+
+
+@pytest.mark.parametrize(("layout", "given", "nonlinearity", "reverse"), options)
+@pytest.mark.parametrize("batch", [3, 9])
+def test_equals_reference_with_every_option(
+    small_products, layout, given, nonlinearity, reverse, batch
+):
+    inputs, keywords = make(layout, 4, batch, 6, 5, bias=given, with_h_0=given)
+    check_equal(inputs, {**keywords, "nonlinearity": nonlinearity, "reverse": reverse})
+
+
+@pytest.mark.parametrize("batch", [2, 8])  # without and with the projection inside the loop
+@pytest.mark.parametrize(("layout", "given", "nonlinearity", "reverse"), options)
+def test_gradcheck_to_second_order(
+    small_products, layout, given, nonlinearity, reverse, batch, monkeypatch
+):
+    monkeypatch.setitem(globals(), "SIZES", [batch, 2, 1])
+    inputs, keywords = make(layout, 3, batch, 2, 3, bias=given, with_h_0=given)
+    present = [x for x in inputs if x is not None]
+
+    def layer(*given_inputs):
+        iterator = iter(given_inputs)
+        filled = [None if x is None else next(iterator) for x in inputs]
+        return functional.rnn_layer(*filled, nonlinearity=nonlinearity, reverse=reverse, **keywords)
+
+    assert torch.autograd.gradcheck(layer, present, fast_mode=True)
+    assert torch.autograd.gradgradcheck(layer, present, fast_mode=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),  # batch outside time
+        lambda x: torch.cat([x, x], 1)[:, : x.size(1)],  # neither follows the other
+        lambda x: x.mT.contiguous().mT,  # features apart
+        lambda x: x[:1].expand(x.shape),
+        lambda x: x[:, :1].expand(x.shape),
+    ],
+)
+@pytest.mark.parametrize("batch", [3, 9])
+def test_any_strides(change, batch):
+    (input, *others), _ = make("time_first", 4, batch, 6, 5)
+    strided = change(input.detach())
+    with torch.no_grad():
+        expected = functional.rnn_layer(strided.contiguous(), *others)
+        for got, wanted in zip(functional.rnn_layer(strided, *others), expected, strict=True):
+            torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+    strided.requires_grad_()
+    check_equal((strided, *others), {})
+
+
+def test_a_row_does_not_depend_on_its_neighbours(device):
+    """To the bit, also where a larger batch makes its projections inside the loop."""
+    if device != "cpu":
+        pytest.skip("a promise of the CPU's kernels")
+    for features, hidden in ((5, 20), (33, 64), (300, 500)):
+        inputs, _ = make("time_first", 5, 31, features, hidden, dtype=torch.float32)
+        with torch.no_grad():
+            input, *weights, h_0 = inputs
+            whole = functional.rnn_layer(input, *weights, h_0)[0]
+            for rows in (slice(0, 1), slice(3, 9), slice(7, 31)):
+                part = functional.rnn_layer(input[:, rows], *weights, h_0[rows])[0]
+                assert torch.equal(part, whole[:, rows])
+
+
+def test_without_h_0_the_first_step_does_not_read_weight_hh():
+    (input, weight_ih, weight_hh, bias, _), _ = make("time_first", 2, 9, 3, 4)
+    weight_hh = torch.full_like(weight_hh, torch.nan)
+    output, _ = functional.rnn_layer(input, weight_ih, weight_hh, bias)
+    assert output[0].isfinite().all() and output[1].isnan().all()
+
+
+@pytest.mark.parametrize("batch_sizes", [None, torch.tensor([9, 2, 1], device="cpu")])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("transposed", [True, False])
+def test_opcheck_of_the_layer(batch_sizes, given, transposed, device):
+    if device != "cpu":
+        pytest.skip("on other devices the layer is made of other ops")
+    input = torch.randn(4, 9, 3) if batch_sizes is None else torch.randn(12, 3)
+    if transposed and batch_sizes is None:
+        input = torch.randn(9, 4, 3).transpose(0, 1)
+    bias, h_0 = (torch.randn(5), torch.randn(9, 5)) if given else (None, None)
+    arguments = (input, torch.randn(5, 3), bias, torch.randn(5, 5), h_0, batch_sizes, "tanh", False)
+    torch.library.opcheck(op.layer_forward, arguments)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_opcheck_of_the_products(bias, device):
+    if device != "cpu":
+        pytest.skip("on other devices the products are torch's")
+    arguments = (torch.randn(6, 3), torch.randn(5, 3), torch.randn(5) if bias else None)
+    torch.library.opcheck(torch.ops.rnnfused.project.default, arguments)
+    for left, right in (((2, 7, 3), (2, 7, 4)), ((0, 7, 3), (0, 7, 4)), ((7, 1, 3), (7, 1, 4))):
+        arguments = (torch.randn(left), torch.randn(right))
+        torch.library.opcheck(torch.ops.rnnfused.sum_of_products.default, arguments)
+        expected = torch.einsum("oil,oir->lr", *arguments)
+        torch.testing.assert_close(torch.ops.rnnfused.sum_of_products(*arguments), expected)
+
+
+def good(**changes):
+    arguments = {
+        "input": torch.randn(4, 3, 2),
+        "weight_ih": torch.randn(5, 2),
+        "weight_hh": torch.randn(5, 5),
+        "bias": torch.randn(5),
+        "h_0": torch.randn(3, 5),
+    }
+    return {**arguments, **changes}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(input=[1.0]), TypeError, "input must be a Tensor, got list"),
+        (dict(bias=1), TypeError, "bias must be a Tensor, got int"),
+        (dict(input=torch.ones(4, 3, 2).int()), TypeError, "input must be .*, got torch.int32"),
+        (dict(weight_ih=torch.randn(5, 2).double()), TypeError, "weight_ih must be torch.float32"),
+        (dict(bias=torch.randn(5, device="meta")), ValueError, "bias must be on .*, got meta"),
+        (
+            dict(input=torch.randn(4, 2)),
+            ValueError,
+            r"input must have 3 dim.*\(T, B, I\).*\(4, 2\)",
+        ),
+        (dict(input=torch.randn(0, 3, 2)), ValueError, "input must have at least one time step"),
+        (dict(weight_ih=torch.randn(5, 3)), ValueError, r"weight_ih .* \(5, 2\), got \(5, 3\)"),
+        (dict(weight_ih=torch.randn(4, 2)), ValueError, r"weight_ih .* \(5, 2\), got \(4, 2\)"),
+        (
+            dict(weight_hh=torch.randn(5, 4)),
+            ValueError,
+            r"weight_hh must be \(H, H\), got \(5, 4\)",
+        ),
+        (
+            dict(weight_hh=torch.randn(0, 0)),
+            ValueError,
+            r"weight_hh must be \(H, H\), got \(0, 0\)",
+        ),
+        (dict(bias=torch.randn(5, 1)), ValueError, r"bias must be \(5,\), got \(5, 1\)"),
+        (dict(h_0=torch.randn(2, 5)), ValueError, r"h_0 must be .* \(3, 5\), got \(2, 5\)"),
+        (dict(nonlinearity="gelu"), ValueError, "'tanh' or 'relu', got 'gelu'"),
+        (dict(reverse=1), TypeError, "reverse must be a bool, got 1"),
+    ],
+)
+def test_wrong_input_is_named(change, error, message):
+    functional.rnn_layer(**good())
+    with pytest.raises(error, match=message):
+        functional.rnn_layer(**good(**change))
+
+
+def test_a_direct_call_cannot_read_out_of_bounds(device):
+    if device != "cpu":
+        pytest.skip("ops of the CPU")
+    x, w, b = torch.randn(6, 3), torch.randn(5, 3), torch.randn(5)
+    for arguments in ((x[0], w, b), (x, w[:, :2], b), (x, w, b[:4]), (x, w.double(), b), (x.half(), w.half(), None)):  # fmt: skip
+        with pytest.raises((RuntimeError, IndexError)):
+            torch.ops.rnnfused.project(*arguments)
+    with pytest.raises(RuntimeError, match="same rows"):
+        torch.ops.rnnfused.sum_of_products(torch.randn(2, 3, 4), torch.randn(2, 4, 4))
+    x, h = torch.randn(4, 3, 2), torch.randn(3, 5)
+    good = [x, torch.randn(5, 2), b, torch.randn(5, 5), h, None, "tanh", False]
+    op.layer_forward(*good)
+    for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, torch.randn(4, 4)), (4, h[:2])):  # fmt: skip
+        with pytest.raises(RuntimeError):
+            op.layer_forward(*good[:place], wrong, *good[place + 1 :])
