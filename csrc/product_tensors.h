@@ -1,8 +1,7 @@
 // Tensors as the pointers, sizes and strides of a matrix product; as tensors.h does for the time loop.
 #pragma once
 
-#include <utility>
-
+#include "layer.h"
 #include "products.h"
 #include "tensors.h"
 
@@ -56,16 +55,54 @@ struct ProductSumTensors {
     call.left = {left.const_data_ptr(), left.stride(0), left.stride(1)};
     call.right = {right.const_data_ptr(), right.stride(0), right.stride(1)};
     call.result = result.mutable_data_ptr();
-    // Rows at one distance throughout are one long run.
-    if (call.inner == 1) {
-      std::swap(call.inner, call.outer);
-      call.left.inner_stride = call.left.outer_stride;
-      call.right.inner_stride = call.right.outer_stride;
-    } else if (call.left.outer_stride == call.inner * call.left.inner_stride &&
-        call.right.outer_stride == call.inner * call.right.inner_stride) {
-      call.inner *= call.outer;
-      call.outer = 1;
-    }
+    call.join_rows();
+  }
+};
+
+// The arguments of the op `layer_backward`, its results and its calls. Results that are not wanted are empty.
+struct LayerBackwardTensors {
+  BackwardTensors loop;
+  Tensor grad_input, grad_weight_ih, grad_bias, grad_weight_hh;
+  LayerBackward call;
+
+  LayerBackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
+                       const Tensor& output, const Tensor& input, const Tensor& weight_ih,
+                       const Tensor& weight_hh, const OptionalTensor& h_0,
+                       const OptionalTensor& batch_sizes, const std::string& nonlinearity, bool reverse,
+                       bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh,
+                       bool needs_h_0)
+      : loop(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_h_0),
+        grad_input(needs_input ? new_sequence(input) : nothing(output)),
+        grad_weight_ih(wanted(needs_weight_ih, output, {hidden(), features(input)})),
+        grad_bias(wanted(needs_bias, output, {hidden()})),
+        grad_weight_hh(wanted(needs_weight_hh, output, {hidden(), hidden()})) {
+    const Problem& problem = loop.problem;
+    check_like(input, output, "input");
+    RNNFUSED_CHECK(input.dim() == output.dim() && input.size(0) == output.size(0) &&
+                       (input.dim() == 2 || input.size(1) == output.size(1)),
+                   "input must have the rows of output");
+    check_like(weight_ih, output, "weight_ih");
+    RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == hidden() &&
+                       weight_ih.size(1) == features(input),
+                   "weight_ih must be (hidden, features)");
+    call.loop = loop.call;
+    call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
+    call.input_size = features(input);
+    call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
+    call.h_0 = problem.state(h_0, output, "h_0");
+    const auto pointer = [](bool needed, const Tensor& tensor) {
+      return needed ? tensor.mutable_data_ptr() : nullptr;
+    };
+    call.gradients = {pointer(needs_weight_ih, grad_weight_ih), pointer(needs_weight_hh, grad_weight_hh),
+                      pointer(needs_bias, grad_bias), pointer(needs_input, grad_input)};
+  }
+
+ private:
+  int64_t hidden() const { return loop.problem.hidden_size; }
+  static int64_t features(const Tensor& input) { return input.size(input.dim() - 1); }
+  static Tensor nothing(const Tensor& model) { return torch::stable::new_empty(model, {0}); }
+  static Tensor wanted(bool needed, const Tensor& model, std::initializer_list<int64_t> sizes) {
+    return needed ? torch::stable::new_empty(model, sizes) : nothing(model);
   }
 };
 

@@ -4,6 +4,8 @@
 //   product sum    sum_r left_r^T right_r   the gradient of a weight, over all steps and rows
 #pragma once
 
+#include <utility>
+
 #include "recurrence.h"
 
 namespace rnnfused {
@@ -34,6 +36,20 @@ struct ProductSum {
   Dtype dtype = Dtype::float32;
   Rows left, right;
   void* result = nullptr;  // (left_size, right_size), contiguous
+  bool adds = false;       // to what is there
+
+  // Rows at one distance throughout are one long run.
+  void join_rows() {
+    if (inner == 1) {
+      std::swap(inner, outer);
+      left.inner_stride = left.outer_stride;
+      right.inner_stride = right.outer_stride;
+    } else if (left.outer_stride == inner * left.inner_stride &&
+               right.outer_stride == inner * right.inner_stride) {
+      inner *= outer;
+      outer = 1;
+    }
+  }
 };
 
 }  // namespace rnnfused

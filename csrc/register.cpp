@@ -65,6 +65,20 @@ std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor g
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
+    OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output, Tensor input, Tensor weight_ih,
+    Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, std::string nonlinearity,
+    bool reverse, bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh,
+    bool needs_h_0) {
+  const rnnfused::LayerBackwardTensors tensors(grad_output, grad_h_n, output, input, weight_ih, weight_hh,
+                                               h_0, batch_sizes, nonlinearity, reverse, needs_input,
+                                               needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
+  run(tensors.call.loop);
+  tensors.call.for_each_product([](const auto& product) { run(product); });
+  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_bias, tensors.grad_weight_hh,
+          tensors.loop.grad_h_0};
+}
+
 Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
   const rnnfused::ProjectionTensors tensors(input, weight, bias);
   run(tensors.call);
@@ -92,6 +106,12 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
       "Tensor? batch_sizes, str nonlinearity, bool reverse, bool needs_grad_h_0) "
       "-> (Tensor grad_projections, Tensor grad_h_0)");
+  m.def(
+      "layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor input, "
+      "Tensor weight_ih, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, str nonlinearity, "
+      "bool reverse, bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, "
+      "bool needs_h_0) -> (Tensor grad_input, Tensor grad_weight_ih, Tensor grad_bias, "
+      "Tensor grad_weight_hh, Tensor grad_h_0)");
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
   m.def("cpu_capability() -> str");
@@ -101,6 +121,7 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("forward", TORCH_BOX(&forward));
   m.impl("layer_forward", TORCH_BOX(&layer_forward));
   m.impl("backward", TORCH_BOX(&backward));
+  m.impl("layer_backward", TORCH_BOX(&layer_backward));
   m.impl("project", TORCH_BOX(&project));
   m.impl("sum_of_products", TORCH_BOX(&sum_of_products));
 }

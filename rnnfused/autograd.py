@@ -93,25 +93,33 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
-        needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0 = ctx.needs_input_grad[
-            :5
-        ]
-        d, grad_weight_hh, grad_h_0 = _through_time(
-            ctx, grad_output, grad_h_n, needs_weight_hh, needs_h_0
-        )
-        if d is None:
+        if grad_output is None and grad_h_n is None:
             return (None,) * 8
-        input, weight_ih = ctx.saved_tensors[:2]
-        return (
-            project(d, weight_ih.t()) if needs_input else None,
-            sum_of_products(d, input) if needs_weight_ih else None,
-            d.flatten(0, -2).sum(0) if needs_bias else None,
-            grad_weight_hh,
-            grad_h_0,
-            None,
-            None,
-            None,
-        )
+        needs = ctx.needs_input_grad[:5]
+        if torch.is_grad_enabled():
+            gradients = _differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
+        else:
+            input, weight_ih, weight_hh, h_0, batch_sizes, output = ctx.saved_tensors
+            gradients = op.layer_backward(
+                with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output,
+                input, weight_ih, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse, *needs,
+            )  # fmt: skip
+        wanted = (g if needed else None for g, needed in zip(gradients, needs, strict=True))
+        return *wanted, None, None, None
+
+
+def _differentiable_layer_backward(
+    ctx, grad_output, grad_h_n, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0
+):
+    """As the op ``layer_backward``, with a graph of its own for the next derivative."""
+    d, *others = _through_time(ctx, grad_output, grad_h_n, needs_weight_hh, needs_h_0)
+    input, weight_ih = ctx.saved_tensors[:2]
+    return (
+        project(d, weight_ih.t()) if needs_input else None,
+        sum_of_products(d, input) if needs_weight_ih else None,
+        d.flatten(0, -2).sum(0) if needs_bias else None,
+        *others,
+    )
 
 
 class Backpropagation(torch.autograd.Function):

@@ -33,6 +33,7 @@ if torch.version.cuda is not None and CUDA_LIBRARY.exists():
 forward = torch.ops.rnnfused.forward.default
 layer_forward = torch.ops.rnnfused.layer_forward.default
 backward = torch.ops.rnnfused.backward.default
+layer_backward = torch.ops.rnnfused.layer_backward.default
 
 
 def cpu_capability() -> str:
@@ -81,6 +82,23 @@ def _(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse
 def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
     batch_size = _batch_size(output, grad_h_n, batch_sizes) if needs_grad_h_0 else 0
     return new_sequence(output), output.new_empty((batch_size, output.size(-1)))
+
+
+@torch.library.register_fake("rnnfused::layer_backward")
+def _(
+    grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, nonlinearity,
+    reverse, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0,
+):  # fmt: skip
+    hidden_size = output.size(-1)
+    state = h_0 if grad_h_n is None else grad_h_n
+    batch_size = _batch_size(output, state, batch_sizes) if needs_h_0 else 0
+    return (
+        new_sequence(input) if needs_input else output.new_empty(0),
+        output.new_empty((hidden_size, input.size(-1)) if needs_weight_ih else 0),
+        output.new_empty(hidden_size if needs_bias else 0),
+        output.new_empty((hidden_size, hidden_size) if needs_weight_hh else 0),
+        output.new_empty((batch_size, hidden_size)),
+    )
 
 
 @torch.library.register_fake("rnnfused::project")

@@ -244,3 +244,19 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
     for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, torch.randn(4, 4)), (4, h[:2])):  # fmt: skip
         with pytest.raises(RuntimeError):
             op.layer_forward(*good[:place], wrong, *good[place + 1 :])
+
+
+@pytest.mark.parametrize("batch_sizes", [None, torch.tensor([9, 2, 1], device="cpu")])
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("needs", [(True,) * 5, (False,) * 5, (False, True, False, True, False)])
+def test_opcheck_of_the_layers_gradients(batch_sizes, given, needs, device):
+    if device != "cpu":
+        pytest.skip("on other devices the layer is made of other ops")
+    rows = (4, 9) if batch_sizes is None else (12,)
+    gradients = (torch.randn(*rows, 5), torch.randn(9, 5)) if given else (None, None)
+    h_0 = torch.randn(9, 5) if given else None
+    arguments = (
+        *gradients, torch.randn(*rows, 5), torch.randn(*rows, 3), torch.randn(5, 3),
+        torch.randn(5, 5), h_0, batch_sizes, "tanh", True, *needs,
+    )  # fmt: skip
+    torch.library.opcheck(op.layer_backward, arguments)

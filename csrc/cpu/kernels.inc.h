@@ -41,10 +41,13 @@ static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
   });
 }
 
-// Not of few rows, which cannot share what is read of the weight; nor with weights that leave no room in L2.
+// Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor with
+// weights that leave no room in L2.
 static bool projects(const Forward& call) {
+  constexpr int64_t kLittle = 100'000;
   return for_dtype(call.dtype, [&](auto zero) {
-    return call.batch_size >= 8 &&
+    const int64_t work = call.num_steps * call.batch_size * call.input_size * call.hidden_size;
+    return (call.batch_size >= 8 || work <= kLittle) &&
            fits_l2<decltype(zero)>(call.hidden_size + call.input_size, call.hidden_size);
   });
 }

@@ -115,7 +115,7 @@ void add_strip(const ProductSum& call, const T* left, int64_t size, const T* pac
 template <class T>
 void sum_products(const ProductSum& call, T* scratch, int64_t begin, int64_t end) {
   T* const block = scratch + right_elements<T>(call);
-  if (call.outer * call.inner == 0) {
+  if (call.outer * call.inner == 0 && !call.adds) {
     T* const result = static_cast<T*>(call.result);
     for (int64_t i = begin * call.right_size; i < end * call.right_size; ++i) result[i] = T(0);
   }
@@ -129,7 +129,7 @@ void sum_products(const ProductSum& call, T* scratch, int64_t begin, int64_t end
         pack_strip(right + inner * call.right.inner_stride + column, call.right.inner_stride, size,
                    columns, scratch);
         add_strip(call, left + inner * call.left.inner_stride, size, scratch, block, begin, end,
-                  column, columns, outer == 0 && inner == 0);
+                  column, columns, outer == 0 && inner == 0 && !call.adds);
       }
     }
   }

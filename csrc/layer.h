@@ -1,0 +1,143 @@
+// The gradients of a layer beside the time loop's, as products of the loop's d:
+//
+//   dW_ih = sum_t d_t^T x_t    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}    dx = d W_ih
+//
+// No torch here, and no kernels: calls for both.
+#pragma once
+
+#include "products.h"
+#include "recurrence.h"
+
+namespace rnnfused {
+
+// Where results go; null where they are not wanted.
+struct LayerGradients {
+  void* weight_ih = nullptr;  // (hidden, features)
+  void* weight_hh = nullptr;  // (hidden, hidden)
+  void* bias = nullptr;       // (hidden)
+  void* input = nullptr;      // laid out as the input, whose rows follow each other at one distance
+};
+
+struct LayerBackward {
+  Backward loop;
+  ConstSequence input;
+  int64_t input_size = 0;
+  ConstMatrix weight_ih;
+  ConstState h_0;  // data may be null: zeros
+  LayerGradients gradients;
+
+  // Calls run(call) for every product, when the loop has run.
+  template <class Run>
+  void for_each_product(const Run& run) const {
+    const ConstSequence d = {loop.grad_projections.data, loop.grad_projections.time_stride,
+                             loop.grad_projections.batch_stride};
+    const int64_t steps = loop.batch_sizes ? 1 : loop.num_steps;
+    const int64_t rows = loop.batch_sizes ? packed_rows() : loop.batch_size;
+    if (gradients.weight_ih) {
+      run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih));
+    }
+    if (gradients.bias) {
+      const void* one = loop.dtype == Dtype::float64 ? static_cast<const void*>(&kOne)
+                                                     : static_cast<const void*>(&kOneFloat);
+      run(sum(steps, rows, {{one, 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias));
+    }
+    if (gradients.weight_hh) weight_hh(d, run);
+    if (gradients.input) run(input_gradient(d, steps * rows));
+  }
+
+ private:
+  static constexpr double kOne = 1;
+  static constexpr float kOneFloat = 1;
+
+  // Steps of a sequence from one that starts at `first`.
+  struct Side {
+    ConstSequence sequence;
+    int64_t first;
+    int64_t size;
+  };
+
+  int64_t packed_rows() const {
+    const int64_t last = loop.num_steps - 1;
+    return loop.step_starts[last] + loop.batch_sizes[last];
+  }
+
+  int64_t item_bytes() const { return loop.dtype == Dtype::float64 ? 8 : 4; }
+
+  Rows rows_of(const Side& side, bool by_batch) const {
+    const ConstSequence& s = side.sequence;
+    const char* data = static_cast<const char*>(s.data) + side.first * s.time_stride * item_bytes();
+    return by_batch ? Rows{data, s.batch_stride, s.time_stride} : Rows{data, s.time_stride, s.batch_stride};
+  }
+
+  // The sum over `steps` steps of so many rows.
+  ProductSum sum(int64_t steps, int64_t rows, const Side& left, const Side& right, void* result,
+                 bool adds = false) const {
+    // Where the batch is outside the time, a row's steps are the long runs.
+    const bool by_batch = right.sequence.time_stride < right.sequence.batch_stride && rows > 1 && steps > 1;
+    ProductSum call;
+    call.outer = by_batch ? rows : steps;
+    call.inner = by_batch ? steps : rows;
+    call.left_size = left.size;
+    call.right_size = right.size;
+    call.dtype = loop.dtype;
+    call.left = rows_of(left, by_batch);
+    call.right = rows_of(right, by_batch);
+    call.result = result;
+    call.adds = adds;
+    call.join_rows();
+    return call;
+  }
+
+  template <class Run>
+  void weight_hh(const ConstSequence& d, const Run& run) const {
+    const int64_t size = loop.hidden_size, steps = loop.num_steps;
+    const ConstSequence& h = loop.output;
+    // The time of the first d that has a state before it, and of that state.
+    const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
+    if (!loop.batch_sizes) {
+      run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, gradients.weight_hh));
+    } else {
+      // Rows that take part in a step and in the one after it: in both, the first ones.
+      run(sum(0, 0, {d, 0, size}, {h, 0, size}, gradients.weight_hh));
+      for (int64_t t = 0; t + 1 < steps; ++t) {
+        run(sum(1, loop.batch_sizes[t + 1], {d, loop.step_starts[t + now], size},
+                {h, loop.step_starts[t + before], size}, gradients.weight_hh, true));
+      }
+    }
+    if (!h_0.data) return;
+    const ConstSequence first = {h_0.data, 0, h_0.batch_stride};
+    if (!loop.batch_sizes || !loop.reverse) {
+      const int64_t start = loop.reverse ? loop.step_start(steps - 1) : 0;
+      run(sum(1, loop.batch_size, {d, start, size}, {first, 0, size}, gradients.weight_hh, true));
+      return;
+    }
+    // In reverse a row starts at its own last step.
+    for (int64_t t = 0; t < steps; ++t) {
+      const int64_t begin = t + 1 < steps ? loop.batch_sizes[t + 1] : 0, end = loop.batch_sizes[t];
+      if (begin == end) continue;
+      const ConstSequence late = {static_cast<const char*>(h_0.data) + begin * h_0.batch_stride * item_bytes(),
+                                  0, h_0.batch_stride};
+      run(sum(1, end - begin, {d, loop.step_starts[t] + begin, size}, {late, 0, size},
+              gradients.weight_hh, true));
+    }
+  }
+
+  Projection input_gradient(const ConstSequence& d, int64_t rows) const {
+    // Rows in the order of memory, of d and of the input alike.
+    const bool by_time = loop.batch_sizes || loop.batch_size == 1;
+    const int64_t stride = loop.num_steps == 1 && !loop.batch_sizes ? d.batch_stride
+                           : by_time || d.time_stride < d.batch_stride ? d.time_stride
+                                                                       : d.batch_stride;
+    Projection call;
+    call.rows = rows;
+    call.in_size = loop.hidden_size;
+    call.out_size = input_size;
+    call.dtype = loop.dtype;
+    call.input = {d.data, stride};
+    call.weight = weight_ih;  // (hidden, features) is the transpose of what it was forward
+    call.output = {gradients.input, input_size};
+    return call;
+  }
+};
+
+}  // namespace rnnfused
