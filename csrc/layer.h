@@ -25,6 +25,31 @@ struct LayerBackward {
   ConstMatrix weight_ih;
   ConstState h_0;  // data may be null: zeros
   LayerGradients gradients;
+  bool adds = false;  // gradients of weights, to what is there
+
+  // The same for batch rows [begin, end) alone, with d in memory of its own and gradients that are put, or
+  // added, to others. Not of a packed batch, nor with a gradient of the input.
+  LayerBackward of_rows(int64_t begin, int64_t end, void* d, const LayerGradients& to, bool adds) const {
+    LayerBackward part = *this;
+    const auto skip = [&](auto& view) {
+      if (!view.data) return;
+      const char* data = static_cast<const char*>(const_cast<const void*>(view.data));
+      view.data = const_cast<char*>(data + begin * view.batch_stride * item_bytes());
+    };
+    part.loop.batch_size = end - begin;
+    skip(part.loop.grad_output);
+    skip(part.loop.grad_h_n);
+    skip(part.loop.output);
+    skip(part.loop.grad_h_0);
+    skip(part.input);
+    skip(part.h_0);
+    part.loop.grad_projections = {d, (end - begin) * loop.hidden_size, loop.hidden_size};
+    part.gradients = to;
+    part.adds = adds;
+    return part;
+  }
+
+  int64_t item_bytes() const { return loop.dtype == Dtype::float64 ? 8 : 4; }
 
   // Calls run(call) for every product, when the loop has run.
   template <class Run>
@@ -34,12 +59,12 @@ struct LayerBackward {
     const int64_t steps = loop.batch_sizes ? 1 : loop.num_steps;
     const int64_t rows = loop.batch_sizes ? packed_rows() : loop.batch_size;
     if (gradients.weight_ih) {
-      run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih));
+      run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih, adds));
     }
     if (gradients.bias) {
       const void* one = loop.dtype == Dtype::float64 ? static_cast<const void*>(&kOne)
                                                      : static_cast<const void*>(&kOneFloat);
-      run(sum(steps, rows, {{one, 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias));
+      run(sum(steps, rows, {{one, 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias, adds));
     }
     if (gradients.weight_hh) weight_hh(d, run);
     if (gradients.input) run(input_gradient(d, steps * rows));
@@ -61,8 +86,6 @@ struct LayerBackward {
     return loop.step_starts[last] + loop.batch_sizes[last];
   }
 
-  int64_t item_bytes() const { return loop.dtype == Dtype::float64 ? 8 : 4; }
-
   Rows rows_of(const Side& side, bool by_batch) const {
     const ConstSequence& s = side.sequence;
     const char* data = static_cast<const char*>(s.data) + side.first * s.time_stride * item_bytes();
@@ -71,7 +94,7 @@ struct LayerBackward {
 
   // The sum over `steps` steps of so many rows.
   ProductSum sum(int64_t steps, int64_t rows, const Side& left, const Side& right, void* result,
-                 bool adds = false) const {
+                 bool adds) const {
     // Where the batch is outside the time, a row's steps are the long runs.
     const bool by_batch = right.sequence.time_stride < right.sequence.batch_stride && rows > 1 && steps > 1;
     ProductSum call;
@@ -95,10 +118,10 @@ struct LayerBackward {
     // The time of the first d that has a state before it, and of that state.
     const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
     if (!loop.batch_sizes) {
-      run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, gradients.weight_hh));
+      run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, gradients.weight_hh, adds));
     } else {
       // Rows that take part in a step and in the one after it: in both, the first ones.
-      run(sum(0, 0, {d, 0, size}, {h, 0, size}, gradients.weight_hh));
+      run(sum(0, 0, {d, 0, size}, {h, 0, size}, gradients.weight_hh, adds));
       for (int64_t t = 0; t + 1 < steps; ++t) {
         run(sum(1, loop.batch_sizes[t + 1], {d, loop.step_starts[t + now], size},
                 {h, loop.step_starts[t + before], size}, gradients.weight_hh, true));

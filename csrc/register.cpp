@@ -7,7 +7,7 @@
 #include <string>
 #include <tuple>
 
-#include "cpu/launch.h"
+#include "cpu/launch_layer.h"
 #include "product_tensors.h"
 #include "tensors.h"
 
@@ -23,9 +23,16 @@ const auto parallel_for = [](int64_t n, const auto& function) {
   });
 };
 
+inline rnnfused::Dtype dtype_of(const rnnfused::LayerBackward& call) { return call.loop.dtype; }
+template <class Call>
+rnnfused::Dtype dtype_of(const Call& call) {
+  return call.dtype;
+}
+
 template <class Call>
 void run(const Call& call) {
-  RNNFUSED_CHECK(call.dtype == rnnfused::Dtype::float32 || call.dtype == rnnfused::Dtype::float64,
+  const rnnfused::Dtype dtype = dtype_of(call);
+  RNNFUSED_CHECK(dtype == rnnfused::Dtype::float32 || dtype == rnnfused::Dtype::float64,
                  "on the CPU the dtype must be float32 or float64");
   rnnfused::launch(call, torch::stable::get_num_threads(), parallel_for);
 }
@@ -73,8 +80,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
   const rnnfused::LayerBackwardTensors tensors(grad_output, grad_h_n, output, input, weight_ih, weight_hh,
                                                h_0, batch_sizes, nonlinearity, reverse, needs_input,
                                                needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
-  run(tensors.call.loop);
-  tensors.call.for_each_product([](const auto& product) { run(product); });
+  run(tensors.call);
   return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_bias, tensors.grad_weight_hh,
           tensors.loop.grad_h_0};
 }

@@ -50,7 +50,7 @@ def plain(input, weight_ih, weight_hh, bias, h_0, **keywords):
 
 
 def check_equal(inputs, keywords):
-    leaves = [x for x in inputs if x is not None]
+    leaves = [x for x in inputs if x is not None and x.requires_grad]
     everything = []
     for function in (functional.rnn_layer, plain):
         results = function(*inputs, **keywords)
@@ -260,3 +260,21 @@ def test_opcheck_of_the_layers_gradients(batch_sizes, given, needs, device):
         torch.randn(5, 5), h_0, batch_sizes, "tanh", True, *needs,
     )  # fmt: skip
     torch.library.opcheck(op.layer_backward, arguments)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_of_a_large_batch(device, threads, batch_first, reverse):
+    """So large that its rows run backward in chunks, each up to the gradients of the weights."""
+    if device != "cpu":
+        pytest.skip("a matter of the CPU's kernels")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layout = "batch_first" if batch_first else "time_first"
+        inputs, keywords = make(layout, 12, 1500, 5, 17)
+        inputs[0].requires_grad_(False)
+        check_equal(inputs, {**keywords, "reverse": reverse})
+    finally:
+        torch.set_num_threads(before)
