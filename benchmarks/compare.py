@@ -1,9 +1,10 @@
-"""rnnfused.RNN against torch.nn.RNN on the CPU: ratios of median times, both sides interleaved.
+"""rnnfused.RNN against torch.nn.RNN and others on the CPU: ratios of median times, all sides interleaved.
 
-    python benchmarks/compare.py --threads 1 2
+    python benchmarks/compare.py --threads 1 2 --peers onnxruntime jax
 
-One process, A B A B ..; the whole comparison runs twice, and a difference smaller than that between the
-two is noise. Run it on a quiet machine. Writes results/cpu.json; report.py makes the README's table of it.
+One process, A B C A B C ..; the whole comparison runs twice, and a difference smaller than that between the
+two is noise. The share of the peak is of what a loop of multiply-adds reaches, measured in between. Run it on
+a quiet machine. Writes results/cpu.json; report.py makes the README's table of it.
 """
 
 import argparse
@@ -13,69 +14,125 @@ import statistics
 import time
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from peers import PEERS, bytes_saved, torch_ways
 
 import rnnfused
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
-# num_steps, batch_size, input_size, hidden_size
-SHAPES = [
-    (32, 1, 28, 32),
-    (32, 1024, 28, 32),
-    (35, 20, 200, 200),
-    (64, 64, 512, 512),
-    (100, 1, 256, 256),
-    (128, 128, 1024, 1024),
-    (1000, 16, 64, 128),
+WAYS = ("forward", "forward_backward")
+
+
+class Case(NamedTuple):
+    num_steps: int
+    batch_size: int
+    input_size: int
+    hidden_size: int
+    tokens: bool = False  # ours takes ids, the others the same as one-hot rows
+
+    def operations(self, way):
+        """Floating-point operations of the recurrence, its projection and all gradients of parameters."""
+        rows, hidden = self.num_steps * self.batch_size, self.hidden_size
+        features = 0 if self.tokens else self.input_size
+        return 2 * rows * hidden * (features + hidden) * (1 if way == "forward" else 2) + (
+            0 if way == "forward" else 2 * rows * hidden * hidden
+        )
+
+
+CASES = [
+    Case(32, 1, 28, 32),
+    Case(32, 1024, 28, 32),
+    Case(32, 1024, 28, 32, tokens=True),
+    Case(35, 20, 200, 200),
+    Case(64, 32, 128, 256),
+    Case(64, 64, 512, 512),
+    Case(100, 1, 256, 256),
+    Case(512, 1, 512, 512),
+    Case(128, 128, 1024, 1024),
+    Case(35, 64, 256, 1024),
+    Case(1000, 16, 64, 128),
+    Case(180, 20, 50, 500),
+    Case(180, 20, 50, 500, tokens=True),
 ]
 
 
-def forward(module, x, gradient):
-    """Time one call without gradients."""
-    with torch.no_grad():
-        module(x)
-
-
-def forward_backward(module, x, gradient):
-    """Time one call and the gradients of all parameters."""
-    module.zero_grad(set_to_none=True)
-    output, _ = module(x)
-    output.backward(gradient)
+def peak():
+    """What this many threads reach right now, in operations a second: the best of a few short loops."""
+    torch.ops.rnnfused.cpu_multiply_add(1000)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        count = torch.ops.rnnfused.cpu_multiply_add(400_000)
+        best = max(best, 2 * count / (time.perf_counter() - start))
+    return best
 
 
 def medians(calls, seconds):
-    """Median time in seconds of each call, taken in turn for about that long."""
-    for call in calls:
+    """Median seconds of each call, taken in turn for about that long, and the peak between them."""
+    for call in calls.values():
         call()
     start = time.perf_counter()
-    for call in calls:
+    for call in calls.values():
         call()
     rounds = max(5, min(1000, int(seconds / (time.perf_counter() - start))))
-    times = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, taken in zip(calls, times, strict=True):
+    times = {name: [] for name in calls}
+    peaks = [peak()]
+    for i in range(rounds):
+        for name, call in calls.items():
             start = time.perf_counter()
             call()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
+            times[name].append(time.perf_counter() - start)
+        if i == rounds // 2:
+            peaks.append(peak())
+    return {name: statistics.median(taken) for name, taken in times.items()}, max(peaks)
 
 
-def compare(shape, step, seconds):
-    """torch.nn.RNN's median time over ours."""
-    num_steps, batch_size, input_size, hidden_size = shape
-    ours, theirs = (kind(input_size, hidden_size) for kind in (rnnfused.RNN, torch.nn.RNN))
-    ours.load_state_dict(theirs.state_dict())
+def sides(case, peers):
+    """Each side's calls by way, ours first, and what two of them save for backward."""
+    num_steps, batch_size, input_size, hidden_size, tokens = case
+    ids = torch.randint(input_size, (num_steps, batch_size))
     # One-hot where the model is the textbook's, so that the values saturate as they do there.
-    if input_size == 28:
-        x = F.one_hot(torch.randint(0, 28, (num_steps, batch_size)), 28).float()
-    else:
-        x = torch.randn(num_steps, batch_size, input_size)
+    is_textbook = tokens or input_size == 28
+    x = F.one_hot(ids, input_size).float() if is_textbook else torch.randn(*ids.shape, input_size)
     gradient = torch.randn(num_steps, batch_size, hidden_size)
-    calls = [lambda m=m: step(m, x, gradient) for m in (theirs, ours)]
-    theirs_time, ours_time = medians(calls, seconds)
-    return theirs_time / ours_time
+    kind = rnnfused.TokenRNN if tokens else rnnfused.RNN
+    ours, theirs = kind(input_size, hidden_size), torch.nn.RNN(input_size, hidden_size)
+    state = theirs.state_dict()
+    ours.load_state_dict(state)
+    own_x = ids if tokens else x
+    calls = {"ours": torch_ways(ours, own_x, gradient)}
+    expected = calls["ours"]["forward"]()
+    for name in peers:
+        calls[name] = PEERS[name](state, x, gradient)
+        torch.testing.assert_close(calls[name]["forward"](), expected, rtol=1e-3, atol=1e-3)
+    saved = {"ours": bytes_saved(ours, own_x), "nn.RNN": bytes_saved(theirs, x)}
+    return calls, saved
+
+
+def compare(case, peers, threads, seconds):
+    """Yield a row of results for each way."""
+    calls, saved = sides(case, peers)
+    for way in WAYS:
+        runs = [
+            medians({name: ways[way] for name, ways in calls.items() if ways[way]}, seconds)
+            for _ in range(2)
+        ]
+        share = [case.operations(way) / times["ours"] / top for times, top in runs]
+        yield {
+            **case._asdict(),
+            "threads": threads,
+            "way": way,
+            "ratios": {
+                name: [times[name] / times["ours"] for times, _ in runs]
+                for name in runs[0][0]
+                if name != "ours"
+            },
+            "share_of_peak": share,
+            "saved_for_backward": saved,
+        }
 
 
 def cpu_name():
@@ -90,17 +147,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, torch.get_num_threads()])
     parser.add_argument("--seconds", type=float, default=2, help="a measurement (default: 2)")
+    others = [name for name in PEERS if name != "nn.RNN"]
+    parser.add_argument(
+        "--peers", nargs="*", default=[], choices=others, help="besides torch.nn.RNN"
+    )
     arguments = parser.parse_args()
     rows = []
     for threads in dict.fromkeys(arguments.threads):
         torch.set_num_threads(threads)
-        for shape in SHAPES:
-            for step in (forward, forward_backward):
-                ratios = [compare(shape, step, arguments.seconds) for _ in range(2)]
-                rows.append(
-                    {"shape": shape, "threads": threads, "step": step.__name__, "ratios": ratios}
+        for case in CASES:
+            for row in compare(case, ["nn.RNN", *arguments.peers], threads, arguments.seconds):
+                rows.append(row)
+                ratios = "  ".join(
+                    f"{name} {min(pair):.2f}-{max(pair):.2f}"
+                    for name, pair in row["ratios"].items()
                 )
-                print(threads, shape, step.__name__, [f"{r:.2f}" for r in ratios], flush=True)
+                print(
+                    f"{threads} {tuple(case)!s:32} {row['way']:17} {ratios}   "
+                    f"{min(row['share_of_peak']):.0%} of peak",
+                    flush=True,
+                )
     result = {
         "date": date.today().isoformat(),
         "cpu": cpu_name(),

@@ -4,8 +4,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <numeric>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "cpu/launch_layer.h"
 #include "product_tensors.h"
@@ -97,6 +99,18 @@ Tensor sum_of_products(Tensor left, Tensor right) {
   return tensors.result;
 }
 
+int64_t cpu_multiply_add(int64_t rounds) {
+  const int64_t threads = torch::stable::get_num_threads();
+  std::vector<int64_t> counts(threads);
+  std::vector<float> results(threads);
+  parallel_for(threads, [&](int64_t i) {
+    float result = 0;
+    counts[i] = rnnfused::cpu_kernels().multiply_add(rounds, &result);
+    results[i] = result;
+  });
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
+
 std::string cpu_capability() { return rnnfused::cpu_kernels().name; }
 
 }  // namespace
@@ -121,6 +135,7 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
   m.def("cpu_capability() -> str");
+  m.def("cpu_multiply_add(int rounds) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
@@ -134,4 +149,5 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&cpu_capability));
+  m.impl("cpu_multiply_add", TORCH_BOX(&cpu_multiply_add));
 }

@@ -1,0 +1,147 @@
+"""What rnnfused is compared with. A peer makes, for a case, one call for each way; or None where it has none.
+
+torch.nn.RNN is always there; the textbook's loop, with and without torch.compile, ONNX Runtime's RNN and a jitted
+jax.lax.scan are asked for by name (the extra `peers` has the packages of the last two).
+"""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+
+Ways = dict[str, Callable[[], object] | None]
+
+
+def torch_ways(module, x, gradient) -> Ways:
+    """Both ways of a module that returns its states first."""
+
+    def forward():
+        with torch.no_grad():
+            return module(x)[0]
+
+    def forward_backward():
+        module.zero_grad(set_to_none=True)
+        module(x)[0].backward(gradient)
+
+    return {"forward": forward, "forward_backward": forward_backward}
+
+
+class Textbook(torch.nn.RNN):
+    """The loop as a textbook writes it, over the parameters of nn.RNN."""
+
+    def forward(self, x):
+        h, outputs = x.new_zeros(x.size(1), self.hidden_size), []
+        for x_t in x:
+            h = torch.tanh(
+                x_t @ self.weight_ih_l0.t()
+                + self.bias_ih_l0
+                + h @ self.weight_hh_l0.t()
+                + self.bias_hh_l0
+            )
+            outputs.append(h)
+        return torch.stack(outputs), h
+
+
+def with_state(module, state):
+    module.load_state_dict(state)
+    return module
+
+
+def nn_rnn(state, x, gradient) -> Ways:
+    hidden_size, input_size = state["weight_ih_l0"].shape
+    return torch_ways(with_state(torch.nn.RNN(input_size, hidden_size), state), x, gradient)
+
+
+def textbook(state, x, gradient) -> Ways:
+    hidden_size, input_size = state["weight_ih_l0"].shape
+    return torch_ways(with_state(Textbook(input_size, hidden_size), state), x, gradient)
+
+
+def compiled(state, x, gradient) -> Ways:
+    hidden_size, input_size = state["weight_ih_l0"].shape
+    module = with_state(Textbook(input_size, hidden_size), state)
+    module.forward = torch.compile(module.forward)
+    return torch_ways(module, x, gradient)
+
+
+def onnxruntime(state, x, gradient) -> Ways:
+    import onnx
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    hidden_size, input_size = state["weight_ih_l0"].shape
+    steps, batch, _ = x.shape
+    bias = torch.cat([state["bias_ih_l0"], state["bias_hh_l0"]])
+    weights = {"W": state["weight_ih_l0"], "R": state["weight_hh_l0"], "B": bias}
+    graph = helper.make_graph(
+        [helper.make_node("RNN", ["X", *weights], ["Y"], hidden_size=hidden_size)],
+        "rnn",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, list(x.shape))],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [steps, 1, batch, hidden_size])],
+        [numpy_helper.from_array(w.detach().numpy()[None], name) for name, w in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.checker.check_model(model)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    inputs = {"X": x.numpy()}
+    return {
+        "forward": lambda: torch.from_numpy(session.run(None, inputs)[0][:, 0]),
+        "forward_backward": None,
+    }
+
+
+def jax(state, x, gradient) -> Ways:
+    import jax
+    import jax.numpy as jnp
+
+    weights = [jnp.asarray(w.detach().numpy()) for w in state.values()]
+    x, gradient = (jnp.asarray(value.numpy()) for value in (x, gradient))
+
+    def states(weights, x):
+        weight_ih, weight_hh, bias_ih, bias_hh = weights
+        projections = x @ weight_ih.T + (bias_ih + bias_hh)
+
+        def step(h, p):
+            h = jnp.tanh(p + h @ weight_hh.T)
+            return h, h
+
+        return jax.lax.scan(step, jnp.zeros_like(projections[0]), projections)[1]
+
+    forward = jax.jit(states)
+    backward = jax.jit(
+        lambda weights, x, gradient: jax.vjp(lambda w: states(w, x), weights)[1](gradient)
+    )
+    return {
+        "forward": lambda: torch.from_dlpack(forward(weights, x).block_until_ready()),
+        "forward_backward": lambda: jax.block_until_ready(backward(weights, x, gradient)),
+    }
+
+
+PEERS = {
+    "nn.RNN": nn_rnn,
+    "textbook": textbook,
+    "compiled": compiled,
+    "onnxruntime": onnxruntime,
+    "jax": jax,
+}
+
+
+def bytes_saved(module, x) -> tuple[int, int]:
+    """Tensors that a forward call saves for the backward one, besides input and parameters, and their bytes."""
+    known = {t.untyped_storage().data_ptr() for t in itertools.chain([x], module.parameters())}
+    saved = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = module(x)  # kept, so that no two storages have one address
+    del output
+    return len(saved), sum(saved.values())
