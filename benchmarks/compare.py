@@ -2,16 +2,20 @@
 
     python benchmarks/compare.py --threads 1 2 --peers onnxruntime jax
 
-One process, A B C A B C ..; the whole comparison runs twice, and a difference smaller than that between the
-two is noise. The share of the peak is of what a loop of multiply-adds reaches, measured in between. Run it on
-a quiet machine. Writes results/cpu.json; report.py makes the README's table of it.
+A process for each number of threads, pinned to as many cores; in it ours and one peer, A B A B ..; each
+comparison runs twice, and a difference smaller than that between the two is noise. The share of the peak is of
+what a loop of multiply-adds reaches, measured in between. Run it on a quiet machine. Writes results/cpu.json;
+report.py makes the README's table of it.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import platform
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -90,8 +94,8 @@ def medians(calls, seconds):
     return {name: statistics.median(taken) for name, taken in times.items()}, max(peaks)
 
 
-def sides(case, peers):
-    """Each side's calls by way, ours first, and what two of them save for backward."""
+def inputs(case):
+    """The modules, ours and nn.RNN, of the same weights; the input of each, and a gradient."""
     num_steps, batch_size, input_size, hidden_size, tokens = case
     ids = torch.randint(input_size, (num_steps, batch_size))
     # One-hot where the model is the textbook's, so that the values saturate as they do there.
@@ -100,39 +104,33 @@ def sides(case, peers):
     gradient = torch.randn(num_steps, batch_size, hidden_size)
     kind = rnnfused.TokenRNN if tokens else rnnfused.RNN
     ours, theirs = kind(input_size, hidden_size), torch.nn.RNN(input_size, hidden_size)
-    state = theirs.state_dict()
-    ours.load_state_dict(state)
-    own_x = ids if tokens else x
-    calls = {"ours": torch_ways(ours, own_x, gradient)}
-    expected = calls["ours"]["forward"]()
-    for name in peers:
-        calls[name] = PEERS[name](state, x, gradient)
-        torch.testing.assert_close(calls[name]["forward"](), expected, rtol=1e-3, atol=1e-3)
-    saved = {"ours": bytes_saved(ours, own_x), "nn.RNN": bytes_saved(theirs, x)}
-    return calls, saved
+    ours.load_state_dict(theirs.state_dict())
+    return (ours, ids if tokens else x), (theirs, x), gradient
 
 
 def compare(case, peers, threads, seconds):
     """Yield a row of results for each way."""
-    calls, saved = sides(case, peers)
-    for way in WAYS:
-        runs = [
-            medians({name: ways[way] for name, ways in calls.items() if ways[way]}, seconds)
-            for _ in range(2)
-        ]
-        share = [case.operations(way) / times["ours"] / top for times, top in runs]
-        yield {
-            **case._asdict(),
-            "threads": threads,
-            "way": way,
-            "ratios": {
-                name: [times[name] / times["ours"] for times, _ in runs]
-                for name in runs[0][0]
-                if name != "ours"
-            },
-            "share_of_peak": share,
-            "saved_for_backward": saved,
-        }
+    ours, theirs, gradient = inputs(case)
+    own = torch_ways(*ours, gradient)
+    expected = own["forward"]()
+    rows = {
+        way: {**case._asdict(), "threads": threads, "way": way, "ratios": {}, "share_of_peak": []}
+        for way in WAYS
+    }
+    for name in peers:
+        peer = PEERS[name](theirs[0].state_dict(), theirs[1], gradient)
+        torch.testing.assert_close(peer["forward"](), expected, rtol=1e-3, atol=1e-3)
+        for way in WAYS:
+            if peer[way] is None:
+                continue
+            runs = [medians({"ours": own[way], name: peer[way]}, seconds) for _ in range(2)]
+            rows[way]["ratios"][name] = [times[name] / times["ours"] for times, _ in runs]
+            rows[way]["share_of_peak"] += [
+                case.operations(way) / times["ours"] / top for times, top in runs
+            ]
+    saved = {"ours": bytes_saved(*ours), "nn.RNN": bytes_saved(*theirs)}
+    for row in rows.values():
+        yield {**row, "saved_for_backward": saved}
 
 
 def cpu_name():
@@ -143,30 +141,39 @@ def cpu_name():
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def run(threads, peers, seconds):
+    """All rows for this number of threads, in a process of its own."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    torch.set_num_threads(threads)
+    rows = []
+    for case in CASES:
+        for row in compare(case, peers, threads, seconds):
+            rows.append(row)
+            ratios = "  ".join(
+                f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in row["ratios"].items()
+            )
+            print(
+                f"{threads} {tuple(case)!s:32} {row['way']:17} {ratios}   "
+                f"{min(row['share_of_peak']):.0%} of peak",
+                flush=True,
+            )
+    return rows
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, torch.get_num_threads()])
     parser.add_argument("--seconds", type=float, default=2, help="a measurement (default: 2)")
     others = [name for name in PEERS if name != "nn.RNN"]
-    parser.add_argument(
-        "--peers", nargs="*", default=[], choices=others, help="besides torch.nn.RNN"
-    )
+    parser.add_argument("--peers", nargs="*", default=[], choices=others, help="besides nn.RNN")
     arguments = parser.parse_args()
     rows = []
     for threads in dict.fromkeys(arguments.threads):
-        torch.set_num_threads(threads)
-        for case in CASES:
-            for row in compare(case, ["nn.RNN", *arguments.peers], threads, arguments.seconds):
-                rows.append(row)
-                ratios = "  ".join(
-                    f"{name} {min(pair):.2f}-{max(pair):.2f}"
-                    for name, pair in row["ratios"].items()
-                )
-                print(
-                    f"{threads} {tuple(case)!s:32} {row['way']:17} {ratios}   "
-                    f"{min(row['share_of_peak']):.0%} of peak",
-                    flush=True,
-                )
+        # Thread pools are sized once: a fresh process for each number.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            peers = ["nn.RNN", *arguments.peers]
+            rows += process.submit(run, threads, peers, arguments.seconds).result()
     result = {
         "date": date.today().isoformat(),
         "cpu": cpu_name(),

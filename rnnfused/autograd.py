@@ -22,6 +22,7 @@ which is the backward loop again, run the other way through time with W transpos
 import torch
 
 from . import op
+from .custom_function import run
 from .products import project, sum_of_products
 from .steps import add_to_last, previous, take_last, with_contiguous_features
 
@@ -42,9 +43,8 @@ def _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0):
     if grad_output is None and grad_h_n is None:
         return None, None, None
     # The graph of this gradient is recorded only for a second derivative.
-    loop = Backpropagation.apply if torch.is_grad_enabled() else Backpropagation.forward
-    d, grad_h_0 = loop(
-        grad_output, grad_h_n, output, weight_hh, batch_sizes,
+    d, grad_h_0 = run(
+        Backpropagation, grad_output, grad_h_n, output, weight_hh, batch_sizes,
         ctx.nonlinearity, ctx.reverse, needs_h_0,
     )  # fmt: skip
     grad_weight = None

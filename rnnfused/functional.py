@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from . import op
 from .autograd import Layer, Recurrence
+from .custom_function import run
 from .products import project
 from .steps import with_contiguous_features, with_even_rows
 
@@ -77,9 +77,7 @@ def rnn(
         with_contiguous_features(projections), weight_hh, with_contiguous_features(h_0),
         batch_sizes, nonlinearity, reverse,
     )  # fmt: skip
-    # Function.apply costs more than a short sequence does.
-    run = Recurrence.apply if torch.is_grad_enabled() else op.forward
-    output, h_n = run(*arguments)
+    output, h_n = run(Recurrence, *arguments)
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 
@@ -127,25 +125,30 @@ def rnn_layer(
         raise ValueError(f"bias must be ({hidden},), got {tuple(bias.shape)}")
     _check_h_0(h_0, batch, hidden)
 
+    return run_layer(
+        input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes
+    )
+
+
+def run_layer(
+    input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes
+) -> tuple[Tensor, Tensor]:
+    """:func:`rnn_layer` without its checks, for the layers, which make their own."""
     if batch_first:
         input = input.transpose(0, 1)
     if batch_sizes is not None:
         batch_sizes = batch_sizes.contiguous()
-    h_0 = with_contiguous_features(h_0)
+    loop = (with_contiguous_features(h_0), batch_sizes, nonlinearity, reverse)
     if input.device.type == "cpu":
-        run = Layer.apply if torch.is_grad_enabled() else op.layer_forward
-        arguments = (with_even_rows(input), weight_ih, bias, weight_hh, h_0)
+        output, h_n = run(Layer, with_even_rows(input), weight_ih, bias, weight_hh, *loop)
     else:
-        run = Recurrence.apply if torch.is_grad_enabled() else op.forward
-        arguments = (with_contiguous_features(project(input, weight_ih, bias)), weight_hh, h_0)
-    output, h_n = run(*arguments, batch_sizes, nonlinearity, reverse)
+        projections = with_contiguous_features(project(input, weight_ih, bias))
+        output, h_n = run(Recurrence, projections, weight_hh, *loop)
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 
-def _check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:
-    for each, value in {name: sequence, **others}.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{each} must be a Tensor, got {type(value).__name__}")
+def check_dtype(name: str, sequence: Tensor) -> None:
+    """Raises TypeError or NotImplementedError for what no kernel takes."""
     device = sequence.device.type
     if device not in _DTYPES:
         raise NotImplementedError(
@@ -154,6 +157,13 @@ def _check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> No
     if sequence.dtype not in _DTYPES[device]:
         names = [str(dtype).removeprefix("torch.") for dtype in _DTYPES[device]]
         raise TypeError(f"{name} must be {' or '.join(names)} on {device}, got {sequence.dtype}")
+
+
+def _check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:
+    for each, value in {name: sequence, **others}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{each} must be a Tensor, got {type(value).__name__}")
+    check_dtype(name, sequence)
     for each, value in others.items():
         if value.dtype != sequence.dtype:
             raise TypeError(f"{each} must be {sequence.dtype} like {name}, got {value.dtype}")

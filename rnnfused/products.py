@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .custom_function import run
 from .steps import is_batch_major, with_contiguous_features
 
 # Multiply-adds below which a call of ours costs more than it saves.
@@ -33,8 +34,7 @@ def project(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if is_batch_major(input):
         return project(input.transpose(0, 1), weight, bias).transpose(0, 1)
     rows = input.reshape(-1, input.size(-1))
-    run = _Projection.apply if torch.is_grad_enabled() else _Projection.forward
-    return run(rows, weight, bias).view(*input.shape[:-1], weight.size(0))
+    return run(_Projection, rows, weight, bias).view(*input.shape[:-1], weight.size(0))
 
 
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
         return left.reshape(-1, left.size(-1)).t() @ right.reshape(-1, right.size(-1))
     if left.dim() == 2:
         left, right = left.unsqueeze(0), right.unsqueeze(0)
-    return (_ProductSum.apply if torch.is_grad_enabled() else _ProductSum.forward)(left, right)
+    return run(_ProductSum, left, right)
 
 
 class _Projection(torch.autograd.Function):

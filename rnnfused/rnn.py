@@ -114,6 +114,7 @@ class RNN(torch.nn.RNNBase):
     def _check(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> None:
         self.check_input(input, batch_sizes)
         weight = self.weight_hh_l0
+        functional.check_dtype("weight_hh_l0", weight)
         if input.device != weight.device:
             raise RuntimeError(
                 f"input must be on {weight.device} like the weights, got {input.device}"
@@ -159,14 +160,15 @@ class RNN(torch.nn.RNNBase):
             parameter("weight_hh"),
             bias,
             h_0,
-            nonlinearity=self.nonlinearity,
-            batch_first=self.batch_first and batch_sizes is None,
-            reverse=suffix != "",
-            batch_sizes=batch_sizes,
+            batch_sizes,
+            suffix != "",
         )
 
-    def _run_loop(self, *arguments, **choices) -> tuple[Tensor, Tensor]:
-        return functional.rnn_layer(*arguments, **choices)
+    def _run_loop(self, input, weight_ih, weight_hh, bias, h_0, batch_sizes, reverse):
+        return functional.run_layer(
+            input, weight_ih, weight_hh, bias, h_0, self.nonlinearity,
+            self.batch_first and batch_sizes is None, reverse, batch_sizes,
+        )  # fmt: skip
 
 
 class TokenRNN(RNN):
@@ -197,7 +199,15 @@ class TokenRNN(RNN):
         if not is_integer(input):
             raise TypeError(f"input must be token ids of an integer dtype, got {input.dtype}")
 
-    def _run_loop(self, input, weight_ih, weight_hh, bias, h_0, **choices) -> tuple[Tensor, Tensor]:
+    def _run_loop(self, input, weight_ih, weight_hh, bias, h_0, batch_sizes, reverse):
         if input.is_floating_point():  # the layers above the first
-            return super()._run_loop(input, weight_ih, weight_hh, bias, h_0, **choices)
-        return functional.rnn(project_tokens(input, weight_ih, bias), weight_hh, h_0, **choices)
+            return super()._run_loop(input, weight_ih, weight_hh, bias, h_0, batch_sizes, reverse)
+        return functional.rnn(
+            project_tokens(input, weight_ih, bias),
+            weight_hh,
+            h_0,
+            nonlinearity=self.nonlinearity,
+            batch_first=self.batch_first and batch_sizes is None,
+            reverse=reverse,
+            batch_sizes=batch_sizes,
+        )
