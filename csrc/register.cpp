@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "cpu/launch_layer.h"
-#include "product_tensors.h"
+#include "layer_tensors.h"
 #include "tensors.h"
 
 namespace {

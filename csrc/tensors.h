@@ -6,7 +6,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -161,71 +160,6 @@ struct ForwardTensors {
     call.h_0 = problem.state(h_0, projections, "h_0");
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
-  }
-};
-
-// The arguments of the op `layer_forward`, its results and its call, whose projections are still to be made:
-// by the loop, or by `project` before it.
-struct LayerTensors {
-  Problem problem;
-  Tensor output, h_n;
-  Forward call;
-
-  LayerTensors(const Tensor& input, const Tensor& weight_ih, const OptionalTensor& bias,
-               const Tensor& weight_hh, const OptionalTensor& h_0, const OptionalTensor& batch_sizes,
-               const std::string& nonlinearity, bool reverse)
-      : problem(input, batch_sizes, weight_hh.size(0)),
-        output(new_output(input)),
-        h_n(torch::stable::new_empty(input, {problem.batch_size, problem.hidden_size})) {
-    problem.fill(call, input, weight_hh, nonlinearity, reverse);
-    call.input = problem.input(input, input, "input");
-    call.input_size = input.size(input.dim() - 1);
-    check_like(weight_ih, input, "weight_ih");
-    RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == problem.hidden_size &&
-                       weight_ih.size(1) == call.input_size,
-                   "weight_ih must be (hidden, features)");
-    call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
-    if (bias) {
-      check_like(*bias, input, "bias");
-      check_features(*bias, "bias");
-      RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == problem.hidden_size, "bias must be (hidden)");
-      call.bias = bias->const_data_ptr();
-    }
-    call.h_0 = problem.state(h_0, input, "h_0");
-    call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
-    call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
-  }
-
-  // A sequence of states, with the batch outside the time if the input lies in memory like that.
-  Tensor new_output(const Tensor& input) const {
-    const int64_t time = input.size(0), hidden = problem.hidden_size;
-    if (input.dim() == 2) return torch::stable::new_empty(input, {time, hidden});
-    const int64_t batch = input.size(1);
-    if (batch > 1 && input.stride(0) < input.stride(1)) {
-      return torch::stable::transpose(torch::stable::new_empty(input, {batch, time, hidden}), 0, 1);
-    }
-    return torch::stable::new_empty(input, {time, batch, hidden});
-  }
-
-  // The projections as a product of their own, into memory that is laid out as the output.
-  Projection projection(const Tensor& projections) {
-    Projection product;
-    product.in_size = call.input_size;
-    product.out_size = problem.hidden_size;
-    product.dtype = call.dtype;
-    product.weight = {call.weight_ih.data, call.weight_ih.column_stride, call.weight_ih.row_stride};
-    product.bias = call.bias;
-    void* data = projections.mutable_data_ptr();
-    call.projections = {data, call.output.time_stride, call.output.batch_stride};
-    const int64_t hidden = problem.hidden_size;
-    product.rows = projections.numel() / hidden;
-    const bool by_time = call.batch_sizes || problem.batch_size == 1;
-    // Rows in the order of memory, of the input and of the projections alike.
-    const int64_t inner = by_time ? call.input.time_stride
-                                  : std::min(call.input.time_stride, call.input.batch_stride);
-    product.input = {call.input.data, problem.num_steps == 1 ? call.input.batch_stride : inner};
-    product.output = {data, hidden};
-    return product;
   }
 };
 
