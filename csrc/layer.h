@@ -1,6 +1,6 @@
 // The gradients of a layer beside the time loop's, as products of the loop's d:
 //
-//   dW_ih = sum_t d_t^T x_t    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}    dx = d W_ih
+//   dW_ih = sum_t d_t^T x_t (a sum by token of d_t where x is ids)    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}    dx = d W_ih
 //
 // No torch here, and no kernels: calls for both.
 #pragma once
@@ -12,7 +12,7 @@ namespace rnnfused {
 
 // Where results go; null where they are not wanted.
 struct LayerGradients {
-  void* weight_ih = nullptr;  // (hidden, features)
+  void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
   void* weight_hh = nullptr;  // (hidden, hidden)
   void* bias = nullptr;       // (hidden)
   void* input = nullptr;      // laid out as the input, whose rows follow each other at one distance
@@ -21,6 +21,7 @@ struct LayerGradients {
 struct LayerBackward {
   Backward loop;
   ConstSequence input;
+  ConstIds ids;  // instead of the input; data may be null
   int64_t input_size = 0;
   ConstMatrix weight_ih;
   ConstState h_0;  // data may be null: zeros
@@ -43,6 +44,7 @@ struct LayerBackward {
     skip(part.loop.grad_h_0);
     skip(part.input);
     skip(part.h_0);
+    if (ids.data) part.ids.data += begin * ids.batch_stride;
     part.loop.grad_projections = {d, (end - begin) * loop.hidden_size, loop.hidden_size};
     part.gradients = to;
     part.adds = adds;
@@ -58,7 +60,9 @@ struct LayerBackward {
                              loop.grad_projections.batch_stride};
     const int64_t steps = loop.batch_sizes ? 1 : loop.num_steps;
     const int64_t rows = loop.batch_sizes ? packed_rows() : loop.batch_size;
-    if (gradients.weight_ih) {
+    if (gradients.weight_ih && ids.data) {
+      run(token_sum(d, steps, rows));
+    } else if (gradients.weight_ih) {
       run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih, adds));
     }
     if (gradients.bias) {
@@ -108,6 +112,22 @@ struct LayerBackward {
     call.result = result;
     call.adds = adds;
     call.join_rows();
+    return call;
+  }
+
+  TokenSum token_sum(const ConstSequence& d, int64_t steps, int64_t rows) const {
+    TokenSum call;
+    call.outer = steps;
+    call.inner = rows;
+    call.size = loop.hidden_size;
+    call.num_tokens = input_size;
+    call.dtype = loop.dtype;
+    call.rows = {d.data, d.time_stride, d.batch_stride};
+    call.ids = ids.data;
+    call.ids_outer_stride = ids.time_stride;
+    call.ids_inner_stride = ids.batch_stride;
+    call.result = gradients.weight_ih;
+    call.adds = adds;
     return call;
   }
 

@@ -61,6 +61,22 @@ struct ProductSumTensors {
   }
 };
 
+inline bool is_ids(const Tensor& input) { return input.scalar_type() == ScalarType::Long; }
+
+// Token ids as a call takes them. One outside the vocabulary would be read and written out of bounds.
+inline ConstIds ids_of(const Tensor& ids, int64_t num_tokens) {
+  const int64_t* data = static_cast<const int64_t*>(ids.const_data_ptr());
+  const int64_t time = ids.size(0), batch = ids.dim() > 1 ? ids.size(1) : 1;
+  const ConstIds result = {data, ids.stride(0), ids.stride(ids.dim() - 1)};
+  for (int64_t t = 0; t < time; ++t) {
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t id = data[t * result.time_stride + (ids.dim() > 1 ? b * result.batch_stride : 0)];
+      RNNFUSED_CHECK(id >= 0 && id < num_tokens, "a token id is outside the vocabulary");
+    }
+  }
+  return result;
+}
+
 // The arguments of the op `layer_forward`, its results and its call, whose projections are still to be made:
 // by the loop, or by `project` before it.
 struct LayerTensors {
@@ -71,37 +87,43 @@ struct LayerTensors {
   LayerTensors(const Tensor& input, const Tensor& weight_ih, const OptionalTensor& bias,
                const Tensor& weight_hh, const OptionalTensor& h_0, const OptionalTensor& batch_sizes,
                const std::string& nonlinearity, bool reverse)
-      : problem(input, batch_sizes, weight_hh.size(0)),
-        output(new_output(input)),
-        h_n(torch::stable::new_empty(input, {problem.batch_size, problem.hidden_size})) {
-    problem.fill(call, input, weight_hh, nonlinearity, reverse);
-    call.input = problem.input(input, input, "input");
-    call.input_size = input.size(input.dim() - 1);
-    check_like(weight_ih, input, "weight_ih");
+      : problem(input, batch_sizes, weight_hh.size(0), is_ids(input)),
+        output(new_output(input, weight_hh)),
+        h_n(torch::stable::new_empty(weight_hh, {problem.batch_size, problem.hidden_size})) {
+    problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
+    check_like(weight_ih, weight_hh, "weight_ih");
+    RNNFUSED_CHECK(weight_ih.dim() == 2, "weight_ih must be (hidden, features)");
+    call.input_size = is_ids(input) ? weight_ih.size(1) : input.size(input.dim() - 1);
+    if (is_ids(input)) {
+      call.ids = ids_of(input, call.input_size);
+    } else {
+      check_like(input, weight_hh, "input");
+      call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
+    }
     RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == problem.hidden_size &&
                        weight_ih.size(1) == call.input_size,
                    "weight_ih must be (hidden, features)");
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
     if (bias) {
-      check_like(*bias, input, "bias");
+      check_like(*bias, weight_hh, "bias");
       check_features(*bias, "bias");
       RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == problem.hidden_size, "bias must be (hidden)");
       call.bias = bias->const_data_ptr();
     }
-    call.h_0 = problem.state(h_0, input, "h_0");
+    call.h_0 = problem.state(h_0, weight_hh, "h_0");
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
   }
 
   // A sequence of states, with the batch outside the time if the input lies in memory like that.
-  Tensor new_output(const Tensor& input) const {
+  Tensor new_output(const Tensor& input, const Tensor& model) const {
     const int64_t time = input.size(0), hidden = problem.hidden_size;
-    if (input.dim() == 2) return torch::stable::new_empty(input, {time, hidden});
+    if (input.dim() + is_ids(input) == 2) return torch::stable::new_empty(model, {time, hidden});
     const int64_t batch = input.size(1);
     if (batch > 1 && input.stride(0) < input.stride(1)) {
-      return torch::stable::transpose(torch::stable::new_empty(input, {batch, time, hidden}), 0, 1);
+      return torch::stable::transpose(torch::stable::new_empty(model, {batch, time, hidden}), 0, 1);
     }
-    return torch::stable::new_empty(input, {time, batch, hidden});
+    return torch::stable::new_empty(model, {time, batch, hidden});
   }
 
   // The projections as a product of their own, into memory that is laid out as the output.
@@ -140,33 +162,45 @@ struct LayerBackwardTensors {
                        bool needs_h_0)
       : loop(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_h_0),
         grad_input(needs_input ? new_sequence(input) : nothing(output)),
-        grad_weight_ih(wanted(needs_weight_ih, output, {hidden(), features(input)})),
+        grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
         grad_bias(wanted(needs_bias, output, {hidden()})),
         grad_weight_hh(wanted(needs_weight_hh, output, {hidden(), hidden()})) {
     const Problem& problem = loop.problem;
-    check_like(input, output, "input");
-    RNNFUSED_CHECK(input.dim() == output.dim() && input.size(0) == output.size(0) &&
-                       (input.dim() == 2 || input.size(1) == output.size(1)),
+    const bool ids = is_ids(input);
+    RNNFUSED_CHECK(input.dim() + ids == output.dim() && input.size(0) == output.size(0) &&
+                       (output.dim() == 2 || input.size(1) == output.size(1)),
                    "input must have the rows of output");
     check_like(weight_ih, output, "weight_ih");
     RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == hidden() &&
-                       weight_ih.size(1) == features(input),
+                       (ids || weight_ih.size(1) == input.size(input.dim() - 1)),
                    "weight_ih must be (hidden, features)");
+    RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
     call.loop = loop.call;
-    call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
-    call.input_size = features(input);
+    call.input_size = weight_ih.size(1);
+    if (ids) {
+      call.ids = ids_of(input, call.input_size);
+    } else {
+      check_like(input, output, "input");
+      call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
+    }
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
     call.h_0 = problem.state(h_0, output, "h_0");
     const auto pointer = [](bool needed, const Tensor& tensor) {
       return needed ? tensor.mutable_data_ptr() : nullptr;
     };
+    // Of token ids, the gradient is a transposed view of memory by token.
     call.gradients = {pointer(needs_weight_ih, grad_weight_ih), pointer(needs_weight_hh, grad_weight_hh),
                       pointer(needs_bias, grad_bias), pointer(needs_input, grad_input)};
   }
 
  private:
   int64_t hidden() const { return loop.problem.hidden_size; }
-  static int64_t features(const Tensor& input) { return input.size(input.dim() - 1); }
+  Tensor new_weight_ih(bool needed, const Tensor& input, const Tensor& weight_ih) const {
+    if (!needed) return nothing(weight_ih);
+    const int64_t features = weight_ih.size(1);
+    if (!is_ids(input)) return torch::stable::new_empty(weight_ih, {hidden(), features});
+    return torch::stable::transpose(torch::stable::new_empty(weight_ih, {features, hidden()}), 0, 1);
+  }
   static Tensor nothing(const Tensor& model) { return torch::stable::new_empty(model, {0}); }
   static Tensor wanted(bool needed, const Tensor& model, std::initializer_list<int64_t> sizes) {
     return needed ? torch::stable::new_empty(model, sizes) : nothing(model);

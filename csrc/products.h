@@ -2,6 +2,7 @@
 //
 //   projection     out = in W^T + b         the input projection, and the gradient that goes back through it
 //   product sum    sum_r left_r^T right_r   the gradient of a weight, over all steps and rows
+//   token sum      the same where right is one-hot
 #pragma once
 
 #include <utility>
@@ -50,6 +51,21 @@ struct ProductSum {
       outer = 1;
     }
   }
+};
+
+// sum_r of left_r^T right_r where right_r is the one-hot row of an id, transposed: right_r^T left_r.
+struct TokenSum {
+  int64_t outer = 0;
+  int64_t inner = 0;
+  int64_t size = 0;
+  int64_t num_tokens = 0;
+  Dtype dtype = Dtype::float32;
+  Rows rows;                     // of `size` values
+  const int64_t* ids = nullptr;  // of the rows, placed by these strides
+  int64_t ids_outer_stride = 0;
+  int64_t ids_inner_stride = 0;
+  void* result = nullptr;  // (num_tokens, size), contiguous
+  bool adds = false;       // to what is there
 };
 
 }  // namespace rnnfused

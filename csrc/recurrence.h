@@ -49,6 +49,13 @@ struct ConstMatrix {
   int64_t column_stride = 0;
 };
 
+// (time, batch) token ids, placed as a Sequence's rows. An id stands for a row of zeros with a one at its place.
+struct ConstIds {
+  const int64_t* data = nullptr;
+  int64_t time_stride = 0;
+  int64_t batch_stride = 0;
+};
+
 // What both ways have in common.
 struct Recurrence {
   int64_t num_steps = 0;
@@ -74,6 +81,7 @@ struct Recurrence {
 struct Forward : Recurrence {
   ConstSequence projections;  // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
   ConstSequence input;        // x, of input_size features
+  ConstIds ids;               // or x by ids; data null: by features
   int64_t input_size = 0;     // 0: the projections are given
   ConstMatrix weight_ih;
   const void* bias = nullptr;  // b, padded with zeros to whole panels, or null: zeros

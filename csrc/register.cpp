@@ -57,7 +57,7 @@ std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, Optiona
   if (rnnfused::cpu_kernels().projects(tensors.call)) {
     run(tensors.call);
   } else {
-    const Tensor projections = tensors.new_output(input);
+    const Tensor projections = tensors.new_output(input, input);
     run(tensors.projection(projections));
     tensors.call.input_size = 0;
     run(tensors.call);

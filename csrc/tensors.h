@@ -55,9 +55,10 @@ struct Problem {
   Problem(const Tensor& sequence, const OptionalTensor& sizes)
       : Problem(sequence, sizes, sequence.size(sequence.dim() - 1)) {}
 
-  Problem(const Tensor& sequence, const OptionalTensor& sizes, int64_t hidden_size)
+  // The sequence may also be token ids, without the dimension of features.
+  Problem(const Tensor& sequence, const OptionalTensor& sizes, int64_t hidden_size, bool ids = false)
       : hidden_size(hidden_size) {
-    RNNFUSED_CHECK(sequence.dim() == (sizes ? 2 : 3),
+    RNNFUSED_CHECK(sequence.dim() + ids == (sizes ? 2 : 3),
                    "a sequence is (time, batch, features), or (rows, features) with batch_sizes");
     if (!sizes) {
       num_steps = sequence.size(0);

@@ -74,7 +74,7 @@ class Recurrence(torch.autograd.Function):
 
 
 class Layer(torch.autograd.Function):
-    """The recurrence with its input projection ``p = x W_ih^T + b`` (and its gradients by chain rule).
+    """The recurrence with its input projection ``p = x W_ih^T + b``; x may be token ids, for one-hot rows.
 
     ``(x, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse) -> (output, h_n)``.
     """
@@ -114,9 +114,15 @@ def _differentiable_layer_backward(
     """As the op ``layer_backward``, with a graph of its own for the next derivative."""
     d, *others = _through_time(ctx, grad_output, grad_h_n, needs_weight_hh, needs_h_0)
     input, weight_ih = ctx.saved_tensors[:2]
+    grad_weight_ih = None
+    if needs_weight_ih and input.is_floating_point():
+        grad_weight_ih = sum_of_products(d, input)
+    elif needs_weight_ih:  # token ids: the sum of one-hot rows
+        table = d.new_zeros(weight_ih.t().shape)
+        grad_weight_ih = table.index_add(0, input.flatten(), d.flatten(0, -2)).t()
     return (
         project(d, weight_ih.t()) if needs_input else None,
-        sum_of_products(d, input) if needs_weight_ih else None,
+        grad_weight_ih,
         d.flatten(0, -2).sum(0) if needs_bias else None,
         *others,
     )

@@ -7,6 +7,7 @@ from .autograd import Layer, Recurrence
 from .custom_function import run
 from .products import project
 from .steps import with_contiguous_features, with_even_rows
+from .token_lookup import check_ids, project_tokens
 
 # What runs where; on a GPU the 16-bit types round every state and compute in float32.
 _DTYPES = {
@@ -133,16 +134,23 @@ def rnn_layer(
 def run_layer(
     input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes
 ) -> tuple[Tensor, Tensor]:
-    """:func:`rnn_layer` without its checks, for the layers, which make their own."""
+    """:func:`rnn_layer` without its checks, for the layers, which make their own; also of token ids."""
     if batch_first:
         input = input.transpose(0, 1)
     if batch_sizes is not None:
         batch_sizes = batch_sizes.contiguous()
     loop = (with_contiguous_features(h_0), batch_sizes, nonlinearity, reverse)
+    is_ids = not input.is_floating_point()
     if input.device.type == "cpu":
-        output, h_n = run(Layer, with_even_rows(input), weight_ih, bias, weight_hh, *loop)
+        input = (
+            check_ids(input, weight_ih.size(1), weight_ih.device)
+            if is_ids
+            else with_even_rows(input)
+        )
+        output, h_n = run(Layer, input, weight_ih, bias, weight_hh, *loop)
     else:
-        projections = with_contiguous_features(project(input, weight_ih, bias))
+        projections = (project_tokens if is_ids else project)(input, weight_ih, bias)
+        projections = with_contiguous_features(projections)
         output, h_n = run(Recurrence, projections, weight_hh, *loop)
     return (output.transpose(0, 1) if batch_first else output), h_n
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .steps import is_batch_major, new_sequence
+from .steps import new_sequence
 
 LIBRARY = Path(__file__).with_name("_cpu.so")
 CUDA_LIBRARY = LIBRARY.with_name("_cuda.so")  # there if it was built where there is an nvcc
@@ -71,11 +71,11 @@ def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
 def _(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
     batch_size = _batch_size(input, h_0, batch_sizes)
     hidden_size = weight_hh.size(0)
-    output = input.new_empty((*input.shape[:-1], hidden_size))
-    if is_batch_major(input):
-        time, batch, _ = input.shape
-        output = input.new_empty((batch, time, hidden_size)).transpose(0, 1)
-    return output, input.new_empty((batch_size, hidden_size))
+    rows = input.shape[: 2 if batch_sizes is None else 1]
+    output = weight_hh.new_empty((*rows, hidden_size))
+    if batch_sizes is None and input.size(1) > 1 and input.stride(0) < input.stride(1):
+        output = weight_hh.new_empty((*rows[::-1], hidden_size)).transpose(0, 1)
+    return output, weight_hh.new_empty((batch_size, hidden_size))
 
 
 @torch.library.register_fake("rnnfused::backward")
@@ -90,11 +90,17 @@ def _(
     reverse, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0,
 ):  # fmt: skip
     hidden_size = output.size(-1)
+    weight_shape = (hidden_size, weight_ih.size(1))
+    if not input.is_floating_point():  # token ids: by token, seen the other way round
+        grad_weight_ih = output.new_empty(weight_shape[::-1] if needs_weight_ih else 0)
+        grad_weight_ih = grad_weight_ih.t() if needs_weight_ih else grad_weight_ih
+    else:
+        grad_weight_ih = output.new_empty(weight_shape if needs_weight_ih else 0)
     state = h_0 if grad_h_n is None else grad_h_n
     batch_size = _batch_size(output, state, batch_sizes) if needs_h_0 else 0
     return (
         new_sequence(input) if needs_input else output.new_empty(0),
-        output.new_empty((hidden_size, input.size(-1)) if needs_weight_ih else 0),
+        grad_weight_ih,
         output.new_empty(hidden_size if needs_bias else 0),
         output.new_empty((hidden_size, hidden_size) if needs_weight_hh else 0),
         output.new_empty((batch_size, hidden_size)),

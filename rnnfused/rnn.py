@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import functional
-from .token_lookup import is_integer, project_tokens
+from .token_lookup import is_integer
 
 
 class RNN(torch.nn.RNNBase):
@@ -154,20 +154,9 @@ class RNN(torch.nn.RNNBase):
             return getattr(self, f"{name}_l{layer}{suffix}")
 
         bias = parameter("bias_ih") + parameter("bias_hh") if self.bias else None
-        return self._run_loop(
-            input,
-            parameter("weight_ih"),
-            parameter("weight_hh"),
-            bias,
-            h_0,
-            batch_sizes,
-            suffix != "",
-        )
-
-    def _run_loop(self, input, weight_ih, weight_hh, bias, h_0, batch_sizes, reverse):
         return functional.run_layer(
-            input, weight_ih, weight_hh, bias, h_0, self.nonlinearity,
-            self.batch_first and batch_sizes is None, reverse, batch_sizes,
+            input, parameter("weight_ih"), parameter("weight_hh"), bias, h_0, self.nonlinearity,
+            self.batch_first and batch_sizes is None, suffix != "", batch_sizes,
         )  # fmt: skip
 
 
@@ -198,16 +187,3 @@ class TokenRNN(RNN):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         if not is_integer(input):
             raise TypeError(f"input must be token ids of an integer dtype, got {input.dtype}")
-
-    def _run_loop(self, input, weight_ih, weight_hh, bias, h_0, batch_sizes, reverse):
-        if input.is_floating_point():  # the layers above the first
-            return super()._run_loop(input, weight_ih, weight_hh, bias, h_0, batch_sizes, reverse)
-        return functional.rnn(
-            project_tokens(input, weight_ih, bias),
-            weight_hh,
-            h_0,
-            nonlinearity=self.nonlinearity,
-            batch_first=self.batch_first and batch_sizes is None,
-            reverse=reverse,
-            batch_sizes=batch_sizes,
-        )

@@ -278,3 +278,75 @@ def test_gradients_of_a_large_batch(device, threads, batch_first, reverse):
         check_equal(inputs, {**keywords, "reverse": reverse})
     finally:
         torch.set_num_threads(before)
+
+
+def token_leaves(vocab, hidden, dtype=torch.float64):
+    torch.manual_seed(0)
+    shapes = (hidden, vocab), (hidden, hidden), (hidden,)
+    return [(torch.randn(*shape, dtype=dtype) / hidden**0.5).requires_grad_() for shape in shapes]
+
+
+def run_tokens(ids, one_hot, leaves, h_0=None, batch_first=False, batch_sizes=None):
+    """The layer on ids, or on the one-hot rows that they stand for."""
+    weight_ih, weight_hh, bias = leaves
+    input = F.one_hot(ids, weight_ih.size(1)).to(weight_ih.dtype) if one_hot else ids
+    return functional.run_layer(
+        input, weight_ih, weight_hh, bias, h_0, "tanh", batch_first, False, batch_sizes
+    )
+
+
+@pytest.mark.parametrize("hidden", [1, 16, 31, 33, 100])
+@pytest.mark.parametrize("batch", [1, 3, 15, 900])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_token_ids_are_one_hot_rows(hidden, batch, batch_first):
+    leaves = token_leaves(23, hidden)
+    ids = torch.randint(23, (batch, 12) if batch_first else (12, batch))
+    everything = []
+    for one_hot in (False, True):
+        output, h_n = run_tokens(ids, one_hot, leaves, batch_first=batch_first)
+        gradients = torch.autograd.grad(output.sin().sum() + h_n.square().sum(), leaves)
+        everything.append([output, h_n, *gradients])
+    torch.testing.assert_close(*everything, rtol=1e-11, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch_sizes", [None, torch.tensor([3, 2, 1], device="cpu")])
+def test_gradcheck_of_token_ids_to_second_order(batch_sizes):
+    leaves = [*token_leaves(4, 3), torch.randn(3, 3, dtype=torch.float64, requires_grad=True)]
+    ids = torch.randint(4, (3, 3) if batch_sizes is None else (6,))
+
+    def layer(*leaves):
+        return run_tokens(ids, False, leaves[:3], leaves[3], batch_sizes=batch_sizes)
+
+    assert torch.autograd.gradcheck(layer, leaves)
+    assert torch.autograd.gradgradcheck(layer, leaves, fast_mode=True)
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_opcheck_of_token_ids(transposed, device):
+    if device != "cpu":
+        pytest.skip("ops of the CPU")
+    ids = torch.randint(4, (9, 3)).t() if transposed else torch.randint(4, (3, 9))
+    w, b, u = torch.randn(5, 4), torch.randn(5), torch.randn(5, 5)
+    torch.library.opcheck(op.layer_forward, (ids, w, b, u, None, None, "tanh", False))
+    output, _ = op.layer_forward(ids, w, b, u, None, None, "tanh", False)
+    needs = (False, True, True, True, True)
+    arguments = (
+        torch.randn_like(output),
+        None,
+        output,
+        ids,
+        w,
+        u,
+        None,
+        None,
+        "tanh",
+        False,
+        *needs,
+    )
+    torch.library.opcheck(op.layer_backward, arguments)
+    for wrong in (-1, 4):
+        ids[1, 2] = wrong
+        with pytest.raises(RuntimeError, match="outside the vocabulary"):
+            op.layer_forward(ids, w, b, u, None, None, "tanh", False)
+        with pytest.raises(RuntimeError, match="outside the vocabulary"):
+            op.layer_backward(*arguments)

@@ -1,4 +1,5 @@
-// The forward step on CPU: h_t = f(p_t + h_{t-1} W^T), with p_t given or p_t = b + x_t W_ih^T.
+// The forward step on CPU: h_t = f(p_t + h_{t-1} W^T), with p_t given or p_t = b + x_t W_ih^T,
+// where x_t may be token ids.
 #pragma once
 
 #include "recurrence.h"
@@ -36,7 +37,13 @@ struct ForwardStep {
       return static_cast<const T*>(sequence.data) + start * sequence.time_stride +
              begin * sequence.batch_stride;
     };
-    if (packed_ih) {
+    if (call.ids.data) {
+      const int64_t* ids =
+          call.ids.data + start * call.ids.time_stride + begin * call.ids.batch_stride;
+      use(FromTokens<T>{packed_ih, call.input_size, static_cast<const T*>(call.bias), ids,
+                        call.ids.batch_stride},
+          Factor<T>(), 0);
+    } else if (packed_ih) {
       const Factor<T> input = {rows_at(call.input), call.input.batch_stride, packed_ih, call.input_size};
       use(FromBias<T>{static_cast<const T*>(call.bias)}, input, 1);
     } else {

@@ -34,6 +34,9 @@ struct CpuKernels {
   int64_t (*sum_scratch_bytes)(const ProductSum& call);
   void (*sum_products)(const ProductSum& call, void* scratch, int64_t begin, int64_t end);
 
+  // Columns [begin, end) of a token sum.
+  void (*sum_tokens)(const TokenSum& call, int64_t begin, int64_t end);
+
   // As many float32 multiply-adds as the processor can do in a row, `rounds` times; returns their number, and
   // through `result` what keeps the compiler from leaving them out. Benchmarks time it.
   int64_t (*multiply_add)(int64_t rounds, float* result);

@@ -9,6 +9,7 @@
 #include "project.h"
 #include "scan.h"
 #include "tanh.h"
+#include "token_sum.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -44,6 +45,7 @@ static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
 // Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor with
 // weights that leave no room in L2.
 static bool projects(const Forward& call) {
+  if (call.ids.data) return true;  // there is nothing to multiply
   constexpr int64_t kLittle = 100'000;
   return for_dtype(call.dtype, [&](auto zero) {
     const int64_t work = call.num_steps * call.batch_size * call.input_size * call.hidden_size;
@@ -90,6 +92,10 @@ static void sum_products(const ProductSum& call, void* scratch, int64_t begin, i
   });
 }
 
+static void sum_tokens(const TokenSum& call, int64_t begin, int64_t end) {
+  for_dtype(call.dtype, [&](auto zero) { sum_tokens<decltype(zero)>(call, begin, end); });
+}
+
 static int64_t multiply_add(int64_t rounds, float* result) {
   constexpr int kSums = kMaxTileVectors < 24 ? 12 : 24;
   Vector<float> sums[kSums];
@@ -128,6 +134,7 @@ static const CpuKernels kKernels = {
     project,
     scratch_bytes<ProductSum>,
     sum_products,
+    sum_tokens,
     multiply_add,
     tanh_array,
 };

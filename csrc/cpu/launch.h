@@ -106,7 +106,7 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
   }
   const void* matrix_ih = packed_ih ? packed_ih->matrix() : nullptr;
   share_rows(
-      call, hidden + call.input_size, max_threads,
+      call, hidden + (call.ids.data ? 0 : call.input_size), max_threads,
       [&](void* scratch, int64_t begin, int64_t end) {
         cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end);
       },
@@ -147,6 +147,18 @@ void launch(const ProductSum& call, int64_t max_threads, const ParallelFor& para
       call.left_size, call.outer * call.inner * call.left_size * call.right_size, max_threads,
       [&](int64_t) { return cpu.sum_scratch_bytes(call); },
       [&](void* scratch, int64_t begin, int64_t end) { cpu.sum_products(call, scratch, begin, end); },
+      parallel_for);
+}
+
+template <class ParallelFor>
+void launch(const TokenSum& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  constexpr int64_t kColumns = 16;  // that no two threads should share
+  share(
+      (call.size + kColumns - 1) / kColumns, call.outer * call.inner * call.size, max_threads,
+      [](int64_t) { return kCacheLine; },
+      [&](void*, int64_t begin, int64_t end) {
+        cpu_kernels().sum_tokens(call, begin * kColumns, std::min(end * kColumns, call.size));
+      },
       parallel_for);
 }
 

@@ -93,6 +93,30 @@ struct FromBias {
   }
 };
 
+// A start that is a row of a packed matrix, picked by an id, plus a bias as above.
+template <class T>
+struct FromTokens {
+  const T* packed;
+  int64_t depth;
+  const T* bias;
+  const int64_t* ids;
+  int64_t stride;
+  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t,
+                                      int64_t width, T* sums) const {
+    const int64_t panel_width = smaller(width, kPanelColumns<T>);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t id = ids[(first + r) * stride];
+      for (int64_t c = 0; c < width; c += kLanes<T>) {
+        const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
+        Vector<T> value = load(packed + (column + panel) * depth + id * panel_width + in_panel);
+        if (bias) value += load(bias + column + c);
+        store(sums + r * width + c, value);
+      }
+    }
+    return {sums, width};
+  }
+};
+
 // A start in memory of its own, row by row; what has no whole vectors at its end is copied first.
 template <class T>
 struct FromRows {
