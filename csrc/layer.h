@@ -15,7 +15,7 @@ struct LayerGradients {
   void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
   void* weight_hh = nullptr;  // (hidden, hidden)
   void* bias = nullptr;       // (hidden)
-  void* input = nullptr;      // laid out as the input, whose rows follow each other at one distance
+  void* input = nullptr;      // laid out as d
 };
 
 struct LayerBackward {

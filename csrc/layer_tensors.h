@@ -138,11 +138,19 @@ struct LayerTensors {
     call.projections = {data, call.output.time_stride, call.output.batch_stride};
     const int64_t hidden = problem.hidden_size;
     product.rows = projections.numel() / hidden;
-    const bool by_time = call.batch_sizes || problem.batch_size == 1;
     // Rows in the order of memory, of the input and of the projections alike.
-    const int64_t inner = by_time ? call.input.time_stride
-                                  : std::min(call.input.time_stride, call.input.batch_stride);
-    product.input = {call.input.data, problem.num_steps == 1 ? call.input.batch_stride : inner};
+    const int64_t along_time = call.input.time_stride, along_batch = call.input.batch_stride;
+    int64_t stride = std::min(along_time, along_batch);
+    if (call.batch_sizes || problem.batch_size == 1) {
+      stride = along_time;
+    } else if (problem.num_steps == 1) {
+      stride = along_batch;
+    } else {
+      RNNFUSED_CHECK(along_time < along_batch ? along_batch == problem.num_steps * along_time
+                                              : along_time == problem.batch_size * along_batch,
+                     "the rows of input must follow each other at one distance");
+    }
+    product.input = {call.input.data, stride};
     product.output = {data, hidden};
     return product;
   }
@@ -161,7 +169,7 @@ struct LayerBackwardTensors {
                        bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh,
                        bool needs_h_0)
       : loop(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_h_0),
-        grad_input(needs_input ? new_sequence(input) : nothing(output)),
+        grad_input(new_input(needs_input, input)),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
         grad_bias(wanted(needs_bias, output, {hidden()})),
         grad_weight_hh(wanted(needs_weight_hh, output, {hidden(), hidden()})) {
@@ -195,6 +203,16 @@ struct LayerBackwardTensors {
 
  private:
   int64_t hidden() const { return loop.problem.hidden_size; }
+  // Laid out as d, whose rows it is made of.
+  Tensor new_input(bool needed, const Tensor& input) const {
+    if (!needed) return nothing(loop.grad_projections);
+    const Tensor& d = loop.grad_projections;
+    const bool by_batch = d.dim() == 3 && input.dim() == 3 && d.size(1) > 1 && d.stride(0) < d.stride(1);
+    if (!by_batch) return torch::stable::new_empty(input, input.sizes());
+    const Tensor result =
+        torch::stable::new_empty(input, {input.size(1), input.size(0), input.size(2)});
+    return torch::stable::transpose(result, 0, 1);
+  }
   Tensor new_weight_ih(bool needed, const Tensor& input, const Tensor& weight_ih) const {
     if (!needed) return nothing(weight_ih);
     const int64_t features = weight_ih.size(1);

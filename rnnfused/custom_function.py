@@ -1,6 +1,7 @@
 """Calling a :class:`torch.autograd.Function` without what a short sequence would feel."""
 
 import torch
+from torch.autograd import forward_ad
 
 
 def apply(function, *arguments):
@@ -12,6 +13,7 @@ def apply(function, *arguments):
 
 def run(function, *arguments):
     """The function with a graph for gradients if there is to be one, else its forward alone."""
-    if torch.is_grad_enabled():
+    # Forward-mode differentiation, which works without grad mode too, must not be left out in silence.
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
         return apply(function, *arguments)
     return function.forward(*arguments)

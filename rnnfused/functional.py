@@ -139,6 +139,7 @@ def run_layer(
         input = input.transpose(0, 1)
     if batch_sizes is not None:
         batch_sizes = batch_sizes.contiguous()
+    bias = with_contiguous_features(bias)
     loop = (with_contiguous_features(h_0), batch_sizes, nonlinearity, reverse)
     is_ids = not input.is_floating_point()
     if input.device.type == "cpu":

@@ -60,8 +60,23 @@ def _batch_size(sequence, state, batch_sizes):
     return torch.library.get_ctx().new_dynamic_size() if state is None else state.size(0)
 
 
+def _check_together(*tensors):
+    # A call that mixes in a meta tensor comes here: what it would return has never been computed.
+    devices = sorted({str(x.device) for x in tensors if x is not None})
+    if len(devices) > 1:
+        raise RuntimeError(f"all tensors must be on one device, got {' and '.join(devices)}")
+
+
+def _new_input(input, output):
+    if input.dim() == 3 and output.size(1) > 1 and output.stride(0) < output.stride(1):
+        time, batch, features = input.shape
+        return input.new_empty((batch, time, features)).transpose(0, 1)
+    return input.new_empty(input.shape)
+
+
 @torch.library.register_fake("rnnfused::forward")
 def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
+    _check_together(projections, weight_hh, h_0)
     batch_size = _batch_size(projections, h_0, batch_sizes)
     h_n = projections.new_empty((batch_size, projections.size(-1)))
     return new_sequence(projections), h_n
@@ -69,6 +84,7 @@ def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
 
 @torch.library.register_fake("rnnfused::layer_forward")
 def _(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
+    _check_together(input, weight_ih, bias, weight_hh, h_0)
     batch_size = _batch_size(input, h_0, batch_sizes)
     hidden_size = weight_hh.size(0)
     rows = input.shape[: 2 if batch_sizes is None else 1]
@@ -80,6 +96,7 @@ def _(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse
 
 @torch.library.register_fake("rnnfused::backward")
 def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
+    _check_together(grad_output, grad_h_n, output, weight_hh)
     batch_size = _batch_size(output, grad_h_n, batch_sizes) if needs_grad_h_0 else 0
     return new_sequence(output), output.new_empty((batch_size, output.size(-1)))
 
@@ -89,6 +106,7 @@ def _(
     grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, nonlinearity,
     reverse, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0,
 ):  # fmt: skip
+    _check_together(grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0)
     hidden_size = output.size(-1)
     weight_shape = (hidden_size, weight_ih.size(1))
     if not input.is_floating_point():  # token ids: by token, seen the other way round
@@ -99,7 +117,7 @@ def _(
     state = h_0 if grad_h_n is None else grad_h_n
     batch_size = _batch_size(output, state, batch_sizes) if needs_h_0 else 0
     return (
-        new_sequence(input) if needs_input else output.new_empty(0),
+        _new_input(input, output) if needs_input else output.new_empty(0),
         grad_weight_ih,
         output.new_empty(hidden_size if needs_bias else 0),
         output.new_empty((hidden_size, hidden_size) if needs_weight_hh else 0),
@@ -109,9 +127,11 @@ def _(
 
 @torch.library.register_fake("rnnfused::project")
 def _(input, weight, bias):
+    _check_together(input, weight, bias)
     return input.new_empty((input.size(0), weight.size(0)))
 
 
 @torch.library.register_fake("rnnfused::sum_of_products")
 def _(left, right):
+    _check_together(left, right)
     return left.new_empty((left.size(2), right.size(2)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import rnnfused
 from rnnfused import functional, op, products, reference
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -350,3 +351,60 @@ def test_opcheck_of_token_ids(transposed, device):
             op.layer_forward(ids, w, b, u, None, None, "tanh", False)
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
             op.layer_backward(*arguments)
+
+
+def test_no_features_leave_the_bias():
+    weight_hh, bias = torch.zeros(5, 5), torch.randn(5, requires_grad=True)
+    output, _ = functional.rnn_layer(torch.zeros(3, 9, 0), torch.zeros(5, 0), weight_hh, bias)
+    torch.testing.assert_close(output, torch.tanh(bias).expand(3, 9, 5))
+    output.sum().backward()
+    torch.testing.assert_close(bias.grad, 27 * (1 - torch.tanh(bias.detach()) ** 2))
+
+
+@pytest.mark.parametrize("bias", [torch.randn(10)[::2], torch.randn(1).expand(5)])
+def test_a_bias_of_any_stride(bias, device):
+    input, *weights = torch.randn(3, 2, 4), torch.randn(5, 4), torch.randn(5, 5)
+    bias = bias.to(device)
+    expected = functional.rnn_layer(input, *weights, bias.contiguous())
+    torch.testing.assert_close(functional.rnn_layer(input, *weights, bias), expected)
+
+
+def test_a_parameter_without_data_is_refused(device):
+    layer = rnnfused.RNN(5, 4, num_layers=2, device=device)
+    layer.weight_ih_l1 = torch.nn.Parameter(torch.empty(4, 4, device="meta"))
+    with pytest.raises(RuntimeError, match="device"):
+        layer(torch.randn(3, 2, 5))
+
+
+def test_rows_at_uneven_distances_are_refused_by_the_op(device):
+    if device != "cpu":
+        pytest.skip("an op of the CPU")
+    x, weight = torch.randn(20, 9, 64)[:, ::2], torch.randn(64, 64) / 8
+    with pytest.raises(RuntimeError, match="one distance"):
+        op.layer_forward(x, weight, None, weight, None, None, "tanh", False)
+    expected = functional.rnn_layer(x.contiguous(), weight, weight)
+    torch.testing.assert_close(functional.rnn_layer(x, weight, weight), expected)
+
+
+def test_saved_tensors_may_come_back_in_another_layout():
+    def gradient(pack):
+        torch.manual_seed(0)
+        layer = rnnfused.RNN(12, 16, batch_first=True, dtype=torch.float64)
+        x = torch.randn(9, 20, 12, dtype=torch.float64, requires_grad=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            output, _ = layer(x)
+        return torch.autograd.grad(output.sin().sum(), [x, *layer.parameters()])
+
+    kept = gradient(lambda x: x)
+    torch.testing.assert_close(gradient(lambda x: x.contiguous()), kept)
+    torch.testing.assert_close(
+        gradient(lambda x: x.contiguous() if x.numel() > 2500 else x), kept
+    )  # the output alone
+
+
+def test_forward_mode_is_refused_without_grad_mode_too():
+    layer, x = rnnfused.RNN(5, 4), torch.randn(3, 2, 5)
+    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            layer(dual)

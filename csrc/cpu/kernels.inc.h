@@ -46,6 +46,7 @@ static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
 // weights that leave no room in L2.
 static bool projects(const Forward& call) {
   if (call.ids.data) return true;  // there is nothing to multiply
+  if (call.input_size == 0) return false;
   constexpr int64_t kLittle = 100'000;
   return for_dtype(call.dtype, [&](auto zero) {
     const int64_t work = call.num_steps * call.batch_size * call.input_size * call.hidden_size;
