@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from peers import PEERS, bytes_saved, torch_ways
+from peers import PEERS, bytes_saved, spans, torch_ways
 
 import rnnfused
 
@@ -39,11 +39,11 @@ class Case(NamedTuple):
 
     def operations(self, way):
         """Floating-point operations of the recurrence, its projection and all gradients of parameters."""
-        rows, hidden = self.num_steps * self.batch_size, self.hidden_size
-        features = 0 if self.tokens else self.input_size
-        return 2 * rows * hidden * (features + hidden) * (1 if way == "forward" else 2) + (
-            0 if way == "forward" else 2 * rows * hidden * hidden
-        )
+        outputs = self.num_steps * self.batch_size * self.hidden_size
+        projection = 0 if self.tokens else 2 * outputs * self.input_size
+        loop = 2 * outputs * self.hidden_size
+        # Backward there are the loop and a gradient for each of the two weights.
+        return projection + loop if way == "forward" else 2 * projection + 3 * loop
 
 
 CASES = [
@@ -151,11 +151,8 @@ def run(threads, peers, seconds):
     for case in CASES:
         for row in compare(case, peers, threads, seconds):
             rows.append(row)
-            ratios = "  ".join(
-                f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in row["ratios"].items()
-            )
             print(
-                f"{threads} {tuple(case)!s:32} {row['way']:17} {ratios}   "
+                f"{threads} {tuple(case)!s:32} {row['way']:17} {spans(row['ratios'])}   "
                 f"{min(row['share_of_peak']):.0%} of peak",
                 flush=True,
             )

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from peers import spans, torch_ways
 
 import rnnfused
 
@@ -55,16 +56,6 @@ class FlashRNN(torch.nn.RNN):
             backend="cuda_fused",
         )
         return states[0, :, :, 0].transpose(0, 1), None
-
-
-def forward(module, x, gradient):
-    with torch.no_grad():
-        module(x)
-
-
-def forward_backward(module, x, gradient):
-    module.zero_grad(set_to_none=True)
-    module(x)[0].backward(gradient)
 
 
 def medians(calls):
@@ -107,11 +98,12 @@ def compare(shape, dtype, with_flashrnn):
     loop = partial(
         rnnfused.op.forward, projections, ours.weight_hh_l0.detach(), None, None, "tanh", False
     )
-    for way in (forward, forward_backward):
+    ways = {name: torch_ways(module, x, gradient) for name, module in modules.items()}
+    for way in ("forward", "forward_backward"):
         for module in modules.values():
-            module.train(way is forward_backward)
-        calls = {name: partial(way, module, x, gradient) for name, module in modules.items()}
-        if way is forward:
+            module.train(way == "forward_backward")
+        calls = {name: of_module[way] for name, of_module in ways.items()}
+        if way == "forward":
             calls["loop"] = loop
         runs = [medians(calls) for _ in range(2)]
         os.environ["RNNFUSED_CUDA_FUSED"] = "1"
@@ -119,7 +111,7 @@ def compare(shape, dtype, with_flashrnn):
         yield {
             "shape": shape,
             "dtype": str(dtype).removeprefix("torch."),
-            "way": way.__name__,
+            "way": way,
             "fused": rnnfused.cuda.uses_fused_kernels(ours.weight_hh_l0, batch_size),
             "us_per_step": {
                 name: [1000 * run[name] / num_steps for run in runs]
@@ -141,12 +133,9 @@ def main():
         for row in compare(shape, dtype, with_flashrnn):
             rows.append(row)
             times = "  ".join(f"{name} {max(us):.2f}" for name, us in row["us_per_step"].items())
-            ratios = "  ".join(
-                f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in row["ratios"].items()
-            )
             print(
                 f"{row['shape']!s:18} {row['dtype']:9} {row['way']:17} "
-                f"{'fused' if row['fused'] else 'steps'}  us/step: {times}  times faster than: {ratios}",
+                f"{'fused' if row['fused'] else 'steps'}  us/step: {times}  times faster than: {spans(row['ratios'])}",
                 flush=True,
             )
     result = {

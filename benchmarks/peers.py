@@ -130,6 +130,11 @@ PEERS = {
 }
 
 
+def spans(ratios) -> str:
+    """The least and the largest ratio against each peer, on one line."""
+    return "  ".join(f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in ratios.items())
+
+
 def bytes_saved(module, x) -> tuple[int, int]:
     """Tensors that a forward call saves for the backward one, besides input and parameters, and their bytes."""
     known = {t.untyped_storage().data_ptr() for t in itertools.chain([x], module.parameters())}

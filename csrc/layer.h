@@ -51,7 +51,7 @@ struct LayerBackward {
     return part;
   }
 
-  int64_t item_bytes() const { return loop.dtype == Dtype::float64 ? 8 : 4; }
+  int64_t item_bytes() const { return bytes_of(loop.dtype); }
 
   // Calls run(call) for every product, when the loop has run.
   template <class Run>

@@ -9,6 +9,26 @@
 
 namespace rnnfused {
 
+// A bias of so many values, or null.
+inline const void* bias_data(const OptionalTensor& bias, const Tensor& model, int64_t size) {
+  if (!bias) return nullptr;
+  check_like(*bias, model, "bias");
+  check_features(*bias, "bias");
+  RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == size, "bias must have a value for every output");
+  return bias->const_data_ptr();
+}
+
+// (time, batch, features), or with the batch outside the time in memory.
+inline Tensor new_sequence(const Tensor& model, int64_t time, int64_t batch, int64_t features,
+                           bool by_batch) {
+  if (!by_batch) return torch::stable::new_empty(model, {time, batch, features});
+  return torch::stable::transpose(torch::stable::new_empty(model, {batch, time, features}), 0, 1);
+}
+
+inline bool is_by_batch(const Tensor& sequence) {
+  return sequence.size(1) > 1 && sequence.stride(0) < sequence.stride(1);
+}
+
 // The arguments of the op `project`, (rows, in) and (out, in) and (out), its result and its call.
 struct ProjectionTensors {
   Tensor output;
@@ -20,12 +40,7 @@ struct ProjectionTensors {
     check_features(input, "input");
     RNNFUSED_CHECK(input.dim() == 2 && weight.dim() == 2 && weight.size(1) == input.size(1),
                    "input must be (rows, in) and weight (out, in)");
-    if (bias) {
-      check_like(*bias, input, "bias");
-      check_features(*bias, "bias");
-      RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == weight.size(0), "bias must be (out)");
-      call.bias = bias->const_data_ptr();
-    }
+    call.bias = bias_data(bias, input, weight.size(0));
     call.rows = input.size(0);
     call.in_size = input.size(1);
     call.out_size = weight.size(0);
@@ -63,6 +78,13 @@ struct ProductSumTensors {
 
 inline bool is_ids(const Tensor& input) { return input.scalar_type() == ScalarType::Long; }
 
+inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& input) {
+  check_like(weight_ih, weight_hh, "weight_ih");
+  RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == weight_hh.size(0) &&
+                     (is_ids(input) || weight_ih.size(1) == input.size(input.dim() - 1)),
+                 "weight_ih must be (hidden, features)");
+}
+
 // Token ids as a call takes them. One outside the vocabulary would be read and written out of bounds.
 inline ConstIds ids_of(const Tensor& ids, int64_t num_tokens) {
   const int64_t* data = static_cast<const int64_t*>(ids.const_data_ptr());
@@ -91,25 +113,16 @@ struct LayerTensors {
         output(new_output(input, weight_hh)),
         h_n(torch::stable::new_empty(weight_hh, {problem.batch_size, problem.hidden_size})) {
     problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
-    check_like(weight_ih, weight_hh, "weight_ih");
-    RNNFUSED_CHECK(weight_ih.dim() == 2, "weight_ih must be (hidden, features)");
-    call.input_size = is_ids(input) ? weight_ih.size(1) : input.size(input.dim() - 1);
+    check_weight_ih(weight_ih, weight_hh, input);
+    call.input_size = weight_ih.size(1);
     if (is_ids(input)) {
       call.ids = ids_of(input, call.input_size);
     } else {
       check_like(input, weight_hh, "input");
       call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
     }
-    RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == problem.hidden_size &&
-                       weight_ih.size(1) == call.input_size,
-                   "weight_ih must be (hidden, features)");
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
-    if (bias) {
-      check_like(*bias, weight_hh, "bias");
-      check_features(*bias, "bias");
-      RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == problem.hidden_size, "bias must be (hidden)");
-      call.bias = bias->const_data_ptr();
-    }
+    call.bias = bias_data(bias, weight_hh, problem.hidden_size);
     call.h_0 = problem.state(h_0, weight_hh, "h_0");
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
@@ -119,14 +132,11 @@ struct LayerTensors {
   Tensor new_output(const Tensor& input, const Tensor& model) const {
     const int64_t time = input.size(0), hidden = problem.hidden_size;
     if (input.dim() + is_ids(input) == 2) return torch::stable::new_empty(model, {time, hidden});
-    const int64_t batch = input.size(1);
-    if (batch > 1 && input.stride(0) < input.stride(1)) {
-      return torch::stable::transpose(torch::stable::new_empty(model, {batch, time, hidden}), 0, 1);
-    }
-    return torch::stable::new_empty(model, {time, batch, hidden});
+    return new_sequence(model, time, input.size(1), hidden, is_by_batch(input));
   }
 
-  // The projections as a product of their own, into memory that is laid out as the output.
+  // The projections as a product of their own, into memory that is laid out as the output; from then on they
+  // are given to the call.
   Projection projection(const Tensor& projections) {
     Projection product;
     product.in_size = call.input_size;
@@ -152,6 +162,7 @@ struct LayerTensors {
     }
     product.input = {call.input.data, stride};
     product.output = {data, hidden};
+    call.input_size = 0;
     return product;
   }
 };
@@ -178,10 +189,7 @@ struct LayerBackwardTensors {
     RNNFUSED_CHECK(input.dim() + ids == output.dim() && input.size(0) == output.size(0) &&
                        (output.dim() == 2 || input.size(1) == output.size(1)),
                    "input must have the rows of output");
-    check_like(weight_ih, output, "weight_ih");
-    RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == hidden() &&
-                       (ids || weight_ih.size(1) == input.size(input.dim() - 1)),
-                   "weight_ih must be (hidden, features)");
+    check_weight_ih(weight_ih, weight_hh, input);
     RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
     call.loop = loop.call;
     call.input_size = weight_ih.size(1);
@@ -207,12 +215,10 @@ struct LayerBackwardTensors {
   Tensor new_input(bool needed, const Tensor& input) const {
     if (!needed) return nothing(loop.grad_projections);
     const Tensor& d = loop.grad_projections;
-    const bool by_batch = d.dim() == 3 && input.dim() == 3 && d.size(1) > 1 && d.stride(0) < d.stride(1);
-    if (!by_batch) return torch::stable::new_empty(input, input.sizes());
-    const Tensor result =
-        torch::stable::new_empty(input, {input.size(1), input.size(0), input.size(2)});
-    return torch::stable::transpose(result, 0, 1);
+    if (d.dim() == 2) return torch::stable::new_empty(input, input.sizes());
+    return new_sequence(input, input.size(0), input.size(1), input.size(2), is_by_batch(d));
   }
+
   Tensor new_weight_ih(bool needed, const Tensor& input, const Tensor& weight_ih) const {
     if (!needed) return nothing(weight_ih);
     const int64_t features = weight_ih.size(1);

@@ -19,6 +19,10 @@ namespace rnnfused {
 
 // The 16-bit types are for CUDA: every state is rounded to them, all arithmetic is in float32.
 enum class Dtype : int32_t { float32, float64, bfloat16, float16 };
+inline int64_t bytes_of(Dtype dtype) {
+  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
 enum class Nonlinearity : int32_t { tanh, relu };
 
 // A (time, batch, hidden) tensor; all strides count elements and hidden is contiguous.

@@ -59,7 +59,6 @@ std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, Optiona
   } else {
     const Tensor projections = tensors.new_output(input, input);
     run(tensors.projection(projections));
-    tensors.call.input_size = 0;
     run(tensors.call);
   }
   return {tensors.output, tensors.h_n};

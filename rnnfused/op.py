@@ -67,11 +67,11 @@ def _check_together(*tensors):
         raise RuntimeError(f"all tensors must be on one device, got {' and '.join(devices)}")
 
 
-def _new_input(input, output):
-    if input.dim() == 3 and output.size(1) > 1 and output.stride(0) < output.stride(1):
-        time, batch, features = input.shape
-        return input.new_empty((batch, time, features)).transpose(0, 1)
-    return input.new_empty(input.shape)
+def _new_sequence(model, rows, features, like):
+    # (T, B, features) with the batch outside the time in memory where `like` has it there; or (N, features).
+    if len(rows) == 2 and like.size(1) > 1 and like.stride(0) < like.stride(1):
+        return model.new_empty((*rows[::-1], features)).transpose(0, 1)
+    return model.new_empty((*rows, features))
 
 
 @torch.library.register_fake("rnnfused::forward")
@@ -88,9 +88,7 @@ def _(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse
     batch_size = _batch_size(input, h_0, batch_sizes)
     hidden_size = weight_hh.size(0)
     rows = input.shape[: 2 if batch_sizes is None else 1]
-    output = weight_hh.new_empty((*rows, hidden_size))
-    if batch_sizes is None and input.size(1) > 1 and input.stride(0) < input.stride(1):
-        output = weight_hh.new_empty((*rows[::-1], hidden_size)).transpose(0, 1)
+    output = _new_sequence(weight_hh, rows, hidden_size, input)
     return output, weight_hh.new_empty((batch_size, hidden_size))
 
 
@@ -117,7 +115,9 @@ def _(
     state = h_0 if grad_h_n is None else grad_h_n
     batch_size = _batch_size(output, state, batch_sizes) if needs_h_0 else 0
     return (
-        _new_input(input, output) if needs_input else output.new_empty(0),
+        _new_sequence(input, input.shape[:-1], input.size(-1), output)
+        if needs_input
+        else output.new_empty(0),
         grad_weight_ih,
         output.new_empty(hidden_size if needs_bias else 0),
         output.new_empty((hidden_size, hidden_size) if needs_weight_hh else 0),

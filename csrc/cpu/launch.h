@@ -42,14 +42,13 @@ class Packed {
   Packed(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, const void* bias,
          int64_t max_threads, const ParallelFor& parallel_for) {
     const CpuKernels& cpu = cpu_kernels();
-    const int64_t item = dtype == Dtype::float64 ? 8 : 4;
     const int64_t matrix_bytes = round_up(cpu.packed_bytes(dtype, depth, columns));
     const int64_t bias_bytes = bias ? cpu.packed_bytes(dtype, 1, columns) : 0;
     memory_ = new_memory(matrix_bytes + bias_bytes);
     if (bias) {
       bias_ = memory_.get() + matrix_bytes;
       std::memset(bias_, 0, bias_bytes);
-      std::memcpy(bias_, bias, columns * item);
+      std::memcpy(bias_, bias, columns * bytes_of(dtype));
     }
     const int64_t panels = cpu.num_panels(dtype, columns);
     const int64_t packers =
@@ -155,7 +154,7 @@ void launch(const TokenSum& call, int64_t max_threads, const ParallelFor& parall
   constexpr int64_t kColumns = 16;  // that no two threads should share
   share(
       (call.size + kColumns - 1) / kColumns, call.outer * call.inner * call.size, max_threads,
-      [](int64_t) { return kCacheLine; },
+      [](int64_t) { return 0; },
       [&](void*, int64_t begin, int64_t end) {
         cpu_kernels().sum_tokens(call, begin * kColumns, std::min(end * kColumns, call.size));
       },

@@ -152,11 +152,11 @@ int64_t workspace_bytes(const Plan& plan, int64_t batch_size) {
   return tiles_of(plan, batch_size) * global_bytes<Product>(plan);
 }
 
+// With a plan of plan_on for the current device, which allowed the kernel its memory and cluster.
 template <class Product, class Step, class Call>
 void launch(const Call& call, const Plan& plan, void* workspace, cudaStream_t stream) {
   if (call.batch_size == 0) return;
   const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
-  RNNFUSED_CUDA_CHECK(allow(kernel, plan));
   if (plan.exchange == Exchange::grid) {
     const int64_t bytes = workspace_bytes<Product>(plan, call.batch_size);
     RNNFUSED_CUDA_CHECK(cudaMemsetAsync(workspace, 0, bytes, stream));

@@ -105,6 +105,12 @@ __device__ __forceinline__ void send(uint32_t to, Word value, uint32_t barrier) 
 
 #endif
 
+#define RNNFUSED_MMA(type, a, b, c)                                                             \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                           \
+               ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                     \
+               : "+f"((c)[0]), "+f"((c)[1]), "+f"((c)[2]), "+f"((c)[3])                         \
+               : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
+
 template <class Product, Exchange kExchange>
 class DeviceTeam {
  public:
@@ -231,17 +237,9 @@ class DeviceTeam {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       if constexpr (std::is_same<Stored, __half>::value) {
-        asm volatile(
-            "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-            "{%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(acc[m][0]), "+f"(acc[m][1]), "+f"(acc[m][2]), "+f"(acc[m][3])
-            : "r"(a[m][0]), "r"(a[m][1]), "r"(a[m][2]), "r"(a[m][3]), "r"(b[0]), "r"(b[1]));
+        RNNFUSED_MMA("f16", a[m], b, acc[m]);
       } else {
-        asm volatile(
-            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-            "{%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(acc[m][0]), "+f"(acc[m][1]), "+f"(acc[m][2]), "+f"(acc[m][3])
-            : "r"(a[m][0]), "r"(a[m][1]), "r"(a[m][2]), "r"(a[m][3]), "r"(b[0]), "r"(b[1]));
+        RNNFUSED_MMA("bf16", a[m], b, acc[m]);
       }
     }
   }

@@ -117,16 +117,27 @@ def test_a_hundred_runs_give_the_same_bits(hidden, dtype):
             assert torch.equal(got, expected)
 
 
-def test_two_streams_at_once():
-    calls = [arguments(200, 64, hidden) for hidden in (256, 512, 1024)]
-    expected = [run_fused(*call) for call in calls]
+def run_by_steps(*both):
+    return run(stepwise.forward, stepwise.backward, *both)
+
+
+@pytest.mark.parametrize(
+    ("way", "expected_way", "sizes"),
+    [
+        (run_fused, run_fused, [(200, 64, 256), (200, 64, 512), (200, 64, 1024)]),
+        (run_graphed, run_by_steps, [(100, 16, 200), (100, 16, 200)]),
+    ],
+)
+def test_streams_at_once(way, expected_way, sizes):
+    calls = [arguments(*size) for size in sizes]
+    expected = [expected_way(*call) for call in calls]
     torch.cuda.synchronize()
     streams = [torch.cuda.Stream() for _ in calls]
     for _ in range(5):
         results = []
         for stream, call in zip(streams, calls, strict=True):
             with torch.cuda.stream(stream):
-                results.append(run_fused(*call))
+                results.append(way(*call))
         torch.cuda.synchronize()
         for result, wanted in zip(results, expected, strict=True):
             for a, b in zip(result, wanted, strict=True):
@@ -182,26 +193,10 @@ def test_graph_capture_of_a_training_step_on_token_ids(monkeypatch):
 def test_graphed_steps(packed, reverse, dtype):
     for _ in range(4):
         both = arguments(9, 6, 100, dtype, packed=packed, reverse=reverse)
-        expected = run(stepwise.forward, stepwise.backward, *both)
+        expected = run_by_steps(*both)
         got = run_graphed(*both)
         for a, b in zip(got, expected, strict=True):
             assert torch.equal(a, b)
-
-
-def test_graphed_steps_on_two_streams():
-    calls = [arguments(100, 16, hidden) for hidden in (200, 200)]
-    expected = [run(stepwise.forward, stepwise.backward, *call) for call in calls]
-    streams = [torch.cuda.Stream() for _ in calls]
-    torch.cuda.synchronize()
-    for _ in range(5):
-        results = []
-        for stream, call in zip(streams, calls, strict=True):
-            with torch.cuda.stream(stream):
-                results.append(run_graphed(*call))
-        torch.cuda.synchronize()
-        for result, wanted in zip(results, expected, strict=True):
-            for a, b in zip(result, wanted, strict=True):
-                assert torch.equal(a, b)
 
 
 def test_fused_float32_does_not_follow_the_tf32_switch_and_steps_do(monkeypatch):
