@@ -38,10 +38,12 @@ FLAGS = [
 ]
 GCC_FLAGS = ["-fno-gnu-unique"]  # a unique symbol would keep the library from ever being unloaded
 
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
 # One source a vector instruction set of x86-64; the library picks among them when it is loaded.
 ISA_FLAGS = {
     "csrc/cpu/isa_avx2.cpp": ["-mavx2", "-mfma"],
-    "csrc/cpu/isa_avx512.cpp": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"],
+    "csrc/cpu/isa_avx512.cpp": AVX512,
+    "csrc/cpu/isa_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
 }
 
 LIBRARIES = [

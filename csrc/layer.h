@@ -10,7 +10,7 @@
 
 namespace rnnfused {
 
-// Where results go; null where they are not wanted.
+// Where results go; null where they are not wanted. To the products, those of weights are of sum_dtype.
 struct LayerGradients {
   void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
   void* weight_hh = nullptr;  // (hidden, hidden)
@@ -66,8 +66,10 @@ struct LayerBackward {
       run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih, adds));
     }
     if (gradients.bias) {
-      const void* one = loop.dtype == Dtype::float64 ? static_cast<const void*>(&kOne)
-                                                     : static_cast<const void*>(&kOneFloat);
+      const void* one = loop.dtype == Dtype::float64   ? static_cast<const void*>(&kOne)
+                        : loop.dtype == Dtype::float32 ? static_cast<const void*>(&kOneFloat)
+                        : loop.dtype == Dtype::float16 ? static_cast<const void*>(&kOneFloat16)
+                                                       : static_cast<const void*>(&kOneBfloat16);
       run(sum(steps, rows, {{one, 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias, adds));
     }
     if (gradients.weight_hh) weight_hh(d, run);
@@ -77,6 +79,7 @@ struct LayerBackward {
  private:
   static constexpr double kOne = 1;
   static constexpr float kOneFloat = 1;
+  static constexpr uint16_t kOneFloat16 = 0x3c00, kOneBfloat16 = 0x3f80;
 
   // Steps of a sequence from one that starts at `first`.
   struct Side {

@@ -135,19 +135,22 @@ struct LayerTensors {
     return new_sequence(model, time, input.size(1), hidden, is_by_batch(input));
   }
 
-  // The projections as a product of their own, into memory that is laid out as the output; from then on they
-  // are given to the call.
-  Projection projection(const Tensor& projections) {
+  // Bytes of the projections, as sums.
+  int64_t projection_bytes() const { return output.numel() * bytes_of(sum_dtype(call.dtype)); }
+
+  // The projections as a product of their own, into such memory, laid out as the output; from then on they are
+  // given to the call.
+  Projection projection(void* data) {
     Projection product;
     product.in_size = call.input_size;
     product.out_size = problem.hidden_size;
     product.dtype = call.dtype;
     product.weight = {call.weight_ih.data, call.weight_ih.column_stride, call.weight_ih.row_stride};
     product.bias = call.bias;
-    void* data = projections.mutable_data_ptr();
     call.projections = {data, call.output.time_stride, call.output.batch_stride};
+    call.projections_are_sums = product.keeps_sums = true;
     const int64_t hidden = problem.hidden_size;
-    product.rows = projections.numel() / hidden;
+    product.rows = output.numel() / hidden;
     // Rows in the order of memory, of the input and of the projections alike.
     const int64_t along_time = call.input.time_stride, along_batch = call.input.batch_stride;
     int64_t stride = std::min(along_time, along_batch);

@@ -18,8 +18,9 @@ struct Projection {
   Dtype dtype = Dtype::float32;
   ConstState input;            // (rows, in_size)
   ConstMatrix weight;          // (in_size, out_size): W^T
-  const void* bias = nullptr;  // (out_size), padded with zeros to whole panels, or null: zeros
+  const void* bias = nullptr;  // (out_size) in sum_dtype, padded with zeros to whole panels, or null: zeros
   State output;                // (rows, out_size)
+  bool keeps_sums = false;     // the output is of sum_dtype
 };
 
 // (outer, inner, size) rows; element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j].
@@ -36,7 +37,7 @@ struct ProductSum {
   int64_t right_size = 0;
   Dtype dtype = Dtype::float32;
   Rows left, right;
-  void* result = nullptr;  // (left_size, right_size), contiguous
+  void* result = nullptr;  // (left_size, right_size) in sum_dtype, contiguous
   bool adds = false;       // to what is there
 
   // Rows at one distance throughout are one long run.
@@ -64,7 +65,7 @@ struct TokenSum {
   const int64_t* ids = nullptr;  // of the rows, placed by these strides
   int64_t ids_outer_stride = 0;
   int64_t ids_inner_stride = 0;
-  void* result = nullptr;  // (num_tokens, size), contiguous
+  void* result = nullptr;  // (num_tokens, size) in sum_dtype, contiguous
   bool adds = false;       // to what is there
 };
 

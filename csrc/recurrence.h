@@ -17,10 +17,15 @@
 
 namespace rnnfused {
 
-// The 16-bit types are for CUDA: every state is rounded to them, all arithmetic is in float32.
+// Of the 16-bit types every state is rounded; all arithmetic is in float32.
 enum class Dtype : int32_t { float32, float64, bfloat16, float16 };
 inline int64_t bytes_of(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
+// What sums of products are in.
+inline Dtype sum_dtype(Dtype dtype) {
+  return dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32;
 }
 
 enum class Nonlinearity : int32_t { tanh, relu };
@@ -84,11 +89,12 @@ struct Recurrence {
 
 struct Forward : Recurrence {
   ConstSequence projections;  // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
+  bool projections_are_sums = false;  // of sum_dtype, beside 16-bit states (CPU): not rounded before h_{t-1} W^T is added
   ConstSequence input;        // x, of input_size features
   ConstIds ids;               // or x by ids; data null: by features
   int64_t input_size = 0;     // 0: the projections are given
   ConstMatrix weight_ih;
-  const void* bias = nullptr;  // b, padded with zeros to whole panels, or null: zeros
+  const void* bias = nullptr;  // b in sum_dtype, padded with zeros to whole panels, or null: zeros
   ConstState h_0;             // data may be null: zeros
   Sequence output;            // h
   State h_n;                  // each row's state after its own last step

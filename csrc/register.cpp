@@ -25,17 +25,8 @@ const auto parallel_for = [](int64_t n, const auto& function) {
   });
 };
 
-inline rnnfused::Dtype dtype_of(const rnnfused::LayerBackward& call) { return call.loop.dtype; }
-template <class Call>
-rnnfused::Dtype dtype_of(const Call& call) {
-  return call.dtype;
-}
-
 template <class Call>
 void run(const Call& call) {
-  const rnnfused::Dtype dtype = dtype_of(call);
-  RNNFUSED_CHECK(dtype == rnnfused::Dtype::float32 || dtype == rnnfused::Dtype::float64,
-                 "on the CPU the dtype must be float32 or float64");
   rnnfused::launch(call, torch::stable::get_num_threads(), parallel_for);
 }
 
@@ -57,8 +48,8 @@ std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, Optiona
   if (rnnfused::cpu_kernels().projects(tensors.call)) {
     run(tensors.call);
   } else {
-    const Tensor projections = tensors.new_output(input, input);
-    run(tensors.projection(projections));
+    const rnnfused::Memory projections = rnnfused::new_memory(tensors.projection_bytes());
+    run(tensors.projection(projections.get()));
     run(tensors.call);
   }
   return {tensors.output, tensors.h_n};
@@ -94,6 +85,8 @@ Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
 
 Tensor sum_of_products(Tensor left, Tensor right) {
   const rnnfused::ProductSumTensors tensors(left, right);
+  RNNFUSED_CHECK(rnnfused::sum_dtype(tensors.call.dtype) == tensors.call.dtype,
+                 "sum_of_products is for float32 and float64");
   run(tensors.call);
   return tensors.result;
 }

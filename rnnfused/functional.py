@@ -3,15 +3,16 @@
 import torch
 from torch import Tensor
 
+from .autocast import cast
 from .autograd import Layer, Recurrence
 from .custom_function import run
 from .products import project
 from .steps import with_contiguous_features, with_even_rows
 from .token_lookup import check_ids, project_tokens
 
-# What runs where; on a GPU the 16-bit types round every state and compute in float32.
+# What runs where; the 16-bit types round every state and compute in float32.
 _DTYPES = {
-    "cpu": (torch.float32, torch.float64),
+    "cpu": (torch.float32, torch.float64, torch.bfloat16),
     "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
     "meta": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
 }
@@ -32,10 +33,12 @@ def rnn(
     (On CUDA only where :func:`rnnfused.cuda.uses_fused_kernels` says so; else step by step.)
     Elman, "Finding Structure in Time" (1990). Differentiable any number of times in ``projections``,
     ``weight_hh`` and ``h_0``. Nothing is saved for the backward call but inputs and ``output``.
+    In bfloat16 and float16 every state, and every gradient that flows back through one, is rounded;
+    sums are in float32. Under :func:`torch.autocast` the arguments are cast to the region's dtype.
 
     Args:
         projections: (T, B, H), or (B, T, H) with ``batch_first``, or (N, H) with ``batch_sizes``;
-            float32 or float64, on CUDA also bfloat16 or float16. The projected inputs, usually
+            float32, float64 or bfloat16, on CUDA also float16. The projected inputs, usually
             ``x W_ih^T + b_ih + b_hh``. Both layouts run without a copy; only the last dimension must be
             contiguous, or it is copied.
         weight_hh: (H, H), same dtype and device. Any strides.
@@ -55,6 +58,8 @@ def rnn(
         ValueError: a shape, a device, ``batch_sizes`` or ``nonlinearity`` is wrong.
         NotImplementedError: the tensors are on a device that the op does not run on.
     """
+    if isinstance(projections, Tensor):
+        projections, weight_hh, h_0 = cast(projections.device.type, projections, weight_hh, h_0)
     others = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
     _check_tensors("projections", projections, others)
     _check_choices(nonlinearity, batch_first, reverse)
@@ -109,6 +114,10 @@ def rnn_layer(
     Raises:
         As :func:`rnn`, of ``input`` instead of ``projections``.
     """
+    if isinstance(input, Tensor):
+        input, weight_ih, weight_hh, bias, h_0 = cast(
+            input.device.type, input, weight_ih, weight_hh, bias, h_0
+        )
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
     given = {name: x for name, x in (("bias", bias), ("h_0", h_0)) if x is not None}
     _check_tensors("input", input, {**weights, **given})
@@ -135,6 +144,9 @@ def run_layer(
     input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn_layer` without its checks, for the layers, which make their own; also of token ids."""
+    input, weight_ih, weight_hh, bias, h_0 = cast(
+        input.device.type, input, weight_ih, weight_hh, bias, h_0
+    )
     if batch_first:
         input = input.transpose(0, 1)
     if batch_sizes is not None:

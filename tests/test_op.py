@@ -77,7 +77,7 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         (p, w.double(), h, None, f, reverse),
         (p, w, h[:2], None, f, reverse),
         (p, w, h.double(), None, f, reverse),
-        (p.half(), w.half(), None, None, f, reverse),
+        (p.int(), w.int(), None, None, f, reverse),
         (p, w, h, None, "gelu", reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3]), f, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3, 3, 3]), f, reverse),
@@ -145,13 +145,15 @@ def run_python(code, **environment):
     )
 
 
-@pytest.mark.parametrize("wanted", ["default", "avx2", "avx512"])
+CAPABILITIES = ["default", "avx2", "avx512", "avx512_bf16"]
+
+
+@pytest.mark.parametrize("wanted", CAPABILITIES)
 def test_environment_chooses_the_instruction_set(wanted):
-    ranks = ["default", "avx2", "avx512"]
     here = run_python(
         "import rnnfused; print(rnnfused.cpu_capability())", RNNFUSED_CPU_CAPABILITY=""
     )
-    if ranks.index(wanted) > ranks.index(here.stdout.strip()):
+    if CAPABILITIES.index(wanted) > CAPABILITIES.index(here.stdout.strip()):
         pytest.skip(f"this machine has no {wanted}")
     code = (
         "import torch, rnnfused; torch.manual_seed(0); m = rnnfused.RNN(3, 40);"
@@ -168,4 +170,4 @@ def test_unknown_instruction_set_is_an_error():
 
 
 def test_capability_of_this_process():
-    assert rnnfused.cpu_capability() in ("default", "avx2", "avx512")
+    assert rnnfused.cpu_capability() in CAPABILITIES

@@ -12,9 +12,9 @@ namespace RNNFUSED_ISA {
 template <Nonlinearity F, class T>
 RNNFUSED_INLINE Vector<T> through(Vector<T> grad, Vector<T> h) {
   if constexpr (F == Nonlinearity::tanh) {
-    return grad * (T(1) - h * h);
+    return grad * (Sum<T>(1) - h * h);
   } else {
-    return h <= T(0) ? Vector<T>{} : grad;
+    return h <= Sum<T>(0) ? Vector<T>{} : grad;
   }
 }
 
@@ -24,8 +24,8 @@ struct BackwardStep {
   const bool ascending = call.reverse;
   static constexpr bool starts_at_zero = true;
 
-  void start(int64_t, T* state) const {
-    for (int64_t j = 0; j < call.hidden_size; ++j) state[j] = T(0);
+  void start(int64_t, Operand<T>* state) const {
+    __builtin_memset(state, 0, call.hidden_size * sizeof *state);
   }
 
   template <class Use>
@@ -35,7 +35,7 @@ struct BackwardStep {
 
   // `first`: this is the row's last step in time, where the gradient of its last state arrives.
   RNNFUSED_INLINE void emit(int64_t start, int64_t row, bool first, int64_t column, int64_t columns,
-                            const T* sums, T* next) const {
+                            const Sum<T>* sums, Operand<T>* next) const {
     const T* grads[2];
     int sources = 0;
     if (call.grad_output.data) {
@@ -55,37 +55,39 @@ struct BackwardStep {
     for (; j + kLanes<T> <= columns; j += kLanes<T>) {
       Vector<T> grad = load(sums + j);
       for (int i = 0; i < sources; ++i) grad += load(grads[i] + j);
-      const Vector<T> value = through<F, T>(grad, load(h + j));
+      const Vector<T> value = rounded<T>(through<F, T>(grad, load(h + j)));
       store(next + j, value);
       store(d + j, value);
     }
     if (j < columns) {
       Vector<T> grad = load(sums + j);
       for (int i = 0; i < sources; ++i) grad += load_first(grads[i] + j, columns - j);
-      const Vector<T> value = through<F, T>(grad, load_first(h + j, columns - j));
+      const Vector<T> value = rounded<T>(through<F, T>(grad, load_first(h + j, columns - j)));
       store(next + j, value);
       store_first(d + j, value, columns - j);
     }
   }
 
-  void finish(int64_t begin, int64_t end, const T* state, int64_t stride, const T* packed) const {
+  void finish(int64_t begin, int64_t end, const Operand<T>* state, int64_t stride,
+              const Operand<T>* packed) const {
     if (!call.grad_h_0.data) return;
     const Factor<T> factors[2] = {{state, stride, packed, call.hidden_size}, {}};
     multiply<T>(factors, 1, end - begin, end - begin, call.hidden_size, FromZero<T>(),
-                [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
+                [&](int64_t row, int64_t column, int64_t columns, const Sum<T>* sums) {
                   T* grad = static_cast<T*>(call.grad_h_0.data) +
                             (begin + row) * call.grad_h_0.batch_stride + column;
-                  for (int64_t j = 0; j < columns; ++j) grad[j] = sums[j];
+                  copy_row(sums, grad, columns);
                 });
   }
 };
 
 template <class T>
-void backward_rows(const Backward& call, const T* packed, T* scratch, int64_t begin, int64_t end) {
+void backward_rows(const Backward& call, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
+                   int64_t end) {
   if (call.nonlinearity == Nonlinearity::tanh) {
-    scan(BackwardStep<Nonlinearity::tanh, T>{call}, packed, scratch, begin, end);
+    scan<T>(BackwardStep<Nonlinearity::tanh, T>{call}, packed, scratch, begin, end);
   } else {
-    scan(BackwardStep<Nonlinearity::relu, T>{call}, packed, scratch, begin, end);
+    scan<T>(BackwardStep<Nonlinearity::relu, T>{call}, packed, scratch, begin, end);
   }
 }
 

@@ -9,7 +9,7 @@ namespace rnnfused {
 namespace {
 
 const CpuKernels* best_kernels() {
-  for (const char* name : {"avx512", "avx2"}) {
+  for (const char* name : {"avx512_bf16", "avx512", "avx2"}) {
     if (const CpuKernels* kernels = find_cpu_kernels(name)) return kernels;
   }
   return baseline_kernels();
@@ -21,7 +21,7 @@ const CpuKernels& choose_kernels() {
   if (const CpuKernels* kernels = find_cpu_kernels(wanted)) return *kernels;
   throw std::runtime_error(std::string("RNNFUSED_CPU_CAPABILITY is \"") + wanted +
                            "\", but this machine and build offer only up to \"" +
-                           best_kernels()->name + "\" of default, avx2, avx512");
+                           best_kernels()->name + "\" of default, avx2, avx512, avx512_bf16");
 }
 
 }  // namespace
@@ -33,10 +33,11 @@ const CpuKernels* find_cpu_kernels(const char* name) {
       __builtin_cpu_supports("fma")) {
     return avx2_kernels();
   }
-  if (std::strcmp(name, "avx512") == 0 && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq")) {
-    return avx512_kernels();
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  if (std::strcmp(name, "avx512") == 0 && has_avx512) return avx512_kernels();
+  if (std::strcmp(name, "avx512_bf16") == 0 && has_avx512 && __builtin_cpu_supports("avx512bf16")) {
+    return avx512_bf16_kernels();
   }
 #endif
   return nullptr;

@@ -13,7 +13,7 @@ struct CpuKernels {
 
   // All sizes are in bytes, of what the caller allocates, 64-byte aligned.
 
-  // Packs panels [begin, end) of num_panels of a (depth, columns) matrix.
+  // Packs panels [begin, end) of num_panels of a (depth, columns) matrix, as the kernels multiply that dtype.
   int64_t (*packed_bytes)(Dtype dtype, int64_t depth, int64_t columns);
   int64_t (*num_panels)(Dtype dtype, int64_t columns);
   void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
@@ -37,6 +37,10 @@ struct CpuKernels {
   // Columns [begin, end) of a token sum.
   void (*sum_tokens)(const TokenSum& call, int64_t begin, int64_t end);
 
+  // n values as sums, and sums as values.
+  void (*to_sums)(Dtype dtype, const void* values, void* sums, int64_t n);
+  void (*from_sums)(Dtype dtype, const void* sums, void* values, int64_t n);
+
   // As many float32 multiply-adds as the processor can do in a row, `rounds` times; returns their number, and
   // through `result` what keeps the compiler from leaving them out. Benchmarks time it.
   int64_t (*multiply_add)(int64_t rounds, float* result);
@@ -49,5 +53,6 @@ struct CpuKernels {
 const CpuKernels* baseline_kernels();
 const CpuKernels* avx2_kernels();
 const CpuKernels* avx512_kernels();
+const CpuKernels* avx512_bf16_kernels();
 
 }  // namespace rnnfused

@@ -16,12 +16,16 @@ namespace RNNFUSED_ISA {
 
 template <class Function>
 RNNFUSED_INLINE auto for_dtype(Dtype dtype, const Function& function) {
-  return dtype == Dtype::float32 ? function(float()) : function(double());
+  return dtype == Dtype::float32   ? function(float())
+         : dtype == Dtype::float64 ? function(double())
+         : dtype == Dtype::float16 ? function(Float16())
+                                   : function(Bfloat16());
 }
 
 static int64_t packed_bytes(Dtype dtype, int64_t depth, int64_t columns) {
   return for_dtype(dtype, [&](auto zero) -> int64_t {
-    return packed_elements<decltype(zero)>(depth, columns) * sizeof zero;
+    using T = decltype(zero);
+    return packed_elements<T>(depth, columns) * sizeof(Operand<T>);
   });
 }
 
@@ -32,50 +36,54 @@ static int64_t num_panels(Dtype dtype, int64_t columns) {
 static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
                  int64_t begin, int64_t end) {
   for_dtype(dtype, [&](auto zero) {
-    pack_panels(matrix, depth, columns, static_cast<decltype(zero)*>(packed), begin, end);
+    using T = decltype(zero);
+    pack_panels<T>(matrix, depth, columns, static_cast<Operand<T>*>(packed), begin, end);
   });
 }
 
 static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
-    return scratch_elements<decltype(zero)>(call.hidden_size, rows) * sizeof zero;
+    using T = decltype(zero);
+    return scratch_elements<T>(call.hidden_size, rows) * sizeof(Operand<T>);
   });
 }
 
 // Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor with
-// weights that leave no room in L2.
+// weights that leave no room in L2; nor of rows that every step would convert again.
 static bool projects(const Forward& call) {
   if (call.ids.data) return true;  // there is nothing to multiply
   if (call.input_size == 0) return false;
   constexpr int64_t kLittle = 100'000;
   return for_dtype(call.dtype, [&](auto zero) {
+    using T = decltype(zero);
     const int64_t work = call.num_steps * call.batch_size * call.input_size * call.hidden_size;
-    return (call.batch_size >= 8 || work <= kLittle) &&
-           fits_l2<decltype(zero)>(call.hidden_size + call.input_size, call.hidden_size);
+    return !kConverts<T> && (call.batch_size >= 8 || work <= kLittle) &&
+           fits_l2<T>(call.hidden_size + call.input_size, call.hidden_size);
   });
 }
 
 static void forward(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
                     int64_t begin, int64_t end) {
   for_dtype(call.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    forward_rows(call, static_cast<const T*>(packed), static_cast<const T*>(packed_ih),
-                 static_cast<T*>(scratch), begin, end);
+    using O = Operand<decltype(zero)>;
+    forward_rows<decltype(zero)>(call, static_cast<const O*>(packed), static_cast<const O*>(packed_ih),
+                                 static_cast<O*>(scratch), begin, end);
   });
 }
 
 static void backward(const Backward& call, const void* packed, void* scratch, int64_t begin,
                      int64_t end) {
   for_dtype(call.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    backward_rows(call, static_cast<const T*>(packed), static_cast<T*>(scratch), begin, end);
+    using O = Operand<decltype(zero)>;
+    backward_rows<decltype(zero)>(call, static_cast<const O*>(packed), static_cast<O*>(scratch), begin, end);
   });
 }
 
 template <class Call>
 static int64_t scratch_bytes(const Call& call) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
-    return scratch_elements<decltype(zero)>(call) * sizeof zero;
+    using T = decltype(zero);
+    return scratch_elements<T>(call) * sizeof(Operand<T>);
   });
 }
 
@@ -83,18 +91,34 @@ static void project(const Projection& call, const void* packed, void* scratch, i
                     int64_t end) {
   for_dtype(call.dtype, [&](auto zero) {
     using T = decltype(zero);
-    project_rows(call, static_cast<const T*>(packed), static_cast<T*>(scratch), begin, end);
+    const auto run = call.keeps_sums ? &project_rows<T, Sum<T>> : &project_rows<T, T>;
+    run(call, static_cast<const Operand<T>*>(packed), static_cast<Operand<T>*>(scratch), begin, end);
   });
 }
 
 static void sum_products(const ProductSum& call, void* scratch, int64_t begin, int64_t end) {
   for_dtype(call.dtype, [&](auto zero) {
-    sum_products(call, static_cast<decltype(zero)*>(scratch), begin, end);
+    using T = decltype(zero);
+    sum_products<T>(call, static_cast<Operand<T>*>(scratch), begin, end);
   });
 }
 
 static void sum_tokens(const TokenSum& call, int64_t begin, int64_t end) {
   for_dtype(call.dtype, [&](auto zero) { sum_tokens<decltype(zero)>(call, begin, end); });
+}
+
+static void to_sums(Dtype dtype, const void* values, void* sums, int64_t n) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    copy_row(static_cast<const T*>(values), static_cast<Sum<T>*>(sums), n);
+  });
+}
+
+static void from_sums(Dtype dtype, const void* sums, void* values, int64_t n) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    copy_row(static_cast<const Sum<T>*>(sums), static_cast<T*>(values), n);
+  });
 }
 
 static int64_t multiply_add(int64_t rounds, float* result) {
@@ -117,8 +141,8 @@ static void tanh_array(Dtype dtype, const void* in, void* out, int64_t n) {
     const T* from = static_cast<const T*>(in);
     T* to = static_cast<T*>(out);
     int64_t i = 0;
-    for (; i + kLanes<T> <= n; i += kLanes<T>) store(to + i, tanh(load(from + i)));
-    if (i < n) store_first(to + i, tanh(load_first(from + i, n - i)), n - i);
+    for (; i + kLanes<T> <= n; i += kLanes<T>) store(to + i, rounded<T>(tanh(load(from + i))));
+    if (i < n) store_first(to + i, rounded<T>(tanh(load_first(from + i, n - i))), n - i);
   });
 }
 
@@ -136,6 +160,8 @@ static const CpuKernels kKernels = {
     scratch_bytes<ProductSum>,
     sum_products,
     sum_tokens,
+    to_sums,
+    from_sums,
     multiply_add,
     tanh_array,
 };

@@ -35,7 +35,7 @@ inline int64_t num_chunks(int64_t work, int64_t min_work, int64_t max_chunks) {
 
 inline int64_t round_up(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
-// A matrix packed for the kernels, and a vector padded to whole panels, in memory of their own.
+// A matrix packed for the kernels, and a vector of sums padded to whole panels, in memory of their own.
 class Packed {
  public:
   template <class ParallelFor>
@@ -43,12 +43,12 @@ class Packed {
          int64_t max_threads, const ParallelFor& parallel_for) {
     const CpuKernels& cpu = cpu_kernels();
     const int64_t matrix_bytes = round_up(cpu.packed_bytes(dtype, depth, columns));
-    const int64_t bias_bytes = bias ? cpu.packed_bytes(dtype, 1, columns) : 0;
+    const int64_t bias_bytes = bias ? cpu.packed_bytes(sum_dtype(dtype), 1, columns) : 0;
     memory_ = new_memory(matrix_bytes + bias_bytes);
     if (bias) {
       bias_ = memory_.get() + matrix_bytes;
       std::memset(bias_, 0, bias_bytes);
-      std::memcpy(bias_, bias, columns * bytes_of(dtype));
+      cpu.to_sums(dtype, bias, bias_, columns);
     }
     const int64_t panels = cpu.num_panels(dtype, columns);
     const int64_t packers =

@@ -29,20 +29,26 @@ class GradientSums {
     for (int i = 0; i < kCount; ++i) {
       if (!(layer.gradients.*kEach[i])) continue;
       sizes_[i] = sizes[i];
-      memory_[i] = new_memory(sizes[i] * layer.item_bytes());
+      memory_[i] = new_memory(sizes[i] * bytes_of(sum_dtype(layer.loop.dtype)));
       sums_.*kEach[i] = memory_[i].get();
     }
   }
 
   const LayerGradients& sums() const { return sums_; }
 
-  // Put into `to`, or added to what is there.
+  // T is what the sums are in.
   template <class T>
-  void move_to(const LayerGradients& to, bool adds) const {
+  void add(const GradientSums& others) {
     for (int i = 0; i < kCount; ++i) {
-      T* const sum = static_cast<T*>(to.*kEach[i]);
-      const T* const from = static_cast<const T*>(sums_.*kEach[i]);
-      for (int64_t j = 0; j < sizes_[i]; ++j) sum[j] = adds ? sum[j] + from[j] : from[j];
+      T* const sum = static_cast<T*>(sums_.*kEach[i]);
+      const T* const other = static_cast<const T*>(others.sums_.*kEach[i]);
+      for (int64_t j = 0; j < sizes_[i]; ++j) sum[j] += other[j];
+    }
+  }
+
+  void round_to(Dtype dtype, const LayerGradients& to) const {
+    for (int i = 0; i < kCount; ++i) {
+      if (sizes_[i]) cpu_kernels().from_sums(dtype, sums_.*kEach[i], to.*kEach[i], sizes_[i]);
     }
   }
 
@@ -82,13 +88,14 @@ void launch_in_chunks(const LayerBackward& layer, int64_t chunk, int64_t max_thr
       });
     }
   });
-  for (int64_t i = 0; i < threads; ++i) {
+  for (int64_t i = 1; i < threads; ++i) {
     if (loop.dtype == Dtype::float64) {
-      sums[i]->move_to<double>(layer.gradients, i > 0);
+      sums[0]->add<double>(*sums[i]);
     } else {
-      sums[i]->move_to<float>(layer.gradients, i > 0);
+      sums[0]->add<float>(*sums[i]);
     }
   }
+  sums[0]->round_to(loop.dtype, layer.gradients);
 }
 
 template <class ParallelFor>
@@ -97,8 +104,17 @@ void launch(const LayerBackward& layer, int64_t max_threads, const ParallelFor& 
     launch_in_chunks(layer, chunk, max_threads, parallel_for);
     return;
   }
-  launch(layer.loop, max_threads, parallel_for);
-  layer.for_each_product([&](const auto& product) { launch(product, max_threads, parallel_for); });
+  const auto run = [&](const LayerBackward& layer) {
+    launch(layer.loop, max_threads, parallel_for);
+    layer.for_each_product([&](const auto& product) { launch(product, max_threads, parallel_for); });
+  };
+  if (sum_dtype(layer.loop.dtype) == layer.loop.dtype) return run(layer);
+  const GradientSums sums(layer);
+  LayerBackward in_sums = layer;
+  in_sums.gradients = sums.sums();
+  in_sums.gradients.input = layer.gradients.input;
+  run(in_sums);
+  sums.round_to(layer.loop.dtype, layer.gradients);
 }
 
 }  // namespace rnnfused

@@ -13,27 +13,27 @@ constexpr int64_t kResidentBytes = 640 * 1024;
 
 template <class T>
 RNNFUSED_INLINE bool fits_l2(int64_t depth, int64_t columns) {
-  return packed_elements<T>(depth, columns) * static_cast<int64_t>(sizeof(T)) <= kResidentBytes;
+  return packed_elements<T>(depth, columns) * static_cast<int64_t>(sizeof(Operand<T>)) <= kResidentBytes;
 }
 
 // Whether rows at this distance meet in few sets of L1, as those of a power of two do.
 template <class T>
 RNNFUSED_INLINE bool aliases(int64_t stride) {
-  return stride * static_cast<int64_t>(sizeof(T)) % 1024 == 0;
+  return stride * static_cast<int64_t>(sizeof(Operand<T>)) % 1024 == 0;
 }
 
 // Elements between rows that don't: 64 bytes mod 256.
 template <class T>
 RNNFUSED_INLINE int64_t padded_stride(int64_t size) {
   const int64_t padded = (size + kPanelColumns<T> - 1) / kPanelColumns<T> * kPanelColumns<T>;
-  const int64_t unit = 256 / sizeof(T);
+  const int64_t unit = 256 / sizeof(Operand<T>);
   return (padded + unit - unit / 4 - 1) / unit * unit + unit / 4;
 }
 
 // Where the sums of some rows and columns start: `rows` at this distance, or nowhere, for zeros.
 template <class T>
 struct Start {
-  const T* rows = nullptr;
+  const Sum<T>* rows = nullptr;
   int64_t stride = 0;
 };
 
@@ -44,7 +44,7 @@ struct Start {
 template <class T, class StartOf, class Emit>
 RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
                               int64_t size, const StartOf& start, const Emit& emit) {
-  alignas(64) T sums[kMaxTileVectors * kLanes<T>];
+  alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
   // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
   const int widest = max_vectors(blocks == 1 ? static_cast<int>(rows) : kMaxRows);
@@ -59,7 +59,7 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
       for (int f = 0; f < factor_count; ++f) {
         parts[f] = factors[f];
         parts[f].rows += first * factors[f].stride;
-        parts[f].packed += column * factors[f].depth;
+        parts[f].packed += column * padded_depth<T>(factors[f].depth);
       }
       const Start<T> from = start(first, end - first, column, columns, width, sums);
       tile_for<T>(static_cast<int>(end - first), vectors)(from.rows, from.stride, parts, factor_count,
@@ -81,14 +81,16 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
 // A start of zeros.
 template <class T>
 struct FromZero {
-  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, T*) const { return {}; }
+  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, Sum<T>*) const {
+    return {};
+  }
 };
 
 // A start that is the same for all rows: a bias that zeros pad to whole panels; null is zero.
 template <class T>
 struct FromBias {
-  const T* bias;
-  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t column, int64_t, int64_t, T*) const {
+  const Sum<T>* bias;
+  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t column, int64_t, int64_t, Sum<T>*) const {
     return {bias ? bias + column : nullptr, 0};
   }
 };
@@ -96,19 +98,22 @@ struct FromBias {
 // A start that is a row of a packed matrix, picked by an id, plus a bias as above.
 template <class T>
 struct FromTokens {
-  const T* packed;
+  const Operand<T>* packed;
   int64_t depth;
-  const T* bias;
+  const Sum<T>* bias;
   const int64_t* ids;
   int64_t stride;
   RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t,
-                                      int64_t width, T* sums) const {
+                                      int64_t width, Sum<T>* sums) const {
+    constexpr int kTogether = kProducts<T>;
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t id = ids[(first + r) * stride];
       for (int64_t c = 0; c < width; c += kLanes<T>) {
         const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
-        Vector<T> value = load(packed + (column + panel) * depth + id * panel_width + in_panel);
+        const Operand<T>* const row = packed + (column + panel) * padded_depth<T>(depth) +
+                                      id / kTogether * kTogether * panel_width;
+        Vector<T> value = unpacked<T>(row + in_panel * kTogether, id % kTogether);
         if (bias) value += load(bias + column + c);
         store(sums + r * width + c, value);
       }
@@ -117,18 +122,18 @@ struct FromTokens {
   }
 };
 
-// A start in memory of its own, row by row; what has no whole vectors at its end is copied first.
-template <class T>
+// A start in memory of its own, row by row; it is copied first if it is not of sums in whole vectors.
+template <class T, class Value>
 struct FromRows {
-  const T* rows;
+  const Value* rows;
   int64_t stride;
   RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t columns,
-                                      int64_t width, T* sums) const {
-    const T* from = rows + first * stride + column;
-    if (columns == width) return {from, stride};
-    for (int64_t r = 0; r < count; ++r) {
-      __builtin_memcpy(sums + r * width, from + r * stride, columns * sizeof(T));
+                                      int64_t width, Sum<T>* sums) const {
+    const Value* from = rows + first * stride + column;
+    if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
+      if (columns == width) return {from, stride};
     }
+    for (int64_t r = 0; r < count; ++r) copy_row(from + r * stride, sums + r * width, columns);
     return {sums, width};
   }
 };

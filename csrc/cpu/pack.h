@@ -1,9 +1,12 @@
 // A weight rearranged for the tiles, once a call: panels of 2 vectors of columns, all k of a panel adjacent.
 // The columns that are left over at the end form a narrow panel of one vector if that holds them.
+// Values of a column that one multiply-add takes lie together. What is past the last row or column is zero.
 #pragma once
 
+#include "operand.h"
 #include "recurrence.h"
 #include "simd.h"
+#include "transpose.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -27,31 +30,83 @@ RNNFUSED_INLINE int panel_vectors(int64_t columns, int64_t first_column) {
 // Elements of a packed matrix of `depth` rows.
 template <class T>
 RNNFUSED_INLINE int64_t packed_elements(int64_t depth, int64_t columns) {
-  return count_panels<T>(columns) * kPanelColumns<T> * depth;
+  return count_panels<T>(columns) * kPanelColumns<T> * padded_depth<T>(depth);
 }
 
-// Packs panels [begin, end) of a (depth, columns) matrix. Columns past the end are zeros.
+// Where row k goes, of the register of columns that starts at `column`.
 template <class T>
-void pack_panels(const ConstMatrix& matrix, int64_t depth, int64_t columns, T* packed, int64_t begin,
-                 int64_t end) {
-  const T* data = static_cast<const T*>(matrix.data);
-  for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t first = panel * kPanelColumns<T>;
-    const int width = panel_vectors<T>(columns, first) * kLanes<T>;
-    const int used = static_cast<int>(columns - first < width ? columns - first : width);
-    T* to = packed + first * depth;
-    // Strips of k keep the lines of every column in L1 when the columns are the strided way.
-    constexpr int64_t kStrip = 16;
-    for (int64_t k0 = 0; k0 < depth; k0 += kStrip) {
-      const int64_t k1 = k0 + kStrip < depth ? k0 + kStrip : depth;
-      for (int c = 0; c < used; ++c) {
-        const T* from = data + (first + c) * matrix.column_stride;
-        for (int64_t k = k0; k < k1; ++k) to[k * width + c] = from[k * matrix.row_stride];
-      }
-      for (int c = used; c < width; ++c) {
-        for (int64_t k = k0; k < k1; ++k) to[k * width + c] = T(0);
+RNNFUSED_INLINE Operand<T>* packed_at(Operand<T>* packed, int64_t depth, int64_t columns, int64_t k,
+                                      int64_t column) {
+  const int64_t panel = column / kPanelColumns<T> * kPanelColumns<T>;
+  const int64_t width = panel_vectors<T>(columns, panel) * kLanes<T>;
+  return packed + panel * padded_depth<T>(depth) + k * width + (column - panel) * kProducts<T>;
+}
+
+// Packs panels [begin, end) row by row; load_columns(k, column, n) loads n columns of a row.
+template <class T, class LoadColumns>
+void pack_by_row(const LoadColumns& load_columns, int64_t depth, int64_t columns, Operand<T>* packed,
+                 int64_t begin, int64_t end) {
+  const int64_t last = smaller(end * kPanelColumns<T>, columns);
+  for (int64_t k = 0; k < depth; k += kProducts<T>) {
+    for (int64_t column = begin * kPanelColumns<T>; column < last; column += kLanes<T>) {
+      const int64_t n = smaller(columns - column, kLanes<T>);
+      store_packed<T>(packed_at<T>(packed, depth, columns, k, column), [&](int64_t i) {
+        return k + i < depth ? load_columns(k + i, column, n) : Vector<T>{};
+      });
+    }
+  }
+}
+
+// The same where a row's columns lie beside each other.
+template <class T>
+void pack_rows(const T* rows, int64_t stride, int64_t depth, int64_t columns, Operand<T>* packed,
+               int64_t begin, int64_t end) {
+  const auto load_columns = [&](int64_t k, int64_t column, int64_t n) {
+    const T* const from = rows + k * stride + column;
+    return n == kLanes<T> ? load(from) : load_first(from, n);
+  };
+  pack_by_row<T>(load_columns, depth, columns, packed, begin, end);
+}
+
+// The same where a column's rows lie beside each other.
+template <class T>
+void pack_columns(const T* data, int64_t stride, int64_t depth, int64_t columns, Operand<T>* packed,
+                  int64_t begin, int64_t end) {
+  constexpr int64_t kRows = kLanes<T> * kProducts<T>;
+  const int64_t last = smaller(end * kPanelColumns<T>, columns);
+  for (int64_t column = begin * kPanelColumns<T>; column < last; column += kLanes<T>) {
+    const int64_t n = smaller(columns - column, kLanes<T>);
+    for (int64_t k = 0; k < depth; k += kRows) {
+      const int64_t rows = smaller(depth - k, kRows);
+      Vector<T> square[kLanes<T>] = {};
+      for (int64_t c = 0; c < n; ++c) square[c] = load_operands<T>(data + (column + c) * stride + k, rows);
+      transpose<T>(square);
+      for (int64_t i = 0; i * kProducts<T> < rows; ++i) {
+        __builtin_memcpy(packed_at<T>(packed, depth, columns, k + i * kProducts<T>, column), &square[i],
+                         sizeof square[i]);
       }
     }
+  }
+}
+
+// Packs panels [begin, end) of a (depth, columns) matrix.
+template <class T>
+void pack_panels(const ConstMatrix& matrix, int64_t depth, int64_t columns, Operand<T>* packed,
+                 int64_t begin, int64_t end) {
+  const T* const data = static_cast<const T*>(matrix.data);
+  if (matrix.column_stride == 1) {
+    pack_rows<T>(data, matrix.row_stride, depth, columns, packed, begin, end);
+  } else if (matrix.row_stride == 1) {
+    pack_columns<T>(data, matrix.column_stride, depth, columns, packed, begin, end);
+  } else {
+    const auto gather = [&](int64_t k, int64_t column, int64_t n) {
+      T values[kLanes<T>] = {};
+      for (int64_t c = 0; c < n; ++c) {
+        values[c] = data[k * matrix.row_stride + (column + c) * matrix.column_stride];
+      }
+      return load(values);
+    };
+    pack_by_row<T>(gather, depth, columns, packed, begin, end);
   }
 }
 

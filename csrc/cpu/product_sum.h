@@ -1,6 +1,6 @@
 // The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips;
 // of a strip, a block of right columns is packed into panels, and for each few left columns a tile of sums
-// runs down the strip. Strips add up in order, so the result does not depend on how threads share columns.
+// runs down the strip, at each multiply-add by as many rows as that takes. Strips add up in order, so the result does not depend on how threads share columns.
 #pragma once
 
 #include "multiply.h"
@@ -30,24 +30,27 @@ RNNFUSED_INLINE int64_t scratch_elements(const ProductSum& call) {
 // result[r][v] += sum_k left[k][r] * packed[k][v] for R left columns and a panel of V vectors, of which the
 // first `columns` exist.
 template <class T, int R, int V>
-void add_product(const T* left, int64_t left_stride, const T* packed, int64_t size, T* result,
-                 int64_t result_stride, int64_t columns, bool first) {
+void add_product(const Operand<T>* left, int64_t left_stride, const Operand<T>* packed, int64_t size,
+                 Sum<T>* result, int64_t result_stride, int64_t columns, bool first) {
+  constexpr int kTogether = kProducts<T>;
   Vector<T> acc[R][V] = {};
-  for (int64_t k = 0; k < size; ++k) {
+  for (int64_t k = 0; k < size; k += kTogether) {
     Vector<T> w[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) w[v] = load(packed + (k * V + v) * kLanes<T>);
+    for (int v = 0; v < V; ++v) w[v] = load_packed<T>(packed + (k * V + v * kTogether) * kLanes<T>);
 #pragma GCC unroll 14
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) acc[r][v] += w[v] * left[k * left_stride + r];
+      for (int v = 0; v < V; ++v) {
+        multiply_add<T>(acc[r][v], w[v], left + k * left_stride + r * kTogether);
+      }
     }
   }
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
-      T* to = result + r * result_stride + v * kLanes<T>;
+      Sum<T>* to = result + r * result_stride + v * kLanes<T>;
       const int64_t left_over = columns - v * kLanes<T>;
       if (left_over >= kLanes<T>) {
         store(to, first ? acc[r][v] : load(to) + acc[r][v]);
@@ -59,7 +62,8 @@ void add_product(const T* left, int64_t left_stride, const T* packed, int64_t si
 }
 
 template <class T>
-using AddProduct = void (*)(const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t, bool);
+using AddProduct = void (*)(const Operand<T>*, int64_t, const Operand<T>*, int64_t, Sum<T>*, int64_t,
+                            int64_t, bool);
 
 template <class T, int R = kMaxRows>
 RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors) {
@@ -69,55 +73,45 @@ RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors) {
   return vectors == 1 ? &add_product<T, R, 1> : &add_product<T, R, kPanelVectors>;
 }
 
-// Packs `size` rows of a block of columns into panels, as pack_panels does a matrix.
-template <class T>
-void pack_strip(const T* from, int64_t stride, int64_t size, int64_t columns, T* packed) {
-  for (int64_t k = 0; k < size; ++k, from += stride) {
-    for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
-      const int vectors = panel_vectors<T>(columns, c);
-      T* to = packed + c * size + k * vectors * kLanes<T>;
-      for (int v = 0; v < vectors; ++v, to += kLanes<T>) {
-        const int64_t here = c + v * kLanes<T>;
-        const bool whole = columns - here >= kLanes<T>;
-        store(to, whole ? load(from + here) : load_first(from + here, columns - here));
-      }
-    }
-  }
-}
-
 // Adds the products of a strip's rows to left columns [begin, end) and a block of right columns.
 template <class T>
-void add_strip(const ProductSum& call, const T* left, int64_t size, const T* packed, T* block,
-               int64_t begin, int64_t end, int64_t column, int64_t columns, bool first) {
+void add_strip(const ProductSum& call, const T* left, int64_t size, const Operand<T>* packed,
+               Operand<T>* block, int64_t begin, int64_t end, int64_t column, int64_t columns, bool first) {
+  constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
-  const bool copies = aliases<T>(call.left.inner_stride);
+  const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(call.left.inner_stride);
   for (int64_t i = 0; i < blocks; ++i) {
     const int64_t start = begin + (end - begin) * i / blocks;
     const int count = static_cast<int>(begin + (end - begin) * (i + 1) / blocks - start);
-    const T* from = left + start;
+    const T* const from = left + start;
     int64_t stride = call.left.inner_stride;
+    const Operand<T>* factor = block;
     if (copies) {
-      for (int64_t k = 0; k < size; ++k) {
-        for (int r = 0; r < count; ++r) block[k * kMaxRows + r] = from[k * stride + r];
+      for (int64_t k = 0; k < padded_depth<T>(size); ++k) {
+        Operand<T>* const to = block + k / kTogether * kTogether * kMaxRows + k % kTogether;
+        for (int r = 0; r < count; ++r) {
+          convert(k < size ? from[k * stride + r] : T(), to[r * kTogether]);
+        }
       }
-      from = block;
       stride = kMaxRows;
+    } else if constexpr (!kConverts<T>) {
+      factor = from;
     }
-    T* const result = static_cast<T*>(call.result) + start * call.right_size + column;
+    Sum<T>* const result = static_cast<Sum<T>*>(call.result) + start * call.right_size + column;
     for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
       add_product_for<T>(count, panel_vectors<T>(columns, c))(
-          from, stride, packed + c * size, size, result + c, call.right_size, columns - c, first);
+          factor, stride, packed + c * padded_depth<T>(size), size, result + c, call.right_size, columns - c, first);
     }
   }
 }
 
 // Left columns [begin, end) of the result.
 template <class T>
-void sum_products(const ProductSum& call, T* scratch, int64_t begin, int64_t end) {
-  T* const block = scratch + right_elements<T>(call);
+void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, int64_t end) {
+  Operand<T>* const block = scratch + right_elements<T>(call);
   if (call.outer * call.inner == 0 && !call.adds) {
-    T* const result = static_cast<T*>(call.result);
-    for (int64_t i = begin * call.right_size; i < end * call.right_size; ++i) result[i] = T(0);
+    Sum<T>* const result = static_cast<Sum<T>*>(call.result);
+    for (int64_t i = begin * call.right_size; i < end * call.right_size; ++i) result[i] = 0;
   }
   for (int64_t column = 0; column < call.right_size; column += kBlockColumns<T>) {
     const int64_t columns = smaller(call.right_size - column, kBlockColumns<T>);
@@ -126,9 +120,9 @@ void sum_products(const ProductSum& call, T* scratch, int64_t begin, int64_t end
       const T* right = static_cast<const T*>(call.right.data) + outer * call.right.outer_stride;
       for (int64_t inner = 0; inner < call.inner; inner += kStripRows) {
         const int64_t size = smaller(call.inner - inner, kStripRows);
-        pack_strip(right + inner * call.right.inner_stride + column, call.right.inner_stride, size,
-                   columns, scratch);
-        add_strip(call, left + inner * call.left.inner_stride, size, scratch, block, begin, end,
+        pack_rows<T>(right + inner * call.right.inner_stride + column, call.right.inner_stride, size, columns,
+                     scratch, 0, count_panels<T>(columns));
+        add_strip<T>(call, left + inner * call.left.inner_stride, size, scratch, block, begin, end,
                   column, columns, outer == 0 && inner == 0 && !call.adds);
       }
     }

@@ -22,32 +22,30 @@ RNNFUSED_INLINE int64_t scratch_elements(const Projection& call) {
   return rows_a_turn<T>(call) * padded_stride<T>(call.in_size);
 }
 
-template <class T>
-void project_rows(const Projection& call, const T* packed, T* scratch, int64_t begin, int64_t end) {
+template <class T, class Value>
+void project_rows(const Projection& call, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
+                  int64_t end) {
   const int64_t turn = rows_a_turn<T>(call);
   const int64_t turns = (end - begin + turn - 1) / turn;
-  const bool copies = aliases<T>(call.input.batch_stride);
+  const bool copies = kConverts<T> || aliases<T>(call.input.batch_stride);
   for (int64_t i = 0; i < turns; ++i) {
     const int64_t first = begin + (end - begin) * i / turns;
     const int64_t rows = begin + (end - begin) * (i + 1) / turns - first;
-    const T* in = static_cast<const T*>(call.input.data) + first * call.input.batch_stride;
+    const T* const in = static_cast<const T*>(call.input.data) + first * call.input.batch_stride;
     int64_t stride = call.input.batch_stride;
+    const Operand<T>* factor_rows = scratch;
     if (copies) {
       const int64_t padded = padded_stride<T>(call.in_size);
-      for (int64_t r = 0; r < rows; ++r) {
-        __builtin_memcpy(scratch + r * padded, in + r * stride, call.in_size * sizeof(T));
-      }
-      in = scratch;
+      for (int64_t r = 0; r < rows; ++r) copy_row(in + r * stride, scratch + r * padded, call.in_size);
       stride = padded;
+    } else if constexpr (!kConverts<T>) {
+      factor_rows = in;
     }
-    T* const out = static_cast<T*>(call.output.data) + first * call.output.batch_stride;
-    const Factor<T> factors[2] = {{in, stride, packed, call.in_size}, {}};
-    multiply<T>(factors, 1, rows, rows, call.out_size, FromBias<T>{static_cast<const T*>(call.bias)},
-                [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
-                  T* to = out + row * call.output.batch_stride + column;
-                  int64_t j = 0;
-                  for (; j + kLanes<T> <= columns; j += kLanes<T>) store(to + j, load(sums + j));
-                  if (j < columns) store_first(to + j, load(sums + j), columns - j);
+    Value* const out = static_cast<Value*>(call.output.data) + first * call.output.batch_stride;
+    const Factor<T> factors[2] = {{factor_rows, stride, packed, call.in_size}, {}};
+    multiply<T>(factors, 1, rows, rows, call.out_size, FromBias<T>{static_cast<const Sum<T>*>(call.bias)},
+                [&](int64_t row, int64_t column, int64_t columns, const Sum<T>* sums) {
+                  copy_row(sums, out + row * call.output.batch_stride + column, columns);
                 });
   }
 }

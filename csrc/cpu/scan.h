@@ -30,12 +30,13 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
 //   emit             makes a row's new state, in a group of columns, from all that
 //   finish           takes the last state of rows that end
 template <class T, class Step>
-void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int64_t end) {
+void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
+               int64_t end) {
   const Recurrence& call = step.call;
   const int64_t size = call.hidden_size;
   const int64_t stride = padded_stride<T>(size);
-  T* state = scratch;
-  T* next = scratch + (end - begin) * stride;
+  Operand<T>* state = scratch;
+  Operand<T>* next = scratch + (end - begin) * stride;
   for (int64_t row = begin; row < end; ++row) {
     step.start(row, state + (row - begin) * stride);
     step.start(row, next + (row - begin) * stride);
@@ -57,7 +58,7 @@ void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
         multiply<T>(count == 0 ? one : two, count + 1, now, step.starts_at_zero ? before : now, size, from,
-                    [&](int64_t row, int64_t column, int64_t columns, const T* sums) {
+                    [&](int64_t row, int64_t column, int64_t columns, const Sum<T>* sums) {
                       step.emit(start, begin + row, row >= before, column, columns, sums,
                                 next + row * stride + column);
                     });
@@ -65,7 +66,7 @@ void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int
       if (after < now) {
         step.finish(begin + after, begin + now, next + after * stride, stride, packed);
       }
-      T* const swap = state;
+      Operand<T>* const swap = state;
       state = next;
       next = swap;
     }
@@ -76,7 +77,7 @@ void scan_rows(const Step& step, const T* packed, T* scratch, int64_t begin, int
 
 // The thread's share of the batch, in the order that suits the size of the weights.
 template <class T, class Step>
-void scan(const Step& step, const T* packed, T* scratch, int64_t begin, int64_t end) {
+void scan(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin, int64_t end) {
   const int64_t rows = end - begin;
   const int64_t at_once = rows_at_once<T>(step.call.hidden_size, rows);
   if (at_once == 0) return;

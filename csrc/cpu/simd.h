@@ -1,5 +1,6 @@
-// One vector register of the instruction set that this translation unit is compiled for.
-// GCC/Clang vector extensions give the arithmetic operators; only partial memory access needs intrinsics.
+// One vector register of the instruction set that this translation unit is compiled for, and rows of values
+// in memory. GCC/Clang vector extensions give the arithmetic operators; only partial memory access needs
+// intrinsics.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,18 @@ namespace RNNFUSED_ISA {
 
 RNNFUSED_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// What values are computed in: float32, unless they are wider.
+template <class T>
+struct SumOf {
+  using Type = float;
+};
+template <>
+struct SumOf<double> {
+  using Type = double;
+};
+template <class T>
+using Sum = typename SumOf<T>::Type;
+
 template <class T>
 struct Simd;
 
@@ -38,14 +51,15 @@ struct Simd<double> {
   typedef int64_t Integers __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
 };
 
+// A register of values of T, as they are computed with.
 template <class T>
-using Vector = typename Simd<T>::Vector;
+using Vector = typename Simd<Sum<T>>::Vector;
 template <class T>
-using Integers = typename Simd<T>::Integers;
+using Integers = typename Simd<Sum<T>>::Integers;
 
-// Elements of T in a vector.
+// Values of T in a register.
 template <class T>
-constexpr int kLanes = RNNFUSED_VECTOR_BYTES / sizeof(T);
+constexpr int kLanes = RNNFUSED_VECTOR_BYTES / sizeof(Sum<T>);
 
 template <class T>
 RNNFUSED_INLINE Vector<T> load(const T* from) {
@@ -64,9 +78,14 @@ RNNFUSED_INLINE Vector<T> splat(T x) {
   return x - Vector<T>{};
 }
 
+// The nearest values that T has in memory, ties to even; a NaN stays one. To be called before store().
+template <class T>
+RNNFUSED_INLINE Vector<T> rounded(Vector<T> v) {
+  return v;
+}
+// The first n lanes from memory, the others zero; 0 < n < kLanes<T>.
 #if defined(__AVX512F__)
 
-// The first n lanes from memory, the others zero; 0 < n < kLanes<T>.
 RNNFUSED_INLINE Vector<float> load_first(const float* from, int64_t n) {
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
 }
@@ -116,6 +135,14 @@ RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
 }
 
 #endif
+
+// n values from one place to another, rounded to what is there.
+template <class From, class To>
+RNNFUSED_INLINE void copy_row(const From* from, To* to, int64_t n) {
+  int64_t j = 0;
+  for (; j + kLanes<To> <= n; j += kLanes<To>) store(to + j, rounded<To>(load(from + j)));
+  if (j < n) store_first(to + j, rounded<To>(load_first(from + j, n - j)), n - j);
+}
 
 }  // namespace RNNFUSED_ISA
 }  // namespace rnnfused

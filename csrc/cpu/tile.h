@@ -3,6 +3,7 @@
 // that of the second, whatever the tile: so a row's result does not depend on the rows it is computed with.
 #pragma once
 
+#include "operand.h"
 #include "pack.h"
 #include "simd.h"
 
@@ -23,20 +24,20 @@ constexpr int kMaxTileVectors = 6 * 2;
 // Rows, and the packed columns that they are multiplied with.
 template <class T>
 struct Factor {
-  const T* rows;
+  const Operand<T>* rows;
   int64_t stride;
-  const T* packed;
+  const Operand<T>* packed;
   int64_t depth;
 };
 
 // sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] of each factor; start may be null, for zeros, or
 // sums itself. sums has V * kLanes<T> columns.
 template <class T>
-using TileFunction = void (*)(const T* start, int64_t start_stride, const Factor<T>* factors, int count,
-                              T* sums);
+using TileFunction = void (*)(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors,
+                              int count, Sum<T>* sums);
 
 template <class T, int R, int V>
-void tile(const T* start, int64_t start_stride, const Factor<T>* factors, int count, T* sums) {
+void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, int count, Sum<T>* sums) {
   constexpr int kWidth = V < kPanelVectors ? V : kPanelVectors;
   static_assert(V % kWidth == 0, "a tile is one narrow panel or whole panels");
   Vector<T> acc[R][V] = {};
@@ -47,31 +48,45 @@ void tile(const T* start, int64_t start_stride, const Factor<T>* factors, int co
       for (int v = 0; v < V; ++v) acc[r][v] = load(start + r * start_stride + v * kLanes<T>);
     }
   }
-  for (int f = 0; f < count; ++f) {
-    const T* const rows = factors[f].rows;
-    const T* const packed = factors[f].packed;
-    const int64_t stride = factors[f].stride, depth = factors[f].depth;
-    const int64_t panel_stride = depth * kPanelColumns<T>;
-    for (int64_t k = 0; k < depth; ++k) {
-      const T* row = packed + k * kWidth * kLanes<T>;
-      if constexpr (R <= 3) {
+  // One multiply-add for each sum: of the rows' values at `row` with the packed ones at `columns`.
+  const auto add = [&](const Operand<T>* row, int64_t stride, const Operand<T>* columns,
+                       int64_t panel_stride) __attribute__((always_inline)) {
+    const auto column_vector = [&](int v) __attribute__((always_inline)) {
+      const int64_t panel = v / kWidth, in_panel = v % kWidth;
+      return load_packed<T>(columns + panel * panel_stride + in_panel * kLanes<T> * kProducts<T>);
+    };
+    if constexpr (R <= 3) {
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-          const Vector<T> w = load(row + (v / kWidth) * panel_stride + (v % kWidth) * kLanes<T>);
+      for (int v = 0; v < V; ++v) {
+        const Vector<T> w = column_vector(v);
 #pragma GCC unroll 3
-          for (int r = 0; r < R; ++r) acc[r][v] += w * rows[r * stride + k];
-        }
-      } else {
-        Vector<T> w[V];
+        for (int r = 0; r < R; ++r) multiply_add<T>(acc[r][v], w, row + r * stride);
+      }
+    } else {
+      Vector<T> w[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          w[v] = load(row + (v / kWidth) * panel_stride + (v % kWidth) * kLanes<T>);
-        }
+      for (int v = 0; v < V; ++v) w[v] = column_vector(v);
 #pragma GCC unroll 14
-        for (int r = 0; r < R; ++r) {
+      for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) acc[r][v] += w[v] * rows[r * stride + k];
-        }
+        for (int v = 0; v < V; ++v) multiply_add<T>(acc[r][v], w[v], row + r * stride);
+      }
+    }
+  };
+  for (int f = 0; f < count; ++f) {
+    const Operand<T>* const rows = factors[f].rows;
+    const Operand<T>* const packed = factors[f].packed;
+    const int64_t stride = factors[f].stride, depth = factors[f].depth;
+    const int64_t panel_stride = padded_depth<T>(depth) * kPanelColumns<T>;
+    int64_t k = 0;
+    for (; k + kProducts<T> <= depth; k += kProducts<T>) {
+      add(rows + k, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+    }
+    if constexpr (kProducts<T> > 1) {
+      if (k < depth) {  // what lies past a row's end is not ours to read
+        Operand<T> last[R][kProducts<T>] = {};
+        for (int r = 0; r < R; ++r) last[r][0] = rows[r * stride + k];
+        add(last[0], kProducts<T>, packed + k * kWidth * kLanes<T>, panel_stride);
       }
     }
   }

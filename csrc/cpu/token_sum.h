@@ -10,20 +10,20 @@ namespace RNNFUSED_ISA {
 // Columns [begin, end) of the result.
 template <class T>
 void sum_tokens(const TokenSum& call, int64_t begin, int64_t end) {
-  T* const result = static_cast<T*>(call.result);
+  Sum<T>* const result = static_cast<Sum<T>*>(call.result);
   if (!call.adds) {
     for (int64_t token = 0; token < call.num_tokens; ++token) {
-      for (int64_t j = begin; j < end; ++j) result[token * call.size + j] = T(0);
+      for (int64_t j = begin; j < end; ++j) result[token * call.size + j] = 0;
     }
   }
   for (int64_t outer = 0; outer < call.outer; ++outer) {
     const T* row = static_cast<const T*>(call.rows.data) + outer * call.rows.outer_stride;
     const int64_t* id = call.ids + outer * call.ids_outer_stride;
     for (int64_t inner = 0; inner < call.inner; ++inner) {
-      T* const to = result + *id * call.size;
+      Sum<T>* const to = result + *id * call.size;
       int64_t j = begin;
       for (; j + kLanes<T> <= end; j += kLanes<T>) store(to + j, load(to + j) + load(row + j));
-      for (; j < end; ++j) to[j] += row[j];
+      if (j < end) store_first(to + j, load_first(to + j, end - j) + load_first(row + j, end - j), end - j);
       row += call.rows.inner_stride;
       id += call.ids_inner_stride;
     }

@@ -14,8 +14,9 @@ namespace py = pybind11;
 
 namespace rnnfused {
 
-// Two bytes stand for bfloat16, which NumPy does not know.
+// Integers of two bytes stand for bfloat16, which NumPy does not know.
 inline Dtype dtype_of(const py::array& array) {
+  if (array.dtype().kind() == 'f' && array.itemsize() == 2) return Dtype::float16;
   return array.itemsize() == 2   ? Dtype::bfloat16
          : array.itemsize() == 4 ? Dtype::float32
                                  : Dtype::float64;
@@ -31,7 +32,7 @@ inline void fill(Recurrence& call, const py::array& sequence, const py::array& w
   call.num_steps = packed ? batch_sizes.size() : sequence.shape(0);
   call.batch_size = packed ? batch_sizes[0] : sequence.shape(1);
   call.hidden_size = sequence.shape(sequence.ndim() - 1);
-  call.dtype = dtype_of(sequence);
+  call.dtype = dtype_of(weight);
   call.nonlinearity = relu ? Nonlinearity::relu : Nonlinearity::tanh;
   call.reverse = reverse;
   if (packed) {
@@ -62,6 +63,7 @@ struct ForwardArrays : Forward {
                 bool reverse) {
     fill(*this, projections, weight, batch_sizes, step_starts_memory, relu, reverse);
     this->projections = sequence_view<ConstSequence>(projections);
+    projections_are_sums = projections.itemsize() != weight.itemsize();
     this->h_0 = state_view<ConstState>(h_0);
     output = sequence_view<Sequence>(output_array);
     h_n = state_view<State>(h_n_array);

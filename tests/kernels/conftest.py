@@ -40,7 +40,7 @@ def emulator_module():
     return compile_module("cuda_emulator")
 
 
-@pytest.fixture(scope="session", params=["default", "avx2", "avx512"])
+@pytest.fixture(scope="session", params=["default", "avx2", "avx512", "avx512_bf16"])
 def kernels(request, kernels_module):
     """The kernels of each instruction set, as the installed library has them."""
     try:

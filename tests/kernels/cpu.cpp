@@ -54,12 +54,12 @@ void in_pieces(const std::vector<int64_t>& cuts, const Bytes& bytes, const Run& 
   }
 }
 
-// A bias that zeros pad to whole panels.
+// A bias as sums, which zeros pad to whole panels.
 Poisoned pad(const CpuKernels& cpu, const py::array& bias) {
-  const int64_t bytes = cpu.packed_bytes(dtype_of(bias), 1, bias.size());
+  const int64_t bytes = cpu.packed_bytes(sum_dtype(dtype_of(bias)), 1, bias.size());
   Poisoned padded(bytes);
   std::memset(padded.get(), 0, bytes);
-  std::memcpy(padded.get(), bias.data(), bias.nbytes());
+  cpu.to_sums(dtype_of(bias), bias.data(), padded.get(), bias.size());
   return padded;
 }
 
@@ -74,6 +74,22 @@ class Kernels {
 
   void tanh(const py::array& in, py::array& out) const {
     kernels_->tanh(dtype_of(in), in.data(), out.mutable_data(), in.size());
+  }
+
+  void to_sums(const py::array& values, py::array& sums) const {
+    kernels_->to_sums(dtype_of(values), values.data(), sums.mutable_data(), values.size());
+  }
+  void from_sums(const py::array& sums, py::array& values) const {
+    kernels_->from_sums(dtype_of(values), sums.data(), values.mutable_data(), values.size());
+  }
+
+  // Whether the loop makes the projections of many rows itself.
+  bool projects(const py::array& input) const {
+    Forward call;
+    call.dtype = dtype_of(input);
+    call.num_steps = call.input_size = call.hidden_size = 1;
+    call.batch_size = 8;
+    return kernels_->projects(call);
   }
 
   void forward(const py::array& projections, const py::array& weight,
@@ -126,6 +142,7 @@ class Kernels {
     std::optional<Poisoned> padded;
     if (bias) call.bias = padded.emplace(pad(*kernels_, *bias)).get();
     call.output = {output.mutable_data(), stride(output, 0)};
+    call.keeps_sums = output.itemsize() != input.itemsize();
     Poisoned packed = pack(*kernels_, call.dtype, call.weight, call.in_size, call.out_size);
     in_pieces(
         cuts, [&](int64_t) { return kernels_->project_scratch_bytes(call); },
@@ -175,6 +192,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def(py::init<std::string, std::string>())
       .def_property_readonly("name", &Kernels::name)
       .def("tanh", &Kernels::tanh)
+      .def("to_sums", &Kernels::to_sums)
+      .def("from_sums", &Kernels::from_sums)
+      .def("projects", &Kernels::projects)
       .def("forward", &Kernels::forward)
       .def("layer_forward", &Kernels::layer_forward)
       .def("backward", &Kernels::backward)

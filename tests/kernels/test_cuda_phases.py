@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
+from narrow import BFLOAT16
 from recurrence_case import Case
 
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -96,43 +96,12 @@ def test_a_first_state_of_zeros_does_not_read_the_weight(gpu):
     assert np.isfinite(output[0]).all() and np.isnan(output[1]).all()
 
 
-def bfloat16_bits(array):
-    """The nearest bfloat16 of each float32, as its 16 bits; NumPy has no such type."""
-    return torch.from_numpy(array).bfloat16().view(torch.int16).numpy()
-
-
-def from_bfloat16(bits):
-    return torch.from_numpy(bits).view(torch.bfloat16).float().numpy()
-
-
-def round_to_bfloat16(array):
-    return from_bfloat16(bfloat16_bits(array.astype(np.float32))).astype(np.float64)
-
-
-def check_bfloat16(gpu, *arguments, **options):
-    """Every state is rounded to bfloat16, and nothing else is."""
-    case = Case(*arguments, np.float32, **options)
-    inputs = {
-        name: value
-        for name, value in vars(case).items()
-        if isinstance(value, np.ndarray) and value.dtype == np.float32
-    }
-    vars(case).update({name: bfloat16_bits(value) for name, value in inputs.items()})
-    results = [from_bfloat16(bits) for bits in case.run(gpu)]
-    vars(case).update({name: round_to_bfloat16(value) for name, value in inputs.items()})
-    for got, wanted in zip(results, case.exact(round_to_bfloat16), strict=True):
-        wanted = round_to_bfloat16(wanted)
-        # Sums in another order may round to a neighbour, and seldom do.
-        np.testing.assert_allclose(got, wanted, rtol=2**-7, atol=2**-6)
-        assert (got == wanted).mean() > 0.95
-
-
 # Around the edges of a word (2), of an instruction (8 rows, 16 units or values of the state), of a warp
 # (32 units) and of the depths (32, 128, 256).
 @pytest.mark.parametrize("hidden", [1, 2, 3, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 129])
 def test_every_size_in_bfloat16(gpu, hidden):
     for batch in (1, 2, 8, 9, 40):
-        check_bfloat16(gpu, 3, batch, hidden)
+        BFLOAT16.check(gpu, 3, batch, hidden)
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -141,7 +110,7 @@ def test_every_size_in_bfloat16(gpu, hidden):
 @pytest.mark.parametrize("batch_sizes", [(), [13, 13, 9, 8, 1]])
 def test_every_option_in_bfloat16(gpu, relu, reverse, with_h_0, batch_sizes):
     options = dict(relu=relu, reverse=reverse, with_h_0=with_h_0, batch_sizes=batch_sizes)
-    check_bfloat16(gpu, 5, 13, 37, **options)
+    BFLOAT16.check(gpu, 5, 13, 37, **options)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +129,7 @@ def test_every_team_in_bfloat16(emulator_module, hidden, blocks, clusters):
     plan = gpu.plan_bfloat16(hidden, 10)
     exchange = "none" if blocks == 1 else "cluster" if clusters else "grid"
     assert (plan.blocks, plan.exchange) == (blocks, exchange)
-    check_bfloat16(gpu, 2, 10, hidden)
+    BFLOAT16.check(gpu, 2, 10, hidden)
 
 
 # What the smallest team can hold on a GPU like the H100.
