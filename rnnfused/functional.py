@@ -10,12 +10,9 @@ from .products import project
 from .steps import with_contiguous_features, with_even_rows
 from .token_lookup import check_ids, project_tokens
 
-# What runs where; the 16-bit types round every state and compute in float32.
-_DTYPES = {
-    "cpu": (torch.float32, torch.float64, torch.bfloat16),
-    "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
-    "meta": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
-}
+_DEVICES = ("cpu", "cuda", "meta")
+# The 16-bit types round every state and compute in float32.
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def rnn(
@@ -38,7 +35,7 @@ def rnn(
 
     Args:
         projections: (T, B, H), or (B, T, H) with ``batch_first``, or (N, H) with ``batch_sizes``;
-            float32, float64 or bfloat16, on CUDA also float16. The projected inputs, usually
+            float32, float64, bfloat16 or float16. The projected inputs, usually
             ``x W_ih^T + b_ih + b_hh``. Both layouts run without a copy; only the last dimension must be
             contiguous, or it is copied.
         weight_hh: (H, H), same dtype and device. Any strides.
@@ -170,14 +167,13 @@ def run_layer(
 
 def check_dtype(name: str, sequence: Tensor) -> None:
     """Raises TypeError or NotImplementedError for what no kernel takes."""
-    device = sequence.device.type
-    if device not in _DTYPES:
+    if sequence.device.type not in _DEVICES:
         raise NotImplementedError(
-            f"{name} must be on one of the devices {', '.join(_DTYPES)}, got {sequence.device}"
+            f"{name} must be on one of the devices {', '.join(_DEVICES)}, got {sequence.device}"
         )
-    if sequence.dtype not in _DTYPES[device]:
-        names = [str(dtype).removeprefix("torch.") for dtype in _DTYPES[device]]
-        raise TypeError(f"{name} must be {' or '.join(names)} on {device}, got {sequence.dtype}")
+    if sequence.dtype not in _DTYPES:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        raise TypeError(f"{name} must be {names}, got {sequence.dtype}")
 
 
 def _check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:

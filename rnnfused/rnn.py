@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import functional
+from . import autocast, functional
 from .token_lookup import is_integer
 
 
@@ -26,7 +26,8 @@ class RNN(torch.nn.RNNBase):
         batch_first: input and output are (B, T, ..) instead of (T, B, ..). Runs without a copy.
         dropout: probability of zeroing an output between two layers, in training mode.
         bidirectional: also run from the last step to the first; the outputs are concatenated.
-        device, dtype: of the parameters; float32 or float64.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16. Under
+            :func:`torch.autocast` the layer runs in the dtype of that region.
 
     Raises:
         ValueError: an unknown nonlinearity, or as :class:`torch.nn.RNN`.
@@ -126,11 +127,21 @@ class RNN(torch.nn.RNNBase):
         if hx is not None:
             expected = self.get_expected_hidden_size(input, batch_sizes)
             self.check_hidden_size(hx, expected, "hx must have shape {}, got {}")
-            if hx.dtype != weight.dtype or hx.device != weight.device:
+            if autocast.dtype_of(hx) != autocast.dtype_of(weight) or hx.device != weight.device:
                 raise RuntimeError(
                     f"hx must be {weight.dtype} on {weight.device} like the weights, "
                     f"got {hx.dtype} on {hx.device}"
                 )
+
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
+        """As torch's, which under autocast leaves the dtype to what is called."""
+        super().check_input(input, batch_sizes)
+        weight = self.weight_hh_l0
+        if autocast.dtype_of(input) != autocast.dtype_of(weight):
+            raise ValueError(
+                f"input must be {weight.dtype} like the weights, or autocast to the same dtype, "
+                f"got {input.dtype}"
+            )
 
     def _run_layers(self, output, hx, batch_sizes) -> tuple[Tensor, Tensor]:
         states = []

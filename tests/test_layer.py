@@ -234,7 +234,7 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
     if device != "cpu":
         pytest.skip("ops of the CPU")
     x, w, b = torch.randn(6, 3), torch.randn(5, 3), torch.randn(5)
-    for arguments in ((x[0], w, b), (x, w[:, :2], b), (x, w, b[:4]), (x, w.double(), b), (x.half(), w.half(), None)):  # fmt: skip
+    for arguments in ((x[0], w, b), (x, w[:, :2], b), (x, w, b[:4]), (x, w.double(), b), (x.int(), w.int(), None)):  # fmt: skip
         with pytest.raises((RuntimeError, IndexError)):
             torch.ops.rnnfused.project(*arguments)
     with pytest.raises(RuntimeError, match="same rows"):

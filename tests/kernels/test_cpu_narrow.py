@@ -91,7 +91,9 @@ def test_projections_made_in_the_loop_have_the_same_bits(kernels, narrow, hidden
     kernels.project(input.reshape(60, -1), weight_ih, bias, projections, [0, 60])
     case.projections = projections.reshape(3, 20, hidden)
     expected = np.empty_like(output)
-    kernels.forward(case.projections, case.weight, case.h_0, expected, h_n, [], False, False, [0, 20])
+    kernels.forward(
+        case.projections, case.weight, case.h_0, expected, h_n, [], False, False, [0, 20]
+    )
     np.testing.assert_array_equal(output, expected)
 
 
