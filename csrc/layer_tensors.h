@@ -21,8 +21,8 @@ inline const void* bias_data(const OptionalTensor& bias, const Tensor& model, in
 // (time, batch, features), or with the batch outside the time in memory.
 inline Tensor new_sequence(const Tensor& model, int64_t time, int64_t batch, int64_t features,
                            bool by_batch) {
-  if (!by_batch) return torch::stable::new_empty(model, {time, batch, features});
-  return torch::stable::transpose(torch::stable::new_empty(model, {batch, time, features}), 0, 1);
+  if (!by_batch) return new_tensor(model, {time, batch, features});
+  return new_tensor(model, {time, batch, features}, {features, time * features, 1});
 }
 
 inline bool is_by_batch(const Tensor& sequence) {
@@ -35,7 +35,7 @@ struct ProjectionTensors {
   Projection call;
 
   ProjectionTensors(const Tensor& input, const Tensor& weight, const OptionalTensor& bias)
-      : output(torch::stable::new_empty(input, {input.size(0), weight.size(0)})) {
+      : output(new_tensor(input, {input.size(0), weight.size(0)})) {
     check_like(weight, input, "weight");
     check_features(input, "input");
     RNNFUSED_CHECK(input.dim() == 2 && weight.dim() == 2 && weight.size(1) == input.size(1),
@@ -57,7 +57,7 @@ struct ProductSumTensors {
   ProductSum call;
 
   ProductSumTensors(const Tensor& left, const Tensor& right)
-      : result(torch::stable::new_empty(left, {left.size(2), right.size(2)})) {
+      : result(new_tensor(left, {left.size(2), right.size(2)})) {
     check_like(right, left, "right");
     check_features(left, "left");
     check_features(right, "right");
@@ -106,12 +106,12 @@ struct LayerTensors {
   Tensor output, h_n;
   Forward call;
 
-  LayerTensors(const Tensor& input, const Tensor& weight_ih, const OptionalTensor& bias,
-               const Tensor& weight_hh, const OptionalTensor& h_0, const OptionalTensor& batch_sizes,
-               const std::string& nonlinearity, bool reverse)
+  LayerTensors(const Tensor& input, const Tensor& weight_ih, const OptionalTensor& bias_ih,
+               const OptionalTensor& bias_hh, const Tensor& weight_hh, const OptionalTensor& h_0,
+               const OptionalTensor& batch_sizes, const std::string& nonlinearity, bool reverse)
       : problem(input, batch_sizes, weight_hh.size(0), is_ids(input)),
         output(new_output(input, weight_hh)),
-        h_n(torch::stable::new_empty(weight_hh, {problem.batch_size, problem.hidden_size})) {
+        h_n(problem.new_state(weight_hh, problem.batch_size, 3)) {
     problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
     check_weight_ih(weight_ih, weight_hh, input);
     call.input_size = weight_ih.size(1);
@@ -122,8 +122,9 @@ struct LayerTensors {
       call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
     }
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
-    call.bias = bias_data(bias, weight_hh, problem.hidden_size);
-    call.h_0 = problem.state(h_0, weight_hh, "h_0");
+    call.bias = bias_data(bias_ih, weight_hh, problem.hidden_size);
+    call.other_bias = bias_data(bias_hh, weight_hh, problem.hidden_size);
+    call.h_0 = problem.state(h_0, weight_hh, "h_0", 3);
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
   }
@@ -131,7 +132,7 @@ struct LayerTensors {
   // A sequence of states, with the batch outside the time if the input lies in memory like that.
   Tensor new_output(const Tensor& input, const Tensor& model) const {
     const int64_t time = input.size(0), hidden = problem.hidden_size;
-    if (input.dim() + is_ids(input) == 2) return torch::stable::new_empty(model, {time, hidden});
+    if (input.dim() + is_ids(input) == 2) return new_tensor(model, {time, hidden});
     return new_sequence(model, time, input.size(1), hidden, is_by_batch(input));
   }
 
@@ -147,6 +148,8 @@ struct LayerTensors {
     product.dtype = call.dtype;
     product.weight = {call.weight_ih.data, call.weight_ih.column_stride, call.weight_ih.row_stride};
     product.bias = call.bias;
+    product.other_bias = call.other_bias;
+    call.bias = call.other_bias = nullptr;
     call.projections = {data, call.output.time_stride, call.output.batch_stride};
     call.projections_are_sums = product.keeps_sums = true;
     const int64_t hidden = problem.hidden_size;
@@ -182,7 +185,7 @@ struct LayerBackwardTensors {
                        const OptionalTensor& batch_sizes, const std::string& nonlinearity, bool reverse,
                        bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh,
                        bool needs_h_0)
-      : loop(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_h_0),
+      : loop(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_h_0, 3),
         grad_input(new_input(needs_input, input)),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
         grad_bias(wanted(needs_bias, output, {hidden()})),
@@ -203,7 +206,7 @@ struct LayerBackwardTensors {
       call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
     }
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
-    call.h_0 = problem.state(h_0, output, "h_0");
+    call.h_0 = problem.state(h_0, output, "h_0", 3);
     const auto pointer = [](bool needed, const Tensor& tensor) {
       return needed ? tensor.mutable_data_ptr() : nullptr;
     };
@@ -218,19 +221,19 @@ struct LayerBackwardTensors {
   Tensor new_input(bool needed, const Tensor& input) const {
     if (!needed) return nothing(loop.grad_projections);
     const Tensor& d = loop.grad_projections;
-    if (d.dim() == 2) return torch::stable::new_empty(input, input.sizes());
+    if (d.dim() == 2) return new_tensor(input, {input.size(0), input.size(1)});
     return new_sequence(input, input.size(0), input.size(1), input.size(2), is_by_batch(d));
   }
 
   Tensor new_weight_ih(bool needed, const Tensor& input, const Tensor& weight_ih) const {
     if (!needed) return nothing(weight_ih);
     const int64_t features = weight_ih.size(1);
-    if (!is_ids(input)) return torch::stable::new_empty(weight_ih, {hidden(), features});
-    return torch::stable::transpose(torch::stable::new_empty(weight_ih, {features, hidden()}), 0, 1);
+    if (!is_ids(input)) return new_tensor(weight_ih, {hidden(), features});
+    return new_tensor(weight_ih, {hidden(), features}, {1, hidden()});
   }
-  static Tensor nothing(const Tensor& model) { return torch::stable::new_empty(model, {0}); }
+  static Tensor nothing(const Tensor& model) { return new_tensor(model, {0}); }
   static Tensor wanted(bool needed, const Tensor& model, std::initializer_list<int64_t> sizes) {
-    return needed ? torch::stable::new_empty(model, sizes) : nothing(model);
+    return needed ? new_tensor(model, sizes) : nothing(model);
   }
 };
 

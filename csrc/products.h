@@ -19,6 +19,7 @@ struct Projection {
   ConstState input;            // (rows, in_size)
   ConstMatrix weight;          // (in_size, out_size): W^T
   const void* bias = nullptr;  // (out_size) in sum_dtype, padded with zeros to whole panels, or null: zeros
+  const void* other_bias = nullptr;  // before a launch, as that of Forward
   State output;                // (rows, out_size)
   bool keeps_sums = false;     // the output is of sum_dtype
 };

@@ -95,6 +95,7 @@ struct Forward : Recurrence {
   int64_t input_size = 0;     // 0: the projections are given
   ConstMatrix weight_ih;
   const void* bias = nullptr;  // b in sum_dtype, padded with zeros to whole panels, or null: zeros
+  const void* other_bias = nullptr;  // before a launch, b is the sum of two biases, neither of them padded
   ConstState h_0;             // data may be null: zeros
   Sequence output;            // h
   State h_n;                  // each row's state after its own last step

@@ -39,16 +39,16 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
   return {tensors.output, tensors.h_n};
 }
 
-std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, OptionalTensor bias,
-                                         Tensor weight_hh, OptionalTensor h_0,
+std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, OptionalTensor bias_ih,
+                                         OptionalTensor bias_hh, Tensor weight_hh, OptionalTensor h_0,
                                          OptionalTensor batch_sizes, std::string nonlinearity,
                                          bool reverse) {
-  rnnfused::LayerTensors tensors(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity,
-                                 reverse);
+  rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes,
+                                 nonlinearity, reverse);
   if (rnnfused::cpu_kernels().projects(tensors.call)) {
     run(tensors.call);
   } else {
-    const rnnfused::Memory projections = rnnfused::new_memory(tensors.projection_bytes());
+    rnnfused::Memory projections(tensors.projection_bytes());
     run(tensors.projection(projections.get()));
     run(tensors.call);
   }
@@ -112,8 +112,8 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "forward(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, "
       "str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
   m.def(
-      "layer_forward(Tensor input, Tensor weight_ih, Tensor? bias, Tensor weight_hh, Tensor? h_0, "
-      "Tensor? batch_sizes, str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
+      "layer_forward(Tensor input, Tensor weight_ih, Tensor? bias_ih, Tensor? bias_hh, Tensor weight_hh, "
+      "Tensor? h_0, Tensor? batch_sizes, str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
   m.def(
       "backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
       "Tensor? batch_sizes, str nonlinearity, bool reverse, bool needs_grad_h_0) "

@@ -3,9 +3,11 @@
 // reading out of bounds.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -30,6 +32,24 @@ inline Dtype dtype_of(const Tensor& tensor) {
     case ScalarType::Half: return Dtype::float16;
     default: throw std::runtime_error("rnnfused: the dtype must be floating point, of 16 to 64 bits");
   }
+}
+
+// An uninitialised tensor of the model's dtype and device. Unlike new_empty(), it is not looked up by name.
+inline Tensor new_tensor(const Tensor& model, const std::vector<int64_t>& sizes,
+                         const std::vector<int64_t>& strides) {
+  int32_t dtype, device_type;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(model.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(model.get(), &device_type));
+  AtenTensorHandle result;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(), dtype,
+                                                         device_type, model.get_device_index(), &result));
+  return Tensor(result);
+}
+
+inline Tensor new_tensor(const Tensor& model, const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> strides(sizes.size(), 1);
+  for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
+  return new_tensor(model, sizes, strides);
 }
 
 inline void check_like(const Tensor& tensor, const Tensor& model, const char* name) {
@@ -124,19 +144,27 @@ struct Problem {
     return view<const void*>(tensor, tensor.const_data_ptr(), name);
   }
 
-  ConstState state(const OptionalTensor& tensor, const Tensor& model, const char* name) const {
+  // A layer's states are (1, batch, hidden), as those of several layers are (layers, batch, hidden).
+  ConstState state(const OptionalTensor& tensor, const Tensor& model, const char* name, int64_t dims) const {
     if (!tensor) return {};
     check_like(*tensor, model, name);
-    RNNFUSED_CHECK(tensor->dim() == 2 && tensor->size(0) == batch_size &&
-                       tensor->size(1) == hidden_size,
-                   std::string(name) + " must be (batch, hidden)");
+    RNNFUSED_CHECK(tensor->dim() == dims && (dims == 2 || tensor->size(0) == 1) &&
+                       tensor->size(dims - 2) == batch_size && tensor->size(dims - 1) == hidden_size,
+                   std::string(name) + (dims == 2 ? " must be (batch, hidden)" : " must be (1, batch, hidden)"));
     check_features(*tensor, name);
-    return {tensor->const_data_ptr(), tensor->stride(0)};
+    return {tensor->const_data_ptr(), tensor->stride(dims - 2)};
+  }
+  Tensor new_state(const Tensor& model, int64_t rows, int64_t dims) const {
+    return dims == 2 ? new_tensor(model, {rows, hidden_size}) : new_tensor(model, {1, rows, hidden_size});
   }
 };
 
 // Same layout in memory as the model where that keeps the features together, else contiguous.
 inline Tensor new_sequence(const Tensor& model) {
+  if (model.is_contiguous()) {
+    const auto sizes = model.sizes();
+    return new_tensor(model, {sizes.begin(), sizes.end()});
+  }
   Tensor result = torch::stable::empty_like(model);
   const int64_t last = model.dim() - 1;
   if (model.size(last) > 1 && result.stride(last) != 1) {
@@ -155,10 +183,10 @@ struct ForwardTensors {
                  const OptionalTensor& batch_sizes, const std::string& nonlinearity, bool reverse)
       : problem(projections, batch_sizes),
         output(new_sequence(projections)),
-        h_n(torch::stable::new_empty(projections, {problem.batch_size, problem.hidden_size})) {
+        h_n(problem.new_state(projections, problem.batch_size, 2)) {
     problem.fill(call, projections, weight_hh, nonlinearity, reverse);
     call.projections = problem.input(projections, projections, "projections");
-    call.h_0 = problem.state(h_0, projections, "h_0");
+    call.h_0 = problem.state(h_0, projections, "h_0", 2);
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
   }
@@ -172,14 +200,14 @@ struct BackwardTensors {
 
   BackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
                   const Tensor& output, const Tensor& weight_hh, const OptionalTensor& batch_sizes,
-                  const std::string& nonlinearity, bool reverse, bool needs_grad_h_0)
+                  const std::string& nonlinearity, bool reverse, bool needs_grad_h_0,
+                  int64_t state_dims = 2)
       : problem(output, batch_sizes),
         grad_projections(new_sequence(output)),
-        grad_h_0(torch::stable::new_empty(
-            output, {needs_grad_h_0 ? problem.batch_size : 0, problem.hidden_size})) {
+        grad_h_0(problem.new_state(output, needs_grad_h_0 ? problem.batch_size : 0, state_dims)) {
     problem.fill(call, output, weight_hh, nonlinearity, reverse);
     if (grad_output) call.grad_output = problem.input(*grad_output, output, "grad_output");
-    call.grad_h_n = problem.state(grad_h_n, output, "grad_h_n");
+    call.grad_h_n = problem.state(grad_h_n, output, "grad_h_n", state_dims);
     call.output = problem.input(output, output, "output");
     call.grad_projections = problem.view<void*>(
         grad_projections, grad_projections.mutable_data_ptr(), "grad_projections");

@@ -40,6 +40,8 @@ def _weight_gradient(d, h, h_0, batch_sizes, reverse):
 def _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0):
     """``(d, grad_weight_hh, grad_h_0)`` of a loop that saved weight_hh, h_0, batch_sizes and output last."""
     weight_hh, h_0, batch_sizes, output = ctx.saved_tensors[-4:]
+    if h_0 is not None and h_0.dim() == 3:
+        h_0 = h_0.squeeze(0)
     if grad_output is None and grad_h_n is None:
         return None, None, None
     # The graph of this gradient is recorded only for a second derivative.
@@ -76,26 +78,29 @@ class Recurrence(torch.autograd.Function):
 class Layer(torch.autograd.Function):
     """The recurrence with its input projection ``p = x W_ih^T + b``; x may be token ids, for one-hot rows.
 
-    ``(x, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse) -> (output, h_n)``.
+    ``(x, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, nonlinearity, reverse) -> (output, h_n)``;
+    b is the sum of the biases that are there, and the states are (1, B, H), as a layer's of several.
     """
 
     @staticmethod
-    def forward(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-        return op.layer_forward(
-            input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse
-        )
+    def forward(*arguments):
+        return op.layer_forward(*arguments)
 
     @staticmethod
     def setup_context(ctx, inputs, outputs):
-        input, weight_ih, _, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse = inputs
+        input, weight_ih, _, _, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse = inputs
         ctx.save_for_backward(input, weight_ih, weight_hh, h_0, batch_sizes, outputs[0])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
-            return (None,) * 8
-        needs = ctx.needs_input_grad[:5]
+            return (None,) * 9
+        needs_input, needs_weight_ih, needs_bias_ih, needs_bias_hh, *needs = ctx.needs_input_grad[
+            :6
+        ]
+        needs_bias = needs_bias_ih or needs_bias_hh
+        needs = (needs_input, needs_weight_ih, needs_bias, *needs)
         if torch.is_grad_enabled():
             gradients = _differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
         else:
@@ -104,15 +109,23 @@ class Layer(torch.autograd.Function):
                 with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output,
                 input, weight_ih, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse, *needs,
             )  # fmt: skip
-        wanted = (g if needed else None for g, needed in zip(gradients, needs, strict=True))
-        return *wanted, None, None, None
+        grad_input, grad_weight_ih, grad_bias, grad_weight_hh, grad_h_0 = (
+            gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True)
+        )
+        return (
+            grad_input, grad_weight_ih, grad_bias if needs_bias_ih else None,
+            grad_bias if needs_bias_hh else None, grad_weight_hh, grad_h_0, None, None, None,
+        )  # fmt: skip
 
 
 def _differentiable_layer_backward(
     ctx, grad_output, grad_h_n, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0
 ):
     """As the op ``layer_backward``, with a graph of its own for the next derivative."""
-    d, *others = _through_time(ctx, grad_output, grad_h_n, needs_weight_hh, needs_h_0)
+    grad_h_n = None if grad_h_n is None else grad_h_n.squeeze(0)
+    d, grad_weight_hh, grad_h_0 = _through_time(
+        ctx, grad_output, grad_h_n, needs_weight_hh, needs_h_0
+    )
     input, weight_ih = ctx.saved_tensors[:2]
     grad_weight_ih = None
     if needs_weight_ih and input.is_floating_point():
@@ -124,7 +137,8 @@ def _differentiable_layer_backward(
         project(d, weight_ih.t()) if needs_input else None,
         grad_weight_ih,
         d.flatten(0, -2).sum(0) if needs_bias else None,
-        *others,
+        grad_weight_hh,
+        grad_h_0.unsqueeze(0) if needs_h_0 else None,
     )
 
 

@@ -132,36 +132,58 @@ def rnn_layer(
         raise ValueError(f"bias must be ({hidden},), got {tuple(bias.shape)}")
     _check_h_0(h_0, batch, hidden)
 
-    return run_layer(
-        input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes
-    )
+    output, h_n = run_layer(
+        input, weight_ih, weight_hh, bias, None, None if h_0 is None else h_0.unsqueeze(0),
+        nonlinearity, batch_first, reverse, batch_sizes,
+    )  # fmt: skip
+    return output, h_n.squeeze(0)
 
 
 def run_layer(
-    input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes
+    input,
+    weight_ih,
+    weight_hh,
+    bias_ih,
+    bias_hh,
+    h_0,
+    nonlinearity,
+    batch_first,
+    reverse,
+    batch_sizes,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`rnn_layer` without its checks, for the layers, which make their own; also of token ids."""
-    input, weight_ih, weight_hh, bias, h_0 = cast(
-        input.device.type, input, weight_ih, weight_hh, bias, h_0
+    """:func:`rnn_layer` without its checks, for the layers, which make their own.
+
+    It takes token ids too, two biases that are added, and states (1, B, H), as those of several layers are.
+    """
+    is_cpu = input.is_cpu
+    input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
+        "cpu" if is_cpu else input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
     )
     if batch_first:
         input = input.transpose(0, 1)
     if batch_sizes is not None:
         batch_sizes = batch_sizes.contiguous()
-    bias = with_contiguous_features(bias)
-    loop = (with_contiguous_features(h_0), batch_sizes, nonlinearity, reverse)
     is_ids = not input.is_floating_point()
-    if input.device.type == "cpu":
+    if is_cpu:
         input = (
             check_ids(input, weight_ih.size(1), weight_ih.device)
             if is_ids
             else with_even_rows(input)
         )
-        output, h_n = run(Layer, input, weight_ih, bias, weight_hh, *loop)
+        output, h_n = run(
+            Layer, input, weight_ih, with_contiguous_features(bias_ih),
+            with_contiguous_features(bias_hh), weight_hh, with_contiguous_features(h_0),
+            batch_sizes, nonlinearity, reverse,
+        )  # fmt: skip
     else:
+        bias = bias_ih if bias_hh is None else bias_ih + bias_hh
         projections = (project_tokens if is_ids else project)(input, weight_ih, bias)
-        projections = with_contiguous_features(projections)
-        output, h_n = run(Recurrence, projections, weight_hh, *loop)
+        h_0 = None if h_0 is None else h_0.squeeze(0)
+        output, h_n = run(
+            Recurrence, with_contiguous_features(projections), weight_hh,
+            with_contiguous_features(h_0), batch_sizes, nonlinearity, reverse,
+        )  # fmt: skip
+        h_n = h_n.unsqueeze(0)
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 

@@ -57,7 +57,7 @@ def _batch_size(sequence, state, batch_sizes):
     # A packed batch's is data, which a fake cannot see: a state knows it, or it is a new unknown.
     if batch_sizes is None:
         return sequence.size(1)
-    return torch.library.get_ctx().new_dynamic_size() if state is None else state.size(0)
+    return torch.library.get_ctx().new_dynamic_size() if state is None else state.size(-2)
 
 
 def _check_together(*tensors):
@@ -83,13 +83,15 @@ def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
 
 
 @torch.library.register_fake("rnnfused::layer_forward")
-def _(input, weight_ih, bias, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-    _check_together(input, weight_ih, bias, weight_hh, h_0)
+def _(
+    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, nonlinearity, reverse,
+):  # fmt: skip
+    _check_together(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0)
     batch_size = _batch_size(input, h_0, batch_sizes)
     hidden_size = weight_hh.size(0)
     rows = input.shape[: 2 if batch_sizes is None else 1]
     output = _new_sequence(weight_hh, rows, hidden_size, input)
-    return output, weight_hh.new_empty((batch_size, hidden_size))
+    return output, weight_hh.new_empty((1, batch_size, hidden_size))
 
 
 @torch.library.register_fake("rnnfused::backward")
@@ -121,7 +123,7 @@ def _(
         grad_weight_ih,
         output.new_empty(hidden_size if needs_bias else 0),
         output.new_empty((hidden_size, hidden_size) if needs_weight_hh else 0),
-        output.new_empty((batch_size, hidden_size)),
+        output.new_empty((1, batch_size, hidden_size)),
     )
 
 

@@ -74,10 +74,6 @@ class RNN(torch.nn.RNNBase):
             TypeError: the input is neither a tensor nor a PackedSequence, or hx is no tensor.
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
-        if not isinstance(input, (Tensor, PackedSequence)):
-            raise TypeError(
-                f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
-            )
         if hx is not None and not isinstance(hx, Tensor):
             raise TypeError(f"hx must be a Tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):
@@ -89,6 +85,10 @@ class RNN(torch.nn.RNNBase):
             packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
             return packed, self.permute_hidden(h_n, unsorted_indices)
 
+        if not isinstance(input, Tensor):
+            raise TypeError(
+                f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
+            )
         unbatched_dims = 1 + self._feature_dims
         if input.dim() not in (unbatched_dims, unbatched_dims + 1):
             raise ValueError(
@@ -114,7 +114,7 @@ class RNN(torch.nn.RNNBase):
 
     def _check(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> None:
         self.check_input(input, batch_sizes)
-        weight = self.weight_hh_l0
+        weight = self._weight("weight_hh_l0")
         functional.check_dtype("weight_hh_l0", weight)
         if input.device != weight.device:
             raise RuntimeError(
@@ -136,12 +136,17 @@ class RNN(torch.nn.RNNBase):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """As torch's, which under autocast leaves the dtype to what is called."""
         super().check_input(input, batch_sizes)
-        weight = self.weight_hh_l0
-        if autocast.dtype_of(input) != autocast.dtype_of(weight):
+        weight = self._weight("weight_hh_l0")
+        if input.dtype != weight.dtype and autocast.dtype_of(input) != autocast.dtype_of(weight):
             raise ValueError(
                 f"input must be {weight.dtype} like the weights, or autocast to the same dtype, "
                 f"got {input.dtype}"
             )
+
+    def _weight(self, name: str) -> Tensor:
+        # What a parametrization or functional_call put in a parameter's place comes from getattr, which is slow.
+        weight = self._parameters.get(name)
+        return getattr(self, name) if weight is None else weight
 
     def _run_layers(self, output, hx, batch_sizes) -> tuple[Tensor, Tensor]:
         states = []
@@ -151,23 +156,26 @@ class RNN(torch.nn.RNNBase):
                 output = F.dropout(output, self.dropout, self.training)
             directions = []
             for suffix in suffixes:
-                h_0 = None if hx is None else hx[len(states)]
+                i = len(states)
+                h_0 = hx if hx is None or len(hx) == 1 else hx[i : i + 1]
                 states_of_direction, h_n = self._run_direction(
-                    output, h_0, batch_sizes, layer, suffix
+                    output, h_0, batch_sizes, f"_l{layer}{suffix}"
                 )
                 directions.append(states_of_direction)
                 states.append(h_n)
             output = directions[0] if len(directions) == 1 else torch.cat(directions, -1)
-        return output, torch.stack(states)
+        return output, states[0] if len(states) == 1 else torch.cat(states)
 
-    def _run_direction(self, input, h_0, batch_sizes, layer, suffix) -> tuple[Tensor, Tensor]:
-        def parameter(name):
-            return getattr(self, f"{name}_l{layer}{suffix}")
-
-        bias = parameter("bias_ih") + parameter("bias_hh") if self.bias else None
+    def _run_direction(self, input, h_0, batch_sizes, suffix) -> tuple[Tensor, Tensor]:
+        biases = (
+            (self._weight(f"bias_ih{suffix}"), self._weight(f"bias_hh{suffix}"))
+            if self.bias
+            else (None, None)
+        )
         return functional.run_layer(
-            input, parameter("weight_ih"), parameter("weight_hh"), bias, h_0, self.nonlinearity,
-            self.batch_first and batch_sizes is None, suffix != "", batch_sizes,
+            input, self._weight(f"weight_ih{suffix}"), self._weight(f"weight_hh{suffix}"), *biases,
+            h_0, self.nonlinearity, self.batch_first and batch_sizes is None,
+            suffix.endswith("_reverse"), batch_sizes,
         )  # fmt: skip
 
 

@@ -163,8 +163,9 @@ def test_opcheck_of_the_layer(batch_sizes, given, transposed, device):
     input = torch.randn(4, 9, 3) if batch_sizes is None else torch.randn(12, 3)
     if transposed and batch_sizes is None:
         input = torch.randn(9, 4, 3).transpose(0, 1)
-    bias, h_0 = (torch.randn(5), torch.randn(9, 5)) if given else (None, None)
-    arguments = (input, torch.randn(5, 3), bias, torch.randn(5, 5), h_0, batch_sizes, "tanh", False)
+    biases, h_0 = ((torch.randn(5),) * 2, torch.randn(1, 9, 5)) if given else ((None, None), None)
+    weights = torch.randn(5, 3), *biases, torch.randn(5, 5)
+    arguments = (input, *weights, h_0, batch_sizes, "tanh", False)
     torch.library.opcheck(op.layer_forward, arguments)
 
 
@@ -240,9 +241,9 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
     with pytest.raises(RuntimeError, match="same rows"):
         torch.ops.rnnfused.sum_of_products(torch.randn(2, 3, 4), torch.randn(2, 4, 4))
     x, h = torch.randn(4, 3, 2), torch.randn(3, 5)
-    good = [x, torch.randn(5, 2), b, torch.randn(5, 5), h, None, "tanh", False]
+    good = [x, torch.randn(5, 2), b, b, torch.randn(5, 5), h[None], None, "tanh", False]
     op.layer_forward(*good)
-    for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, torch.randn(4, 4)), (4, h[:2])):  # fmt: skip
+    for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, b[:4]), (4, torch.randn(4, 4)), (5, h[None, :2]), (5, h)):  # fmt: skip
         with pytest.raises(RuntimeError):
             op.layer_forward(*good[:place], wrong, *good[place + 1 :])
 
@@ -254,8 +255,8 @@ def test_opcheck_of_the_layers_gradients(batch_sizes, given, needs, device):
     if device != "cpu":
         pytest.skip("on other devices the layer is made of other ops")
     rows = (4, 9) if batch_sizes is None else (12,)
-    gradients = (torch.randn(*rows, 5), torch.randn(9, 5)) if given else (None, None)
-    h_0 = torch.randn(9, 5) if given else None
+    gradients = (torch.randn(*rows, 5), torch.randn(1, 9, 5)) if given else (None, None)
+    h_0 = torch.randn(1, 9, 5) if given else None
     arguments = (
         *gradients, torch.randn(*rows, 5), torch.randn(*rows, 3), torch.randn(5, 3),
         torch.randn(5, 5), h_0, batch_sizes, "tanh", True, *needs,
@@ -292,8 +293,9 @@ def run_tokens(ids, one_hot, leaves, h_0=None, batch_first=False, batch_sizes=No
     weight_ih, weight_hh, bias = leaves
     input = F.one_hot(ids, weight_ih.size(1)).to(weight_ih.dtype) if one_hot else ids
     return functional.run_layer(
-        input, weight_ih, weight_hh, bias, h_0, "tanh", batch_first, False, batch_sizes
-    )
+        input, weight_ih, weight_hh, bias, None, None if h_0 is None else h_0[None], "tanh",
+        batch_first, False, batch_sizes,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("hidden", [1, 16, 31, 33, 100])
@@ -328,8 +330,8 @@ def test_opcheck_of_token_ids(transposed, device):
         pytest.skip("ops of the CPU")
     ids = torch.randint(4, (9, 3)).t() if transposed else torch.randint(4, (3, 9))
     w, b, u = torch.randn(5, 4), torch.randn(5), torch.randn(5, 5)
-    torch.library.opcheck(op.layer_forward, (ids, w, b, u, None, None, "tanh", False))
-    output, _ = op.layer_forward(ids, w, b, u, None, None, "tanh", False)
+    torch.library.opcheck(op.layer_forward, (ids, w, b, None, u, None, None, "tanh", False))
+    output, _ = op.layer_forward(ids, w, b, None, u, None, None, "tanh", False)
     needs = (False, True, True, True, True)
     arguments = (
         torch.randn_like(output),
@@ -348,7 +350,7 @@ def test_opcheck_of_token_ids(transposed, device):
     for wrong in (-1, 4):
         ids[1, 2] = wrong
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
-            op.layer_forward(ids, w, b, u, None, None, "tanh", False)
+            op.layer_forward(ids, w, b, None, u, None, None, "tanh", False)
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
             op.layer_backward(*arguments)
 
@@ -381,7 +383,7 @@ def test_rows_at_uneven_distances_are_refused_by_the_op(device):
         pytest.skip("an op of the CPU")
     x, weight = torch.randn(20, 9, 64)[:, ::2], torch.randn(64, 64) / 8
     with pytest.raises(RuntimeError, match="one distance"):
-        op.layer_forward(x, weight, None, weight, None, None, "tanh", False)
+        op.layer_forward(x, weight, None, None, weight, None, None, "tanh", False)
     expected = functional.rnn_layer(x.contiguous(), weight, weight)
     torch.testing.assert_close(functional.rnn_layer(x, weight, weight), expected)
 

@@ -37,8 +37,8 @@ struct CpuKernels {
   // Columns [begin, end) of a token sum.
   void (*sum_tokens)(const TokenSum& call, int64_t begin, int64_t end);
 
-  // n values as sums, and sums as values.
-  void (*to_sums)(Dtype dtype, const void* values, void* sums, int64_t n);
+  // n values as sums, or added to them; and sums as values.
+  void (*to_sums)(Dtype dtype, const void* values, void* sums, int64_t n, bool adds);
   void (*from_sums)(Dtype dtype, const void* sums, void* values, int64_t n);
 
   // As many float32 multiply-adds as the processor can do in a row, `rounds` times; returns their number, and

@@ -107,10 +107,11 @@ static void sum_tokens(const TokenSum& call, int64_t begin, int64_t end) {
   for_dtype(call.dtype, [&](auto zero) { sum_tokens<decltype(zero)>(call, begin, end); });
 }
 
-static void to_sums(Dtype dtype, const void* values, void* sums, int64_t n) {
+static void to_sums(Dtype dtype, const void* values, void* sums, int64_t n, bool adds) {
   for_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
-    copy_row(static_cast<const T*>(values), static_cast<Sum<T>*>(sums), n);
+    const auto run = adds ? &add_row<T, Sum<T>> : &copy_row<T, Sum<T>>;
+    run(static_cast<const T*>(values), static_cast<Sum<T>*>(sums), n);
   });
 }
 

@@ -15,14 +15,29 @@ namespace rnnfused {
 
 constexpr int64_t kCacheLine = 64;
 
-struct AlignedDelete {
-  void operator()(char* memory) const { ::operator delete[](memory, std::align_val_t(kCacheLine)); }
-};
-using Memory = std::unique_ptr<char[], AlignedDelete>;
+// Memory for the time of a call: a little of it lies in the object itself, where the heap's time would show.
+class Memory {
+ public:
+  Memory() = default;
+  explicit Memory(int64_t bytes) { allocate(bytes); }
+  Memory(const Memory&) = delete;
+  ~Memory() {
+    if (get() != little_) ::operator delete[](memory_, std::align_val_t(kCacheLine));
+  }
 
-inline Memory new_memory(int64_t bytes) {
-  return Memory(static_cast<char*>(::operator new[](bytes, std::align_val_t(kCacheLine))));
-}
+  // To be called once.
+  void allocate(int64_t bytes) {
+    if (bytes > kLittle) memory_ = static_cast<char*>(::operator new[](bytes, std::align_val_t(kCacheLine)));
+  }
+  char* get() { return memory_; }
+  const char* get() const { return memory_; }
+
+ private:
+  static constexpr int64_t kLittle = 4096;
+
+  alignas(kCacheLine) char little_[kLittle];
+  char* memory_ = little_;
+};
 
 // Starting threads costs 5 to 19 us; below this many multiply-adds a thread it is not worth it.
 constexpr int64_t kMinWorkPerThread = 500'000;
@@ -35,21 +50,14 @@ inline int64_t num_chunks(int64_t work, int64_t min_work, int64_t max_chunks) {
 
 inline int64_t round_up(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
-// A matrix packed for the kernels, and a vector of sums padded to whole panels, in memory of their own.
+// A matrix packed for the kernels.
 class Packed {
  public:
   template <class ParallelFor>
-  Packed(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, const void* bias,
-         int64_t max_threads, const ParallelFor& parallel_for) {
+  Packed(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, int64_t max_threads,
+         const ParallelFor& parallel_for) {
     const CpuKernels& cpu = cpu_kernels();
-    const int64_t matrix_bytes = round_up(cpu.packed_bytes(dtype, depth, columns));
-    const int64_t bias_bytes = bias ? cpu.packed_bytes(sum_dtype(dtype), 1, columns) : 0;
-    memory_ = new_memory(matrix_bytes + bias_bytes);
-    if (bias) {
-      bias_ = memory_.get() + matrix_bytes;
-      std::memset(bias_, 0, bias_bytes);
-      cpu.to_sums(dtype, bias, bias_, columns);
-    }
+    memory_.allocate(cpu.packed_bytes(dtype, depth, columns));
     const int64_t panels = cpu.num_panels(dtype, columns);
     const int64_t packers =
         num_chunks(depth * columns, kMinPackPerThread, std::min(max_threads, panels));
@@ -59,11 +67,30 @@ class Packed {
     });
   }
   const void* matrix() const { return memory_.get(); }
-  const void* bias() const { return bias_; }
 
  private:
   Memory memory_;
-  char* bias_ = nullptr;
+};
+
+// The biases of a call, of so many columns, as one of sums that zeros pad to whole panels.
+class PaddedBias {
+ public:
+  template <class Call>
+  PaddedBias(Call& call, int64_t columns) {
+    if (!call.bias && !call.other_bias) return;
+    const CpuKernels& cpu = cpu_kernels();
+    const int64_t bytes = cpu.packed_bytes(sum_dtype(call.dtype), 1, columns);
+    memory_.allocate(bytes);
+    std::memset(memory_.get(), 0, bytes);
+    for (const void* bias : {call.bias, call.other_bias}) {
+      if (bias) cpu.to_sums(call.dtype, bias, memory_.get(), columns, bias == call.other_bias);
+    }
+    call.bias = memory_.get();
+    call.other_bias = nullptr;
+  }
+
+ private:
+  Memory memory_;
 };
 
 // Calls run(scratch, begin, end) for each thread's share of `items`, with scratch_bytes(the largest share) of
@@ -73,7 +100,7 @@ void share(int64_t items, int64_t work, int64_t max_threads, const ScratchBytes&
            const Run& run, const ParallelFor& parallel_for) {
   const int64_t threads = num_chunks(work, kMinWorkPerThread, std::min(max_threads, items));
   const int64_t bytes = round_up(scratch_bytes((items + threads - 1) / threads));
-  const Memory scratch = new_memory(threads * bytes);
+  Memory scratch(threads * bytes);
   parallel_for(threads, [&](int64_t i) {
     run(scratch.get() + i * bytes, items * i / threads, items * (i + 1) / threads);
   });
@@ -95,13 +122,12 @@ inline ConstMatrix transposed(const ConstMatrix& matrix) {
 template <class ParallelFor>
 void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
   const int64_t hidden = call.hidden_size;
-  const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, nullptr, max_threads,
-                      parallel_for);
+  const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
+  const PaddedBias bias(call, hidden);
   std::optional<Packed> packed_ih;
   if (call.input_size > 0) {
-    packed_ih.emplace(call.dtype, transposed(call.weight_ih), call.input_size, hidden, call.bias,
-                      max_threads, parallel_for);
-    call.bias = packed_ih->bias();
+    packed_ih.emplace(call.dtype, transposed(call.weight_ih), call.input_size, hidden, max_threads,
+                      parallel_for);
   }
   const void* matrix_ih = packed_ih ? packed_ih->matrix() : nullptr;
   share_rows(
@@ -115,7 +141,7 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
 template <class ParallelFor>
 void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
   const int64_t hidden = call.hidden_size;
-  const Packed packed(call.dtype, call.weight_hh, hidden, hidden, nullptr, max_threads, parallel_for);
+  const Packed packed(call.dtype, call.weight_hh, hidden, hidden, max_threads, parallel_for);
   share_rows(
       call, hidden, max_threads,
       [&](void* scratch, int64_t begin, int64_t end) {
@@ -127,9 +153,8 @@ void launch(const Backward& call, int64_t max_threads, const ParallelFor& parall
 template <class ParallelFor>
 void launch(Projection call, int64_t max_threads, const ParallelFor& parallel_for) {
   const CpuKernels& cpu = cpu_kernels();
-  const Packed packed(call.dtype, call.weight, call.in_size, call.out_size, call.bias, max_threads,
-                      parallel_for);
-  call.bias = packed.bias();
+  const Packed packed(call.dtype, call.weight, call.in_size, call.out_size, max_threads, parallel_for);
+  const PaddedBias bias(call, call.out_size);
   share(
       call.rows, call.rows * call.in_size * call.out_size, max_threads,
       [&](int64_t) { return cpu.project_scratch_bytes(call); },

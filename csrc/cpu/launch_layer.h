@@ -29,7 +29,7 @@ class GradientSums {
     for (int i = 0; i < kCount; ++i) {
       if (!(layer.gradients.*kEach[i])) continue;
       sizes_[i] = sizes[i];
-      memory_[i] = new_memory(sizes[i] * bytes_of(sum_dtype(layer.loop.dtype)));
+      memory_[i].allocate(sizes[i] * bytes_of(sum_dtype(layer.loop.dtype)));
       sums_.*kEach[i] = memory_[i].get();
     }
   }
@@ -72,12 +72,12 @@ void launch_in_chunks(const LayerBackward& layer, int64_t chunk, int64_t max_thr
   const int64_t chunks = (rows + chunk - 1) / chunk;
   const int64_t work = loop.num_steps * rows * hidden * (2 * hidden + layer.input_size);
   const int64_t threads = num_chunks(work, kMinWorkPerThread, std::min(max_threads, chunks));
-  const Packed packed(loop.dtype, loop.weight_hh, hidden, hidden, nullptr, max_threads, parallel_for);
+  const Packed packed(loop.dtype, loop.weight_hh, hidden, hidden, max_threads, parallel_for);
   std::vector<std::optional<GradientSums>> sums(threads);
   parallel_for(threads, [&](int64_t i) {
     const GradientSums& own = sums[i].emplace(layer);
-    const Memory d = new_memory(loop.num_steps * chunk * hidden * layer.item_bytes());
-    const Memory scratch = new_memory(cpu.loop_scratch_bytes(loop, chunk));
+    Memory d(loop.num_steps * chunk * hidden * layer.item_bytes());
+    Memory scratch(cpu.loop_scratch_bytes(loop, chunk));
     const int64_t first = chunks * i / threads, last = chunks * (i + 1) / threads;
     for (int64_t c = first; c < last; ++c) {
       const int64_t begin = rows * c / chunks, end = rows * (c + 1) / chunks;

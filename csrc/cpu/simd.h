@@ -136,6 +136,14 @@ RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
 
 #endif
 
+// n values added to sums.
+template <class From, class To>
+RNNFUSED_INLINE void add_row(const From* from, To* to, int64_t n) {
+  int64_t j = 0;
+  for (; j + kLanes<To> <= n; j += kLanes<To>) store(to + j, load(to + j) + load(from + j));
+  if (j < n) store_first(to + j, load_first(to + j, n - j) + load_first(from + j, n - j), n - j);
+}
+
 // n values from one place to another, rounded to what is there.
 template <class From, class To>
 RNNFUSED_INLINE void copy_row(const From* from, To* to, int64_t n) {

@@ -21,9 +21,7 @@ void sum_tokens(const TokenSum& call, int64_t begin, int64_t end) {
     const int64_t* id = call.ids + outer * call.ids_outer_stride;
     for (int64_t inner = 0; inner < call.inner; ++inner) {
       Sum<T>* const to = result + *id * call.size;
-      int64_t j = begin;
-      for (; j + kLanes<T> <= end; j += kLanes<T>) store(to + j, load(to + j) + load(row + j));
-      if (j < end) store_first(to + j, load_first(to + j, end - j) + load_first(row + j, end - j), end - j);
+      add_row(row + begin, to + begin, end - begin);
       row += call.rows.inner_stride;
       id += call.ids_inner_stride;
     }

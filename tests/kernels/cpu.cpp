@@ -59,7 +59,7 @@ Poisoned pad(const CpuKernels& cpu, const py::array& bias) {
   const int64_t bytes = cpu.packed_bytes(sum_dtype(dtype_of(bias)), 1, bias.size());
   Poisoned padded(bytes);
   std::memset(padded.get(), 0, bytes);
-  cpu.to_sums(dtype_of(bias), bias.data(), padded.get(), bias.size());
+  cpu.to_sums(dtype_of(bias), bias.data(), padded.get(), bias.size(), false);
   return padded;
 }
 
@@ -77,7 +77,7 @@ class Kernels {
   }
 
   void to_sums(const py::array& values, py::array& sums) const {
-    kernels_->to_sums(dtype_of(values), values.data(), sums.mutable_data(), values.size());
+    kernels_->to_sums(dtype_of(values), values.data(), sums.mutable_data(), values.size(), false);
   }
   void from_sums(const py::array& sums, py::array& values) const {
     kernels_->from_sums(dtype_of(values), sums.data(), values.mutable_data(), values.size());
