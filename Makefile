@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_SPEC ?= torch==2.13.0
 TORCH_INDEX ?=
+# Of the benchmarks; a process for each, as thread pools are sized once.
+THREADS = $(sort 1 $(shell nproc))
 
 IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
@@ -20,7 +22,7 @@ demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=tex
 	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo
 
 bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into the README
-	$(IN_VENV)/python benchmarks/compare.py $(ARGS)
+	set -e; for n in $(THREADS); do $(IN_VENV)/python -m pytest benchmarks --threads $$n $(ARGS); done
 	$(IN_VENV)/python benchmarks/report.py
 
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3
@@ -33,7 +35,8 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 	@printf '%s\n' '' 'PYTHON=python3.12            makes .venv' \
 	  'TORCH_SPEC=torch==2.10.0     the torch to install where .venv has none' \
-	  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds' \
+		  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds' \
+	  'THREADS="1 4"                numbers of threads that bench measures (default: 1 and all cores)' \
 	  'RNNFUSED_CUDA=0              leaves CUDA out (1: stops without nvcc; after make clean)'
 
 # <extra>.stamp: the project is installed with that extra, and compiled from the current sources.

@@ -1,15 +1,17 @@
 """What rnnfused is compared with. A peer makes, for a case, one call for each way; or None where it has none.
+The forward call returns the states, as an array of its own kind.
 
 torch.nn.RNN is always there; the textbook's loop, with and without torch.compile, ONNX Runtime's RNN and a jitted
 jax.lax.scan are asked for by name (the extra `peers` has the packages of the last two).
 """
 
-import itertools
 from collections.abc import Callable
 
 import torch
 
 Ways = dict[str, Callable[[], object] | None]
+
+MAX_COMPILED_STEPS = 200  # torch.compile unrolls the loop, which takes it minutes from there on
 
 
 def torch_ways(module, x, gradient) -> Ways:
@@ -26,11 +28,19 @@ def torch_ways(module, x, gradient) -> Ways:
     return {"forward": forward, "forward_backward": forward_backward}
 
 
-class Textbook(torch.nn.RNN):
-    """The loop as a textbook writes it, over the parameters of nn.RNN."""
+class Textbook(torch.nn.Module):
+    """The loop as a textbook writes it, over parameters named as those of nn.RNN.
+
+    No subclass of nn.RNN: torch.compile would run that uncompiled, and not say so.
+    """
+
+    def __init__(self, state):
+        super().__init__()
+        for name, value in state.items():
+            self.register_parameter(name, torch.nn.Parameter(value.detach().clone()))
 
     def forward(self, x):
-        h, outputs = x.new_zeros(x.size(1), self.hidden_size), []
+        h, outputs = x.new_zeros(x.size(1), self.weight_hh_l0.size(0)), []
         for x_t in x:
             h = torch.tanh(
                 x_t @ self.weight_ih_l0.t()
@@ -42,26 +52,23 @@ class Textbook(torch.nn.RNN):
         return torch.stack(outputs), h
 
 
-def with_state(module, state):
-    module.load_state_dict(state)
-    return module
-
-
 def nn_rnn(state, x, gradient) -> Ways:
     hidden_size, input_size = state["weight_ih_l0"].shape
-    return torch_ways(with_state(torch.nn.RNN(input_size, hidden_size), state), x, gradient)
+    module = torch.nn.RNN(input_size, hidden_size)
+    module.load_state_dict(state)
+    return torch_ways(module, x, gradient)
 
 
 def textbook(state, x, gradient) -> Ways:
-    hidden_size, input_size = state["weight_ih_l0"].shape
-    return torch_ways(with_state(Textbook(input_size, hidden_size), state), x, gradient)
+    return torch_ways(Textbook(state), x, gradient)
 
 
 def compiled(state, x, gradient) -> Ways:
-    hidden_size, input_size = state["weight_ih_l0"].shape
-    module = with_state(Textbook(input_size, hidden_size), state)
-    module.forward = torch.compile(module.forward)
-    return torch_ways(module, x, gradient)
+    if len(x) > MAX_COMPILED_STEPS:
+        return {"forward": None, "forward_backward": None}
+    # Compiled anew for every case, where torch would by default give up after a few and run it as it is.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1000
+    return torch_ways(torch.compile(Textbook(state), fullgraph=True, dynamic=False), x, gradient)
 
 
 def onnxruntime(state, x, gradient) -> Ways:
@@ -89,7 +96,7 @@ def onnxruntime(state, x, gradient) -> Ways:
     )
     inputs = {"X": x.numpy()}
     return {
-        "forward": lambda: torch.from_numpy(session.run(None, inputs)[0][:, 0]),
+        "forward": lambda: session.run(None, inputs)[0],
         "forward_backward": None,
     }
 
@@ -116,7 +123,7 @@ def jax(state, x, gradient) -> Ways:
         lambda weights, x, gradient: jax.vjp(lambda w: states(w, x), weights)[1](gradient)
     )
     return {
-        "forward": lambda: torch.from_dlpack(forward(weights, x).block_until_ready()),
+        "forward": lambda: forward(weights, x).block_until_ready(),
         "forward_backward": lambda: jax.block_until_ready(backward(weights, x, gradient)),
     }
 
@@ -133,20 +140,3 @@ PEERS = {
 def spans(ratios) -> str:
     """The least and the largest ratio against each peer, on one line."""
     return "  ".join(f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in ratios.items())
-
-
-def bytes_saved(module, x) -> tuple[int, int]:
-    """Tensors that a forward call saves for the backward one, besides input and parameters, and their bytes."""
-    known = {t.untyped_storage().data_ptr() for t in itertools.chain([x], module.parameters())}
-    saved = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = module(x)  # kept, so that no two storages have one address
-    del output
-    return len(saved), sum(saved.values())

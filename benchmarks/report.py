@@ -11,91 +11,171 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 FIGURE = HERE / "results" / "cpu.png"
 MARKS = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
-SIZES = ("num_steps", "batch_size", "input_size", "hidden_size")
 WAYS = {"forward": "forward", "forward_backward": "forward + backward"}
+NOTHING = "–"  # where a case has not been measured
 
 
 def load():
-    """The results, and its rows by (case, threads, way); a case is its sizes and whether ours takes ids."""
+    """The results; the comparisons by (case, threads, way), then by what with; the memory by case, then by side."""
     results = json.loads((HERE / "results" / "cpu.json").read_text())
-    rows = {}
-    for row in results["rows"]:
-        case = (*(row[size] for size in SIZES), row["tokens"])
-        rows[case, row["threads"], row["way"]] = row
-    return results, rows
+    comparisons, memory = {}, {}
+    for record in results["times"]:
+        key = record["case"], record["threads"], record["way"]
+        comparisons.setdefault(key, {})[record["against"]] = record
+    fewest = min((record["threads"] for record in results["memory"]), default=1)
+    for record in results["memory"]:
+        if record["threads"] == fewest:
+            memory.setdefault(record["case"], {})[record["side"]] = record
+    return results, comparisons, memory
 
 
-def columns_and_cases(rows):
-    columns = list(dict.fromkeys((threads, way) for _, threads, way in rows))
-    return columns, list(dict.fromkeys(case for case, _, _ in rows))
+def columns_and_cases(comparisons):
+    measured = [key for key, against in comparisons.items() if "nn.RNN" in against]
+    columns = list(dict.fromkeys((threads, way) for _, threads, way in measured))
+    return columns, list(dict.fromkeys(case for case, _, _ in measured))
 
 
-def named(case, separator=", "):
-    *sizes, tokens = case
-    return separator.join(map(str, sizes)) + (separator + "ids" if tokens else "")
+def with_threads(way, threads):
+    return f"{WAYS[way]}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def table(results, rows):
-    """Markdown: a row a case, a column a number of threads and a way: ratio and share of the peak."""
-    columns, cases = columns_and_cases(rows)
-    heads = [f"{WAYS[way]}, {n} thread{'s' if n > 1 else ''}" for n, way in columns]
+def least_and_most(values):
+    """'a to b', or 'a' where both are the same as printed."""
+    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def time_cell(against):
+    if "nn.RNN" not in against:
+        return NOTHING
+    record = against["nn.RNN"]
+    return f"{min(record['ratios']):.1f} ({min(record['share_of_peak']):.0%})"
+
+
+def megabytes(size):
+    """To two digits, and not as a power of ten."""
+    return f"{float(f'{size / 1e6:.2g}'):.9f}".rstrip("0").rstrip(".")
+
+
+def memory_cells(sides):
+    """What is saved, and the most that is taken: the worse run of ours, the better one of nn.RNN."""
+    if len(sides) < 2:
+        return [NOTHING, NOTHING]
+    saved, taken = [], []
+    for side, pick in (("ours", max), ("nn.RNN", min)):
+        record = sides[side]
+        saved.append(f"{record['saved_tensors'][0]} ({megabytes(record['saved_bytes'][0])})")
+        extra = [x for x in record["peak_extra_bytes"] if x is not None]
+        taken.append(megabytes(pick(extra)) if extra else NOTHING)
+    return [" / ".join(saved), " / ".join(taken)]
+
+
+def table(results, comparisons, memory):
+    """Markdown: a row a case, a column a number of threads and a way: ratio and share of the peak; memory."""
+    columns, cases = columns_and_cases(comparisons)
+    dates = sorted({record["date"] for record in results["times"]})
+    heads = [with_threads(way, threads) for threads, way in columns]
+    heads.append("saved for backward, tensors (MB): ours / `nn.RNN`")
+    heads.append("peak extra memory, MB: ours / `nn.RNN`")
     lines = [
         f"Times faster than `torch.nn.RNN`, and the share of the processor's peak ({results['cpu']}, "
-        f"{results['capability']}, torch {results['torch']}, float32, {results['date']}; the worse of two "
-        "runs):",
+        f"{results['capability']}, torch {results['torch']}, float32, "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; the worse of two runs):",
         "",
-        "| T, B, I, H | " + " | ".join(heads) + " | saved for backward, MB: ours / `nn.RNN` |",
-        "|" + "---|" * (len(columns) + 2),
+        "| T, B, I, H | " + " | ".join(heads) + " |",
+        "|" + "---|" * (len(heads) + 1),
     ]
     for case in cases:
-        picked = [rows[(case, *column)] for column in columns]
-        cells = [
-            f"{min(row['ratios']['nn.RNN']):.1f} ({min(row['share_of_peak']):.0%})"
-            for row in picked
-        ]
-        saved = picked[0]["saved_for_backward"]
-        ours, theirs = (saved[side][1] / 1e6 for side in ("ours", "nn.RNN"))
-        cells.append(f"{ours:.2g} / {theirs:.2g}")
-        lines.append(f"| {named(case)} | " + " | ".join(cells) + " |")
-    others = {name for row in rows.values() for name in row["ratios"]} - {"nn.RNN"}
-    if others:
-        lines += ["", "Against others, over these cases and numbers of threads: " + "; ".join(
-            f"{name} {least:.1f} to {most:.1f} times ({mean:.1f} in the geometric mean)"
-            for name, least, most, mean in map(lambda n: spread(rows, n), sorted(others))
-        ) + "."]  # fmt: skip
-    return "\n".join(lines)
+        cells = [time_cell(comparisons.get((case, *column), {})) for column in columns]
+        cells += memory_cells(memory.get(case, {}))
+        lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
+    return "\n".join(
+        [*lines, *peers(comparisons), *fixed_cost(comparisons), *subnormal(comparisons)]
+    )
 
 
-def spread(rows, name):
-    """A peer's name, and the least, the largest and the mean of how many times faster ours is."""
-    ratios = [min(row["ratios"][name]) for row in rows.values() if name in row["ratios"]]
-    return name, min(ratios), max(ratios), math.exp(sum(map(math.log, ratios)) / len(ratios))
+def ratios(comparisons, name):
+    """The lesser ratio of each comparison with this one."""
+    return [min(against[name]["ratios"]) for against in comparisons.values() if name in against]
 
 
-def figure(results, rows):
+def peers(comparisons):
+    """A sentence on the others: how many times faster ours is."""
+    names = {name for against in comparisons.values() for name in against} - {"nn.RNN", "linear"}
+    names = sorted(name for name in names if not name.startswith("subnormal "))
+    if not names:
+        return
+    spreads = []
+    for name in names:
+        of_name = ratios(comparisons, name)
+        mean = math.exp(sum(map(math.log, of_name)) / len(of_name))
+        spreads.append(f"{name} {least_and_most(of_name)} times ({mean:.1f} in the geometric mean)")
+    yield ""
+    yield f"Against others, over these cases and numbers of threads: {'; '.join(spreads)}."
+
+
+def fixed_cost(comparisons):
+    """A sentence on a call with next to no arithmetic."""
+    found = {}
+    for (_, _, way), against in comparisons.items():
+        if "linear" in against:
+            times = [1 / ratio for ratio in against["linear"]["ratios"]]
+            found.setdefault(way, []).extend(times)
+    if found:
+        text = ", ".join(
+            f"{least_and_most(found[way])} {WAYS[way]}" for way in WAYS if way in found
+        )
+        yield ""
+        yield (
+            "The fixed cost: a call of T = B = 1, I = H = 8 takes as long as this many calls of "
+            f"`torch.nn.functional.linear` of that size: {text}."
+        )
+
+
+def subnormal(comparisons):
+    """A sentence on values that some processors are slow at."""
+    slower = [
+        ratio
+        for against in comparisons.values()
+        for name, record in against.items()
+        if name.startswith("subnormal ")
+        for ratio in record["ratios"]
+    ]
+    if slower:
+        yield ""
+        yield (
+            "Subnormal weights, states, products or gradients take "
+            f"at most {max(slower):.1f} times as long as normal ones."
+        )
+
+
+def figure(comparisons):
     """Bars of the ratios against torch.nn.RNN."""
-    columns, cases = columns_and_cases(rows)
+    columns, cases = columns_and_cases(comparisons)
     picture = Figure(figsize=(10, 4), layout="constrained")
     axes = picture.add_subplot(ylabel="times faster than torch.nn.RNN")
     width = 0.8 / len(columns)
     for i, (threads, way) in enumerate(columns):
-        places = [x + (i - (len(columns) - 1) / 2) * width for x in range(len(cases))]
-        heights = [min(rows[case, threads, way]["ratios"]["nn.RNN"]) for case in cases]
-        plural = "s" if threads > 1 else ""
-        axes.bar(places, heights, width, label=f"{WAYS[way]}, {threads} thread{plural}")
+        middle = (i - (len(columns) - 1) / 2) * width
+        heights = {}
+        for x, case in enumerate(cases):
+            against = comparisons.get((case, threads, way), {})
+            if "nn.RNN" in against:
+                heights[x + middle] = min(against["nn.RNN"]["ratios"])
+        axes.bar(list(heights), list(heights.values()), width, label=with_threads(way, threads))
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(cases)), [named(case, "\n") for case in cases], fontsize=7)
+    axes.set_xticks(range(len(cases)), [case.replace("-", "\n") for case in cases], fontsize=7)
     axes.set_xlabel("T, B, I, H")
     axes.legend(fontsize=8)
     picture.savefig(FIGURE, dpi=110)
 
 
 def main():
-    results, rows = load()
-    figure(results, rows)
+    results, comparisons, memory = load()
+    figure(comparisons)
     begin, end = MARKS
     text = README.read_text()
-    block = f"{begin}\n{table(results, rows)}\n{end}"
+    block = f"{begin}\n{table(results, comparisons, memory)}\n{end}"
     text, found = re.subn(
         f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.S
     )

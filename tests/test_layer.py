@@ -133,20 +133,6 @@ def test_any_strides(change, batch):
     check_equal((strided, *others), {})
 
 
-def test_a_row_does_not_depend_on_its_neighbours(device):
-    """To the bit, also where a larger batch makes its projections inside the loop."""
-    if device != "cpu":
-        pytest.skip("a promise of the CPU's kernels")
-    for features, hidden in ((5, 20), (33, 64), (300, 500)):
-        inputs, _ = make("time_first", 5, 31, features, hidden, dtype=torch.float32)
-        with torch.no_grad():
-            input, *weights, h_0 = inputs
-            whole = functional.rnn_layer(input, *weights, h_0)[0]
-            for rows in (slice(0, 1), slice(3, 9), slice(7, 31)):
-                part = functional.rnn_layer(input[:, rows], *weights, h_0[rows])[0]
-                assert torch.equal(part, whole[:, rows])
-
-
 def test_without_h_0_the_first_step_does_not_read_weight_hh():
     (input, weight_ih, weight_hh, bias, _), _ = make("time_first", 2, 9, 3, 4)
     weight_hh = torch.full_like(weight_hh, torch.nan)

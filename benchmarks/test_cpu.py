@@ -1,0 +1,76 @@
+"""How long a call takes next to others': each comparison twice, with both sides in turn.
+
+The ratio of a comparison is the other side's median time divided by ours.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import FIXED_COST, SUBNORMAL, inputs
+from peers import PEERS, torch_ways
+
+pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing does for the other side
+
+
+def test_peer(case, way, peer, run, in_turn):
+    ours, theirs, gradient = inputs(case)
+    own = torch_ways(*ours, gradient)
+    other = PEERS[peer](theirs[0].state_dict(), theirs[1], gradient)
+    if other[way] is None:
+        pytest.skip(f"{peer} has no {way} here")
+    expected = own["forward"]()
+    states = torch.from_dlpack(other["forward"]()).reshape(expected.shape)
+    torch.testing.assert_close(states, expected, rtol=1e-3, atol=1e-3)
+    in_turn(case, way, peer, own[way], other[way])
+
+
+def test_fixed_cost(way, run, in_turn):
+    """Next to one linear, the least that a call of torch with weights costs."""
+    (module, x), _, gradient = inputs(FIXED_COST)
+    linear = torch.nn.Linear(FIXED_COST.input_size, FIXED_COST.hidden_size)
+
+    def forward():
+        with torch.no_grad():
+            return F.linear(x, linear.weight, linear.bias)
+
+    def forward_backward():
+        linear.zero_grad(set_to_none=True)
+        F.linear(x, linear.weight, linear.bias).backward(gradient)
+
+    other = {"forward": forward, "forward_backward": forward_backward}
+    in_turn(FIXED_COST, way, "linear", torch_ways(module, x, gradient)[way], other[way])
+
+
+# float32's normal values end at 1.2e-38. Products: of normal weights and normal states, most of them.
+SCALES = {"weights": 1e-40, "states": 1e-40, "products": 3e-37, "gradients": 1e-40}
+
+
+def make_subnormal(what, module, x, gradient):
+    """Scales values until these are subnormal, and returns the typical size of one."""
+    scaled = {"weights": list(module.parameters()), "gradients": [gradient]}
+    with torch.no_grad():
+        for values in scaled.get(what, [x]):
+            values *= SCALES[what]
+        if what in ("states", "products"):
+            module.bias_ih_l0.zero_()
+            module.bias_hh_l0.zero_()
+        states = module(x)[0]
+        found = {
+            "weights": module.weight_hh_l0,
+            "states": states,
+            "products": module.weight_hh_l0 * states[-1, 0],
+            "gradients": gradient,
+        }
+    return found[what].abs().median()
+
+
+@pytest.mark.parametrize("what", SCALES)
+def test_subnormal(what, way, run, in_turn):
+    """Subnormal values next to normal ones, in calls of ours."""
+    if what == "gradients" and way == "forward":
+        pytest.skip("there are none")
+    normal, subnormal = (inputs(SUBNORMAL) for _ in range(2))
+    (module, x), _, gradient = subnormal
+    assert 0 < make_subnormal(what, module, x, gradient) < torch.finfo(torch.float32).tiny
+    calls = (torch_ways(*side[0], side[2])[way] for side in (normal, subnormal))
+    in_turn(SUBNORMAL, way, f"subnormal {what}", *calls)

@@ -1,0 +1,156 @@
+"""To the bit: what a sequence gives depends on that sequence and on the weights, and on nothing else."""
+
+import threading
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+
+import rnnfused
+from rnnfused import functional
+
+# T, B, I, H: around the edges of tiles, with work for one thread and for several, with weights beyond L2.
+SHAPES = [
+    (3, 2, 1, 1),
+    (1, 15, 5, 7),
+    (6, 14, 28, 32),
+    (20, 31, 28, 65),
+    (5, 29, 40, 100),
+    (8, 13, 3, 200),
+    (3, 33, 300, 450),
+    (2, 4, 33, 700),
+]
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
+both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+@pytest.fixture(autouse=True)
+def restore_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def of_layer(shape, dtype):
+    """A function of the rows' numbers: their states and the gradients of their inputs, from rnnfused.RNN."""
+    steps, batch, features, hidden = shape
+    layer = rnnfused.RNN(features, hidden, dtype=dtype)
+    x = torch.randn(steps, batch, features, dtype=dtype)
+    gradient = torch.randn(steps, batch, hidden, dtype=dtype)
+
+    def run(rows):
+        input = x[:, rows].requires_grad_()
+        output, h_n = layer(input)
+        output.backward(gradient[:, rows])
+        return output, h_n[0], input.grad
+
+    return run
+
+
+def of_function(shape, dtype):
+    """The same from functional.rnn: states, d, and the gradient of the first state."""
+    steps, batch, _, hidden = shape
+    weight_hh = torch.randn(hidden, hidden, dtype=dtype) / hidden**0.5
+    projections, gradient = torch.randn(2, steps, batch, hidden, dtype=dtype)
+    h_0 = torch.randn(batch, hidden, dtype=dtype)
+
+    def run(rows):
+        leaves = projections[:, rows].requires_grad_(), h_0[rows].requires_grad_()
+        output, h_n = functional.rnn(leaves[0], weight_hh, leaves[1])
+        output.backward(gradient[:, rows])
+        return output, h_n, *(leaf.grad for leaf in leaves)
+
+    return run
+
+
+both_functions = pytest.mark.parametrize("of", [of_layer, of_function])
+
+
+def assert_rows_equal(got, whole, rows):
+    """Whether these are those rows of the whole batch; the batch is the dimension before the last."""
+    for values, of_whole in zip(got, whole, strict=True):
+        assert torch.equal(values, of_whole[..., rows, :])
+
+
+def parts(batch):
+    """Numbers of rows: one, a few, in other places, again and again."""
+    everything = list(range(batch))
+    yield from ([0], [batch - 1], everything[: batch // 2], everything[1::2], everything[::-1])
+    yield torch.randperm(batch).tolist()
+    yield [batch // 2] * 3 + everything + [0] * 16
+
+
+@shapes
+@both_dtypes
+@both_functions
+def test_not_on_the_batch_or_the_threads(of, shape, dtype):
+    torch.manual_seed(0)
+    run = of(shape, dtype)
+    torch.set_num_threads(1)
+    whole = run(list(range(shape[1])))
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        assert_rows_equal(run(list(range(shape[1]))), whole, list(range(shape[1])))
+        for rows in parts(shape[1]):
+            assert_rows_equal(run(rows), whole, rows)
+
+
+@both_functions
+def test_not_on_what_else_runs(of):
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+    shape = (60, 31, 64, 130)
+    run, other = of(shape, torch.float32), of((70, 40, 90, 150), torch.float32)
+    rows = list(range(shape[1]))
+    whole = run(rows)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            other(list(range(40)))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            assert_rows_equal(run(rows), whole, rows)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("hidden", [7, 64, 450])
+@both_dtypes
+def test_not_on_longer_and_shorter_sequences_beside_it(hidden, dtype):
+    torch.manual_seed(0)
+    layer = rnnfused.RNN(11, hidden, bidirectional=True, dtype=dtype)
+    lengths = [3, 9, 1, 9, 5, 4, 8, 2, 9, 1, 6, 7, 7, 2, 9, 9, 3, 4]
+    alone = [torch.randn(n, 11, dtype=dtype, requires_grad=True) for n in lengths]
+    gradients = [torch.randn(n, 2 * hidden, dtype=dtype) for n in lengths]
+    together = [x.detach().clone().requires_grad_() for x in alone]
+    packed, h_n = layer(pack_sequence(together, enforce_sorted=False))
+    torch.autograd.backward(unpack_sequence(packed), gradients)
+    for i, output in enumerate(unpack_sequence(packed)):
+        expected, expected_h_n = layer(alone[i])
+        expected.backward(gradients[i])
+        assert torch.equal(output, expected)
+        assert torch.equal(h_n[:, i], expected_h_n)
+        assert torch.equal(together[i].grad, alone[i].grad)
+
+
+@shapes
+def test_not_on_the_layout(shape):
+    torch.manual_seed(0)
+    steps, batch, features, hidden = shape
+    layer = rnnfused.RNN(features, hidden)
+    batch_first = rnnfused.RNN(features, hidden, batch_first=True)
+    batch_first.load_state_dict(layer.state_dict())
+    x, gradient = torch.randn(steps, batch, features), torch.randn(steps, batch, hidden)
+    first, second = x.clone().requires_grad_(), x.transpose(0, 1).contiguous().requires_grad_()
+    output, other = layer(first)[0], batch_first(second)[0]
+    output.backward(gradient)
+    other.backward(gradient.transpose(0, 1))
+    assert torch.equal(output, other.transpose(0, 1))
+    assert torch.equal(first.grad, second.grad.transpose(0, 1))
