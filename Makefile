@@ -35,7 +35,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 	@printf '%s\n' '' 'PYTHON=python3.12            makes .venv' \
 	  'TORCH_SPEC=torch==2.10.0     the torch to install where .venv has none' \
-		  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds' \
+	  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds' \
 	  'THREADS="1 4"                numbers of threads that bench measures (default: 1 and all cores)' \
 	  'RNNFUSED_CUDA=0              leaves CUDA out (1: stops without nvcc; after make clean)'
 

@@ -88,14 +88,18 @@ inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, co
 // Token ids as a call takes them. One outside the vocabulary would be read and written out of bounds.
 inline ConstIds ids_of(const Tensor& ids, int64_t num_tokens) {
   const int64_t* data = static_cast<const int64_t*>(ids.const_data_ptr());
-  const int64_t time = ids.size(0), batch = ids.dim() > 1 ? ids.size(1) : 1;
   const ConstIds result = {data, ids.stride(0), ids.stride(ids.dim() - 1)};
+  const int64_t time = ids.size(0), batch = ids.dim() > 1 ? ids.size(1) : 1;
+  // As unsigned, a negative one is too large as well.
+  uint64_t largest = 0;
   for (int64_t t = 0; t < time; ++t) {
     for (int64_t b = 0; b < batch; ++b) {
-      const int64_t id = data[t * result.time_stride + (ids.dim() > 1 ? b * result.batch_stride : 0)];
-      RNNFUSED_CHECK(id >= 0 && id < num_tokens, "a token id is outside the vocabulary");
+      const uint64_t id = data[t * result.time_stride + b * result.batch_stride];
+      largest = std::max(largest, id);
     }
   }
+  RNNFUSED_CHECK(time * batch == 0 || largest < static_cast<uint64_t>(num_tokens),
+                 "a token id is outside the vocabulary");
   return result;
 }
 

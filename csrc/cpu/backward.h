@@ -33,38 +33,43 @@ struct BackwardStep {
     use(FromZero<T>(), Factor<T>(), 0);
   }
 
-  // `first`: this is the row's last step in time, where the gradient of its last state arrives.
-  RNNFUSED_INLINE void emit(int64_t start, int64_t row, bool first, int64_t column, int64_t columns,
-                            const Sum<T>* sums, Operand<T>* next) const {
-    const T* grads[2];
-    int sources = 0;
-    if (call.grad_output.data) {
-      grads[sources++] = static_cast<const T*>(call.grad_output.data) +
-                         start * call.grad_output.time_stride +
-                         row * call.grad_output.batch_stride + column;
-    }
-    if (first && call.grad_h_n.data) {
-      grads[sources++] =
-          static_cast<const T*>(call.grad_h_n.data) + row * call.grad_h_n.batch_stride + column;
-    }
-    const T* h = static_cast<const T*>(call.output.data) + start * call.output.time_stride +
-                 row * call.output.batch_stride + column;
-    T* d = static_cast<T*>(call.grad_projections.data) + start * call.grad_projections.time_stride +
-           row * call.grad_projections.batch_stride + column;
-    int64_t j = 0;
-    for (; j + kLanes<T> <= columns; j += kLanes<T>) {
-      Vector<T> grad = load(sums + j);
-      for (int i = 0; i < sources; ++i) grad += load(grads[i] + j);
-      const Vector<T> value = rounded<T>(through<F, T>(grad, load(h + j)));
-      store(next + j, value);
-      store(d + j, value);
-    }
-    if (j < columns) {
-      Vector<T> grad = load(sums + j);
-      for (int i = 0; i < sources; ++i) grad += load_first(grads[i] + j, columns - j);
-      const Vector<T> value = rounded<T>(through<F, T>(grad, load_first(h + j, columns - j)));
-      store(next + j, value);
-      store_first(d + j, value, columns - j);
+  // Rows from `before` on are at their last step in time, where the gradient of their last state arrives.
+  RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t before, const Sums<T>& of,
+                            Operand<T>* next, int64_t next_stride) const {
+    const auto at = [&](auto* data, const auto& sequence, int64_t row) {
+      return data + start * sequence.time_stride + (begin + row) * sequence.batch_stride + of.column;
+    };
+    const Sum<T>* sums = of.sums;
+    for (int64_t row = of.first; row < of.end; ++row) {
+      const T* grads[2];
+      int sources = 0;
+      if (call.grad_output.data) {
+        grads[sources++] = at(static_cast<const T*>(call.grad_output.data), call.grad_output, row);
+      }
+      if (row >= before && call.grad_h_n.data) {
+        grads[sources++] = static_cast<const T*>(call.grad_h_n.data) +
+                           (begin + row) * call.grad_h_n.batch_stride + of.column;
+      }
+      const T* h = at(static_cast<const T*>(call.output.data), call.output, row);
+      T* d = at(static_cast<T*>(call.grad_projections.data), call.grad_projections, row);
+      int64_t j = 0;
+      for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
+        Vector<T> grad = load(sums + j);
+        for (int i = 0; i < sources; ++i) grad += load(grads[i] + j);
+        const Vector<T> value = rounded<T>(through<F, T>(grad, load(h + j)));
+        store(next + j, value);
+        store(d + j, value);
+      }
+      if (j < of.columns) {
+        const int64_t left = of.columns - j;
+        Vector<T> grad = load(sums + j);
+        for (int i = 0; i < sources; ++i) grad += load_first(grads[i] + j, left);
+        const Vector<T> value = rounded<T>(through<F, T>(grad, load_first(h + j, left)));
+        store(next + j, value);
+        store_first(d + j, value, left);
+      }
+      sums += of.width;
+      next += next_stride;
     }
   }
 
@@ -73,10 +78,12 @@ struct BackwardStep {
     if (!call.grad_h_0.data) return;
     const Factor<T> factors[2] = {{state, stride, packed, call.hidden_size}, {}};
     multiply<T>(factors, 1, end - begin, end - begin, call.hidden_size, FromZero<T>(),
-                [&](int64_t row, int64_t column, int64_t columns, const Sum<T>* sums) {
-                  T* grad = static_cast<T*>(call.grad_h_0.data) +
-                            (begin + row) * call.grad_h_0.batch_stride + column;
-                  copy_row(sums, grad, columns);
+                [&](const Sums<T>& of) {
+                  T* const grad = static_cast<T*>(call.grad_h_0.data) + of.column;
+                  for (int64_t row = of.first; row < of.end; ++row) {
+                    copy_row(of.sums + (row - of.first) * of.width,
+                             grad + (begin + row) * call.grad_h_0.batch_stride, of.columns);
+                  }
                 });
   }
 };

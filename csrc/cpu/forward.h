@@ -57,20 +57,27 @@ struct ForwardStep {
     }
   }
 
-  RNNFUSED_INLINE void emit(int64_t start, int64_t row, bool, int64_t column, int64_t columns,
-                            const Sum<T>* sums, Operand<T>* next) const {
+  RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t, const Sums<T>& of, Operand<T>* next,
+                            int64_t next_stride) const {
+    const int64_t h_stride = call.output.batch_stride;
     T* h = static_cast<T*>(call.output.data) + start * call.output.time_stride +
-           row * call.output.batch_stride + column;
-    int64_t j = 0;
-    for (; j + kLanes<T> <= columns; j += kLanes<T>) {
-      const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
-      store(next + j, value);
-      store(h + j, value);
-    }
-    if (j < columns) {
-      const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
-      store(next + j, value);
-      store_first(h + j, value, columns - j);
+           (begin + of.first) * h_stride + of.column;
+    const Sum<T>* sums = of.sums;
+    for (int64_t row = of.first; row < of.end; ++row) {
+      int64_t j = 0;
+      for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
+        const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
+        store(next + j, value);
+        store(h + j, value);
+      }
+      if (j < of.columns) {
+        const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
+        store(next + j, value);
+        store_first(h + j, value, of.columns - j);
+      }
+      sums += of.width;
+      next += next_stride;
+      h += h_stride;
     }
   }
 

@@ -37,8 +37,15 @@ struct Start {
   int64_t stride = 0;
 };
 
-// Calls emit(row, first_column, columns, sums) for every row in [0, rows) and group of the `size` columns,
-// with sums = start + rows * B of each factor in these columns. Rows from `zero_from` on leave the last factor
+// Some rows and columns of a product: sums of rows [first, end) and `columns` columns from `column` on, with
+// `width` of them to a row.
+template <class T>
+struct Sums {
+  int64_t first, end, column, columns, width;
+  const Sum<T>* sums;
+};
+
+// Calls emit(sums) for rows [0, rows) and all `size` columns, in pieces; sums = start + rows * B of each factor. Rows from `zero_from` on leave the last factor
 // out. start(row, rows, column, columns, width, sums) says where some rows start; it may write that into sums,
 // which have `width` columns.
 template <class T, class StartOf, class Emit>
@@ -64,9 +71,7 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
       const Start<T> from = start(first, end - first, column, columns, width, sums);
       tile_for<T>(static_cast<int>(end - first), vectors)(from.rows, from.stride, parts, factor_count,
                                                           sums);
-      for (int64_t row = first; row < end; ++row) {
-        emit(row, column, columns, sums + (row - first) * width);
-      }
+      emit(Sums<T>{first, end, column, columns, width, sums});
     };
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = rows * block / blocks, end = rows * (block + 1) / blocks;
@@ -107,15 +112,14 @@ struct FromTokens {
                                       int64_t width, Sum<T>* sums) const {
     constexpr int kTogether = kProducts<T>;
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t id = ids[(first + r) * stride];
-      for (int64_t c = 0; c < width; c += kLanes<T>) {
-        const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
-        const Operand<T>* const row = packed + (column + panel) * padded_depth<T>(depth) +
-                                      id / kTogether * kTogether * panel_width;
-        Vector<T> value = unpacked<T>(row + in_panel * kTogether, id % kTogether);
-        if (bias) value += load(bias + column + c);
-        store(sums + r * width + c, value);
+    for (int64_t c = 0; c < width; c += kLanes<T>) {
+      const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
+      const Operand<T>* const columns = packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
+      const Vector<T> added = bias ? load(bias + column + c) : Vector<T>{};
+      for (int64_t r = 0; r < count; ++r) {
+        const int64_t id = ids[(first + r) * stride];
+        const Vector<T> value = unpacked<T>(columns + id / kTogether * kTogether * panel_width, id % kTogether);
+        store(sums + r * width + c, value + added);
       }
     }
     return {sums, width};

@@ -44,8 +44,11 @@ void project_rows(const Projection& call, const Operand<T>* packed, Operand<T>* 
     Value* const out = static_cast<Value*>(call.output.data) + first * call.output.batch_stride;
     const Factor<T> factors[2] = {{factor_rows, stride, packed, call.in_size}, {}};
     multiply<T>(factors, 1, rows, rows, call.out_size, FromBias<T>{static_cast<const Sum<T>*>(call.bias)},
-                [&](int64_t row, int64_t column, int64_t columns, const Sum<T>* sums) {
-                  copy_row(sums, out + row * call.output.batch_stride + column, columns);
+                [&](const Sums<T>& of) {
+                  for (int64_t row = of.first; row < of.end; ++row) {
+                    copy_row(of.sums + (row - of.first) * of.width,
+                             out + row * call.output.batch_stride + of.column, of.columns);
+                  }
                 });
   }
 }

@@ -9,11 +9,16 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// Rows whose state a thread holds at once. While the weight stays in L2, one block of rows runs through all
-// steps, its state in L1; else every panel is used for all the thread's rows before the next one is read.
+constexpr int64_t kStateBytes = 8 * 1024;
+
+// Rows whose state a thread holds at once. While the weight stays in L2, a few rows run through all steps,
+// their state in L1; else every panel is used for all the thread's rows before the next one is read.
 template <class T>
 RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
-  return fits_l2<T>(hidden_size, hidden_size) ? smaller(rows, kMaxRows) : rows;
+  if (!fits_l2<T>(hidden_size, hidden_size)) return rows;
+  const int64_t bytes = kMaxRows * padded_stride<T>(hidden_size) * static_cast<int64_t>(sizeof(Operand<T>));
+  const int64_t tiles = kStateBytes < bytes ? 1 : kStateBytes / bytes;
+  return smaller(rows, tiles * kMaxRows);
 }
 
 // Two states: the one that a step reads and the one that it writes.
@@ -27,7 +32,7 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
 //   starts_at_zero   whether a row's first state is zero
 //   start            writes a row's first state
 //   product          what the state's product is added to, and perhaps one more product before it
-//   emit             makes a row's new state, in a group of columns, from all that
+//   emit             makes the new state of some rows and columns from all that; rows from `before` on are new
 //   finish           takes the last state of rows that end
 template <class T, class Step>
 void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
@@ -58,9 +63,8 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
         multiply<T>(count == 0 ? one : two, count + 1, now, step.starts_at_zero ? before : now, size, from,
-                    [&](int64_t row, int64_t column, int64_t columns, const Sum<T>* sums) {
-                      step.emit(start, begin + row, row >= before, column, columns, sums,
-                                next + row * stride + column);
+                    [&](const Sums<T>& sums) {
+                      step.emit(start, begin, before, sums, next + sums.first * stride + sums.column, stride);
                     });
       });
       if (after < now) {

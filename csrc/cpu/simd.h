@@ -78,6 +78,17 @@ RNNFUSED_INLINE Vector<T> splat(T x) {
   return x - Vector<T>{};
 }
 
+// The lesser of x and the limit; a NaN stays one.
+RNNFUSED_INLINE Vector<float> at_most(Vector<float> x, float limit) {
+#if defined(__AVX512F__)
+  return (Vector<float>)_mm512_maskz_min_ps(0xffff, (__m512)splat(limit), (__m512)x);
+#elif defined(__AVX2__)
+  return (Vector<float>)_mm256_min_ps((__m256)splat(limit), (__m256)x);
+#else
+  return limit < x ? splat(limit) : x;
+#endif
+}
+
 // The nearest values that T has in memory, ties to even; a NaN stays one. To be called before store().
 template <class T>
 RNNFUSED_INLINE Vector<T> rounded(Vector<T> v) {

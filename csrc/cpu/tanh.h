@@ -21,20 +21,17 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   odd = odd * s - 0.33333316f;
   const V small = a * s * odd + a;
 
-  // From 9.02 on the result rounds to 1; written so that NaN survives the clamp.
-  V y = a > 10.0f ? splat(10.0f) : a;
+  V y = at_most(a, 10.0f);  // from 9.02 on the result rounds to 1
   y = y + y;
   // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
   const V shifted = y * 1.442695041f + 12582912.0f;
   const V n = shifted - 12582912.0f;
   const V r = y - n * 0.693145752f - n * 1.428606765e-6f;
-  V exp = r * 0.0013882521f + 0.00836655f;
-  exp = exp * r + 0.0416672f;
-  exp = exp * r + 0.16666543f;
-  exp = exp * r + 0.49999997f;
-  exp = exp * r * r + r + 1.0f;
+  // exp(r) - 1 in pairs of terms (Estrin), which wait less for each other.
+  const V r2 = r * r;
+  const V expm1 = ((r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f)) * r2 + (r * 0.16666543f + 0.49999997f)) * r2 + r;
   const V scale = (V)(((I)shifted << 23) + (127 << 23));
-  const V large = 1.0f - 2.0f / (exp * scale + 1.0f);
+  const V large = 1.0f - 2.0f / (expm1 * scale + (scale + 1.0f));
 
   return (V)((I)(a < 0.55f ? small : large) | sign);
 }
