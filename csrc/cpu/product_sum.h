@@ -1,6 +1,6 @@
 // The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips;
-// of a strip, a block of right columns is packed into panels, and for each few left columns a tile of sums
-// runs down the strip, at each multiply-add by as many rows as that takes. Strips add up in order, so the result does not depend on how threads share columns.
+// of a strip, a block of right columns is packed into panels (unless its rows are short, and as good as that), and
+// for each few left columns a tile of sums runs down the strip, at each multiply-add by as many rows as that takes. Strips add up in order, so the result does not depend on how threads share columns.
 #pragma once
 
 #include "multiply.h"
@@ -17,6 +17,14 @@ constexpr int64_t kStripRows = 256;
 template <class T>
 constexpr int64_t kBlockColumns = 2048 / sizeof(T);
 
+// Right rows up to this long are used where they are: a tile's part of a strip then fits L1 as well as if packed.
+constexpr int64_t kShortBytes = 1024;
+template <class T>
+RNNFUSED_INLINE bool is_short(const ProductSum& call) {
+  constexpr bool kMasks = RNNFUSED_VECTOR_BYTES > 16, kAsIs = kProducts<T> == 1 && !kConverts<T>;
+  return kMasks && kAsIs && call.right.inner_stride * static_cast<int64_t>(sizeof(T)) <= kShortBytes;
+}
+
 // The packed block of right columns, then one of left columns.
 template <class T>
 RNNFUSED_INLINE int64_t right_elements(const ProductSum& call) {
@@ -27,17 +35,24 @@ RNNFUSED_INLINE int64_t scratch_elements(const ProductSum& call) {
   return right_elements<T>(call) + kStripRows * kMaxRows;
 }
 
-// result[r][v] += sum_k left[k][r] * packed[k][v] for R left columns and a panel of V vectors, of which the
-// first `columns` exist.
-template <class T, int R, int V>
-void add_product(const Operand<T>* left, int64_t left_stride, const Operand<T>* packed, int64_t size,
-                 Sum<T>* result, int64_t result_stride, int64_t columns, bool first) {
+// result[r][v] += sum_k left[k][r] * right[k][v] for R left columns and V vectors, of which the first `columns`
+// exist; if kWhole, in `right` they all do.
+template <class T, int R, int V, bool kWhole>
+void add_product(const Operand<T>* left, int64_t left_stride, const Operand<T>* right, int64_t right_stride,
+                 int64_t size, Sum<T>* result, int64_t result_stride, int64_t columns, bool first) {
   constexpr int kTogether = kProducts<T>;
   Vector<T> acc[R][V] = {};
   for (int64_t k = 0; k < size; k += kTogether) {
     Vector<T> w[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) w[v] = load_packed<T>(packed + (k * V + v * kTogether) * kLanes<T>);
+    for (int v = 0; v < V; ++v) {
+      const Operand<T>* const at = right + k * right_stride + v * kTogether * kLanes<T>;
+      if constexpr (kWhole) {
+        w[v] = load_packed<T>(at);
+      } else {
+        w[v] = v < V - 1 ? load(at) : load_first(at, columns - v * kLanes<T>);
+      }
+    }
 #pragma GCC unroll 14
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
@@ -62,21 +77,25 @@ void add_product(const Operand<T>* left, int64_t left_stride, const Operand<T>* 
 }
 
 template <class T>
-using AddProduct = void (*)(const Operand<T>*, int64_t, const Operand<T>*, int64_t, Sum<T>*, int64_t,
-                            int64_t, bool);
+using AddProduct = void (*)(const Operand<T>*, int64_t, const Operand<T>*, int64_t, int64_t, Sum<T>*,
+                            int64_t, int64_t, bool);
 
 template <class T, int R = kMaxRows>
-RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors) {
+RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors, bool whole) {
   if constexpr (R > 1) {
-    if (rows < R) return add_product_for<T, R - 1>(rows, vectors);
+    if (rows < R) return add_product_for<T, R - 1>(rows, vectors, whole);
   }
-  return vectors == 1 ? &add_product<T, R, 1> : &add_product<T, R, kPanelVectors>;
+  if constexpr (kProducts<T> == 1 && !kConverts<T>) {
+    if (!whole) return vectors == 1 ? &add_product<T, R, 1, false> : &add_product<T, R, kPanelVectors, false>;
+  }
+  return vectors == 1 ? &add_product<T, R, 1, true> : &add_product<T, R, kPanelVectors, true>;
 }
 
-// Adds the products of a strip's rows to left columns [begin, end) and a block of right columns.
+// Adds the products of a strip's rows to left columns [begin, end) and a block of right columns, packed, or if
+// right_stride is not 0, as they are.
 template <class T>
-void add_strip(const ProductSum& call, const T* left, int64_t size, const Operand<T>* packed,
-               Operand<T>* block, int64_t begin, int64_t end, int64_t column, int64_t columns, bool first) {
+void add_strip(const ProductSum& call, const T* left, int64_t size, const Operand<T>* right,
+               int64_t right_stride, Operand<T>* block, int64_t begin, int64_t end, int64_t column, int64_t columns, bool first) {
   constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
   const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(call.left.inner_stride);
@@ -99,8 +118,11 @@ void add_strip(const ProductSum& call, const T* left, int64_t size, const Operan
     }
     Sum<T>* const result = static_cast<Sum<T>*>(call.result) + start * call.right_size + column;
     for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
-      add_product_for<T>(count, panel_vectors<T>(columns, c))(
-          factor, stride, packed + c * padded_depth<T>(size), size, result + c, call.right_size, columns - c, first);
+      const int vectors = panel_vectors<T>(columns, c);
+      const bool whole = right_stride == 0 || columns - c >= vectors * kLanes<T>;
+      const Operand<T>* const at = right + (right_stride == 0 ? c * padded_depth<T>(size) : c);
+      add_product_for<T>(count, vectors, whole)(factor, stride, at, right_stride == 0 ? vectors * kLanes<T> : right_stride,
+                                                size, result + c, call.right_size, columns - c, first);
     }
   }
 }
@@ -109,6 +131,7 @@ void add_strip(const ProductSum& call, const T* left, int64_t size, const Operan
 template <class T>
 void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, int64_t end) {
   Operand<T>* const block = scratch + right_elements<T>(call);
+  const bool as_is = is_short<T>(call);
   if (call.outer * call.inner == 0 && !call.adds) {
     Sum<T>* const result = static_cast<Sum<T>*>(call.result);
     for (int64_t i = begin * call.right_size; i < end * call.right_size; ++i) result[i] = 0;
@@ -120,10 +143,16 @@ void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, in
       const T* right = static_cast<const T*>(call.right.data) + outer * call.right.outer_stride;
       for (int64_t inner = 0; inner < call.inner; inner += kStripRows) {
         const int64_t size = smaller(call.inner - inner, kStripRows);
-        pack_rows<T>(right + inner * call.right.inner_stride + column, call.right.inner_stride, size, columns,
-                     scratch, 0, count_panels<T>(columns));
-        add_strip<T>(call, left + inner * call.left.inner_stride, size, scratch, block, begin, end,
-                  column, columns, outer == 0 && inner == 0 && !call.adds);
+        const T* const rows = right + inner * call.right.inner_stride + column;
+        const Operand<T>* operands = scratch;
+        if (!as_is) {
+          pack_rows<T>(rows, call.right.inner_stride, size, columns, scratch, 0, count_panels<T>(columns));
+        } else if constexpr (!kConverts<T>) {
+          operands = rows;
+        }
+        add_strip<T>(call, left + inner * call.left.inner_stride, size, operands,
+                     as_is ? call.right.inner_stride : 0, block, begin, end, column, columns,
+                     outer == 0 && inner == 0 && !call.adds);
       }
     }
   }
