@@ -28,6 +28,11 @@ struct BackwardStep {
     __builtin_memset(state, 0, call.hidden_size * sizeof *state);
   }
 
+  RNNFUSED_INLINE void prefetch(int64_t start, int64_t begin, int64_t rows) const {
+    prefetch_rows<T>(call.grad_output, start, begin, rows, call.hidden_size);
+    prefetch_rows<T>(call.output, start, begin, rows, call.hidden_size);
+  }
+
   template <class Use>
   RNNFUSED_INLINE void product(int64_t, int64_t, const Use& use) const {
     use(FromZero<T>(), Factor<T>(), 0);

@@ -34,6 +34,9 @@ struct ForwardStep {
     }
   }
 
+  // Nothing: the processor does that well enough for one sequence that is read as it lies.
+  RNNFUSED_INLINE void prefetch(int64_t, int64_t, int64_t) const {}
+
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, const Use& use) const {
     const auto rows_at = [&](const ConstSequence& sequence, auto zero) {
