@@ -50,6 +50,9 @@ CASES = [
     Case(180, 20, 50, 500, tokens=True),
 ]
 
+# Of large weights and batches, where arithmetic and bandwidth count.
+NARROW = [c for c in CASES if c.batch_size >= 16 and c.hidden_size >= 256 and not c.tokens]
+
 
 def inputs(case):
     """The modules, ours and nn.RNN, of the same weights, each with its input; and a gradient of the output."""

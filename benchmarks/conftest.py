@@ -45,7 +45,8 @@ def pytest_generate_tests(metafunc):
         "run": range(1, results.RUNS + 1),
     }
     for name, of_name in values.items():
-        if name in metafunc.fixturenames:
+        marked = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+        if name in metafunc.fixturenames and name not in marked:
             prefix = "run" if name == "run" else ""
             metafunc.parametrize(name, of_name, ids=[f"{prefix}{value}" for value in of_name])
 

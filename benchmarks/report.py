@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from peers import PEERS
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -90,7 +91,13 @@ def table(results, comparisons, memory):
         cells += memory_cells(memory.get(case, {}))
         lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
     return "\n".join(
-        [*lines, *peers(comparisons), *fixed_cost(comparisons), *subnormal(comparisons)]
+        [
+            *lines,
+            *peers(comparisons),
+            *bfloat16(comparisons),
+            *fixed_cost(comparisons),
+            *subnormal(comparisons),
+        ]
     )
 
 
@@ -101,8 +108,8 @@ def ratios(comparisons, name):
 
 def peers(comparisons):
     """A sentence on the others: how many times faster ours is."""
-    names = {name for against in comparisons.values() for name in against} - {"nn.RNN", "linear"}
-    names = sorted(name for name in names if not name.startswith("subnormal "))
+    names = {name for against in comparisons.values() for name in against}
+    names = sorted(names & set(PEERS) - {"nn.RNN"})
     if not names:
         return
     spreads = []
@@ -112,6 +119,23 @@ def peers(comparisons):
         spreads.append(f"{name} {least_and_most(of_name)} times ({mean:.1f} in the geometric mean)")
     yield ""
     yield f"Against others, over these cases and numbers of threads: {'; '.join(spreads)}."
+
+
+def bfloat16(comparisons):
+    """A sentence on 16-bit tensors."""
+    found = {}
+    for (_, _, way), against in comparisons.items():
+        if "own float32" in against:
+            found.setdefault(way, []).append(min(against["own float32"]["ratios"]))
+    if found:
+        text = ", ".join(
+            f"{least_and_most(found[way])} {WAYS[way]}" for way in WAYS if way in found
+        )
+        yield ""
+        yield (
+            "In bfloat16, times faster than in float32, both ours, where B is at least 16 and H at least 256: "
+            f"{text}."
+        )
 
 
 def fixed_cost(comparisons):

@@ -6,7 +6,7 @@ The ratio of a comparison is the other side's median time divided by ours.
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FIXED_COST, SUBNORMAL, inputs
+from cases import FIXED_COST, NARROW, SUBNORMAL, inputs
 from peers import PEERS, torch_ways
 
 pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing does for the other side
@@ -39,6 +39,18 @@ def test_fixed_cost(way, run, in_turn):
 
     other = {"forward": forward, "forward_backward": forward_backward}
     in_turn(FIXED_COST, way, "linear", torch_ways(module, x, gradient)[way], other[way])
+
+
+@pytest.mark.parametrize("case", NARROW, ids=str)
+def test_bfloat16(case, way, run, in_turn):
+    """bfloat16 tensors next to float32 ones, in calls of ours; the peak is that of float32."""
+    wide, narrow = (inputs(case) for _ in range(2))
+    (module, x), _, gradient = narrow
+    narrow_ways = torch_ways(module.bfloat16(), x.bfloat16(), gradient.bfloat16())
+    wide_ways = torch_ways(*wide[0], wide[2])
+    states = narrow_ways["forward"]().float()
+    torch.testing.assert_close(states, wide_ways["forward"](), rtol=0.02, atol=0.05)
+    in_turn(case, way, "own float32", narrow_ways[way], wide_ways[way])
 
 
 # float32's normal values end at 1.2e-38. Products: of normal weights and normal states, most of them.

@@ -25,6 +25,10 @@ RNNFUSED_INLINE bool is_short(const ProductSum& call) {
   return kMasks && kAsIs && call.right.inner_stride * static_cast<int64_t>(sizeof(T)) <= kShortBytes;
 }
 
+// Values between the rows of a copy of a few left columns.
+template <class T>
+constexpr int kBlockStride = kLanes<T> > kMaxRows ? kLanes<T> : kMaxRows;
+
 // The packed block of right columns, then one of left columns.
 template <class T>
 RNNFUSED_INLINE int64_t right_elements(const ProductSum& call) {
@@ -32,7 +36,7 @@ RNNFUSED_INLINE int64_t right_elements(const ProductSum& call) {
 }
 template <class T>
 RNNFUSED_INLINE int64_t scratch_elements(const ProductSum& call) {
-  return right_elements<T>(call) + kStripRows * kMaxRows;
+  return right_elements<T>(call) + kStripRows * kBlockStride<T>;
 }
 
 // result[r][v] += sum_k left[k][r] * right[k][v] for R left columns and V vectors, of which the first `columns`
@@ -91,6 +95,23 @@ RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors, bool whole)
   return vectors == 1 ? &add_product<T, R, 1, true> : &add_product<T, R, kPanelVectors, true>;
 }
 
+// Copies `size` rows of a few columns, those that a multiply-add takes together.
+template <class T>
+void copy_columns(const T* from, int64_t stride, int64_t size, int count, Operand<T>* block) {
+  constexpr int kTogether = kProducts<T>;
+  for (int64_t k = 0; k < size; k += kTogether) {
+    Operand<T>* const to = block + k * kBlockStride<T>;
+    if constexpr (kLanes<T> > kMaxRows) {
+      store_packed<T>(to, [&](int64_t i) {
+        return k + i < size ? load_first(from + (k + i) * stride, count) : Vector<T>{};
+      });
+    } else {
+      static_assert(kTogether == 1, "pairs come with wide registers");
+      for (int r = 0; r < count; ++r) convert(from[k * stride + r], to[r]);
+    }
+  }
+}
+
 // Adds the products of a strip's rows to left columns [begin, end) and a block of right columns, packed, or if
 // right_stride is not 0, as they are.
 template <class T>
@@ -106,13 +127,8 @@ void add_strip(const ProductSum& call, const T* left, int64_t size, const Operan
     int64_t stride = call.left.inner_stride;
     const Operand<T>* factor = block;
     if (copies) {
-      for (int64_t k = 0; k < padded_depth<T>(size); ++k) {
-        Operand<T>* const to = block + k / kTogether * kTogether * kMaxRows + k % kTogether;
-        for (int r = 0; r < count; ++r) {
-          convert(k < size ? from[k * stride + r] : T(), to[r * kTogether]);
-        }
-      }
-      stride = kMaxRows;
+      copy_columns(from, stride, size, count, block);
+      stride = kBlockStride<T>;
     } else if constexpr (!kConverts<T>) {
       factor = from;
     }
