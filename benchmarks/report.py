@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import statistics
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -152,8 +153,24 @@ def fixed_cost(comparisons):
         yield ""
         yield (
             "The fixed cost: a call of T = B = 1, I = H = 8 takes as long as this many calls of "
-            f"`torch.nn.functional.linear` of that size: {text}."
+            f"`torch.nn.functional.linear` of that size: {text}.{parts_of_fixed_cost(comparisons)}"
         )
+
+
+def parts_of_fixed_cost(comparisons):
+    """Where the time of such a forward call goes, in percent."""
+    op, dispatch = (
+        [statistics.median(a[part]["ratios"]) for a in comparisons.values() if part in a]
+        for part in ("op", "dispatch")
+    )
+    if not (op and dispatch):
+        return ""
+    op, dispatch = statistics.median(op), statistics.median(dispatch)
+    return (
+        f" Of the forward call, {dispatch:.0%} is torch's way to an operator that does nothing; "
+        f"{op - dispatch:.0%} more are the operator's: tensors there and back, the results' memory, "
+        f"packed weights, one step; {1 - op:.0%} are Python's: the module's call, checks of arguments, parameters."
+    )
 
 
 def subnormal(comparisons):

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from cases import FIXED_COST, NARROW, SUBNORMAL, inputs
 from peers import PEERS, torch_ways
 
+from rnnfused.op import layer_forward
+
 pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing does for the other side
 
 
@@ -39,6 +41,19 @@ def test_fixed_cost(way, run, in_turn):
 
     other = {"forward": forward, "forward_backward": forward_backward}
     in_turn(FIXED_COST, way, "linear", torch_ways(module, x, gradient)[way], other[way])
+
+
+@pytest.mark.parametrize("part", ["op", "dispatch"])
+def test_parts_of_fixed_cost(part, run, in_turn):
+    """What of a forward call the op takes, and what of that is torch's way to an op that does nothing."""
+    (module, x), _, gradient = inputs(FIXED_COST)
+    weight_ih, weight_hh, bias_ih, bias_hh = (p.detach() for p in module.parameters())
+
+    def op():
+        layer_forward(x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, "tanh", False)
+
+    parts = {"op": op, "dispatch": lambda: torch.ops.rnnfused.cpu_multiply_add(0)}
+    in_turn(FIXED_COST, "forward", part, torch_ways(module, x, gradient)["forward"], parts[part])
 
 
 @pytest.mark.parametrize("case", NARROW, ids=str)

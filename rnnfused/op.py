@@ -37,7 +37,7 @@ layer_backward = torch.ops.rnnfused.layer_backward.default
 
 
 def cpu_capability() -> str:
-    """The instruction set that the CPU kernels use: ``"default"``, ``"avx2"`` or ``"avx512"``.
+    """The instruction set of the CPU kernels: ``"default"``, ``"avx2"``, ``"avx512"`` or ``"avx512_bf16"``.
 
     It is the best one that the machine has; the environment variable ``RNNFUSED_CPU_CAPABILITY``,
     read at the first call, forces another.
