@@ -89,7 +89,7 @@ struct Recurrence {
 
 struct Forward : Recurrence {
   ConstSequence projections;  // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
-  bool projections_are_sums = false;  // of sum_dtype, beside 16-bit states (CPU): not rounded before h_{t-1} W^T is added
+  bool projections_are_sums = false;  // p is of sum_dtype, beside 16-bit states (CPU)
   ConstSequence input;        // x, of input_size features
   ConstIds ids;               // or x by ids; data null: by features
   int64_t input_size = 0;     // 0: the projections are given

@@ -150,7 +150,7 @@ struct Problem {
     check_like(*tensor, model, name);
     RNNFUSED_CHECK(tensor->dim() == dims && (dims == 2 || tensor->size(0) == 1) &&
                        tensor->size(dims - 2) == batch_size && tensor->size(dims - 1) == hidden_size,
-                   std::string(name) + (dims == 2 ? " must be (batch, hidden)" : " must be (1, batch, hidden)"));
+                   name + std::string(dims == 2 ? " must be (batch, hidden)" : " must be (1, batch, hidden)"));
     check_features(*tensor, name);
     return {tensor->const_data_ptr(), tensor->stride(dims - 2)};
   }

@@ -5,7 +5,8 @@
 
 namespace rnnfused {
 
-// The table of one instruction set ("default", "avx2", "avx512", "avx512_bf16"); null where machine or build lacks it.
+// The table of one instruction set ("default", "avx2", "avx512", "avx512_bf16"); null where machine or build
+// lacks it.
 const CpuKernels* find_cpu_kernels(const char* name);
 
 // The table in use, chosen once. Throws std::runtime_error if the environment names one that is not there.

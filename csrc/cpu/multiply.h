@@ -45,9 +45,9 @@ struct Sums {
   const Sum<T>* sums;
 };
 
-// Calls emit(sums) for rows [0, rows) and all `size` columns, in pieces; sums = start + rows * B of each factor. Rows from `zero_from` on leave the last factor
-// out. start(row, rows, column, columns, width, sums) says where some rows start; it may write that into sums,
-// which have `width` columns.
+// Calls emit(sums) for rows [0, rows) and all `size` columns, in pieces; sums = start + rows * B of each
+// factor. Rows from `zero_from` on leave the last factor out. start(row, rows, column, columns, width, sums) says
+// where some rows start; it may write that into sums, which have `width` columns.
 template <class T, class StartOf, class Emit>
 RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
                               int64_t size, const StartOf& start, const Emit& emit) {
@@ -114,11 +114,12 @@ struct FromTokens {
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
     for (int64_t c = 0; c < width; c += kLanes<T>) {
       const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
-      const Operand<T>* const columns = packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
+      const Operand<T>* const columns =
+          packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
       const Vector<T> added = bias ? load(bias + column + c) : Vector<T>{};
       for (int64_t r = 0; r < count; ++r) {
-        const int64_t id = ids[(first + r) * stride];
-        const Vector<T> value = unpacked<T>(columns + id / kTogether * kTogether * panel_width, id % kTogether);
+        const int64_t id = ids[(first + r) * stride], in_pair = id % kTogether;
+        const Vector<T> value = unpacked<T>(columns + (id - in_pair) * panel_width, in_pair);
         store(sums + r * width + c, value + added);
       }
     }

@@ -1,6 +1,7 @@
 // The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips;
 // of a strip, a block of right columns is packed into panels (unless its rows are short, and as good as that), and
-// for each few left columns a tile of sums runs down the strip, at each multiply-add by as many rows as that takes. Strips add up in order, so the result does not depend on how threads share columns.
+// for each few left columns a tile of sums runs down the strip, at each multiply-add by as many rows as that
+// takes. Strips add up in order, so the result does not depend on how threads share columns.
 #pragma once
 
 #include "multiply.h"
@@ -116,7 +117,8 @@ void copy_columns(const T* from, int64_t stride, int64_t size, int count, Operan
 // right_stride is not 0, as they are.
 template <class T>
 void add_strip(const ProductSum& call, const T* left, int64_t size, const Operand<T>* right,
-               int64_t right_stride, Operand<T>* block, int64_t begin, int64_t end, int64_t column, int64_t columns, bool first) {
+               int64_t right_stride, Operand<T>* block, int64_t begin, int64_t end, int64_t column,
+               int64_t columns, bool first) {
   constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
   const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(call.left.inner_stride);
@@ -135,10 +137,10 @@ void add_strip(const ProductSum& call, const T* left, int64_t size, const Operan
     Sum<T>* const result = static_cast<Sum<T>*>(call.result) + start * call.right_size + column;
     for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
       const int vectors = panel_vectors<T>(columns, c);
-      const bool whole = right_stride == 0 || columns - c >= vectors * kLanes<T>;
-      const Operand<T>* const at = right + (right_stride == 0 ? c * padded_depth<T>(size) : c);
-      add_product_for<T>(count, vectors, whole)(factor, stride, at, right_stride == 0 ? vectors * kLanes<T> : right_stride,
-                                                size, result + c, call.right_size, columns - c, first);
+      const bool packed = right_stride == 0, whole = packed || columns - c >= vectors * kLanes<T>;
+      add_product_for<T>(count, vectors, whole)(
+          factor, stride, right + (packed ? c * padded_depth<T>(size) : c),
+          packed ? vectors * kLanes<T> : right_stride, size, result + c, call.right_size, columns - c, first);
     }
   }
 }

@@ -27,7 +27,8 @@ RNNFUSED_INLINE void prefetch_rows(const ConstSequence& sequence, int64_t start,
                                    int64_t size) {
   constexpr int64_t kMostBytes = 128 * 1024, kLine = 64 / sizeof(T);
   if (!sequence.data || rows * size * static_cast<int64_t>(sizeof(T)) > kMostBytes) return;
-  const T* row = static_cast<const T*>(sequence.data) + start * sequence.time_stride + begin * sequence.batch_stride;
+  const T* row = static_cast<const T*>(sequence.data) + start * sequence.time_stride +
+                 begin * sequence.batch_stride;
   for (int64_t r = 0; r < rows; ++r, row += sequence.batch_stride) {
     for (int64_t j = 0; j < size; j += kLine) __builtin_prefetch(row + j, 0, 2);
   }

@@ -29,7 +29,9 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   const V r = y - n * 0.693145752f - n * 1.428606765e-6f;
   // exp(r) - 1 in pairs of terms (Estrin), which wait less for each other.
   const V r2 = r * r;
-  const V expm1 = ((r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f)) * r2 + (r * 0.16666543f + 0.49999997f)) * r2 + r;
+  V expm1 = r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f);
+  expm1 = expm1 * r2 + (r * 0.16666543f + 0.49999997f);
+  expm1 = expm1 * r2 + r;
   const V scale = (V)(((I)shifted << 23) + (127 << 23));
   const V large = 1.0f - 2.0f / (expm1 * scale + (scale + 1.0f));
 
