@@ -22,13 +22,15 @@ def new_sequence(model: Tensor) -> Tensor:
 
 def with_contiguous_features(tensor: Tensor | None) -> Tensor | None:
     """The tensor, copied if its last dimension is strided: the one layout that the op does not take."""
-    if tensor is None or tensor.stride(-1) == 1 or tensor.size(-1) == 1:
+    if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1 or tensor.size(-1) == 1:
         return tensor
     return tensor.contiguous()
 
 
 def with_even_rows(sequence: Tensor) -> Tensor:
     """The sequence, copied unless its rows follow each other at one distance, by time or by batch."""
+    if sequence.is_contiguous():
+        return sequence
     sequence = with_contiguous_features(sequence)
     if sequence.dim() == 2 or sequence.is_contiguous() or sequence.transpose(0, 1).is_contiguous():
         return sequence
