@@ -48,8 +48,8 @@ static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
   });
 }
 
-// Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor with
-// weights that leave no room in L2; nor of rows that every step would convert again.
+// Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor where
+// W_ih would push W_hh out of L2; nor of rows that every step would convert again.
 static bool projects(const Forward& call) {
   if (call.ids.data) return true;  // there is nothing to multiply
   if (call.input_size == 0) return false;
@@ -58,7 +58,8 @@ static bool projects(const Forward& call) {
     using T = decltype(zero);
     const int64_t work = call.num_steps * call.batch_size * call.input_size * call.hidden_size;
     return !kConverts<T> && (call.batch_size >= 8 || work <= kLittle) &&
-           fits_l2<T>(call.hidden_size + call.input_size, call.hidden_size);
+           (fits_l2<T>(call.hidden_size + call.input_size, call.hidden_size) ||
+            !fits_l2<T>(call.hidden_size, call.hidden_size));
   });
 }
 
