@@ -1,6 +1,7 @@
 // The gradients of a layer beside the time loop's, as products of the loop's d:
 //
-//   dW_ih = sum_t d_t^T x_t (a sum by token of d_t where x is ids)    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}    dx = d W_ih
+//   dW_ih = sum_t d_t^T x_t (a sum by token of d_t where x is ids)    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}
+//   dx = d W_ih
 //
 // No torch here, and no kernels: calls for both.
 #pragma once
@@ -13,7 +14,7 @@ namespace rnnfused {
 // Where results go; null where they are not wanted. To the products, those of weights are of sum_dtype.
 struct LayerGradients {
   void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
-  void* weight_hh = nullptr;  // (hidden, hidden)
+  void* weight_hh = nullptr;  // (hidden, hidden), or of every head
   void* bias = nullptr;       // (hidden)
   void* input = nullptr;      // laid out as d
 };
@@ -29,21 +30,17 @@ struct LayerBackward {
   bool adds = false;  // gradients of weights, to what is there
 
   // The same for batch rows [begin, end) alone, with d in memory of its own and gradients that are put, or
-  // added, to others. Not of a packed batch, nor with a gradient of the input.
+  // added, to others. Of a padded batch alone, without lengths or a gradient of the input.
   LayerBackward of_rows(int64_t begin, int64_t end, void* d, const LayerGradients& to, bool adds) const {
     LayerBackward part = *this;
-    const auto skip = [&](auto& view) {
-      if (!view.data) return;
-      const char* data = static_cast<const char*>(const_cast<const void*>(view.data));
-      view.data = const_cast<char*>(data + begin * view.batch_stride * item_bytes());
-    };
+    const auto from_begin = [&](auto& view) { view = skip(view, begin * view.batch_stride, item_bytes()); };
     part.loop.batch_size = end - begin;
-    skip(part.loop.grad_output);
-    skip(part.loop.grad_h_n);
-    skip(part.loop.output);
-    skip(part.loop.grad_h_0);
-    skip(part.input);
-    skip(part.h_0);
+    from_begin(part.loop.grad_output);
+    from_begin(part.loop.grad_h_n);
+    from_begin(part.loop.output);
+    from_begin(part.loop.grad_h_0);
+    from_begin(part.input);
+    from_begin(part.h_0);
     if (ids.data) part.ids.data += begin * ids.batch_stride;
     part.loop.grad_projections = {d, (end - begin) * loop.hidden_size, loop.hidden_size};
     part.gradients = to;
@@ -58,10 +55,12 @@ struct LayerBackward {
   void for_each_product(const Run& run) const {
     const ConstSequence d = {loop.grad_projections.data, loop.grad_projections.time_stride,
                              loop.grad_projections.batch_stride};
-    const int64_t steps = loop.batch_sizes ? 1 : loop.num_steps;
-    const int64_t rows = loop.batch_sizes ? packed_rows() : loop.batch_size;
+    const int64_t steps = loop.is_flat() ? 1 : loop.num_steps;
+    const int64_t rows = loop.is_flat() ? loop.num_rows : loop.batch_size;
     if (gradients.weight_ih && ids.data) {
       run(token_sum(d, steps, rows));
+    } else if (gradients.weight_ih && loop.lengths) {
+      run(sum_of_runs({d, 0, loop.hidden_size}, {input, 0, input_size}, 0, gradients.weight_ih));
     } else if (gradients.weight_ih) {
       run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih, adds));
     }
@@ -72,7 +71,13 @@ struct LayerBackward {
                                                        : static_cast<const void*>(&kOneBfloat16);
       run(sum(steps, rows, {{one, 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias, adds));
     }
-    if (gradients.weight_hh) weight_hh(d, run);
+    for (int64_t head = 0; gradients.weight_hh && head < loop.num_heads; ++head) {
+      const int64_t size = loop.hidden_size / loop.num_heads, first = head * size;
+      const int64_t sum_bytes = bytes_of(sum_dtype(loop.dtype));
+      weight_hh(skip(d, first, item_bytes()), skip(loop.output, first, item_bytes()),
+                skip(h_0, first, item_bytes()), size,
+                static_cast<char*>(gradients.weight_hh) + first * size * sum_bytes, run);
+    }
     if (gradients.input) run(input_gradient(d, steps * rows));
   }
 
@@ -87,11 +92,6 @@ struct LayerBackward {
     int64_t first;
     int64_t size;
   };
-
-  int64_t packed_rows() const {
-    const int64_t last = loop.num_steps - 1;
-    return loop.step_starts[last] + loop.batch_sizes[last];
-  }
 
   Rows rows_of(const Side& side, bool by_batch) const {
     const ConstSequence& s = side.sequence;
@@ -118,6 +118,24 @@ struct LayerBackward {
     return call;
   }
 
+  // The sum over every row's steps but its last `left_out`.
+  ProductSum sum_of_runs(const Side& left, const Side& right, int64_t left_out, void* result) const {
+    ProductSum call;
+    call.outer = loop.batch_size;
+    call.left_size = left.size;
+    call.right_size = right.size;
+    call.dtype = loop.dtype;
+    call.left = rows_of(left, true);
+    call.right = rows_of(right, true);
+    call.result = result;
+    call.adds = adds;
+    call.inner = loop.num_steps;
+    call.lengths = loop.lengths;
+    call.places = loop.places;
+    call.left_out = left_out;
+    return call;
+  }
+
   TokenSum token_sum(const ConstSequence& d, int64_t steps, int64_t rows) const {
     TokenSum call;
     call.outer = steps;
@@ -135,26 +153,37 @@ struct LayerBackward {
   }
 
   template <class Run>
-  void weight_hh(const ConstSequence& d, const Run& run) const {
-    const int64_t size = loop.hidden_size, steps = loop.num_steps;
-    const ConstSequence& h = loop.output;
+  void weight_hh(const ConstSequence& d, const ConstSequence& h, const ConstState& h_0, int64_t size,
+                 void* result, const Run& run) const {
+    const int64_t steps = loop.num_steps;
     // The time of the first d that has a state before it, and of that state.
     const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
-    if (!loop.batch_sizes) {
-      run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, gradients.weight_hh, adds));
+    if (loop.lengths) {
+      run(sum_of_runs({d, now, size}, {h, before, size}, 1, result));
+    } else if (!loop.batch_sizes) {
+      run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, result, adds));
     } else {
       // Rows that take part in a step and in the one after it: in both, the first ones.
-      run(sum(0, 0, {d, 0, size}, {h, 0, size}, gradients.weight_hh, adds));
+      run(sum(0, 0, {d, 0, size}, {h, 0, size}, result, adds));
       for (int64_t t = 0; t + 1 < steps; ++t) {
         run(sum(1, loop.batch_sizes[t + 1], {d, loop.step_starts[t + now], size},
-                {h, loop.step_starts[t + before], size}, gradients.weight_hh, true));
+                {h, loop.step_starts[t + before], size}, result, true));
       }
     }
     if (!h_0.data) return;
     const ConstSequence first = {h_0.data, 0, h_0.batch_stride};
+    if (loop.lengths) {
+      for (int64_t i = 0; i < loop.batch_size && loop.lengths[i] > 0; ++i) {
+        const ConstSequence d_of_row = skip(d, loop.places[i] * d.batch_stride, item_bytes());
+        const ConstSequence h_0_of_row = skip(first, loop.state_rows[i] * first.batch_stride, item_bytes());
+        const int64_t start = loop.reverse ? loop.lengths[i] - 1 : 0;
+        run(sum(1, 1, {d_of_row, start, size}, {h_0_of_row, 0, size}, result, true));
+      }
+      return;
+    }
     if (!loop.batch_sizes || !loop.reverse) {
       const int64_t start = loop.reverse ? loop.step_start(steps - 1) : 0;
-      run(sum(1, loop.batch_size, {d, start, size}, {first, 0, size}, gradients.weight_hh, true));
+      run(sum(1, loop.batch_size, {d, start, size}, {first, 0, size}, result, true));
       return;
     }
     // In reverse a row starts at its own last step.
@@ -163,15 +192,14 @@ struct LayerBackward {
       if (begin == end) continue;
       const ConstSequence late = {static_cast<const char*>(h_0.data) + begin * h_0.batch_stride * item_bytes(),
                                   0, h_0.batch_stride};
-      run(sum(1, end - begin, {d, loop.step_starts[t] + begin, size}, {late, 0, size},
-              gradients.weight_hh, true));
+      run(sum(1, end - begin, {d, loop.step_starts[t] + begin, size}, {late, 0, size}, result, true));
     }
   }
 
   Projection input_gradient(const ConstSequence& d, int64_t rows) const {
     // Rows in the order of memory, of d and of the input alike.
-    const bool by_time = loop.batch_sizes || loop.batch_size == 1;
-    const int64_t stride = loop.num_steps == 1 && !loop.batch_sizes ? d.batch_stride
+    const bool by_time = loop.is_flat() || loop.batch_size == 1;
+    const int64_t stride = loop.num_steps == 1 && !loop.is_flat() ? d.batch_stride
                            : by_time || d.time_stride < d.batch_stride ? d.time_stride
                                                                        : d.batch_stride;
     Projection call;

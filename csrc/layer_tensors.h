@@ -5,7 +5,7 @@
 
 #include "layer.h"
 #include "products.h"
-#include "tensors.h"
+#include "recurrence_tensors.h"
 
 namespace rnnfused {
 
@@ -80,7 +80,7 @@ inline bool is_ids(const Tensor& input) { return input.scalar_type() == ScalarTy
 
 inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& input) {
   check_like(weight_ih, weight_hh, "weight_ih");
-  RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == weight_hh.size(0) &&
+  RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == hidden_size_of(weight_hh) &&
                      (is_ids(input) || weight_ih.size(1) == input.size(input.dim() - 1)),
                  "weight_ih must be (hidden, features)");
 }
@@ -112,8 +112,8 @@ struct LayerTensors {
 
   LayerTensors(const Tensor& input, const Tensor& weight_ih, const OptionalTensor& bias_ih,
                const OptionalTensor& bias_hh, const Tensor& weight_hh, const OptionalTensor& h_0,
-               const OptionalTensor& batch_sizes, const std::string& nonlinearity, bool reverse)
-      : problem(input, batch_sizes, weight_hh.size(0), is_ids(input)),
+               const Extents& extents, const std::string& nonlinearity, bool reverse)
+      : problem(input, extents, hidden_size_of(weight_hh), is_ids(input)),
         output(new_output(input, weight_hh)),
         h_n(problem.new_state(weight_hh, problem.batch_size, 3)) {
     problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
@@ -131,6 +131,8 @@ struct LayerTensors {
     call.h_0 = problem.state(h_0, weight_hh, "h_0", 3);
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
+    problem.clear_past_ends(call.output, bytes_of(call.dtype));
+    problem.pass_states(call.h_0, call.h_n, bytes_of(call.dtype));
   }
 
   // A sequence of states, with the batch outside the time if the input lies in memory like that.
@@ -161,7 +163,7 @@ struct LayerTensors {
     // Rows in the order of memory, of the input and of the projections alike.
     const int64_t along_time = call.input.time_stride, along_batch = call.input.batch_stride;
     int64_t stride = std::min(along_time, along_batch);
-    if (call.batch_sizes || problem.batch_size == 1) {
+    if (call.is_flat() || problem.batch_size == 1) {
       stride = along_time;
     } else if (problem.num_steps == 1) {
       stride = along_batch;
@@ -186,14 +188,14 @@ struct LayerBackwardTensors {
   LayerBackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
                        const Tensor& output, const Tensor& input, const Tensor& weight_ih,
                        const Tensor& weight_hh, const OptionalTensor& h_0,
-                       const OptionalTensor& batch_sizes, const std::string& nonlinearity, bool reverse,
-                       bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh,
-                       bool needs_h_0)
-      : loop(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_h_0, 3),
+                       const Extents& extents, const std::string& nonlinearity, bool reverse,
+                       std::optional<double> clip, bool needs_input, bool needs_weight_ih, bool needs_bias,
+                       bool needs_weight_hh, bool needs_h_0)
+      : loop(grad_output, grad_h_n, output, weight_hh, extents, nonlinearity, reverse, clip, needs_h_0, 3),
         grad_input(new_input(needs_input, input)),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
         grad_bias(wanted(needs_bias, output, {hidden()})),
-        grad_weight_hh(wanted(needs_weight_hh, output, {hidden(), hidden()})) {
+        grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())) {
     const Problem& problem = loop.problem;
     const bool ids = is_ids(input);
     RNNFUSED_CHECK(input.dim() + ids == output.dim() && input.size(0) == output.size(0) &&
@@ -236,8 +238,9 @@ struct LayerBackwardTensors {
     return new_tensor(weight_ih, {hidden(), features}, {1, hidden()});
   }
   static Tensor nothing(const Tensor& model) { return new_tensor(model, {0}); }
-  static Tensor wanted(bool needed, const Tensor& model, std::initializer_list<int64_t> sizes) {
-    return needed ? new_tensor(model, sizes) : nothing(model);
+  template <class Sizes = std::initializer_list<int64_t>>
+  static Tensor wanted(bool needed, const Tensor& model, const Sizes& sizes) {
+    return needed ? new_tensor(model, {sizes.begin(), sizes.end()}) : nothing(model);
   }
 };
 

@@ -24,7 +24,8 @@ struct Projection {
   bool keeps_sums = false;     // the output is of sum_dtype
 };
 
-// (outer, inner, size) rows; element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j].
+// (outer, inner, size) rows; element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j], or with
+// places[o] of the product instead of o.
 struct Rows {
   const void* data = nullptr;
   int64_t outer_stride = 0;
@@ -40,9 +41,20 @@ struct ProductSum {
   Rows left, right;
   void* result = nullptr;  // (left_size, right_size) in sum_dtype, contiguous
   bool adds = false;       // to what is there
+  // Runs of different lengths: (outer) of the o-th the length and the place. A run leaves its last `left_out` rows
+  // out. Null: `inner` rows each, in order.
+  const int64_t* lengths = nullptr;
+  const int64_t* places = nullptr;
+  int64_t left_out = 0;
+
+  int64_t length(int64_t run) const {
+    return !lengths ? inner : lengths[run] > left_out ? lengths[run] - left_out : 0;
+  }
+  int64_t place(int64_t run) const { return places ? places[run] : run; }
 
   // Rows at one distance throughout are one long run.
   void join_rows() {
+    if (lengths) return;
     if (inner == 1) {
       std::swap(inner, outer);
       left.inner_stride = left.outer_stride;

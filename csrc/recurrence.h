@@ -3,11 +3,14 @@
 //   forward    h_t = f(p_t + h_{t-1} W^T)              f = tanh or relu, p = projected inputs
 //   backward   d_t = (g_t + d_{t+1} W) * f'(h_t)       f' from the saved h alone; dp = d, dh_0 = d_0 W
 //
+// W may have heads: blocks along its diagonal, of which only they are there, each with features of its own.
+// A batch may be padded, packed, or have rows with lengths, one after another or padded.
 // "Previous" and "next" follow the direction: with `reverse` the forward loop runs from the last step
 // to the first and h_0 enters at a row's last step.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #ifdef __CUDACC__
 #define RNNFUSED_EVERYWHERE __host__ __device__
@@ -32,7 +35,8 @@ enum class Nonlinearity : int32_t { tanh, relu };
 
 // A (time, batch, hidden) tensor; all strides count elements and hidden is contiguous.
 // Element (t, b, j) lies at data[start(t) * time_stride + b * batch_stride + j], where start(t) is t,
-// or step_starts[t] of the call in a packed batch. (T,B,H) and (B,T,H) differ in strides only.
+// or step_starts[t] of the call in a packed batch; and with lengths, places[b] of the call stands for b.
+// (T,B,H) and (B,T,H) differ in strides only.
 template <class Pointer>
 struct SequenceOf {
   Pointer data = nullptr;
@@ -58,6 +62,14 @@ struct ConstMatrix {
   int64_t column_stride = 0;
 };
 
+// The view without its first n features, or rows.
+template <class View>
+View skip(View view, int64_t n, int64_t item_bytes) {
+  using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>, const char, char>;
+  if (view.data) view.data = static_cast<Bytes*>(view.data) + n * item_bytes;
+  return view;
+}
+
 // (time, batch) token ids, placed as a Sequence's rows. An id stands for a row of zeros with a one at its place.
 struct ConstIds {
   const int64_t* data = nullptr;
@@ -70,20 +82,39 @@ struct Recurrence {
   int64_t num_steps = 0;
   int64_t batch_size = 0;
   int64_t hidden_size = 0;
+  int64_t num_heads = 1;  // each of hidden_size / num_heads features
   Dtype dtype = Dtype::float32;
   Nonlinearity nonlinearity = Nonlinearity::tanh;
   bool reverse = false;
-  // Rows [0, batch_sizes[t]) take part in step t: (num_steps), >= 1, non-increasing. Null: every row.
+  // Rows [0, batch_sizes[t]) take part in step t: (num_steps), non-increasing. Null: every row.
   const int64_t* batch_sizes = nullptr;
   // Where each step starts, in units of time_stride: (num_steps). Null: step t starts at t.
   const int64_t* step_starts = nullptr;
+  // With lengths (CPU), the loop takes the longest rows first: (batch_size) of its i-th row the length, the place
+  // in a sequence in units of batch_stride, and the row of a state. Null: i, for the last two.
+  const int64_t* lengths = nullptr;
+  const int64_t* places = nullptr;
+  const int64_t* state_rows = nullptr;
+  // Sequences are (num_rows, hidden), packed or row after row: batch_stride is time_stride. Else -1.
+  int64_t num_rows = -1;
   ConstMatrix weight_hh;
+  int64_t head_stride = 0;  // of weight_hh
 
   RNNFUSED_EVERYWHERE int64_t rows_in_step(int64_t t) const {
     return batch_sizes ? batch_sizes[t] : batch_size;
   }
   RNNFUSED_EVERYWHERE int64_t step_start(int64_t t) const {
     return step_starts ? step_starts[t] : t;
+  }
+  int64_t place(int64_t row) const { return places ? places[row] : row; }
+  int64_t state_row(int64_t row) const { return state_rows ? state_rows[row] : row; }
+  bool is_flat() const { return num_rows >= 0; }
+
+ protected:
+  void take_head(int64_t head) {
+    hidden_size /= num_heads;
+    num_heads = 1;
+    weight_hh = skip(weight_hh, head * head_stride, bytes_of(dtype));
   }
 };
 
@@ -99,6 +130,21 @@ struct Forward : Recurrence {
   ConstState h_0;             // data may be null: zeros
   Sequence output;            // h
   State h_n;                  // each row's state after its own last step
+
+  // The same for one head's features, with biases that are not padded yet.
+  Forward of_head(int64_t head) const {
+    Forward part = *this;
+    part.take_head(head);
+    const int64_t bytes = bytes_of(dtype), first = head * part.hidden_size;
+    part.projections = skip(projections, first, projections_are_sums ? bytes_of(sum_dtype(dtype)) : bytes);
+    part.weight_ih = skip(weight_ih, first * weight_ih.row_stride, bytes);
+    part.bias = skip(ConstState{bias}, first, bytes).data;
+    part.other_bias = skip(ConstState{other_bias}, first, bytes).data;
+    part.h_0 = skip(h_0, first, bytes);
+    part.output = skip(output, first, bytes);
+    part.h_n = skip(h_n, first, bytes);
+    return part;
+  }
 };
 
 struct Backward : Recurrence {
@@ -107,6 +153,20 @@ struct Backward : Recurrence {
   ConstSequence output;       // h, as the forward call wrote it
   Sequence grad_projections;  // d
   State grad_h_0;             // data may be null: not wanted
+  double clip = __builtin_inf();  // d is kept in [-clip, clip] (CPU)
+
+  // The same for one head's features.
+  Backward of_head(int64_t head) const {
+    Backward part = *this;
+    part.take_head(head);
+    const int64_t bytes = bytes_of(dtype), first = head * part.hidden_size;
+    part.grad_output = skip(grad_output, first, bytes);
+    part.grad_h_n = skip(grad_h_n, first, bytes);
+    part.output = skip(output, first, bytes);
+    part.grad_projections = skip(grad_projections, first, bytes);
+    part.grad_h_0 = skip(grad_h_0, first, bytes);
+    return part;
+  }
 };
 
 }  // namespace rnnfused

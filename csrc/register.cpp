@@ -5,13 +5,14 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <numeric>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "cpu/launch_layer.h"
 #include "layer_tensors.h"
-#include "tensors.h"
+#include "recurrence_tensors.h"
 
 namespace {
 
@@ -31,9 +32,9 @@ void run(const Call& call) {
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
-                                   OptionalTensor batch_sizes, std::string nonlinearity,
-                                   bool reverse) {
-  const rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, batch_sizes, nonlinearity,
+                                   OptionalTensor batch_sizes, OptionalTensor lengths,
+                                   std::string nonlinearity, bool reverse, std::optional<double>) {
+  const rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, lengths}, nonlinearity,
                                          reverse);
   run(tensors.call);
   return {tensors.output, tensors.h_n};
@@ -41,11 +42,12 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
 
 std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, OptionalTensor bias_ih,
                                          OptionalTensor bias_hh, Tensor weight_hh, OptionalTensor h_0,
-                                         OptionalTensor batch_sizes, std::string nonlinearity,
-                                         bool reverse) {
-  rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes,
+                                         OptionalTensor batch_sizes, OptionalTensor lengths,
+                                         std::string nonlinearity, bool reverse, std::optional<double>) {
+  rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, {batch_sizes, lengths},
                                  nonlinearity, reverse);
-  if (rnnfused::cpu_kernels().projects(tensors.call)) {
+  const rnnfused::Forward& call = tensors.call;
+  if (rnnfused::cpu_kernels().projects(call.num_heads > 1 ? call.of_head(0) : call)) {
     run(tensors.call);
   } else {
     rnnfused::Memory projections(tensors.projection_bytes());
@@ -57,21 +59,22 @@ std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, Optiona
 
 std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
                                     Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
-                                    std::string nonlinearity, bool reverse, bool needs_grad_h_0) {
-  const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, batch_sizes,
-                                          nonlinearity, reverse, needs_grad_h_0);
+                                    OptionalTensor lengths, std::string nonlinearity, bool reverse,
+                                    std::optional<double> state_grad_clip, bool needs_grad_h_0) {
+  const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths},
+                                          nonlinearity, reverse, state_grad_clip, needs_grad_h_0);
   run(tensors.call);
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
     OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output, Tensor input, Tensor weight_ih,
-    Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, std::string nonlinearity,
-    bool reverse, bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh,
-    bool needs_h_0) {
-  const rnnfused::LayerBackwardTensors tensors(grad_output, grad_h_n, output, input, weight_ih, weight_hh,
-                                               h_0, batch_sizes, nonlinearity, reverse, needs_input,
-                                               needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
+    Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths,
+    std::string nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input,
+    bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0) {
+  const rnnfused::LayerBackwardTensors tensors(
+      grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, {batch_sizes, lengths}, nonlinearity,
+      reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
   run(tensors.call);
   return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_bias, tensors.grad_weight_hh,
           tensors.loop.grad_h_0};
@@ -108,22 +111,24 @@ std::string cpu_capability() { return rnnfused::cpu_kernels().name; }
 }  // namespace
 
 STABLE_TORCH_LIBRARY(rnnfused, m) {
+  // state_grad_clip is for the gradient alone; an op takes it so that its gradient knows it.
   m.def(
-      "forward(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, "
-      "str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
+      "forward(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, "
+      "str nonlinearity, bool reverse, float? state_grad_clip) -> (Tensor output, Tensor h_n)");
   m.def(
       "layer_forward(Tensor input, Tensor weight_ih, Tensor? bias_ih, Tensor? bias_hh, Tensor weight_hh, "
-      "Tensor? h_0, Tensor? batch_sizes, str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
+      "Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, str nonlinearity, bool reverse, "
+      "float? state_grad_clip) -> (Tensor output, Tensor h_n)");
   m.def(
       "backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
-      "Tensor? batch_sizes, str nonlinearity, bool reverse, bool needs_grad_h_0) "
-      "-> (Tensor grad_projections, Tensor grad_h_0)");
+      "Tensor? batch_sizes, Tensor? lengths, str nonlinearity, bool reverse, float? state_grad_clip, "
+      "bool needs_grad_h_0) -> (Tensor grad_projections, Tensor grad_h_0)");
   m.def(
       "layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor input, "
-      "Tensor weight_ih, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, str nonlinearity, "
-      "bool reverse, bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, "
-      "bool needs_h_0) -> (Tensor grad_input, Tensor grad_weight_ih, Tensor grad_bias, "
-      "Tensor grad_weight_hh, Tensor grad_h_0)");
+      "Tensor weight_ih, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, "
+      "str nonlinearity, bool reverse, float? state_grad_clip, bool needs_input, bool needs_weight_ih, "
+      "bool needs_bias, bool needs_weight_hh, bool needs_h_0) -> (Tensor grad_input, "
+      "Tensor grad_weight_ih, Tensor grad_bias, Tensor grad_weight_hh, Tensor grad_h_0)");
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
   m.def("cpu_capability() -> str");

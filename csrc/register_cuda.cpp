@@ -11,7 +11,7 @@
 #include <tuple>
 
 #include "cuda/launch.h"
-#include "tensors.h"
+#include "recurrence_tensors.h"
 
 namespace {
 
@@ -63,7 +63,8 @@ void run(Call& call, const Problem& problem, const Tensor& model) {
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
                                    OptionalTensor batch_sizes, std::string nonlinearity,
                                    bool reverse) {
-  rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse);
+  rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, {}}, nonlinearity,
+                                   reverse);
   run(tensors.call, tensors.problem, projections);
   return {tensors.output, tensors.h_n};
 }
@@ -71,8 +72,8 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
 std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
                                     Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
                                     std::string nonlinearity, bool reverse, bool needs_grad_h_0) {
-  rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, batch_sizes,
-                                    nonlinearity, reverse, needs_grad_h_0);
+  rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}},
+                                    nonlinearity, reverse, {}, needs_grad_h_0);
   run(tensors.call, tensors.problem, output);
   return {tensors.grad_projections, tensors.grad_h_0};
 }

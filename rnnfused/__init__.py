@@ -1,15 +1,17 @@
 """rnnfused: vanilla RNNs for PyTorch whose whole time loop is one fused op, forward and backward.
 
-``RNN`` and ``TokenRNN`` are layers, ``functional.rnn`` is the op for those who bring their own
+``RNN``, ``RNNCell`` and ``TokenRNN`` are layers, ``replace_rnn`` puts them into a model in the place of torch's, ``functional.rnn`` is the op for those who bring their own
 projections, ``scratch`` has the textbook's from-scratch classes; the character language model is
 ``rnnfused.lm``, imported by itself.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import cuda, functional, reference, scratch
+from . import cuda, fake, flops, functional, reference, scratch, vmap  # noqa: F401 (what torch asks of ops)
+from .cell import RNNCell
 from .clip import clip_gradients
 from .op import cpu_capability
+from .replace import replace_rnn, restore_rnn
 from .rnn import RNN, TokenRNN
 
 try:
@@ -19,6 +21,7 @@ except PackageNotFoundError:  # the source tree on sys.path, not installed
 
 __all__ = [
     "RNN",
+    "RNNCell",
     "TokenRNN",
     "__version__",
     "clip_gradients",
@@ -26,5 +29,7 @@ __all__ = [
     "cuda",
     "functional",
     "reference",
+    "replace_rnn",
+    "restore_rnn",
     "scratch",
 ]

@@ -1,4 +1,4 @@
-"""The gradient of the recurrence, to any order, from two fused loops.
+"""The derivatives of the recurrence, to any order and in either mode, from two fused loops.
 
 Forward:  ``h_t = f(p_t + h_{t-1} W^T)``.
 Backward, through time (Werbos 1990), with ``g`` the gradient at the outputs and ``g_n`` at the last state::
@@ -6,125 +6,209 @@ Backward, through time (Werbos 1990), with ``g`` the gradient at the outputs and
     d_t = (g_t + d_{t+1} W) * f'(h_t)         d_{T-1} also receives g_n
     dp = d,   dh_0 = d_0 W,   dW = sum_t d_t^T h_{t-1}
 
-Backward of backward. The loop above is linear in ``g`` and ``d``. Let ``u_t`` be the gradient that arrives
+Tangents. With a dot for what moves along, the chain rule of the forward loop is::
+
+    h'_t = (u_t + h'_{t-1} W^T) * f'(h_t),    u_t = p'_t + h_{t-1} W'^T
+
+which is the backward loop run the other way through time with W transposed: :func:`_linearized`.
+
+Backward of backward. The backward loop is linear in ``g`` and ``d``. Let ``u_t`` be the gradient that arrives
 at ``d_t``, ``c`` the one at ``dh_0``, and ``a_t = g_t + d_{t+1} W``, so that ``d_t = a_t f'(h_t)``. The
 total gradient at ``d_t`` is its own plus what comes through ``a_{t-1}``::
 
     s_t = u_t + q_{t-1} W^T,    q_t = s_t * f'(h_t),    q_{-1} = c
 
-which is the backward loop again, run the other way through time with W transposed. Then::
+the same linear loop. Then::
 
     dg = q,   dg_n = q_{T-1},   dW = sum_t d_t^T q_{t-1},   dh_t = s_t * a_t * f''  with f' = 1 - h^2: -2 h_t
 
-(for relu f'' is zero), so :class:`Backpropagation` is closed under differentiation.
+(for relu f'' is zero). Tangents of backward. ``d_t`` moves with ``g``, ``W`` and, through f', with ``h``::
+
+    d'_t = (g'_t + d_{t+1} W' + d'_{t+1} W) * f'(h_t) + e_t,    e_t = a_t f'' h'_t
+
+With ``x_t = d'_t - e_t`` it is the backward loop again: ``x_t = (g'_t + d_{t+1} W' + e_{t+1} W + x_{t+1} W) f'(h_t)``.
+So :class:`Backpropagation` is closed under differentiation, forward and backward.
 """
 
 import torch
 
 from . import op
-from .custom_function import run
-from .products import project, sum_of_products
-from .steps import add_to_last, previous, take_last, with_contiguous_features
+from .custom_function import is_transformed, run
+from .products import project, sum_by_head, sum_of_products, times
+from .steps import Extents, add_to_last, previous, take_last, with_contiguous_features
+from .token_lookup import project_tokens
 
 
-def _weight_gradient(d, h, h_0, batch_sizes, reverse):
+def _save(ctx, *tensors):
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _sum(*terms):
+    """Of those that are there; None if there are none."""
+    terms = [term for term in terms if term is not None]
+    return sum(terms[1:], terms[0]) if terms else None
+
+
+def _squeeze(state):
+    """A layer's state (1, B, H) as (B, H)."""
+    return None if state is None else state.squeeze(0)
+
+
+def _weight_gradient(d, h, h_0, weight_hh, extents, reverse):
     """``sum_t d_t^T h_{t-1}``: one product over all steps, and a small one for h_0."""
-    if batch_sizes is None:
+    if extents.is_padded():
         # h_{t-1} is a slice: nothing is copied.
         now, before, first = (d[:-1], h[1:], d[-1]) if reverse else (d[1:], h[:-1], d[0])
-        gradient = sum_of_products(now, before)
-        return gradient if h_0 is None else gradient + first.t() @ h_0
-    return sum_of_products(d, previous(h, h_0, batch_sizes, reverse))
+        gradient = sum_by_head(now, before, weight_hh)
+        return gradient if h_0 is None else gradient + sum_by_head(first, h_0, weight_hh)
+    return sum_by_head(d, previous(h, h_0, extents, reverse), weight_hh)
+
+
+def _linearized(u, c, output, weight_hh, extents, nonlinearity, reverse):
+    """``q_t = (u_t + q_{t-1} W^T) * f'(h_t)`` with ``q_{-1} = c``, in the direction of the forward loop."""
+    q, _ = run(
+        Backpropagation, u, None if c is None else times(c, weight_hh.mT), output, weight_hh.mT,
+        *extents, nonlinearity, not reverse, None, False,
+    )  # fmt: skip
+    return q
+
+
+def _tangents(ctx, u, weight_tangent, h_0_tangent):
+    """Those of a forward loop's output and last state; u is what moves p."""
+    weight_hh, h_0, *extents, output = ctx.saved_tensors[-5:]
+    extents = Extents(*extents)
+    if ctx.state_grad_clip is not None:
+        raise RuntimeError(
+            "state_grad_clip clips gradients that flow backward: forward-mode derivatives have none"
+        )
+    if weight_tangent is not None:
+        before = previous(output, _squeeze(h_0) if ctx.is_layer else h_0, extents, ctx.reverse)
+        u = _sum(u, times(before, weight_tangent.mT))
+    if u is None and h_0_tangent is None:
+        return None, None
+    q = _linearized(
+        u, h_0_tangent, output, weight_hh, extents, ctx.nonlinearity, ctx.reverse
+    )
+    return q, take_last(q, h_0_tangent, extents, ctx.reverse)
 
 
 def _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0):
-    """``(d, grad_weight_hh, grad_h_0)`` of a loop that saved weight_hh, h_0, batch_sizes and output last."""
-    weight_hh, h_0, batch_sizes, output = ctx.saved_tensors[-4:]
-    if h_0 is not None and h_0.dim() == 3:
-        h_0 = h_0.squeeze(0)
+    """``(d, grad_weight_hh, grad_h_0)`` of a forward loop."""
+    weight_hh, h_0, *extents, output = ctx.saved_tensors[-5:]
     if grad_output is None and grad_h_n is None:
         return None, None, None
     # The graph of this gradient is recorded only for a second derivative.
     d, grad_h_0 = run(
-        Backpropagation, grad_output, grad_h_n, output, weight_hh, batch_sizes,
-        ctx.nonlinearity, ctx.reverse, needs_h_0,
+        Backpropagation, grad_output, grad_h_n, output, weight_hh, *extents,
+        ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip, needs_h_0,
     )  # fmt: skip
     grad_weight = None
     if needs_weight:
-        grad_weight = _weight_gradient(d, output, h_0, batch_sizes, ctx.reverse)
+        h_0 = _squeeze(h_0) if ctx.is_layer else h_0
+        grad_weight = _weight_gradient(d, output, h_0, weight_hh, Extents(*extents), ctx.reverse)
     return d, grad_weight, grad_h_0 if needs_h_0 else None
 
 
 class Recurrence(torch.autograd.Function):
-    """``(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse) -> (output, h_n)``."""
+    """As the op ``forward``: ``(projections, weight_hh, h_0, batch_sizes, lengths, ..) -> (output, h_n)``."""
+
+    generate_vmap_rule = True
+    op = torch.ops.rnnfused.forward.default
 
     @staticmethod
-    def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-        return op.forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
+    def forward(*arguments):
+        return op.forward(*arguments)
 
     @staticmethod
-    def setup_context(ctx, inputs, outputs):
-        _, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse = inputs
-        ctx.save_for_backward(weight_hh, h_0, batch_sizes, outputs[0])
-        ctx.set_materialize_grads(False)
+    def setup_context(ctx, inputs, output):
+        _, weight_hh, h_0, batch_sizes, lengths, *options = inputs
+        ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip = options
+        ctx.is_layer = False
+        _save(ctx, weight_hh, h_0, batch_sizes, lengths, output[0])
+
+    @staticmethod
+    def jvp(ctx, projections, weight_hh, h_0, *_):
+        return _tangents(ctx, projections, weight_hh, h_0)
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         needs_projections, needs_weight, needs_h_0 = ctx.needs_input_grad[:3]
         d, *others = _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0)
-        return (d if needs_projections else None, *others, None, None, None)
+        return (d if needs_projections else None, *others, *[None] * 5)
 
 
 class Layer(torch.autograd.Function):
     """The recurrence with its input projection ``p = x W_ih^T + b``; x may be token ids, for one-hot rows.
 
-    ``(x, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, nonlinearity, reverse) -> (output, h_n)``;
-    b is the sum of the biases that are there, and the states are (1, B, H), as a layer's of several.
+    As the op ``layer_forward``: ``(x, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, ..) ->
+    (output, h_n)``; b is the sum of the biases that are there, and the states are (1, B, H), as a layer's of
+    several.
     """
+
+    generate_vmap_rule = True
+    op = torch.ops.rnnfused.layer_forward.default
 
     @staticmethod
     def forward(*arguments):
         return op.layer_forward(*arguments)
 
     @staticmethod
-    def setup_context(ctx, inputs, outputs):
-        input, weight_ih, _, _, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse = inputs
-        ctx.save_for_backward(input, weight_ih, weight_hh, h_0, batch_sizes, outputs[0])
-        ctx.set_materialize_grads(False)
+    def setup_context(ctx, inputs, output):
+        input, weight_ih, _, _, weight_hh, h_0, batch_sizes, lengths, *options = inputs
+        ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip = options
+        ctx.is_layer = True
+        _save(ctx, input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output[0])
+
+    @staticmethod
+    def jvp(ctx, input_tangent, weight_ih_tangent, bias_ih, bias_hh, weight_hh, h_0, *_):
+        input, weight_ih = ctx.saved_tensors[:2]
+        u = None
+        if weight_ih_tangent is not None:
+            of = project if input.is_floating_point() else project_tokens
+            u = of(input, weight_ih_tangent)
+        if input_tangent is not None:
+            u = _sum(u, project(input_tangent, weight_ih))
+        bias = _sum(bias_ih, bias_hh)
+        if bias is not None:
+            u = bias.expand_as(ctx.saved_tensors[-1]) if u is None else u + bias
+        q, last = _tangents(ctx, u, weight_hh, _squeeze(h_0))
+        return q, None if last is None else last.unsqueeze(0)
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
-            return (None,) * 9
+            return (None,) * 11
         needs_input, needs_weight_ih, needs_bias_ih, needs_bias_hh, *needs = ctx.needs_input_grad[
             :6
         ]
         needs_bias = needs_bias_ih or needs_bias_hh
         needs = (needs_input, needs_weight_ih, needs_bias, *needs)
-        if torch.is_grad_enabled():
-            gradients = _differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
+        if torch.is_grad_enabled() or is_transformed():
+            gradients = differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
         else:
-            input, weight_ih, weight_hh, h_0, batch_sizes, output = ctx.saved_tensors
+            input, weight_ih, weight_hh, h_0, *extents, output = ctx.saved_tensors
             gradients = op.layer_backward(
                 with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output,
-                input, weight_ih, weight_hh, h_0, batch_sizes, ctx.nonlinearity, ctx.reverse, *needs,
+                input, weight_ih, weight_hh, h_0, *extents,
+                ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip, *needs,
             )  # fmt: skip
         grad_input, grad_weight_ih, grad_bias, grad_weight_hh, grad_h_0 = (
             gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True)
         )
         return (
             grad_input, grad_weight_ih, grad_bias if needs_bias_ih else None,
-            grad_bias if needs_bias_hh else None, grad_weight_hh, grad_h_0, None, None, None,
+            grad_bias if needs_bias_hh else None, grad_weight_hh, grad_h_0, *[None] * 5,
         )  # fmt: skip
 
 
-def _differentiable_layer_backward(
+def differentiable_layer_backward(
     ctx, grad_output, grad_h_n, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0
 ):
     """As the op ``layer_backward``, with a graph of its own for the next derivative."""
-    grad_h_n = None if grad_h_n is None else grad_h_n.squeeze(0)
     d, grad_weight_hh, grad_h_0 = _through_time(
-        ctx, grad_output, grad_h_n, needs_weight_hh, needs_h_0
+        ctx, grad_output, _squeeze(grad_h_n), needs_weight_hh, needs_h_0
     )
     input, weight_ih = ctx.saved_tensors[:2]
     grad_weight_ih = None
@@ -143,51 +227,93 @@ def _differentiable_layer_backward(
 
 
 class Backpropagation(torch.autograd.Function):
-    """``(g, g_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0) -> (d, dh_0)``."""
+    """As the op ``backward``: ``(g, g_n, output, weight_hh, batch_sizes, lengths, ..) -> (d, dh_0)``."""
+
+    generate_vmap_rule = True
+    op = torch.ops.rnnfused.backward.default
 
     @staticmethod
-    def forward(
-        grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0
-    ):
+    def forward(grad_output, grad_h_n, *others):
         return op.backward(
-            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output,
-            weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0,
-        )  # fmt: skip
+            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), *others
+        )
 
     @staticmethod
-    def setup_context(ctx, inputs, outputs):
-        grad_output, grad_h_n, output, weight_hh, batch_sizes = inputs[:5]
-        ctx.nonlinearity, ctx.reverse, ctx.needs_grad_h_0 = inputs[5:]
-        ctx.save_for_backward(grad_output, grad_h_n, output, weight_hh, batch_sizes, outputs[0])
-        ctx.set_materialize_grads(False)
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip, ctx.needs_grad_h_0 = inputs
+        _save(ctx, *tensors, output[0])
+
+    @staticmethod
+    def jvp(ctx, grad_output, grad_h_n, output_tangent, weight_tangent, *_):
+        _check_not_clipped(ctx)
+        _, _, output, weight_hh, *extents, d = ctx.saved_tensors
+        extents = Extents(*extents)
+        after = previous(d, None, extents, not ctx.reverse)  # d_{t+1}
+        e = None
+        if output_tangent is not None and ctx.nonlinearity == "tanh":
+            e = -2 * output * _before_f(ctx, after) * output_tangent
+            e_after = previous(e, None, extents, not ctx.reverse)
+            grad_output = _sum(grad_output, times(e_after, weight_hh))
+        if weight_tangent is not None:
+            grad_output = _sum(grad_output, times(after, weight_tangent))
+        if grad_output is None and grad_h_n is None:
+            return e, None
+        x, grad_h_0 = run(
+            Backpropagation, grad_output, grad_h_n, output, weight_hh, *extents,
+            ctx.nonlinearity, ctx.reverse, None, ctx.needs_grad_h_0,
+        )  # fmt: skip
+        if ctx.needs_grad_h_0:
+            last = not ctx.reverse
+            through_e = None if e is None else times(take_last(e, None, extents, last), weight_hh)
+            through_weight = None
+            if weight_tangent is not None:
+                through_weight = times(take_last(d, None, extents, last), weight_tangent)
+            grad_h_0 = _sum(grad_h_0, through_e, through_weight)
+        return _sum(x, e), grad_h_0
 
     @staticmethod
     def backward(ctx, u, c):
-        grad_output, grad_h_n, output, weight_hh, batch_sizes, d = ctx.saved_tensors
+        _check_not_clipped(ctx)
+        _, _, output, weight_hh, *extents, d = ctx.saved_tensors
+        extents = Extents(*extents)
         needs_grad_output, needs_grad_h_n, needs_output, needs_weight = ctx.needs_input_grad[:4]
         if not ctx.needs_grad_h_0:
             c = None
-        grads = [None] * 8
+        grads = [None] * 10
         if u is None and c is None:
             return tuple(grads)
-        q, _ = Backpropagation.apply(
-            u, None if c is None else c @ weight_hh.t(), output, weight_hh.t(), batch_sizes,
-            ctx.nonlinearity, not ctx.reverse, False,
-        )  # fmt: skip
+        q = _linearized(u, c, output, weight_hh, extents, ctx.nonlinearity, ctx.reverse)
         if needs_grad_output:
             grads[0] = q
         if needs_grad_h_n:
-            grads[1] = take_last(q, batch_sizes, ctx.reverse)
+            grads[1] = take_last(q, c, extents, ctx.reverse)
         if needs_output and ctx.nonlinearity == "tanh":
-            a = previous(d, None, batch_sizes, not ctx.reverse) @ weight_hh
-            if grad_output is not None:
-                a = a + grad_output
-            if grad_h_n is not None:
-                a = add_to_last(a, grad_h_n, batch_sizes, ctx.reverse)
-            s = previous(q, c, batch_sizes, ctx.reverse) @ weight_hh.t()
-            if u is not None:
-                s = s + u
+            a = _before_f(ctx, previous(d, None, extents, not ctx.reverse))
+            s = _sum(times(previous(q, c, extents, ctx.reverse), weight_hh.mT), u)
             grads[2] = -2 * output * a * s
         if needs_weight:
-            grads[3] = _weight_gradient(d, q, c, batch_sizes, ctx.reverse)
+            grads[3] = _weight_gradient(d, q, c, weight_hh, extents, ctx.reverse)
         return tuple(grads)
+
+
+def _before_f(ctx, after):
+    """``a_t = g_t + d_{t+1} W`` of a backward loop, with g_n at a row's last step."""
+    grad_output, grad_h_n, _, weight_hh, *extents, _ = ctx.saved_tensors
+    a = _sum(times(after, weight_hh), grad_output)
+    if grad_h_n is None:
+        return a
+    return add_to_last(a, grad_h_n, Extents(*extents), ctx.reverse)
+
+
+def _check_not_clipped(ctx):
+    if ctx.state_grad_clip is not None:
+        raise RuntimeError(
+            "state_grad_clip makes a gradient that is not a function's: it has no derivative; "
+            "leave it out where second derivatives are taken"
+        )
+
+
+for _function in (Recurrence, Layer, Backpropagation):
+    torch.library.register_autograd(
+        _function.op, _function.backward, setup_context=_function.setup_context
+    )

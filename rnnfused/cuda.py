@@ -2,7 +2,7 @@
 
 The fused kernels keep W_hh in registers for the whole loop, so they take hidden sizes and batches that the GPU
 can hold at once (``torch.ops.rnnfused.fits`` tells); all else is a matrix product a step, replayed as a CUDA
-graph. Neither has been proven on hardware yet: ``RNNFUSED_CUDA_FUSED=1`` turns both on, ``=steps`` the graphs
+graph. Rows with lengths are packed first. Neither has been proven on hardware yet: ``RNNFUSED_CUDA_FUSED=1`` turns both on, ``=steps`` the graphs
 alone, and without it every call goes step by step through torch's own kernels.
 """
 
@@ -11,7 +11,7 @@ import os
 import torch
 from torch import Tensor
 
-from . import graphed, op, stepwise
+from . import graphed, op, packing, stepwise
 
 
 def _choice() -> str:
@@ -19,8 +19,8 @@ def _choice() -> str:
 
 
 def uses_fused_kernels(weight_hh: Tensor, batch_size: int) -> bool:
-    """Whether a call with this (H, H) weight, on a CUDA device, runs as one fused kernel."""
-    if _choice() != "1" or not op.has_cuda_kernels():
+    """Whether a call with this weight, on a CUDA device, runs as one fused kernel; with heads it does not."""
+    if _choice() != "1" or not op.has_cuda_kernels() or weight_hh.dim() == 3:
         return False
     return torch.ops.rnnfused.fits(weight_hh, batch_size)
 
@@ -30,7 +30,13 @@ def _loops_by_step():
 
 
 @torch.library.impl("rnnfused::forward", "CUDA")
-def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
+def _(
+    projections, weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse, state_grad_clip,
+):  # fmt: skip
+    if lengths is not None:
+        return packing.forward(
+            op.forward, projections, weight_hh, h_0, lengths, nonlinearity, reverse, state_grad_clip
+        )
     arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
     if uses_fused_kernels(weight_hh, stepwise.batch_size(projections, batch_sizes)):
         return torch.ops.rnnfused.forward_fused(*arguments)
@@ -38,10 +44,17 @@ def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
 
 
 @torch.library.impl("rnnfused::backward", "CUDA")
-def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
-    arguments = (
-        grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0
-    )  # fmt: skip
-    if uses_fused_kernels(weight_hh, stepwise.batch_size(output, batch_sizes)):
-        return torch.ops.rnnfused.backward_fused(*arguments)
-    return _loops_by_step().backward(*arguments)
+def _(
+    grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, nonlinearity, reverse,
+    state_grad_clip, needs_grad_h_0,
+):  # fmt: skip
+    if lengths is not None:
+        return packing.backward(
+            op.backward, grad_output, grad_h_n, output, weight_hh, lengths, nonlinearity, reverse,
+            state_grad_clip, needs_grad_h_0,
+        )  # fmt: skip
+    arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse)
+    rows = stepwise.batch_size(output, batch_sizes)
+    if state_grad_clip is None and uses_fused_kernels(weight_hh, rows):
+        return torch.ops.rnnfused.backward_fused(*arguments, needs_grad_h_0)
+    return _loops_by_step().backward(*arguments, state_grad_clip, needs_grad_h_0)

@@ -1,19 +1,43 @@
-"""Calling a :class:`torch.autograd.Function` without what a short sequence would feel."""
+"""Which way a call takes into an op: with a graph for gradients or without, and as what a tracer can record."""
 
 import torch
 from torch.autograd import forward_ad
 
 
+def is_recorded() -> bool:
+    """Whether calls are being recorded as ops (compile, export, trace), and Python is not there when they run."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def is_transformed() -> bool:
+    """Whether :mod:`torch.func`, or forward-mode differentiation, looks at every operation."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def apply(function, *arguments):
     """``function.apply(*arguments)``, but for a search for default arguments that takes 20 us."""
-    if torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling():
+    if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
     return super(torch.autograd.Function, function).apply(*arguments)
 
 
 def run(function, *arguments):
-    """The function with a graph for gradients if there is to be one, else its forward alone."""
-    # Forward-mode differentiation, which works without grad mode too, must not be left out in silence.
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+    """The function with a graph for gradients if there is to be one, else its forward alone.
+
+    Its attribute ``op`` is the same as an op that has a gradient of its own.
+    """
+    if is_recorded():
+        return function.op(*arguments)
+    if torch.is_grad_enabled() or is_transformed():
         return apply(function, *arguments)
     return function.forward(*arguments)
+
+
+def below_autograd(op):
+    """The op without the gradient that is registered for it, whose search would cost 10 us."""
+
+    def call(*arguments):
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*arguments)
+
+    return call

@@ -1,7 +1,8 @@
-"""The compiled op: loads the shared libraries and tells torch how its ops behave without data.
+"""The compiled op: loads the shared libraries.
 
-``torch.ops.rnnfused.forward`` and ``torch.ops.rnnfused.backward`` run the whole time loop, each in
-one call. Use them through :func:`rnnfused.functional.rnn`, which checks its arguments and has a gradient.
+``torch.ops.rnnfused.forward`` and ``torch.ops.rnnfused.backward`` run the whole time loop, each in one call;
+``layer_forward`` and ``layer_backward`` with the input projection and all gradients of a layer. Use them through
+:func:`rnnfused.functional.rnn` and the layers, which check their arguments.
 """
 
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from .steps import new_sequence
+from .custom_function import below_autograd
 
 LIBRARY = Path(__file__).with_name("_cpu.so")
 CUDA_LIBRARY = LIBRARY.with_name("_cuda.so")  # there if it was built where there is an nvcc
@@ -30,10 +31,10 @@ if torch.version.cuda is not None and CUDA_LIBRARY.exists():
             stacklevel=2,
         )
 
-forward = torch.ops.rnnfused.forward.default
-layer_forward = torch.ops.rnnfused.layer_forward.default
-backward = torch.ops.rnnfused.backward.default
-layer_backward = torch.ops.rnnfused.layer_backward.default
+forward = below_autograd(torch.ops.rnnfused.forward.default)
+layer_forward = below_autograd(torch.ops.rnnfused.layer_forward.default)
+backward = below_autograd(torch.ops.rnnfused.backward.default)
+layer_backward = below_autograd(torch.ops.rnnfused.layer_backward.default)
 
 
 def cpu_capability() -> str:
@@ -51,89 +52,3 @@ def cpu_capability() -> str:
 def has_cuda_kernels() -> bool:
     """Whether the library with the fused CUDA kernels was built and loaded."""
     return hasattr(torch.ops.rnnfused, "forward_fused")
-
-
-def _batch_size(sequence, state, batch_sizes):
-    # A packed batch's is data, which a fake cannot see: a state knows it, or it is a new unknown.
-    if batch_sizes is None:
-        return sequence.size(1)
-    return torch.library.get_ctx().new_dynamic_size() if state is None else state.size(-2)
-
-
-def _check_together(*tensors):
-    # A call that mixes in a meta tensor comes here: what it would return has never been computed.
-    devices = sorted({str(x.device) for x in tensors if x is not None})
-    if len(devices) > 1:
-        raise RuntimeError(f"all tensors must be on one device, got {' and '.join(devices)}")
-
-
-def _new_sequence(model, rows, features, like):
-    # (T, B, features) with the batch outside the time in memory where `like` has it there; or (N, features).
-    if len(rows) == 2 and like.size(1) > 1 and like.stride(0) < like.stride(1):
-        return model.new_empty((*rows[::-1], features)).transpose(0, 1)
-    return model.new_empty((*rows, features))
-
-
-@torch.library.register_fake("rnnfused::forward")
-def _(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-    _check_together(projections, weight_hh, h_0)
-    batch_size = _batch_size(projections, h_0, batch_sizes)
-    h_n = projections.new_empty((batch_size, projections.size(-1)))
-    return new_sequence(projections), h_n
-
-
-@torch.library.register_fake("rnnfused::layer_forward")
-def _(
-    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, nonlinearity, reverse,
-):  # fmt: skip
-    _check_together(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0)
-    batch_size = _batch_size(input, h_0, batch_sizes)
-    hidden_size = weight_hh.size(0)
-    rows = input.shape[: 2 if batch_sizes is None else 1]
-    output = _new_sequence(weight_hh, rows, hidden_size, input)
-    return output, weight_hh.new_empty((1, batch_size, hidden_size))
-
-
-@torch.library.register_fake("rnnfused::backward")
-def _(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0):
-    _check_together(grad_output, grad_h_n, output, weight_hh)
-    batch_size = _batch_size(output, grad_h_n, batch_sizes) if needs_grad_h_0 else 0
-    return new_sequence(output), output.new_empty((batch_size, output.size(-1)))
-
-
-@torch.library.register_fake("rnnfused::layer_backward")
-def _(
-    grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, nonlinearity,
-    reverse, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0,
-):  # fmt: skip
-    _check_together(grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0)
-    hidden_size = output.size(-1)
-    weight_shape = (hidden_size, weight_ih.size(1))
-    if not input.is_floating_point():  # token ids: by token, seen the other way round
-        grad_weight_ih = output.new_empty(weight_shape[::-1] if needs_weight_ih else 0)
-        grad_weight_ih = grad_weight_ih.t() if needs_weight_ih else grad_weight_ih
-    else:
-        grad_weight_ih = output.new_empty(weight_shape if needs_weight_ih else 0)
-    state = h_0 if grad_h_n is None else grad_h_n
-    batch_size = _batch_size(output, state, batch_sizes) if needs_h_0 else 0
-    return (
-        _new_sequence(input, input.shape[:-1], input.size(-1), output)
-        if needs_input
-        else output.new_empty(0),
-        grad_weight_ih,
-        output.new_empty(hidden_size if needs_bias else 0),
-        output.new_empty((hidden_size, hidden_size) if needs_weight_hh else 0),
-        output.new_empty((1, batch_size, hidden_size)),
-    )
-
-
-@torch.library.register_fake("rnnfused::project")
-def _(input, weight, bias):
-    _check_together(input, weight, bias)
-    return input.new_empty((input.size(0), weight.size(0)))
-
-
-@torch.library.register_fake("rnnfused::sum_of_products")
-def _(left, right):
-    _check_together(left, right)
-    return left.new_empty((left.size(2), right.size(2)))

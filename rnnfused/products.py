@@ -6,13 +6,15 @@ Each is made of the other when differentiated, so both can be any number of time
 
     dx = project(g, W^T),   dW = sum_of_products(g, x),   db = sum_n g_n
     dl = project(r, g),     dr = project(l, g^T)
+
+``times`` and ``sum_by_head`` are those of W_hh, which may have heads: blocks on its diagonal, (n, H/n, H/n).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .custom_function import run
+from .custom_function import is_recorded, is_transformed, run
 from .steps import is_batch_major, with_contiguous_features
 
 # Multiply-adds below which a call of ours costs more than it saves.
@@ -24,6 +26,7 @@ def _is_ours(model: Tensor, work: int) -> bool:
         work >= MIN_WORK
         and model.device.type == "cpu"
         and model.dtype in (torch.float32, torch.float64)
+        and not (is_recorded() or is_transformed())  # torch's own can be recorded and transformed
     )
 
 
@@ -46,6 +49,25 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
     if left.dim() == 2:
         left, right = left.unsqueeze(0), right.unsqueeze(0)
     return run(_ProductSum, left, right)
+
+
+def times(states: Tensor, weight: Tensor) -> Tensor:
+    """``states W``: (.., H) with (H, H), or with each head's block (n, H/n, H/n)."""
+    if weight.dim() == 2:
+        return states @ weight
+    return torch.bmm(_by_head(states, weight), weight).transpose(0, 1).reshape(states.shape)
+
+
+def sum_by_head(left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+    """:func:`sum_of_products` of states, as a gradient of the weight: (H, H), or of each head's block."""
+    if weight.dim() == 2:
+        return sum_of_products(left, right)
+    return torch.bmm(_by_head(left, weight).mT, _by_head(right, weight))
+
+
+def _by_head(states: Tensor, weight: Tensor) -> Tensor:
+    """(n, rows, H/n)"""
+    return states.reshape(-1, *weight.shape[:2]).transpose(0, 1)
 
 
 class _Projection(torch.autograd.Function):

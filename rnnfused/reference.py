@@ -6,13 +6,31 @@ Elman, "Finding Structure in Time" (1990), in PyTorch's form::
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
+class _Clip(torch.autograd.Function):
+    """Does nothing, but clips the gradient that comes back."""
+
+    @staticmethod
+    def forward(ctx, x, limit):
+        ctx.limit = limit
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.clamp(-ctx.limit, ctx.limit), None
+
+
 def rnn_cell(
-    projection: Tensor, weight_hh: Tensor, h: Tensor | None, nonlinearity: str = "tanh"
+    projection: Tensor,
+    weight_hh: Tensor,
+    h: Tensor | None,
+    nonlinearity: str = "tanh",
+    state_grad_clip: float | None = None,
 ) -> Tensor:
     """One step: ``f(projection + h W_hh^T)``.
 
@@ -21,12 +39,15 @@ def rnn_cell(
         weight_hh: (H, H).
         h: (B, H), the state before the step; None for zeros, which need no product.
         nonlinearity: ``"tanh"`` or ``"relu"``.
+        state_grad_clip: c, the gradient at what the nonlinearity takes is clipped to [-c, c].
 
     Returns:
         (B, H), the state after the step.
     """
     if h is not None:
         projection = projection + h @ weight_hh.t()
+    if state_grad_clip is not None:
+        projection = _Clip.apply(projection, state_grad_clip)
     return ACTIVATIONS[nonlinearity](projection)
 
 
@@ -39,11 +60,20 @@ def rnn(
     batch_first: bool = False,
     reverse: bool = False,
     batch_sizes: Tensor | None = None,
+    lengths: Tensor | None = None,
+    state_grad_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Same arguments, results and gradients as :func:`rnnfused.functional.rnn`, any device or dtype.
 
     A loop of :func:`rnn_cell` that autograd follows step by step; slow, and simple enough to trust.
     """
+    if weight_hh.dim() == 3:
+        weight_hh = torch.block_diag(*weight_hh)
+    if lengths is not None:
+        return _rnn_by_row(
+            projections, weight_hh, h_0, lengths, batch_first, nonlinearity=nonlinearity,
+            reverse=reverse, state_grad_clip=state_grad_clip,
+        )  # fmt: skip
     if batch_sizes is None:
         steps = list(projections.unbind(1 if batch_first else 0))
     else:
@@ -51,16 +81,41 @@ def rnn(
     h = h_0
     outputs: list[Tensor] = [projections] * len(steps)
     for t in reversed(range(len(steps))) if reverse else range(len(steps)):
-        active = steps[t].size(0)
+        step = steps[t]
+        active = step.size(0)
         known = 0 if h is None else h.size(0)
         # In reverse, rows join as time goes on; without h_0 there is no state of theirs yet.
-        parts = (
-            [] if h is None else [rnn_cell(steps[t][:known], weight_hh, h[:active], nonlinearity)]
-        )
+        parts = []
+        if h is not None:
+            parts.append(
+                rnn_cell(step[:known], weight_hh, h[:active], nonlinearity, state_grad_clip)
+            )
         if active > known:
-            parts.append(rnn_cell(steps[t][known:], weight_hh, None, nonlinearity))
+            parts.append(rnn_cell(step[known:], weight_hh, None, nonlinearity, state_grad_clip))
         outputs[t] = torch.cat(parts)
         h = outputs[t] if h is None else torch.cat([outputs[t], h[active:]])
     if batch_sizes is None:
         return torch.stack(outputs, 1 if batch_first else 0), h
     return torch.cat(outputs), h
+
+
+def _rnn_by_row(projections, weight_hh, h_0, lengths, batch_first, **options):
+    """One row after another, each cut at its own end."""
+    if projections.dim() == 2:
+        rows = list(projections.split(lengths.tolist()))
+    else:
+        rows = [row[:n] for row, n in zip(projections.unbind(0 if batch_first else 1), lengths.tolist(), strict=True)]
+    outputs, last = [], []
+    for b, row in enumerate(rows):
+        h = None if h_0 is None else h_0[b : b + 1]
+        if len(row):
+            states, h = rnn(row.unsqueeze(1), weight_hh, h, **options)
+            row = states.squeeze(1)
+        outputs.append(row)
+        last.append(projections.new_zeros(1, projections.size(-1)) if h is None else h)
+    h_n = torch.cat(last)
+    if projections.dim() == 2:
+        return torch.cat(outputs), h_n
+    time_dim = 1 if batch_first else 0
+    padded = [F.pad(row, (0, 0, 0, projections.size(time_dim) - len(row))) for row in outputs]
+    return torch.stack(padded, 1 - time_dim), h_n

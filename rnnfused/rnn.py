@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import autocast, functional
+from .steps import Extents
 from .token_lookup import is_integer
 
 
@@ -26,15 +27,24 @@ class RNN(torch.nn.RNNBase):
         batch_first: input and output are (B, T, ..) instead of (T, B, ..). Runs without a copy.
         dropout: probability of zeroing an output between two layers, in training mode.
         bidirectional: also run from the last step to the first; the outputs are concatenated.
-        device, dtype: of the parameters; float32, float64, bfloat16 or float16. Under
-            :func:`torch.autocast` the layer runs in the dtype of that region.
+        proj_size: 0, as in :class:`torch.nn.RNN`.
+        device, dtype: of the parameters; float32, float64, bfloat16 or float16, and step by step, without the
+            fused loop, complex64 or complex128. Under :func:`torch.autocast` the layer runs in the dtype of
+            that region.
+        heads: n, ``W_hh`` is block-diagonal: the parameter has shape (n, H / n, H / n), and each block is a
+            recurrence of its own features alone.
+        state_grad_clip: every gradient that flows back through the loop is clipped to [-c, c]; see
+            :func:`rnnfused.functional.rnn`.
 
     Raises:
-        ValueError: an unknown nonlinearity, or as :class:`torch.nn.RNN`.
+        TypeError, ValueError: as :class:`torch.nn.RNN`; or ``heads`` or ``state_grad_clip`` is wrong.
     """
 
     # Dimensions of the input that follow time and batch.
     _feature_dims = 1
+    # What modules pickled by older versions have not.
+    heads = 1
+    state_grad_clip = None
 
     def __init__(
         self,
@@ -46,49 +56,80 @@ class RNN(torch.nn.RNNBase):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        proj_size: int = 0,
         device=None,
         dtype=None,
+        *,
+        heads: int = 1,
+        state_grad_clip: float | None = None,
     ):
+        if proj_size != 0:
+            raise ValueError(f"proj_size must be 0: only an LSTM has projections, got {proj_size!r}")
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-        self.nonlinearity = nonlinearity
+        functional.check_state_grad_clip(state_grad_clip)
         super().__init__(
             f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
             dropout, bidirectional, device=device, dtype=dtype,
         )  # fmt: skip
+        self.nonlinearity = nonlinearity
+        self.heads = _check_heads(heads, hidden_size)
+        self.state_grad_clip = state_grad_clip
+        if heads > 1:
+            for name, weight in list(self.named_parameters()):
+                if name.startswith("weight_hh"):
+                    part = hidden_size // heads
+                    setattr(self, name, torch.nn.Parameter(weight.new_empty(heads, part, part)))
+            self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        if self.heads != 1:
+            text += f", heads={self.heads}"
+        if self.state_grad_clip is not None:
+            text += f", state_grad_clip={self.state_grad_clip}"
+        return text
+
+    def flatten_parameters(self) -> None:
+        """Nothing, as there is no cuDNN here that wants its weights in one piece."""
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None
+        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, lengths=None
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Runs all layers over the sequence.
 
         Args:
-            input: (T, B, I), (B, T, I) with ``batch_first``, (T, I) unbatched, or a PackedSequence.
+            input: (T, B, I), (B, T, I) with ``batch_first``, (T, I) unbatched, a PackedSequence, or a nested
+                tensor (B, jagged T, I) of layout ``torch.jagged``.
             hx: (num_layers * num_directions, B, H), without B if unbatched; zeros if None.
+            lengths: (B,), integers from 0 to T, a tensor or a list, in any order: row b of a padded batch
+                ends after ``lengths[b]`` steps. Outputs past that are zero.
 
         Returns:
             ``(output, h_n)``: (T, B, num_directions * H) the last layer's states, in the layout of
-            the input, and each layer's last state, shaped as ``hx``.
+            the input, and each layer's last state, at each row's end, shaped as ``hx``.
 
         Raises:
-            TypeError: the input is neither a tensor nor a PackedSequence, or hx is no tensor.
+            TypeError: the input is neither a tensor nor a PackedSequence, hx is no tensor, or lengths are
+                not integers.
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
+        if isinstance(input, torch.fx.Proxy):  # a leaf of symbolic tracing, as modules of torch.nn are
+            tracer = input.tracer
+            kwargs = {} if lengths is None else {"lengths": lengths}
+            return tracer.create_proxy(
+                "call_module", tracer.path_of_module(self), (input, hx), kwargs
+            )
         if hx is not None and not isinstance(hx, Tensor):
             raise TypeError(f"hx must be a Tensor, got {type(hx).__name__}")
         if isinstance(input, PackedSequence):
-            data, batch_sizes, sorted_indices, unsorted_indices = input
-            if hx is not None:
-                hx = self.permute_hidden(hx, sorted_indices)
-            self._check(data, hx, batch_sizes)
-            output, h_n = self._run_layers(data, hx, batch_sizes)
-            packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
-            return packed, self.permute_hidden(h_n, unsorted_indices)
-
+            return self._forward_packed(input, hx, lengths)
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
             )
+        if input.is_nested:
+            return self._forward_nested(input, hx, lengths)
         unbatched_dims = 1 + self._feature_dims
         if input.dim() not in (unbatched_dims, unbatched_dims + 1):
             raise ValueError(
@@ -102,31 +143,74 @@ class RNN(torch.nn.RNNBase):
                 f"hx must have {hx_dims} dimensions for input of shape {tuple(input.shape)}, "
                 f"got shape {tuple(hx.shape)}"
             )
-        batch_dim = 0 if self.batch_first else 1
+        time_dim, batch_dim = (1, 0) if self.batch_first else (0, 1)
         if not batched:
+            if lengths is not None:
+                raise ValueError(
+                    f"lengths must be None for an unbatched input, {tuple(input.shape)}"
+                )
             input = input.unsqueeze(batch_dim)
             hx = None if hx is None else hx.unsqueeze(1)
-        self._check(input, hx, None)
-        output, h_n = self._run_layers(input, hx, None)
+        self._check(input, hx, None, input.size(batch_dim))
+        if input.size(time_dim) == 0:
+            raise RuntimeError(
+                f"input must have at least one time step, got shape {tuple(input.shape)}"
+            )
+        if lengths is not None:
+            lengths = functional.check_lengths(
+                torch.as_tensor(lengths), input.size(batch_dim), input.size(time_dim), "input"
+            )
+        output, h_n = self._run_layers(input, hx, Extents(lengths=lengths))
         if not batched:
             return output.squeeze(batch_dim), h_n.squeeze(1)
         return output, h_n
 
-    def _check(self, input: Tensor, hx: Tensor | None, batch_sizes: Tensor | None) -> None:
+    def _forward_packed(self, input, hx, lengths):
+        if lengths is not None:
+            raise ValueError("lengths must be None for a PackedSequence, which has its own")
+        data, batch_sizes, sorted_indices, unsorted_indices = input
+        if hx is not None:
+            hx = self.permute_hidden(hx, sorted_indices)
+        self._check(data, hx, batch_sizes, None)
+        output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes))
+        packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+        return packed, self.permute_hidden(h_n, unsorted_indices)
+
+    def _forward_nested(self, input, hx, lengths):
+        if lengths is not None:
+            raise ValueError("lengths must be None for a nested tensor, which has its own")
+        if input.layout != torch.jagged or input._ragged_idx != 1 or input.lengths() is not None:
+            raise ValueError(
+                "input, if nested, must be (batch, jagged time, ..) of layout torch.jagged without "
+                f"holes, got {input.layout}"
+            )
+        if input.dim() != 2 + self._feature_dims:
+            raise ValueError(
+                f"input must have {2 + self._feature_dims} dimensions if nested, got {input.dim()}"
+            )
+        data, offsets = input.values(), input.offsets()
+        lengths = functional.check_lengths(
+            offsets.diff().long(), None, data.size(0), "input"
+        )
+        self._check(data, hx, None, lengths.size(0))
+        output, h_n = self._run_layers(data, hx, Extents(lengths=lengths))
+        return torch.nested.nested_tensor_from_jagged(output, offsets), h_n
+
+    def _check(self, input: Tensor, hx: Tensor | None, batch_sizes, batch_size) -> None:
         self.check_input(input, batch_sizes)
         weight = self._weight("weight_hh_l0")
-        functional.check_dtype("weight_hh_l0", weight)
+        if not weight.is_complex():
+            functional.check_dtype("weight_hh_l0", weight)
         if input.device != weight.device:
             raise RuntimeError(
                 f"input must be on {weight.device} like the weights, got {input.device}"
             )
-        if batch_sizes is None and input.size(1 if self.batch_first else 0) == 0:
-            raise RuntimeError(
-                f"input must have at least one time step, got shape {tuple(input.shape)}"
-            )
         if hx is not None:
-            expected = self.get_expected_hidden_size(input, batch_sizes)
-            self.check_hidden_size(hx, expected, "hx must have shape {}, got {}")
+            batch_size = int(batch_sizes[0]) if batch_size is None else batch_size
+            directions = 2 if self.bidirectional else 1
+            expected = (self.num_layers * directions, batch_size, self.hidden_size)
+            if hx.shape != expected:
+                raise RuntimeError(f"hx must have shape {expected}, got {tuple(hx.shape)}")
             if autocast.dtype_of(hx) != autocast.dtype_of(weight) or hx.device != weight.device:
                 raise RuntimeError(
                     f"hx must be {weight.dtype} on {weight.device} like the weights, "
@@ -134,13 +218,17 @@ class RNN(torch.nn.RNNBase):
                 )
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
-        """As torch's, which under autocast leaves the dtype to what is called."""
-        super().check_input(input, batch_sizes)
+        """Raises ValueError for a wrong dtype, RuntimeError for a wrong number of features."""
         weight = self._weight("weight_hh_l0")
         if input.dtype != weight.dtype and autocast.dtype_of(input) != autocast.dtype_of(weight):
             raise ValueError(
                 f"input must be {weight.dtype} like the weights, or autocast to the same dtype, "
                 f"got {input.dtype}"
+            )
+        if input.size(-1) != self.input_size:
+            raise RuntimeError(
+                f"input must have {self.input_size} features, input_size, in its last dimension, "
+                f"got shape {tuple(input.shape)}"
             )
 
     def _weight(self, name: str) -> Tensor:
@@ -148,35 +236,58 @@ class RNN(torch.nn.RNNBase):
         weight = self._parameters.get(name)
         return getattr(self, name) if weight is None else weight
 
-    def _run_layers(self, output, hx, batch_sizes) -> tuple[Tensor, Tensor]:
+    def _run_layers(self, output, hx, extents) -> tuple[Tensor, Tensor]:
         states = []
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         for layer in range(self.num_layers):
-            if layer > 0 and self.dropout > 0:
-                output = F.dropout(output, self.dropout, self.training)
+            if layer > 0 and self.dropout > 0 and self.training:
+                output = self._drop(output)
             directions = []
             for suffix in suffixes:
                 i = len(states)
                 h_0 = hx if hx is None or len(hx) == 1 else hx[i : i + 1]
                 states_of_direction, h_n = self._run_direction(
-                    output, h_0, batch_sizes, f"_l{layer}{suffix}"
+                    output, h_0, extents, f"_l{layer}{suffix}"
                 )
                 directions.append(states_of_direction)
                 states.append(h_n)
             output = directions[0] if len(directions) == 1 else torch.cat(directions, -1)
         return output, states[0] if len(states) == 1 else torch.cat(states)
 
-    def _run_direction(self, input, h_0, batch_sizes, suffix) -> tuple[Tensor, Tensor]:
+    def _drop(self, output: Tensor) -> Tensor:
+        # Random numbers are drawn in the order of memory: with time outside, as in torch's, masks are the same.
+        if self.batch_first and output.dim() == 3:
+            output = output.transpose(0, 1).contiguous()
+            return F.dropout(output, self.dropout).transpose(0, 1)
+        return F.dropout(output, self.dropout)
+
+    def _run_direction(self, input, h_0, extents, suffix) -> tuple[Tensor, Tensor]:
         biases = (
             (self._weight(f"bias_ih{suffix}"), self._weight(f"bias_hh{suffix}"))
             if self.bias
             else (None, None)
         )
+        # Packed and jagged data has no dimension of its own for time.
+        is_flat = input.dim() == (2 if input.is_floating_point() else 1)
         return functional.run_layer(
             input, self._weight(f"weight_ih{suffix}"), self._weight(f"weight_hh{suffix}"), *biases,
-            h_0, self.nonlinearity, self.batch_first and batch_sizes is None,
-            suffix.endswith("_reverse"), batch_sizes,
+            h_0, self.nonlinearity, self.batch_first and not is_flat,
+            suffix.endswith("_reverse"), *extents, self.state_grad_clip,
         )  # fmt: skip
+
+    def __prepare_scriptable__(self):
+        """What :func:`torch.jit.script` compiles in the place of this module."""
+        from .scriptable import ScriptableRNN
+
+        return ScriptableRNN.of(self)
+
+
+def _check_heads(heads: int, hidden_size: int) -> int:
+    if isinstance(heads, bool) or not isinstance(heads, int):
+        raise TypeError(f"heads must be an int, got {heads!r}")
+    if heads < 1 or hidden_size % heads:
+        raise ValueError(f"heads must divide hidden_size {hidden_size}, got {heads}")
+    return heads
 
 
 class TokenRNN(RNN):

@@ -1,12 +1,26 @@
-"""Moving along the time axis of a sequence, padded or packed, in either direction.
+"""Moving along the time axis of a sequence, whatever its extents, in either direction.
 
-A padded sequence is (T, B, H). A packed one is (N, H) with ``batch_sizes`` (T,), as in
-:class:`torch.nn.utils.rnn.PackedSequence`: the rows of step 0, then those of step 1, and so on.
+A padded sequence is (T, B, H), where ``lengths`` (B,) may say that rows end early. A packed one is (N, H) with
+``batch_sizes`` (T,), as in :class:`torch.nn.utils.rnn.PackedSequence`: the rows of step 0, then those of step 1,
+and so on. A jagged one is (N, H) with ``lengths``: the steps of row 0, then those of row 1, and so on.
 All of it is made of differentiable torch operations.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Extents(NamedTuple):
+    """Which rows take part in which steps: int64 on the CPU, at most one of the two."""
+
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+
+    def is_padded(self) -> bool:
+        """Whether every row is in every step."""
+        return self.batch_sizes is None and self.lengths is None
 
 
 def new_sequence(model: Tensor) -> Tensor:
@@ -46,6 +60,12 @@ def is_batch_major(sequence: Tensor) -> bool:
     return sequence.dim() == 3 and sequence.size(1) > 1 and sequence.stride(0) < sequence.stride(1)
 
 
+def past_end(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """(T, B): where a padded sequence goes on after its rows' ends."""
+    steps = torch.arange(sequence.size(0), device=sequence.device)
+    return steps.unsqueeze(1) >= lengths.to(sequence.device)
+
+
 def _packed_positions(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """For every packed row its step and its place in the batch; for every step its first row."""
     starts = batch_sizes.cumsum(0) - batch_sizes
@@ -54,32 +74,28 @@ def _packed_positions(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return step, place, starts
 
 
-def previous(
-    sequence: Tensor, first: Tensor | None, batch_sizes: Tensor | None, reverse: bool
-) -> Tensor:
+def previous(sequence: Tensor, first: Tensor | None, extents: Extents, reverse: bool) -> Tensor:
     """The sequence one step late: at step t the value of step t - 1 (t + 1 if ``reverse``).
 
-    ``first`` (B, H), or zeros, stands where a row has no step before.
+    ``first`` (B, H), or zeros, stands where a row has no step before. Past a row's end stands anything.
     """
-    if batch_sizes is None:
-        if first is None:
-            first = sequence.new_zeros(sequence.shape[1:])
-        head = first.expand(sequence.shape[1:]).unsqueeze(0)
+    if sequence.dim() == 3:
+        head = sequence.new_zeros(1) if first is None else first
+        head = head.expand(sequence.shape[1:]).unsqueeze(0)
         if is_batch_major(sequence):
             # Keep (B, T, H) memory as it is, so that the caller can still flatten it without a copy.
             shifted = [x.transpose(0, 1) for x in _shifted(sequence, head, reverse)]
-            return torch.cat(shifted, 1).transpose(0, 1)
-        return torch.cat(_shifted(sequence, head, reverse))
-    step, place, starts = _packed_positions(batch_sizes)
+            shifted = torch.cat(shifted, 1).transpose(0, 1)
+        else:
+            shifted = torch.cat(_shifted(sequence, head, reverse))
+        if extents.lengths is None or first is None or not reverse:
+            return shifted
+        steps = torch.arange(sequence.size(0), device=sequence.device).unsqueeze(1)
+        is_last = steps == extents.lengths.to(sequence.device) - 1
+        return torch.where(is_last.unsqueeze(-1), head, shifted)
     if first is None:
-        first = sequence.new_zeros(int(batch_sizes[0]), sequence.size(1))
-    if reverse:
-        neighbour = (step + 1).clamp(max=batch_sizes.numel() - 1)
-        exists = (step + 1 < batch_sizes.numel()) & (place < batch_sizes[neighbour])
-    else:
-        neighbour = (step - 1).clamp(min=0)
-        exists = step > 0
-    rows = torch.where(exists, first.size(0) + starts[neighbour] + place, place)
+        first = sequence.new_zeros(_batch_size(extents), sequence.size(1))
+    rows = _rows_before(extents, reverse)
     return torch.cat([first, sequence]).index_select(0, rows.to(sequence.device))
 
 
@@ -87,26 +103,73 @@ def _shifted(sequence: Tensor, head: Tensor, reverse: bool) -> list[Tensor]:
     return [sequence[1:], head] if reverse else [head, sequence[:-1]]
 
 
-def _last_rows(sequence: Tensor, batch_sizes: Tensor | None, reverse: bool) -> Tensor:
+def _batch_size(extents: Extents) -> int:
+    batch_sizes, lengths = extents
+    return lengths.numel() if batch_sizes is None else int(batch_sizes[0])
+
+
+def _rows_before(extents: Extents, reverse: bool) -> Tensor:
+    """For every row of an (N, H) sequence, where the row a step earlier is, if (B, H) first ones stand before all."""
+    batch_sizes, lengths = extents
     if batch_sizes is None:
-        return torch.tensor([0 if reverse else sequence.size(0) - 1], device=sequence.device)
-    places = torch.arange(int(batch_sizes[0]))
+        rows = torch.arange(int(lengths.sum())) + lengths.numel()
+        rows = rows + 1 if reverse else rows - 1
+        exist = lengths > 0
+        ends = lengths.cumsum(0)
+        rows[(ends - 1 if reverse else ends - lengths)[exist]] = exist.nonzero().squeeze(1)
+        return rows
+    step, place, starts = _packed_positions(batch_sizes)
     if reverse:
-        return places.to(sequence.device)
-    _, _, starts = _packed_positions(batch_sizes)
-    lengths = (batch_sizes.unsqueeze(0) > places.unsqueeze(1)).sum(1)
-    return (starts[lengths - 1] + places).to(sequence.device)
+        neighbour = (step + 1).clamp(max=batch_sizes.numel() - 1)
+        exists = (step + 1 < batch_sizes.numel()) & (place < batch_sizes[neighbour])
+    else:
+        neighbour = (step - 1).clamp(min=0)
+        exists = step > 0
+    return torch.where(exists, batch_sizes[0] + starts[neighbour] + place, place)
 
 
-def take_last(sequence: Tensor, batch_sizes: Tensor | None, reverse: bool) -> Tensor:
-    """(B, H): each row's value at its last step in this direction."""
-    rows = sequence.index_select(0, _last_rows(sequence, batch_sizes, reverse))
-    return rows.squeeze(0) if batch_sizes is None else rows
+def _last_rows(sequence: Tensor, extents: Extents, reverse: bool) -> Tensor:
+    """Where each batch row's last step in this direction is, in the (N, H) or flattened (T, B, H) sequence."""
+    batch_sizes, lengths = extents
+    if batch_sizes is not None:
+        places = torch.arange(int(batch_sizes[0]))
+        if reverse:
+            return places
+        _, _, starts = _packed_positions(batch_sizes)
+        lengths = (batch_sizes.unsqueeze(0) > places.unsqueeze(1)).sum(1)
+        return starts[lengths - 1] + places
+    if sequence.dim() == 2:
+        ends = lengths.cumsum(0)
+        return ends - lengths if reverse else ends - 1
+    batch = torch.arange(sequence.size(1))
+    if reverse:
+        return batch
+    last = sequence.size(0) - 1 if lengths is None else lengths - 1
+    return last * sequence.size(1) + batch
 
 
-def add_to_last(
-    sequence: Tensor, addend: Tensor, batch_sizes: Tensor | None, reverse: bool
-) -> Tensor:
-    """A copy of the sequence with ``addend`` (B, H) added at each row's last step."""
-    rows = _last_rows(sequence, batch_sizes, reverse)
-    return sequence.index_add(0, rows, addend.unsqueeze(0) if batch_sizes is None else addend)
+def take_last(sequence: Tensor, first: Tensor | None, extents: Extents, reverse: bool) -> Tensor:
+    """(B, H): each row's value at its last step in this direction; ``first``, or zeros, if it has no step."""
+    if extents.is_padded():
+        return sequence[0 if reverse else -1]
+    rows = _last_rows(sequence, extents, reverse).to(sequence.device)
+    if extents.lengths is None:
+        return sequence.index_select(0, rows)
+    is_empty = (extents.lengths == 0).to(sequence.device)
+    flat = sequence.reshape(-1, sequence.size(-1))
+    if first is None:
+        first = sequence.new_zeros(1)
+    if flat.size(0) == 0:
+        return first.expand(rows.numel(), flat.size(1))
+    last = flat.index_select(0, rows.clamp(0, flat.size(0) - 1))
+    return torch.where(is_empty.unsqueeze(-1), first, last)
+
+
+def add_to_last(sequence: Tensor, addend: Tensor, extents: Extents, reverse: bool) -> Tensor:
+    """A copy of the sequence with ``addend`` (B, H) added at each row's last step, if it has one."""
+    rows = _last_rows(sequence, extents, reverse).to(sequence.device)
+    if extents.lengths is not None:
+        exist = (extents.lengths > 0).nonzero().squeeze(1).to(sequence.device)
+        rows, addend = rows[exist], addend.index_select(0, exist)
+    flat = sequence.reshape(-1, sequence.size(-1))
+    return flat.index_add(0, rows, addend).view(sequence.shape)

@@ -1,12 +1,13 @@
 """The recurrence as one torch matrix product and one pointwise kernel a step, on any device.
 
-The ops ``rnnfused::forward`` and ``rnnfused::backward`` where no fused kernel takes a call: their contract,
-their results, and nothing but torch. On a GPU it is also the oracle that the fused kernels are compared with.
+The ops ``rnnfused::forward`` and ``rnnfused::backward`` where no fused kernel takes a call: their contract but
+for lengths, their results, and nothing but torch. On a GPU it is also the oracle that the fused kernels are compared with.
 """
 
 import torch
 from torch import Tensor
 
+from .products import times
 from .steps import new_sequence
 
 
@@ -24,6 +25,13 @@ def batch_size(sequence: Tensor, batch_sizes: Tensor | None) -> int:
     return sequence.size(1) if batch_sizes is None else int(batch_sizes[0])
 
 
+def _add_product(to: Tensor, states: Tensor, weight: Tensor) -> None:
+    if weight.dim() == 2:
+        to.addmm_(states, weight)
+    else:
+        to += times(states, weight)
+
+
 def advance(
     states: Tensor,
     h_n: Tensor,
@@ -39,9 +47,9 @@ def advance(
     for now in _in_order(_steps(states, batch_sizes), not reverse):
         going_on = min(now.size(0), last.size(0))
         if going_on:
-            now[:going_on].addmm_(last[:going_on], weight_hh.t())
+            _add_product(now[:going_on], last[:going_on], weight_hh.mT)
         if now.size(0) > going_on and h_0 is not None:  # rows at their first step
-            now[going_on:].addmm_(h_0[going_on : now.size(0)], weight_hh.t())
+            _add_product(now[going_on:], h_0[going_on : now.size(0)], weight_hh.mT)
         h_n[going_on : last.size(0)] = last[going_on:]
         last = activate(now)
     h_n[: last.size(0)] = last
@@ -56,6 +64,7 @@ def retreat(
     batch_sizes: Tensor | None,
     nonlinearity: str,
     reverse: bool,
+    state_grad_clip: float | None = None,
 ) -> None:
     """The backward loop in place: ``d`` holds grad_output and becomes grad_projections.
 
@@ -66,18 +75,20 @@ def retreat(
     for now, h in _in_order(list(steps), reverse):
         going_on = min(now.size(0), later.size(0))
         if going_on:
-            now[:going_on].addmm_(later[:going_on], weight_hh)
+            _add_product(now[:going_on], later[:going_on], weight_hh)
         if now.size(0) > going_on and grad_h_n is not None:  # rows at their last step
             now[going_on:] += grad_h_n[going_on : now.size(0)]
         if grad_h_0.size(0) and later.size(0) > going_on:
-            torch.mm(later[going_on:], weight_hh, out=grad_h_0[going_on : later.size(0)])
+            grad_h_0[going_on : later.size(0)] = times(later[going_on:], weight_hh)
         if nonlinearity == "tanh":
             torch.ops.aten.tanh_backward.grad_input(now, h, grad_input=now)
         else:
             torch.ops.aten.threshold_backward.grad_input(now, h, 0, grad_input=now)
+        if state_grad_clip is not None:
+            now.clamp_(-state_grad_clip, state_grad_clip)
         later = now
     if grad_h_0.size(0):
-        torch.mm(later, weight_hh, out=grad_h_0[: later.size(0)])
+        grad_h_0[: later.size(0)] = times(later, weight_hh)
 
 
 def run(loop, results, start, others, options) -> None:
@@ -100,13 +111,13 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run
 
 
 def backward(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0,
-    run=run,
+    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
+    needs_grad_h_0, run=run,
 ):  # fmt: skip
     """As the op ``rnnfused::backward``: ``(grad_projections, grad_h_0)``; ``run`` as in :func:`forward`."""
     d = new_sequence(output)
     rows = batch_size(output, batch_sizes) if needs_grad_h_0 else 0
     grad_h_0 = output.new_empty(rows, output.size(-1))
-    options = (batch_sizes, nonlinearity, reverse)
+    options = (batch_sizes, nonlinearity, reverse, state_grad_clip)
     run(retreat, (d, grad_h_0), grad_output, (weight_hh, grad_h_n, output), options)
     return d, grad_h_0

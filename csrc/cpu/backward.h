@@ -1,4 +1,4 @@
-// The backward step on CPU: d_t = (g_t + d_{t+1} W) * f'(h_t), and dh_0 = d_0 W.
+// The backward step on CPU: d_t = (g_t + d_{t+1} W) * f'(h_t), perhaps clipped, and dh_0 = d_0 W.
 #pragma once
 
 #include "recurrence.h"
@@ -29,12 +29,13 @@ struct BackwardStep {
   }
 
   RNNFUSED_INLINE void prefetch(int64_t start, int64_t begin, int64_t rows) const {
+    if (call.places) return;
     prefetch_rows<T>(call.grad_output, start, begin, rows, call.hidden_size);
     prefetch_rows<T>(call.output, start, begin, rows, call.hidden_size);
   }
 
   template <class Use>
-  RNNFUSED_INLINE void product(int64_t, int64_t, const Use& use) const {
+  RNNFUSED_INLINE void product(int64_t, int64_t, int64_t, const Use& use) const {
     use(FromZero<T>(), Factor<T>(), 0);
   }
 
@@ -42,7 +43,19 @@ struct BackwardStep {
   RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t before, const Sums<T>& of,
                             Operand<T>* next, int64_t next_stride) const {
     const auto at = [&](auto* data, const auto& sequence, int64_t row) {
-      return data + start * sequence.time_stride + (begin + row) * sequence.batch_stride + of.column;
+      return data + start * sequence.time_stride + call.place(begin + row) * sequence.batch_stride +
+             of.column;
+    };
+    const bool clips = call.clip < __builtin_inf();
+    const Sum<T> most = static_cast<Sum<T>>(call.clip);
+    // d from its gradient. NaN passes.
+    const auto value_of = [&](Vector<T> grad, Vector<T> h) __attribute__((always_inline)) {
+      Vector<T> d = through<F, T>(grad, h);
+      if (clips) {
+        d = d > most ? splat(most) : d;
+        d = d < -most ? splat(-most) : d;
+      }
+      return rounded<T>(d);
     };
     const Sum<T>* sums = of.sums;
     for (int64_t row = of.first; row < of.end; ++row) {
@@ -53,7 +66,7 @@ struct BackwardStep {
       }
       if (row >= before && call.grad_h_n.data) {
         grads[sources++] = static_cast<const T*>(call.grad_h_n.data) +
-                           (begin + row) * call.grad_h_n.batch_stride + of.column;
+                           call.state_row(begin + row) * call.grad_h_n.batch_stride + of.column;
       }
       const T* h = at(static_cast<const T*>(call.output.data), call.output, row);
       T* d = at(static_cast<T*>(call.grad_projections.data), call.grad_projections, row);
@@ -61,7 +74,7 @@ struct BackwardStep {
       for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
         Vector<T> grad = load(sums + j);
         for (int i = 0; i < sources; ++i) grad += load(grads[i] + j);
-        const Vector<T> value = rounded<T>(through<F, T>(grad, load(h + j)));
+        const Vector<T> value = value_of(grad, load(h + j));
         store(next + j, value);
         store(d + j, value);
       }
@@ -69,7 +82,7 @@ struct BackwardStep {
         const int64_t left = of.columns - j;
         Vector<T> grad = load(sums + j);
         for (int i = 0; i < sources; ++i) grad += load_first(grads[i] + j, left);
-        const Vector<T> value = rounded<T>(through<F, T>(grad, load_first(h + j, left)));
+        const Vector<T> value = value_of(grad, load_first(h + j, left));
         store(next + j, value);
         store_first(d + j, value, left);
       }
@@ -87,7 +100,7 @@ struct BackwardStep {
                   T* const grad = static_cast<T*>(call.grad_h_0.data) + of.column;
                   for (int64_t row = of.first; row < of.end; ++row) {
                     copy_row(of.sums + (row - of.first) * of.width,
-                             grad + (begin + row) * call.grad_h_0.batch_stride, of.columns);
+                             grad + call.state_row(begin + row) * call.grad_h_0.batch_stride, of.columns);
                   }
                 });
   }

@@ -19,10 +19,24 @@ RNNFUSED_INLINE Vector<T> activate(Vector<T> x) {
   }
 }
 
+// Whether a tile's rows of x would meet in so few sets of L1 that they push each other out: then each step takes
+// a copy of them.
+template <class T>
+RNNFUSED_INLINE bool copies_input(const Forward& call) {
+  return call.batch_size > 1 && !kConverts<T> &&
+         call.input.batch_stride * static_cast<int64_t>(sizeof(Operand<T>)) % 2048 == 0;
+}
+template <class T>
+RNNFUSED_INLINE int64_t input_elements(const Forward& call, int64_t rows) {
+  if (!copies_input<T>(call) || call.input_size == 0 || call.ids.data) return 0;
+  return rows_at_once<T>(call.hidden_size, rows) * padded_stride<T>(call.input_size);
+}
+
 template <Nonlinearity F, class T>
 struct ForwardStep {
   const Forward& call;
   const Operand<T>* packed_ih;  // null: the projections are given
+  Operand<T>* input_copy;
   const bool ascending = !call.reverse;
   const bool starts_at_zero = call.h_0.data == nullptr;
 
@@ -30,7 +44,8 @@ struct ForwardStep {
     if (starts_at_zero) {
       __builtin_memset(state, 0, call.hidden_size * sizeof *state);
     } else {
-      copy_row(static_cast<const T*>(call.h_0.data) + row * call.h_0.batch_stride, state, call.hidden_size);
+      copy_row(static_cast<const T*>(call.h_0.data) + call.state_row(row) * call.h_0.batch_stride, state,
+               call.hidden_size);
     }
   }
 
@@ -38,35 +53,45 @@ struct ForwardStep {
   RNNFUSED_INLINE void prefetch(int64_t, int64_t, int64_t) const {}
 
   template <class Use>
-  RNNFUSED_INLINE void product(int64_t start, int64_t begin, const Use& use) const {
+  RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use) const {
+    const int64_t* const places = call.places ? call.places + begin : nullptr;
+    const int64_t first = places ? 0 : begin;
     const auto rows_at = [&](const ConstSequence& sequence, auto zero) {
       return static_cast<const decltype(zero)*>(sequence.data) + start * sequence.time_stride +
-             begin * sequence.batch_stride;
+             first * sequence.batch_stride;
     };
     const Sum<T>* const bias = static_cast<const Sum<T>*>(call.bias);
     if (call.ids.data) {
-      const int64_t* ids =
-          call.ids.data + start * call.ids.time_stride + begin * call.ids.batch_stride;
-      use(FromTokens<T>{packed_ih, call.input_size, bias, ids, call.ids.batch_stride}, Factor<T>(), 0);
+      const int64_t* ids = call.ids.data + start * call.ids.time_stride + first * call.ids.batch_stride;
+      use(FromTokens<T>{packed_ih, call.input_size, bias, ids, call.ids.batch_stride, places}, Factor<T>(),
+          0);
     } else if (packed_ih) {
-      use(FromBias<T>{bias},
-          Factor<T>{rows_at(call.input, Operand<T>()), call.input.batch_stride, packed_ih, call.input_size},
-          1);
+      const Operand<T>* input = rows_at(call.input, Operand<T>());
+      int64_t stride = call.input.batch_stride;
+      if (copies_input<T>(call)) {
+        const int64_t copy_stride = padded_stride<T>(call.input_size);
+        for (int64_t row = 0; row < rows; ++row) {
+          copy_row(input + row * stride, input_copy + row * copy_stride, call.input_size);
+        }
+        input = input_copy;
+        stride = copy_stride;
+      }
+      use(FromBias<T>{bias}, Factor<T>{input, stride, packed_ih, call.input_size}, 1);
     } else if (sizeof(T) < sizeof(Sum<T>) && call.projections_are_sums) {
-      use(FromRows<T, Sum<T>>{rows_at(call.projections, Sum<T>()), call.projections.batch_stride},
+      use(FromRows<T, Sum<T>>{rows_at(call.projections, Sum<T>()), call.projections.batch_stride, places},
           Factor<T>(), 0);
     } else {
-      use(FromRows<T, T>{rows_at(call.projections, T()), call.projections.batch_stride}, Factor<T>(), 0);
+      use(FromRows<T, T>{rows_at(call.projections, T()), call.projections.batch_stride, places},
+          Factor<T>(), 0);
     }
   }
 
   RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t, const Sums<T>& of, Operand<T>* next,
                             int64_t next_stride) const {
-    const int64_t h_stride = call.output.batch_stride;
-    T* h = static_cast<T*>(call.output.data) + start * call.output.time_stride +
-           (begin + of.first) * h_stride + of.column;
+    T* const output = static_cast<T*>(call.output.data) + start * call.output.time_stride + of.column;
     const Sum<T>* sums = of.sums;
     for (int64_t row = of.first; row < of.end; ++row) {
+      T* const h = output + call.place(begin + row) * call.output.batch_stride;
       int64_t j = 0;
       for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
         const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
@@ -80,13 +105,13 @@ struct ForwardStep {
       }
       sums += of.width;
       next += next_stride;
-      h += h_stride;
     }
   }
 
   void finish(int64_t begin, int64_t end, const Operand<T>* state, int64_t stride, const Operand<T>*) const {
     for (int64_t row = begin; row < end; ++row, state += stride) {
-      copy_row(state, static_cast<T*>(call.h_n.data) + row * call.h_n.batch_stride, call.hidden_size);
+      copy_row(state, static_cast<T*>(call.h_n.data) + call.state_row(row) * call.h_n.batch_stride,
+               call.hidden_size);
     }
   }
 };
@@ -94,10 +119,11 @@ struct ForwardStep {
 template <class T>
 void forward_rows(const Forward& call, const Operand<T>* packed, const Operand<T>* packed_ih,
                   Operand<T>* scratch, int64_t begin, int64_t end) {
+  Operand<T>* const input_copy = scratch + scratch_elements<T>(call.hidden_size, end - begin);
   if (call.nonlinearity == Nonlinearity::tanh) {
-    scan<T>(ForwardStep<Nonlinearity::tanh, T>{call, packed_ih}, packed, scratch, begin, end);
+    scan<T>(ForwardStep<Nonlinearity::tanh, T>{call, packed_ih, input_copy}, packed, scratch, begin, end);
   } else {
-    scan<T>(ForwardStep<Nonlinearity::relu, T>{call, packed_ih}, packed, scratch, begin, end);
+    scan<T>(ForwardStep<Nonlinearity::relu, T>{call, packed_ih, input_copy}, packed, scratch, begin, end);
   }
 }
 

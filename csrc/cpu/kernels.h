@@ -21,8 +21,9 @@ struct CpuKernels {
 
   // Run batch rows [begin, end) through all steps, with W^T packed forward and W backward; and W_ih^T, or null
   // where the projections are given. Threads may share a call, each with its own rows and its own
-  // loop_scratch_bytes(call, end - begin).
-  int64_t (*loop_scratch_bytes)(const Recurrence& call, int64_t rows);
+  // scratch of so many bytes for end - begin rows.
+  int64_t (*forward_scratch_bytes)(const Forward& call, int64_t rows);
+  int64_t (*backward_scratch_bytes)(const Backward& call, int64_t rows);
   bool (*projects)(const Forward& call);  // whether the loop should make its projections itself
   void (*forward)(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
                   int64_t begin, int64_t end);

@@ -41,7 +41,14 @@ static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t 
   });
 }
 
-static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
+static int64_t forward_scratch_bytes(const Forward& call, int64_t rows) {
+  return for_dtype(call.dtype, [&](auto zero) -> int64_t {
+    using T = decltype(zero);
+    return (scratch_elements<T>(call.hidden_size, rows) + input_elements<T>(call, rows)) * sizeof(Operand<T>);
+  });
+}
+
+static int64_t backward_scratch_bytes(const Backward& call, int64_t rows) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
     using T = decltype(zero);
     return scratch_elements<T>(call.hidden_size, rows) * sizeof(Operand<T>);
@@ -49,10 +56,10 @@ static int64_t loop_scratch_bytes(const Recurrence& call, int64_t rows) {
 }
 
 // Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor where
-// W_ih would push W_hh out of L2; nor of rows that every step would convert again.
+// W_ih would push W_hh out of L2; nor of rows that every step would convert again, or that have places.
 static bool projects(const Forward& call) {
   if (call.ids.data) return true;  // there is nothing to multiply
-  if (call.input_size == 0) return false;
+  if (call.input_size == 0 || call.places) return false;
   constexpr int64_t kLittle = 100'000;
   return for_dtype(call.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -153,7 +160,8 @@ static const CpuKernels kKernels = {
     packed_bytes,
     num_panels,
     pack,
-    loop_scratch_bytes,
+    forward_scratch_bytes,
+    backward_scratch_bytes,
     projects,
     forward,
     backward,

@@ -105,21 +105,51 @@ void share(int64_t items, int64_t work, int64_t max_threads, const ScratchBytes&
   });
 }
 
+template <class ParallelFor>
+void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for);
+template <class ParallelFor>
+void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for);
+
 // Calls run(scratch, begin, end) for each thread's rows of the batch.
-template <class Run, class ParallelFor>
-void share_rows(const Recurrence& call, int64_t depth, int64_t max_threads, const Run& run,
-                const ParallelFor& parallel_for) {
-  share(
-      call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
-      [&](int64_t rows) { return cpu_kernels().loop_scratch_bytes(call, rows); }, run, parallel_for);
+template <class ScratchBytes, class Run, class ParallelFor>
+void share_rows(const Recurrence& call, int64_t depth, int64_t max_threads, const ScratchBytes& scratch_bytes,
+                const Run& run, const ParallelFor& parallel_for) {
+  share(call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
+        scratch_bytes, run, parallel_for);
 }
 
 inline ConstMatrix transposed(const ConstMatrix& matrix) {
   return {matrix.data, matrix.column_stride, matrix.row_stride};
 }
 
+// parallel_for of one thread.
+struct OneThread {
+  template <class Run>
+  void operator()(int64_t, const Run& run) const {
+    run(0);
+  }
+};
+
+// Runs each head's call, heads on threads of their own where they are enough.
+template <class Call, class ParallelFor>
+void launch_heads(const Call& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  const int64_t heads = call.num_heads, size = call.hidden_size / heads;
+  const int64_t work = call.num_steps * call.batch_size * call.hidden_size * size;
+  const int64_t threads = num_chunks(work, kMinWorkPerThread, max_threads);
+  if (threads == 1 || heads < threads) {
+    for (int64_t i = 0; i < heads; ++i) launch(call.of_head(i), max_threads, parallel_for);
+    return;
+  }
+  parallel_for(threads, [&](int64_t thread) {
+    for (int64_t i = heads * thread / threads; i < heads * (thread + 1) / threads; ++i) {
+      launch(call.of_head(i), 1, OneThread());
+    }
+  });
+}
+
 template <class ParallelFor>
 void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
   const int64_t hidden = call.hidden_size;
   const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
   const PaddedBias bias(call, hidden);
@@ -131,6 +161,7 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
   const void* matrix_ih = packed_ih ? packed_ih->matrix() : nullptr;
   share_rows(
       call, hidden + (call.ids.data ? 0 : call.input_size), max_threads,
+      [&](int64_t rows) { return cpu_kernels().forward_scratch_bytes(call, rows); },
       [&](void* scratch, int64_t begin, int64_t end) {
         cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end);
       },
@@ -139,10 +170,12 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
 
 template <class ParallelFor>
 void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
   const int64_t hidden = call.hidden_size;
   const Packed packed(call.dtype, call.weight_hh, hidden, hidden, max_threads, parallel_for);
   share_rows(
       call, hidden, max_threads,
+      [&](int64_t rows) { return cpu_kernels().backward_scratch_bytes(call, rows); },
       [&](void* scratch, int64_t begin, int64_t end) {
         cpu_kernels().backward(call, packed.matrix(), scratch, begin, end);
       },

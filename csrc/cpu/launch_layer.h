@@ -16,7 +16,7 @@ inline int64_t rows_a_chunk(const LayerBackward& layer) {
   constexpr int64_t kMostBytes = 384 * 1024, kRows = 14;
   const Backward& loop = layer.loop;
   const int64_t bytes_a_row = loop.num_steps * loop.hidden_size * layer.item_bytes();
-  if (loop.batch_sizes || layer.gradients.input || bytes_a_row * loop.batch_size < 4 * kMostBytes) return 0;
+  if (loop.batch_sizes || loop.num_heads > 1 || layer.gradients.input || bytes_a_row * loop.batch_size < 4 * kMostBytes) return 0;
   return kMostBytes / bytes_a_row / kRows * kRows;
 }
 
@@ -25,7 +25,7 @@ class GradientSums {
  public:
   explicit GradientSums(const LayerBackward& layer) {
     const int64_t hidden = layer.loop.hidden_size;
-    const int64_t sizes[] = {hidden * layer.input_size, hidden * hidden, hidden};
+    const int64_t sizes[] = {hidden * layer.input_size, hidden * hidden / layer.loop.num_heads, hidden};
     for (int i = 0; i < kCount; ++i) {
       if (!(layer.gradients.*kEach[i])) continue;
       sizes_[i] = sizes[i];
@@ -77,15 +77,13 @@ void launch_in_chunks(const LayerBackward& layer, int64_t chunk, int64_t max_thr
   parallel_for(threads, [&](int64_t i) {
     const GradientSums& own = sums[i].emplace(layer);
     Memory d(loop.num_steps * chunk * hidden * layer.item_bytes());
-    Memory scratch(cpu.loop_scratch_bytes(loop, chunk));
+    Memory scratch(cpu.backward_scratch_bytes(loop, chunk));
     const int64_t first = chunks * i / threads, last = chunks * (i + 1) / threads;
     for (int64_t c = first; c < last; ++c) {
       const int64_t begin = rows * c / chunks, end = rows * (c + 1) / chunks;
       const LayerBackward part = layer.of_rows(begin, end, d.get(), own.sums(), c > first);
       cpu.backward(part.loop, packed.matrix(), scratch.get(), 0, end - begin);
-      part.for_each_product([](const auto& product) {
-        launch(product, 1, [](int64_t, const auto& run) { run(0); });
-      });
+      part.for_each_product([](const auto& product) { launch(product, 1, OneThread()); });
     }
   });
   for (int64_t i = 1; i < threads; ++i) {

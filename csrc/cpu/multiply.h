@@ -108,6 +108,7 @@ struct FromTokens {
   const Sum<T>* bias;
   const int64_t* ids;
   int64_t stride;
+  const int64_t* places;  // of the rows, in units of the stride; null: one after another
   RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t,
                                       int64_t width, Sum<T>* sums) const {
     constexpr int kTogether = kProducts<T>;
@@ -118,7 +119,7 @@ struct FromTokens {
           packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
       const Vector<T> added = bias ? load(bias + column + c) : Vector<T>{};
       for (int64_t r = 0; r < count; ++r) {
-        const int64_t id = ids[(first + r) * stride], in_pair = id % kTogether;
+        const int64_t id = ids[(places ? places[first + r] : first + r) * stride], in_pair = id % kTogether;
         const Vector<T> value = unpacked<T>(columns + (id - in_pair) * panel_width, in_pair);
         store(sums + r * width + c, value + added);
       }
@@ -127,18 +128,23 @@ struct FromTokens {
   }
 };
 
-// A start in memory of its own, row by row; it is copied first if it is not of sums in whole vectors.
+// A start in memory of its own, row by row; it is copied first if it is not of sums in whole vectors, or if rows
+// have places (as above).
 template <class T, class Value>
 struct FromRows {
   const Value* rows;
   int64_t stride;
+  const int64_t* places;
   RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t columns,
                                       int64_t width, Sum<T>* sums) const {
-    const Value* from = rows + first * stride + column;
+    const Value* const from = rows + column;
     if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
-      if (columns == width) return {from, stride};
+      if (columns == width && !places) return {from + first * stride, stride};
     }
-    for (int64_t r = 0; r < count; ++r) copy_row(from + r * stride, sums + r * width, columns);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t place = places ? places[first + r] : first + r;
+      copy_row(from + place * stride, sums + r * width, columns);
+    }
     return {sums, width};
   }
 };

@@ -150,17 +150,15 @@ template <class T>
 void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, int64_t end) {
   Operand<T>* const block = scratch + right_elements<T>(call);
   const bool as_is = is_short<T>(call);
-  if (call.outer * call.inner == 0 && !call.adds) {
-    Sum<T>* const result = static_cast<Sum<T>*>(call.result);
-    for (int64_t i = begin * call.right_size; i < end * call.right_size; ++i) result[i] = 0;
-  }
   for (int64_t column = 0; column < call.right_size; column += kBlockColumns<T>) {
     const int64_t columns = smaller(call.right_size - column, kBlockColumns<T>);
+    bool first = !call.adds;
     for (int64_t outer = 0; outer < call.outer; ++outer) {
-      const T* left = static_cast<const T*>(call.left.data) + outer * call.left.outer_stride;
-      const T* right = static_cast<const T*>(call.right.data) + outer * call.right.outer_stride;
-      for (int64_t inner = 0; inner < call.inner; inner += kStripRows) {
-        const int64_t size = smaller(call.inner - inner, kStripRows);
+      const int64_t place = call.place(outer), length = call.length(outer);
+      const T* left = static_cast<const T*>(call.left.data) + place * call.left.outer_stride;
+      const T* right = static_cast<const T*>(call.right.data) + place * call.right.outer_stride;
+      for (int64_t inner = 0; inner < length; inner += kStripRows) {
+        const int64_t size = smaller(length - inner, kStripRows);
         const T* const rows = right + inner * call.right.inner_stride + column;
         const Operand<T>* operands = scratch;
         if (!as_is) {
@@ -169,9 +167,14 @@ void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, in
           operands = rows;
         }
         add_strip<T>(call, left + inner * call.left.inner_stride, size, operands,
-                     as_is ? call.right.inner_stride : 0, block, begin, end, column, columns,
-                     outer == 0 && inner == 0 && !call.adds);
+                     as_is ? call.right.inner_stride : 0, block, begin, end, column, columns, first);
+        first = false;
       }
+    }
+    if (!first) continue;
+    for (int64_t i = begin; i < end; ++i) {
+      Sum<T>* const result = static_cast<Sum<T>*>(call.result) + i * call.right_size + column;
+      for (int64_t j = 0; j < columns; ++j) result[j] = 0;
     }
   }
 }

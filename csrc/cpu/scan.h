@@ -74,7 +74,7 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
       const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
       const int64_t start = call.step_start(t);
       if (after > 0) step.prefetch(call.step_start(step.ascending ? t + 1 : t - 1), begin, after);
-      step.product(start, begin, [&](const auto& from, Factor<T> before_it, int count) {
+      step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
         multiply<T>(count == 0 ? one : two, count + 1, now, step.starts_at_zero ? before : now, size, from,

@@ -123,7 +123,7 @@ class Kernels {
                               batch_sizes, relu, reverse);
     Poisoned packed = pack(*kernels_, call.dtype, call.weight_hh, call.hidden_size, call.hidden_size);
     in_pieces(
-        cuts, [&](int64_t rows) { return kernels_->loop_scratch_bytes(call, rows); },
+        cuts, [&](int64_t rows) { return kernels_->backward_scratch_bytes(call, rows); },
         [&](void* scratch, int64_t begin, int64_t end) {
           kernels_->backward(call, packed.get(), scratch, begin, end);
         });
@@ -176,7 +176,7 @@ class Kernels {
                                 call.weight_hh.row_stride};
     Poisoned packed = pack(*kernels_, call.dtype, matrix, call.hidden_size, call.hidden_size);
     in_pieces(
-        cuts, [&](int64_t rows) { return kernels_->loop_scratch_bytes(call, rows); },
+        cuts, [&](int64_t rows) { return kernels_->forward_scratch_bytes(call, rows); },
         [&](void* scratch, int64_t begin, int64_t end) {
           kernels_->forward(call, packed.get(), packed_ih, scratch, begin, end);
         });

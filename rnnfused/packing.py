@@ -1,0 +1,65 @@
+"""Rows with lengths as packed ones, and back, for loops that know only those."""
+
+import torch
+from torch import Tensor
+
+
+class PackedRows:
+    """The order of a batch's rows when they are packed: the longest first; those without a step are left out."""
+
+    def __init__(self, sequence: Tensor, lengths: Tensor):
+        """Takes a (T, B, H) sequence whose rows have these lengths, or a jagged one, (N, H)."""
+        self.shape, self.device, self.batch_size = sequence.shape, sequence.device, lengths.numel()
+        order = lengths.argsort(descending=True, stable=True)
+        order = order[lengths[order] > 0]
+        steps = torch.arange(int(lengths.max()) if lengths.numel() else 0)
+        active = steps.unsqueeze(1) < lengths[order]  # (T, B)
+        self.batch_sizes = active.sum(1)
+        if sequence.dim() == 3:
+            places = steps.unsqueeze(1) * sequence.size(1) + order
+        else:
+            places = steps.unsqueeze(1) + (lengths.cumsum(0) - lengths)[order]
+        self.places = places[active].to(self.device)
+        self.order = order.to(self.device)
+
+    def pack(self, sequence: Tensor | None) -> Tensor | None:
+        return None if sequence is None else sequence.flatten(0, -2).index_select(0, self.places)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """The sequence, with zeros past the rows' ends."""
+        rows = packed.new_zeros(self.shape[:-1].numel(), packed.size(-1))
+        return rows.index_copy(0, self.places, packed).view(self.shape)
+
+    def sort(self, state: Tensor | None) -> Tensor | None:
+        return None if state is None else state.index_select(0, self.order)
+
+    def unsort(self, state: Tensor, of_others: Tensor | None) -> Tensor:
+        """The state; of rows without a step that of ``of_others``, or zeros."""
+        if of_others is None:
+            of_others = state.new_zeros(self.batch_size, state.size(-1))
+        return of_others.index_copy(0, self.order, state)
+
+
+def forward(op, projections, weight_hh, h_0, lengths, *options):
+    """The op ``forward`` for rows with lengths, by one for packed rows."""
+    rows = PackedRows(projections, lengths)
+    if rows.order.numel() == 0:
+        return torch.zeros_like(projections), rows.unsort(projections.new_empty(0, projections.size(-1)), h_0)
+    output, h_n = op(
+        rows.pack(projections), weight_hh, rows.sort(h_0), rows.batch_sizes, None, *options
+    )
+    return rows.unpack(output), rows.unsort(h_n, h_0)
+
+
+def backward(op, grad_output, grad_h_n, output, weight_hh, lengths, *options):
+    """The op ``backward`` for rows with lengths, by one for packed rows; its last option is needs_grad_h_0."""
+    rows = PackedRows(output, lengths)
+    if rows.order.numel() == 0:
+        d, grad_h_0 = torch.zeros_like(output), output.new_empty(0, output.size(-1))
+    else:
+        d, grad_h_0 = op(
+            rows.pack(grad_output), rows.sort(grad_h_n), rows.pack(output), weight_hh,
+            rows.batch_sizes, None, *options,
+        )  # fmt: skip
+        d = rows.unpack(d)
+    return d, rows.unsort(grad_h_0, grad_h_n) if options[-1] else grad_h_0

@@ -1,0 +1,70 @@
+"""What TorchScript compiles in the place of an :class:`rnnfused.RNN`, whose Python it does not understand."""
+
+from typing import Optional  # TorchScript reads no `Tensor | None`
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class ScriptableRNN(torch.nn.RNNBase):
+    """The layers of an RNN over a padded batch, each direction a call of the op; parameters are shared."""
+
+    @classmethod
+    def of(cls, rnn: torch.nn.RNNBase) -> "ScriptableRNN":
+        self = cls.__new__(cls)
+        self.__dict__ = {**rnn.__dict__, "heads": rnn.heads, "state_grad_clip": rnn.state_grad_clip}
+        # What torch.jit.script would hold on to of the parameters is named here once and for all.
+        self.has_ids = rnn._feature_dims == 0
+        return self
+
+    def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:  # noqa: UP045
+        unbatched_dims = 1 if self.has_ids else 2
+        if input.dim() != unbatched_dims and input.dim() != unbatched_dims + 1:
+            raise ValueError(f"input must have {unbatched_dims} or {unbatched_dims + 1} dimensions")
+        batched = input.dim() == unbatched_dims + 1
+        batch_dim = 0 if self.batch_first else 1
+        if not batched:
+            input = input.unsqueeze(batch_dim)
+            if hx is not None:
+                hx = hx.unsqueeze(1)
+        if self.batch_first:
+            input = input.transpose(0, 1)
+        if self.has_ids:
+            input = input.to(torch.int64)
+        num_directions = 2 if self.bidirectional else 1
+        expected = (self.num_layers * num_directions, input.size(1), self.hidden_size)
+        if hx is not None:
+            self.check_hidden_size(hx, expected, "hx must have shape {}, got {}")
+        output = input.contiguous()
+        states: list[Tensor] = []
+        for layer in range(self.num_layers):
+            if layer > 0 and self.training:
+                output = F.dropout(output, self.dropout)
+            directions: list[Tensor] = []
+            for direction in range(num_directions):
+                i = len(states)
+                weights = self._flat_weights
+                first = i * (4 if self.bias else 2)
+                bias_ih: Optional[Tensor] = None  # noqa: UP045
+                bias_hh: Optional[Tensor] = None  # noqa: UP045
+                if self.bias:
+                    bias_ih, bias_hh = weights[first + 2], weights[first + 3]
+                h_0: Optional[Tensor] = None  # noqa: UP045
+                if hx is not None:
+                    h_0 = hx[i : i + 1].contiguous()
+                weight_ih, weight_hh = weights[first], weights[first + 1]
+                assert weight_ih is not None and weight_hh is not None
+                of_direction, h_n = torch.ops.rnnfused.layer_forward(
+                    output, weight_ih, bias_ih, bias_hh, weight_hh, h_0, None, None,
+                    self.nonlinearity, direction == 1, self.state_grad_clip,
+                )  # fmt: skip
+                directions.append(of_direction)
+                states.append(h_n)
+            output = torch.cat(directions, -1)
+        h_n = torch.cat(states)
+        if self.batch_first:
+            output = output.transpose(0, 1)
+        if not batched:
+            return output.squeeze(batch_dim), h_n.squeeze(1)
+        return output, h_n

@@ -1,0 +1,170 @@
+"""What :func:`torch.vmap` makes of the ops: one call, in which the mapped dimension is batch rows or heads.
+
+Where all calls share W_hh, their batches become one. Where each has its own, their features lie side by side
+and W_hh is block-diagonal: a head for each call (or several, if it had heads before).
+"""
+
+from types import SimpleNamespace
+
+import torch
+
+from .autograd import differentiable_layer_backward
+from .products import project
+from .token_lookup import project_tokens
+
+_forward = torch.ops.rnnfused.forward.default
+_backward = torch.ops.rnnfused.backward.default
+
+
+class _Rows:
+    """The mapped dimension as rows of the batch."""
+
+    def __init__(self, size, sequence_dims, batch_sizes, lengths):
+        # Packed rows of all calls stay together in each step; else each call's rows stay together.
+        self.size = size
+        self.row_dim = 1 if batch_sizes is not None else 0
+        self.sequence_dim = 1 if sequence_dims == 3 or batch_sizes is not None else 0
+        self.batch_sizes = None if batch_sizes is None else batch_sizes * size
+        self.lengths = None if lengths is None else lengths.flatten()
+
+    def _fold(self, tensor, dim):
+        return None if tensor is None else tensor.movedim(0, dim).flatten(dim, dim + 1).contiguous()
+
+    def _unfold(self, tensor, dim, is_outer):
+        sizes = (self.size, -1) if is_outer else (-1, self.size)
+        if tensor.numel() == 0:  # the size of the other dimension cannot be told
+            sizes = [tensor.size(dim) // self.size if size == -1 else size for size in sizes]
+        return tensor.unflatten(dim, sizes), dim if is_outer else dim + 1
+
+    # A sequence is folded at time or batch; of packed rows the mapped dimension is the inner one.
+    def fold_sequence(self, tensor):
+        if self.batch_sizes is not None and tensor is not None:
+            return tensor.movedim(0, 1).flatten(0, 1)
+        return self._fold(tensor, self.sequence_dim)
+
+    def unfold_sequence(self, tensor):
+        if self.batch_sizes is not None:
+            return self._unfold(tensor, 0, False)
+        return self._unfold(tensor, self.sequence_dim, True)
+
+    def fold_state(self, tensor):
+        return None if tensor is None else tensor.movedim(0, self.row_dim).flatten(0, 1)
+
+    def unfold_state(self, tensor):
+        return self._unfold(tensor, 0, self.row_dim == 0)
+
+    def fold_weight(self, tensor):
+        return tensor[0]
+
+
+class _Heads:
+    """The mapped dimension as heads."""
+
+    def __init__(self, size, batch_sizes, lengths):
+        self.size = size
+        self.batch_sizes, self.lengths = batch_sizes, lengths
+
+    def _fold(self, tensor):
+        return None if tensor is None else tensor.movedim(0, -2).flatten(-2)
+
+    def _unfold(self, tensor):
+        features = tensor.size(-1) // self.size
+        return tensor.unflatten(-1, (self.size, features)), tensor.dim() - 1
+
+    fold_sequence = fold_state = _fold
+    unfold_sequence = unfold_state = _unfold
+
+    def fold_weight(self, tensor):
+        return tensor.flatten(0, 1) if tensor.dim() == 4 else tensor
+
+
+def _mapped(info, in_dims, tensors):
+    """The tensors with the mapped dimension in front; those without it are repeated by a view."""
+    return [
+        None
+        if tensor is None
+        else tensor.expand(info.batch_size, *tensor.shape)
+        if dim is None
+        else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=False)
+    ]
+
+
+def _choose(info, sequence, weight_dim, size_dims, batch_sizes, lengths):
+    if size_dims[0] is not None:
+        raise NotImplementedError("vmap over batch_sizes: pad the rows and map over lengths instead")
+    if weight_dim is None:
+        return _Rows(info.batch_size, sequence.dim() - 1, batch_sizes, lengths)
+    if size_dims[1] is not None:
+        raise NotImplementedError("vmap over weight_hh and lengths together")
+    return _Heads(info.batch_size, batch_sizes, None if lengths is None else lengths[0])
+
+
+@torch.library.register_vmap("rnnfused::forward")
+def _(info, in_dims, projections, weight_hh, h_0, batch_sizes, lengths, *options):
+    projections, weight_hh, h_0 = _mapped(info, in_dims, (projections, weight_hh, h_0))
+    (lengths,) = _mapped(info, in_dims[4:], (lengths,))
+    way = _choose(info, projections, in_dims[1], in_dims[3:5], batch_sizes, lengths)
+    output, h_n = _forward(
+        way.fold_sequence(projections), way.fold_weight(weight_hh), way.fold_state(h_0),
+        way.batch_sizes, way.lengths, *options,
+    )  # fmt: skip
+    return tuple(zip(way.unfold_sequence(output), way.unfold_state(h_n), strict=True))
+
+
+@torch.library.register_vmap("rnnfused::backward")
+def _(info, in_dims, grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, *options):
+    grad_output, grad_h_n, output, weight_hh = _mapped(
+        info, in_dims, (grad_output, grad_h_n, output, weight_hh)
+    )
+    (lengths,) = _mapped(info, in_dims[5:], (lengths,))
+    way = _choose(info, output, in_dims[3], in_dims[4:6], batch_sizes, lengths)
+    d, grad_h_0 = _backward(
+        way.fold_sequence(grad_output), way.fold_state(grad_h_n), way.fold_sequence(output),
+        way.fold_weight(weight_hh), way.batch_sizes, way.lengths, *options,
+    )  # fmt: skip
+    return tuple(zip(way.unfold_sequence(d), way.unfold_state(grad_h_0), strict=True))
+
+
+@torch.library.register_vmap("rnnfused::layer_forward")
+def _(info, in_dims, *arguments):
+    return _vmapped(_layer_forward, in_dims, arguments), (0, 0)
+
+
+@torch.library.register_vmap("rnnfused::layer_backward")
+def _(info, in_dims, *arguments):
+    return _vmapped(_layer_backward, in_dims, arguments), (0, 0, 0, 0, 0)
+
+
+def _vmapped(function, in_dims, arguments):
+    """The layer's op as the parts that it is made of, each of which can be mapped."""
+    places = [i for i, dim in enumerate(in_dims) if dim is not None]
+
+    def call(*mapped):
+        return function(*(mapped[places.index(i)] if i in places else x for i, x in enumerate(arguments)))
+
+    mapped = [arguments[i] for i in places]
+    return torch.vmap(call, tuple(in_dims[i] for i in places))(*mapped)
+
+
+def _layer_forward(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *others):
+    bias = bias_ih if bias_hh is None else bias_ih + bias_hh
+    of = project if input.is_floating_point() else project_tokens
+    h_0 = None if h_0 is None else h_0.squeeze(0)
+    output, h_n = _forward(of(input, weight_ih, bias), weight_hh, h_0, *others)
+    return output, h_n.unsqueeze(0)
+
+
+def _layer_backward(
+    grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, lengths,
+    nonlinearity, reverse, state_grad_clip, *needs,
+):  # fmt: skip
+    saved = (input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output)
+    ctx = SimpleNamespace(
+        saved_tensors=saved, nonlinearity=nonlinearity, reverse=reverse,
+        state_grad_clip=state_grad_clip, is_layer=True,
+    )  # fmt: skip
+    gradients = differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
+    return tuple(
+        gradient if needed else output.new_empty(0) for gradient, needed in zip(gradients, needs, strict=True)
+    )
