@@ -33,7 +33,7 @@ So :class:`Backpropagation` is closed under differentiation, forward and backwar
 import torch
 
 from . import op
-from .custom_function import is_transformed, run
+from .custom_function import is_recorded, is_transformed, run
 from .products import project, sum_by_head, sum_of_products, times
 from .steps import Extents, add_to_last, previous, take_last, with_contiguous_features
 from .token_lookup import project_tokens
@@ -68,8 +68,8 @@ def _weight_gradient(d, h, h_0, weight_hh, extents, reverse):
 
 def _linearized(u, c, output, weight_hh, extents, nonlinearity, reverse):
     """``q_t = (u_t + q_{t-1} W^T) * f'(h_t)`` with ``q_{-1} = c``, in the direction of the forward loop."""
-    q, _ = run(
-        Backpropagation, u, None if c is None else times(c, weight_hh.mT), output, weight_hh.mT,
+    q, _ = backpropagation(
+        u, None if c is None else times(c, weight_hh.mT), output, weight_hh.mT,
         *extents, nonlinearity, not reverse, None, False,
     )  # fmt: skip
     return q
@@ -100,8 +100,8 @@ def _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0):
     if grad_output is None and grad_h_n is None:
         return None, None, None
     # The graph of this gradient is recorded only for a second derivative.
-    d, grad_h_0 = run(
-        Backpropagation, grad_output, grad_h_n, output, weight_hh, *extents,
+    d, grad_h_0 = backpropagation(
+        grad_output, grad_h_n, output, weight_hh, *extents,
         ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip, needs_h_0,
     )  # fmt: skip
     grad_weight = None
@@ -115,7 +115,6 @@ class Recurrence(torch.autograd.Function):
     """As the op ``forward``: ``(projections, weight_hh, h_0, batch_sizes, lengths, ..) -> (output, h_n)``."""
 
     generate_vmap_rule = True
-    op = torch.ops.rnnfused.forward.default
 
     @staticmethod
     def forward(*arguments):
@@ -148,7 +147,6 @@ class Layer(torch.autograd.Function):
     """
 
     generate_vmap_rule = True
-    op = torch.ops.rnnfused.layer_forward.default
 
     @staticmethod
     def forward(*arguments):
@@ -186,7 +184,7 @@ class Layer(torch.autograd.Function):
         needs_bias = needs_bias_ih or needs_bias_hh
         needs = (needs_input, needs_weight_ih, needs_bias, *needs)
         if torch.is_grad_enabled() or is_transformed():
-            gradients = differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
+            gradients = _differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
         else:
             input, weight_ih, weight_hh, h_0, *extents, output = ctx.saved_tensors
             gradients = op.layer_backward(
@@ -203,7 +201,7 @@ class Layer(torch.autograd.Function):
         )  # fmt: skip
 
 
-def differentiable_layer_backward(
+def _differentiable_layer_backward(
     ctx, grad_output, grad_h_n, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0
 ):
     """As the op ``layer_backward``, with a graph of its own for the next derivative."""
@@ -230,7 +228,6 @@ class Backpropagation(torch.autograd.Function):
     """As the op ``backward``: ``(g, g_n, output, weight_hh, batch_sizes, lengths, ..) -> (d, dh_0)``."""
 
     generate_vmap_rule = True
-    op = torch.ops.rnnfused.backward.default
 
     @staticmethod
     def forward(grad_output, grad_h_n, *others):
@@ -258,8 +255,8 @@ class Backpropagation(torch.autograd.Function):
             grad_output = _sum(grad_output, times(after, weight_tangent))
         if grad_output is None and grad_h_n is None:
             return e, None
-        x, grad_h_0 = run(
-            Backpropagation, grad_output, grad_h_n, output, weight_hh, *extents,
+        x, grad_h_0 = backpropagation(
+            grad_output, grad_h_n, output, weight_hh, *extents,
             ctx.nonlinearity, ctx.reverse, None, ctx.needs_grad_h_0,
         )  # fmt: skip
         if ctx.needs_grad_h_0:
@@ -313,7 +310,34 @@ def _check_not_clipped(ctx):
         )
 
 
-for _function in (Recurrence, Layer, Backpropagation):
+_OPS = {
+    Recurrence: torch.ops.rnnfused.forward.default,
+    Layer: torch.ops.rnnfused.layer_forward.default,
+    Backpropagation: torch.ops.rnnfused.backward.default,
+}
+for _function, _op in _OPS.items():
+    # For calls that are recorded as ops.
     torch.library.register_autograd(
-        _function.op, _function.backward, setup_context=_function.setup_context
+        _op, _function.backward, setup_context=_function.setup_context
     )
+
+
+def recurrence(*arguments):
+    """:class:`Recurrence`, by what can be recorded where calls are."""
+    if is_recorded():
+        return torch.ops.rnnfused.forward(*arguments)
+    return run(Recurrence, *arguments)
+
+
+def layer(*arguments):
+    """:class:`Layer`, likewise."""
+    if is_recorded():
+        return torch.ops.rnnfused.layer_forward(*arguments)
+    return run(Layer, *arguments)
+
+
+def backpropagation(*arguments):
+    """:class:`Backpropagation`, likewise."""
+    if is_recorded():
+        return torch.ops.rnnfused.backward(*arguments)
+    return run(Backpropagation, *arguments)

@@ -22,12 +22,7 @@ def apply(function, *arguments):
 
 
 def run(function, *arguments):
-    """The function with a graph for gradients if there is to be one, else its forward alone.
-
-    Its attribute ``op`` is the same as an op that has a gradient of its own.
-    """
-    if is_recorded():
-        return function.op(*arguments)
+    """The function with a graph for gradients if there is to be one, else its forward alone."""
     if torch.is_grad_enabled() or is_transformed():
         return apply(function, *arguments)
     return function.forward(*arguments)
@@ -37,6 +32,8 @@ def below_autograd(op):
     """The op without the gradient that is registered for it, whose search would cost 10 us."""
 
     def call(*arguments):
+        if torch._C._are_functorch_transforms_active():
+            return op(*arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return op(*arguments)
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from .autocast import cast
-from .autograd import Layer, Recurrence
-from .custom_function import is_recorded, run
+from .autograd import layer, recurrence
+from .custom_function import is_recorded
 from .products import project
 from .steps import past_end, with_contiguous_features, with_even_rows
 from .token_lookup import check_ids, project_tokens
@@ -96,7 +96,7 @@ def rnn(
         with_contiguous_features(projections), weight_hh, with_contiguous_features(h_0),
         batch_sizes, lengths, nonlinearity, reverse, state_grad_clip,
     )  # fmt: skip
-    output, h_n = run(Recurrence, *arguments)
+    output, h_n = recurrence(*arguments)
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 
@@ -195,18 +195,17 @@ def run_layer(
             if is_ids
             else with_even_rows(input)
         )
-        output, h_n = run(
-            Layer, input, weight_ih, with_contiguous_features(bias_ih),
+        output, h_n = layer(
+            input, weight_ih, with_contiguous_features(bias_ih),
             with_contiguous_features(bias_hh), weight_hh, with_contiguous_features(h_0), *options,
         )  # fmt: skip
     else:
         bias = bias_ih if bias_hh is None else bias_ih + bias_hh
         projections = (project_tokens if is_ids else project)(input, weight_ih, bias)
         h_0 = None if h_0 is None else h_0.squeeze(0)
-        output, h_n = run(
-            Recurrence, with_contiguous_features(projections), weight_hh,
-            with_contiguous_features(h_0), *options,
-        )  # fmt: skip
+        output, h_n = recurrence(
+            with_contiguous_features(projections), weight_hh, with_contiguous_features(h_0), *options
+        )
         h_n = h_n.unsqueeze(0)
     return (output.transpose(0, 1) if batch_first else output), h_n
 

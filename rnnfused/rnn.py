@@ -239,13 +239,14 @@ class RNN(torch.nn.RNNBase):
     def _run_layers(self, output, hx, extents) -> tuple[Tensor, Tensor]:
         states = []
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
+        is_single = self.num_layers == len(suffixes) == 1
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0 and self.training:
                 output = self._drop(output)
             directions = []
             for suffix in suffixes:
                 i = len(states)
-                h_0 = hx if hx is None or len(hx) == 1 else hx[i : i + 1]
+                h_0 = hx if hx is None or is_single else hx[i : i + 1]
                 states_of_direction, h_n = self._run_direction(
                     output, h_0, extents, f"_l{layer}{suffix}"
                 )

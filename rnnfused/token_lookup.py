@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .custom_function import is_recorded
+
 
 def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -> Tensor:
     """``one_hot(ids) W_ih^T + bias`` without the one-hot tensor or the product.
@@ -44,9 +46,11 @@ def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "i
     if ids.device != device:
         raise ValueError(f"{name} must be on {device} like the weights, got {ids.device}")
     ids = ids.long()
-    # Values can't be asked for on meta, nor while a CUDA graph is captured: torch's own kernels check them then.
+    # Where values can't be asked for, on meta or while calls are recorded or mapped, the kernels check them.
     captured = ids.is_cuda and torch.cuda.is_current_stream_capturing()
-    if ids.numel() and not ids.is_meta and not captured:
+    if captured or ids.is_meta or is_recorded() or torch._C._functorch.is_batchedtensor(ids):
+        return ids
+    if ids.numel():
         low, high = (bound.item() for bound in ids.aminmax())
         if low < 0 or high >= vocab_size:
             raise IndexError(

@@ -4,13 +4,7 @@ Where all calls share W_hh, their batches become one. Where each has its own, th
 and W_hh is block-diagonal: a head for each call (or several, if it had heads before).
 """
 
-from types import SimpleNamespace
-
 import torch
-
-from .autograd import differentiable_layer_backward
-from .products import project
-from .token_lookup import project_tokens
 
 _forward = torch.ops.rnnfused.forward.default
 _backward = torch.ops.rnnfused.backward.default
@@ -100,8 +94,12 @@ def _choose(info, sequence, weight_dim, size_dims, batch_sizes, lengths):
     return _Heads(info.batch_size, batch_sizes, None if lengths is None else lengths[0])
 
 
-@torch.library.register_vmap("rnnfused::forward")
-def _(info, in_dims, projections, weight_hh, h_0, batch_sizes, lengths, *options):
+def _with_dims(*results):
+    tensors, dims = zip(*results, strict=True)
+    return tensors, dims
+
+
+def _map_forward(info, in_dims, projections, weight_hh, h_0, batch_sizes, lengths, *options):
     projections, weight_hh, h_0 = _mapped(info, in_dims, (projections, weight_hh, h_0))
     (lengths,) = _mapped(info, in_dims[4:], (lengths,))
     way = _choose(info, projections, in_dims[1], in_dims[3:5], batch_sizes, lengths)
@@ -109,7 +107,10 @@ def _(info, in_dims, projections, weight_hh, h_0, batch_sizes, lengths, *options
         way.fold_sequence(projections), way.fold_weight(weight_hh), way.fold_state(h_0),
         way.batch_sizes, way.lengths, *options,
     )  # fmt: skip
-    return tuple(zip(way.unfold_sequence(output), way.unfold_state(h_n), strict=True))
+    return _with_dims(way.unfold_sequence(output), way.unfold_state(h_n))
+
+
+torch.library.register_vmap("rnnfused::forward", _map_forward)
 
 
 @torch.library.register_vmap("rnnfused::backward")
@@ -123,48 +124,31 @@ def _(info, in_dims, grad_output, grad_h_n, output, weight_hh, batch_sizes, leng
         way.fold_sequence(grad_output), way.fold_state(grad_h_n), way.fold_sequence(output),
         way.fold_weight(weight_hh), way.batch_sizes, way.lengths, *options,
     )  # fmt: skip
-    return tuple(zip(way.unfold_sequence(d), way.unfold_state(grad_h_0), strict=True))
+    return _with_dims(way.unfold_sequence(d), way.unfold_state(grad_h_0))
 
 
 @torch.library.register_vmap("rnnfused::layer_forward")
-def _(info, in_dims, *arguments):
-    return _vmapped(_layer_forward, in_dims, arguments), (0, 0)
-
-
-@torch.library.register_vmap("rnnfused::layer_backward")
-def _(info, in_dims, *arguments):
-    return _vmapped(_layer_backward, in_dims, arguments), (0, 0, 0, 0, 0)
-
-
-def _vmapped(function, in_dims, arguments):
-    """The layer's op as the parts that it is made of, each of which can be mapped."""
-    places = [i for i, dim in enumerate(in_dims) if dim is not None]
-
-    def call(*mapped):
-        return function(*(mapped[places.index(i)] if i in places else x for i, x in enumerate(arguments)))
-
-    mapped = [arguments[i] for i in places]
-    return torch.vmap(call, tuple(in_dims[i] for i in places))(*mapped)
-
-
-def _layer_forward(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *others):
-    bias = bias_ih if bias_hh is None else bias_ih + bias_hh
-    of = project if input.is_floating_point() else project_tokens
-    h_0 = None if h_0 is None else h_0.squeeze(0)
-    output, h_n = _forward(of(input, weight_ih, bias), weight_hh, h_0, *others)
-    return output, h_n.unsqueeze(0)
-
-
-def _layer_backward(
-    grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, lengths,
-    nonlinearity, reverse, state_grad_clip, *needs,
-):  # fmt: skip
-    saved = (input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output)
-    ctx = SimpleNamespace(
-        saved_tensors=saved, nonlinearity=nonlinearity, reverse=reverse,
-        state_grad_clip=state_grad_clip, is_layer=True,
-    )  # fmt: skip
-    gradients = differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
-    return tuple(
-        gradient if needed else output.new_empty(0) for gradient, needed in zip(gradients, needs, strict=True)
+def _(info, in_dims, input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *others):
+    """By the projection of every call, and the op ``forward``."""
+    input, weight_ih, bias_ih, bias_hh = _mapped(
+        info, in_dims, (input, weight_ih, bias_ih, bias_hh)
     )
+    rows = input.flatten(1) if not input.is_floating_point() else input.flatten(1, -2)
+    if input.is_floating_point():
+        projections = torch.bmm(rows, weight_ih.mT)
+    else:
+        columns = rows.unsqueeze(1).expand(-1, weight_ih.size(1), -1)
+        projections = weight_ih.gather(2, columns).mT
+    for bias in (bias_ih, bias_hh):
+        if bias is not None:
+            projections = projections + bias.unsqueeze(1)
+    shape = input.shape[:-1] if input.is_floating_point() else input.shape
+    projections = projections.reshape(*shape, -1)
+    h_dim = in_dims[5]
+    if h_0 is not None:
+        h_0 = h_0.squeeze(0) if h_dim is None else h_0.movedim(h_dim, 0).squeeze(1)
+    (output, h_n), (output_dim, h_n_dim) = _map_forward(
+        info, (0, in_dims[4], None if h_dim is None else 0, *in_dims[6:]),
+        projections, weight_hh, h_0, *others,
+    )  # fmt: skip
+    return (output, h_n.unsqueeze(0)), (output_dim, h_n_dim + 1)
