@@ -96,7 +96,15 @@ def compare(shape, dtype, with_flashrnn):
             torch.testing.assert_close(module(x)[0], ours(x)[0], rtol=0.1, atol=0.1)
     projections = torch.nn.functional.linear(x, ours.weight_ih_l0, ours.bias_ih_l0).detach()
     loop = partial(
-        rnnfused.op.forward, projections, ours.weight_hh_l0.detach(), None, None, "tanh", False
+        rnnfused.op.forward,
+        projections,
+        ours.weight_hh_l0.detach(),
+        None,
+        None,
+        None,
+        "tanh",
+        False,
+        None,
     )
     ways = {name: torch_ways(module, x, gradient) for name, module in modules.items()}
     for way in ("forward", "forward_backward"):

@@ -50,7 +50,9 @@ def test_parts_of_fixed_cost(part, run, in_turn):
     weight_ih, weight_hh, bias_ih, bias_hh = (p.detach() for p in module.parameters())
 
     def op():
-        layer_forward(x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, "tanh", False)
+        layer_forward(
+            x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, None, "tanh", False, None
+        )
 
     parts = {"op": op, "dispatch": lambda: torch.ops.rnnfused.cpu_multiply_add(0)}
     in_turn(FIXED_COST, "forward", part, torch_ways(module, x, gradient)["forward"], parts[part])

@@ -88,9 +88,7 @@ def _tangents(ctx, u, weight_tangent, h_0_tangent):
         u = _sum(u, times(before, weight_tangent.mT))
     if u is None and h_0_tangent is None:
         return None, None
-    q = _linearized(
-        u, h_0_tangent, output, weight_hh, extents, ctx.nonlinearity, ctx.reverse
-    )
+    q = _linearized(u, h_0_tangent, output, weight_hh, extents, ctx.nonlinearity, ctx.reverse)
     return q, take_last(q, h_0_tangent, extents, ctx.reverse)
 
 
@@ -317,9 +315,7 @@ _OPS = {
 }
 for _function, _op in _OPS.items():
     # For calls that are recorded as ops.
-    torch.library.register_autograd(
-        _op, _function.backward, setup_context=_function.setup_context
-    )
+    torch.library.register_autograd(_op, _function.backward, setup_context=_function.setup_context)
 
 
 def recurrence(*arguments):

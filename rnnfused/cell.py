@@ -43,9 +43,7 @@ class RNNCell(torch.nn.RNNCell):
                     f"{name} must have 1 (unbatched) or 2 dimensions, got shape {tuple(tensor.shape)}"
                 )
         if self.nonlinearity not in ("tanh", "relu"):
-            raise RuntimeError(
-                f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}"
-            )
+            raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
         batched = input.dim() == 2
         if not batched:
             input = input.unsqueeze(0)
@@ -55,7 +53,7 @@ class RNNCell(torch.nn.RNNCell):
             self._check("hx", hx, (input.size(0), self.hidden_size))
         output, _ = functional.run_layer(
             input.unsqueeze(0), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh,
-            None if hx is None else hx.unsqueeze(0), self.nonlinearity, False, False, None, None, None,
+            None if hx is None else hx.unsqueeze(0), self.nonlinearity, False, False,
         )  # fmt: skip
         output = output.squeeze(0)
         return output if batched else output.squeeze(0)

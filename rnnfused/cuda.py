@@ -57,4 +57,4 @@ def _(
     rows = stepwise.batch_size(output, batch_sizes)
     if state_grad_clip is None and uses_fused_kernels(weight_hh, rows):
         return torch.ops.rnnfused.backward_fused(*arguments, needs_grad_h_0)
-    return _loops_by_step().backward(*arguments, state_grad_clip, needs_grad_h_0)
+    return _loops_by_step().backward(*arguments, needs_grad_h_0, state_grad_clip)

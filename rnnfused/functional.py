@@ -169,9 +169,9 @@ def run_layer(
     nonlinearity,
     batch_first,
     reverse,
-    batch_sizes,
-    lengths,
-    state_grad_clip,
+    batch_sizes=None,
+    lengths=None,
+    state_grad_clip=None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn_layer` without its checks, for the layers, which make their own.
 
@@ -204,7 +204,10 @@ def run_layer(
         projections = (project_tokens if is_ids else project)(input, weight_ih, bias)
         h_0 = None if h_0 is None else h_0.squeeze(0)
         output, h_n = recurrence(
-            with_contiguous_features(projections), weight_hh, with_contiguous_features(h_0), *options
+            with_contiguous_features(projections),
+            weight_hh,
+            with_contiguous_features(h_0),
+            *options,
         )
         h_n = h_n.unsqueeze(0)
     return (output.transpose(0, 1) if batch_first else output), h_n

@@ -44,7 +44,9 @@ def forward(op, projections, weight_hh, h_0, lengths, *options):
     """The op ``forward`` for rows with lengths, by one for packed rows."""
     rows = PackedRows(projections, lengths)
     if rows.order.numel() == 0:
-        return torch.zeros_like(projections), rows.unsort(projections.new_empty(0, projections.size(-1)), h_0)
+        return torch.zeros_like(projections), rows.unsort(
+            projections.new_empty(0, projections.size(-1)), h_0
+        )
     output, h_n = op(
         rows.pack(projections), weight_hh, rows.sort(h_0), rows.batch_sizes, None, *options
     )

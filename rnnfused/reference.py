@@ -104,7 +104,12 @@ def _rnn_by_row(projections, weight_hh, h_0, lengths, batch_first, **options):
     if projections.dim() == 2:
         rows = list(projections.split(lengths.tolist()))
     else:
-        rows = [row[:n] for row, n in zip(projections.unbind(0 if batch_first else 1), lengths.tolist(), strict=True)]
+        rows = [
+            row[:n]
+            for row, n in zip(
+                projections.unbind(0 if batch_first else 1), lengths.tolist(), strict=True
+            )
+        ]
     outputs, last = [], []
     for b, row in enumerate(rows):
         h = None if h_0 is None else h_0[b : b + 1]

@@ -2,7 +2,6 @@
 
 import warnings
 
-import torch
 from torch import nn
 
 from .cell import RNNCell
@@ -62,7 +61,9 @@ def _change_classes(model: nn.Module, classes: dict[type, type]) -> nn.Module:
         if nn.utils.parametrize.is_parametrized(module):
             parent = old.__bases__[0]  # torch derives a class for each parametrized module
             if parent in classes:
-                namespace = {k: v for k, v in vars(old).items() if k not in ("__dict__", "__weakref__")}
+                namespace = {
+                    k: v for k, v in vars(old).items() if k not in ("__dict__", "__weakref__")
+                }
                 module.__class__ = type(
                     f"Parametrized{classes[parent].__name__}", (classes[parent],), namespace
                 )

@@ -64,7 +64,9 @@ class RNN(torch.nn.RNNBase):
         state_grad_clip: float | None = None,
     ):
         if proj_size != 0:
-            raise ValueError(f"proj_size must be 0: only an LSTM has projections, got {proj_size!r}")
+            raise ValueError(
+                f"proj_size must be 0: only an LSTM has projections, got {proj_size!r}"
+            )
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
         functional.check_state_grad_clip(state_grad_clip)
@@ -114,7 +116,9 @@ class RNN(torch.nn.RNNBase):
                 not integers.
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
-        if isinstance(input, torch.fx.Proxy):  # a leaf of symbolic tracing, as modules of torch.nn are
+        if isinstance(
+            input, torch.fx.Proxy
+        ):  # a leaf of symbolic tracing, as modules of torch.nn are
             tracer = input.tracer
             kwargs = {} if lengths is None else {"lengths": lengths}
             return tracer.create_proxy(
@@ -189,9 +193,7 @@ class RNN(torch.nn.RNNBase):
                 f"input must have {2 + self._feature_dims} dimensions if nested, got {input.dim()}"
             )
         data, offsets = input.values(), input.offsets()
-        lengths = functional.check_lengths(
-            offsets.diff().long(), None, data.size(0), "input"
-        )
+        lengths = functional.check_lengths(offsets.diff().long(), None, data.size(0), "input")
         self._check(data, hx, None, lengths.size(0))
         output, h_n = self._run_layers(data, hx, Extents(lengths=lengths))
         return torch.nested.nested_tensor_from_jagged(output, offsets), h_n

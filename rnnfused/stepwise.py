@@ -111,8 +111,8 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run
 
 
 def backward(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
-    needs_grad_h_0, run=run,
+    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0,
+    state_grad_clip=None, run=run,
 ):  # fmt: skip
     """As the op ``rnnfused::backward``: ``(grad_projections, grad_h_0)``; ``run`` as in :func:`forward`."""
     d = new_sequence(output)

@@ -86,7 +86,9 @@ def _mapped(info, in_dims, tensors):
 
 def _choose(info, sequence, weight_dim, size_dims, batch_sizes, lengths):
     if size_dims[0] is not None:
-        raise NotImplementedError("vmap over batch_sizes: pad the rows and map over lengths instead")
+        raise NotImplementedError(
+            "vmap over batch_sizes: pad the rows and map over lengths instead"
+        )
     if weight_dim is None:
         return _Rows(info.batch_size, sequence.dim() - 1, batch_sizes, lengths)
     if size_dims[1] is not None:

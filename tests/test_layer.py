@@ -151,8 +151,8 @@ def test_opcheck_of_the_layer(batch_sizes, given, transposed, device):
         input = torch.randn(9, 4, 3).transpose(0, 1)
     biases, h_0 = ((torch.randn(5),) * 2, torch.randn(1, 9, 5)) if given else ((None, None), None)
     weights = torch.randn(5, 3), *biases, torch.randn(5, 5)
-    arguments = (input, *weights, h_0, batch_sizes, "tanh", False)
-    torch.library.opcheck(op.layer_forward, arguments)
+    arguments = (input, *weights, h_0, batch_sizes, None, "tanh", False, None)
+    torch.library.opcheck(torch.ops.rnnfused.layer_forward, arguments)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -198,12 +198,12 @@ def good(**changes):
         (
             dict(weight_hh=torch.randn(5, 4)),
             ValueError,
-            r"weight_hh must be \(H, H\), got \(5, 4\)",
+            r"weight_hh must be \(H, H\) or .*, got \(5, 4\)",
         ),
         (
             dict(weight_hh=torch.randn(0, 0)),
             ValueError,
-            r"weight_hh must be \(H, H\), got \(0, 0\)",
+            r"weight_hh must be \(H, H\) or .*, got \(0, 0\)",
         ),
         (dict(bias=torch.randn(5, 1)), ValueError, r"bias must be \(5,\), got \(5, 1\)"),
         (dict(h_0=torch.randn(2, 5)), ValueError, r"h_0 must be .* \(3, 5\), got \(2, 5\)"),
@@ -227,7 +227,7 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
     with pytest.raises(RuntimeError, match="same rows"):
         torch.ops.rnnfused.sum_of_products(torch.randn(2, 3, 4), torch.randn(2, 4, 4))
     x, h = torch.randn(4, 3, 2), torch.randn(3, 5)
-    good = [x, torch.randn(5, 2), b, b, torch.randn(5, 5), h[None], None, "tanh", False]
+    good = [x, torch.randn(5, 2), b, b, torch.randn(5, 5), h[None], None, None, "tanh", False, None]
     op.layer_forward(*good)
     for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, b[:4]), (4, torch.randn(4, 4)), (5, h[None, :2]), (5, h)):  # fmt: skip
         with pytest.raises(RuntimeError):
@@ -245,9 +245,9 @@ def test_opcheck_of_the_layers_gradients(batch_sizes, given, needs, device):
     h_0 = torch.randn(1, 9, 5) if given else None
     arguments = (
         *gradients, torch.randn(*rows, 5), torch.randn(*rows, 3), torch.randn(5, 3),
-        torch.randn(5, 5), h_0, batch_sizes, "tanh", True, *needs,
+        torch.randn(5, 5), h_0, batch_sizes, None, "tanh", True, None, *needs,
     )  # fmt: skip
-    torch.library.opcheck(op.layer_backward, arguments)
+    torch.library.opcheck(torch.ops.rnnfused.layer_backward, arguments)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -316,8 +316,11 @@ def test_opcheck_of_token_ids(transposed, device):
         pytest.skip("ops of the CPU")
     ids = torch.randint(4, (9, 3)).t() if transposed else torch.randint(4, (3, 9))
     w, b, u = torch.randn(5, 4), torch.randn(5), torch.randn(5, 5)
-    torch.library.opcheck(op.layer_forward, (ids, w, b, None, u, None, None, "tanh", False))
-    output, _ = op.layer_forward(ids, w, b, None, u, None, None, "tanh", False)
+    torch.library.opcheck(
+        torch.ops.rnnfused.layer_forward,
+        (ids, w, b, None, u, None, None, None, "tanh", False, None),
+    )
+    output, _ = op.layer_forward(ids, w, b, None, u, None, None, None, "tanh", False, None)
     needs = (False, True, True, True, True)
     arguments = (
         torch.randn_like(output),
@@ -328,15 +331,17 @@ def test_opcheck_of_token_ids(transposed, device):
         u,
         None,
         None,
+        None,
         "tanh",
         False,
+        None,
         *needs,
     )
-    torch.library.opcheck(op.layer_backward, arguments)
+    torch.library.opcheck(torch.ops.rnnfused.layer_backward, arguments)
     for wrong in (-1, 4):
         ids[1, 2] = wrong
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
-            op.layer_forward(ids, w, b, None, u, None, None, "tanh", False)
+            op.layer_forward(ids, w, b, None, u, None, None, None, "tanh", False, None)
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
             op.layer_backward(*arguments)
 
@@ -369,7 +374,7 @@ def test_rows_at_uneven_distances_are_refused_by_the_op(device):
         pytest.skip("an op of the CPU")
     x, weight = torch.randn(20, 9, 64)[:, ::2], torch.randn(64, 64) / 8
     with pytest.raises(RuntimeError, match="one distance"):
-        op.layer_forward(x, weight, None, None, weight, None, None, "tanh", False)
+        op.layer_forward(x, weight, None, None, weight, None, None, None, "tanh", False, None)
     expected = functional.rnn_layer(x.contiguous(), weight, weight)
     torch.testing.assert_close(functional.rnn_layer(x, weight, weight), expected)
 
@@ -390,9 +395,12 @@ def test_saved_tensors_may_come_back_in_another_layout():
     )  # the output alone
 
 
-def test_forward_mode_is_refused_without_grad_mode_too():
-    layer, x = rnnfused.RNN(5, 4), torch.randn(3, 2, 5)
-    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
-        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        with pytest.raises((RuntimeError, NotImplementedError)):
-            layer(dual)
+def test_forward_mode_works_without_grad_mode_too(device):
+    layer, x = rnnfused.RNN(5, 4, device=device), torch.randn(3, 2, 5)
+    tangents = []
+    for mode in (torch.no_grad(), torch.enable_grad()):
+        with torch.autograd.forward_ad.dual_level(), mode:
+            dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+            tangents.append(torch.autograd.forward_ad.unpack_dual(layer(dual)[0]).tangent)
+    torch.testing.assert_close(*tangents)
+    assert tangents[0].abs().min() > 0

@@ -24,10 +24,9 @@ def forward_arguments(*, h_0=True, batch_sizes=None, requires_grad=False, **layo
     for leaf in leaves:
         if leaf is not None:
             leaf.requires_grad_(requires_grad)
-    return (*leaves, batch_sizes, "tanh", False)
+    return (*leaves, batch_sizes, None, "tanh", False, None)
 
 
-@pytest.mark.filterwarnings("ignore:rnnfused..forward. an autograd kernel was not registered")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -40,14 +39,14 @@ def forward_arguments(*, h_0=True, batch_sizes=None, requires_grad=False, **layo
     ],
 )
 def test_opcheck_forward(arguments):
-    torch.library.opcheck(op.forward, arguments)
+    torch.library.opcheck(torch.ops.rnnfused.forward, arguments)
 
 
 def test_opcheck_where_the_output_cannot_keep_the_strides():
     overlapping = torch.randn(9).unfold(0, 6, 1).unsqueeze(1)
     torch.library.opcheck(
-        op.forward,
-        (overlapping, torch.randn(6, 6), None, None, "tanh", False),
+        torch.ops.rnnfused.forward,
+        (overlapping, torch.randn(6, 6), None, None, None, "tanh", False, None),
         # The others clone the input, and a clone of this one has other strides.
         test_utils=("test_schema", "test_faketensor"),
     )
@@ -57,17 +56,28 @@ def test_opcheck_where_the_output_cannot_keep_the_strides():
 @pytest.mark.parametrize("sources", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("batch_sizes", [None, SIZES])
 def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
-    output, weight_hh, _, _, _, _ = forward_arguments(batch_sizes=batch_sizes)
+    output, weight_hh, *_ = forward_arguments(batch_sizes=batch_sizes)
     grad_output = torch.randn_like(output) if sources[0] else None
     grad_h_n = torch.randn(3, 5) if sources[1] else None
     torch.library.opcheck(
-        op.backward,
-        (grad_output, grad_h_n, output, weight_hh, batch_sizes, "relu", True, needs_grad_h_0),
+        torch.ops.rnnfused.backward,
+        (
+            grad_output,
+            grad_h_n,
+            output,
+            weight_hh,
+            batch_sizes,
+            None,
+            "relu",
+            True,
+            0.5,
+            needs_grad_h_0,
+        ),  # fmt: skip
     )
 
 
 def test_a_direct_call_cannot_read_out_of_bounds():
-    p, w, h, _, f, reverse = forward_arguments()
+    p, w, h, _, _, f, reverse, _ = forward_arguments()
     wrong = [
         (p[0], w, h, None, f, reverse),
         (p[:0], w, h, None, f, reverse),
@@ -86,12 +96,36 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3, 3]).int(), f, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([]).long(), f, reverse),
     ]
-    for arguments in wrong:
+    for *tensors, batch_sizes, f_, reverse_ in wrong:
         with pytest.raises(RuntimeError, match="rnnfused: "):
-            op.forward(*arguments)
+            op.forward(*tensors, batch_sizes, None, f_, reverse_, None)
+    rows = p.flatten(0, 1)
+    for sequence, lengths in (
+        (p, [4, 4]), (p, [4, 4, 5]), (p, [4, -1, 4]), (rows, [4, 4, 3]), (rows, [4, 4, 5]),
+        (rows, [13, -1]), (rows, [2**62, 2**62, 12]),
+    ):  # fmt: skip
+        with pytest.raises(RuntimeError, match="rnnfused: lengths"):
+            op.forward(sequence, w, None, None, torch.tensor(lengths), f, reverse, None)
+    for lengths in (
+        torch.tensor([4.0, 4, 4]),
+        torch.tensor([[4, 4, 4]]),
+        torch.tensor([4] * 6)[::2],
+    ):
+        with pytest.raises(RuntimeError, match="rnnfused: lengths"):
+            op.forward(p, w, None, None, lengths, f, reverse, None)
+    with pytest.raises(RuntimeError, match="not both"):
+        op.forward(rows, w, None, torch.tensor([12]), torch.tensor([12]), f, reverse, None)
+    for weight in (
+        torch.randn(2, 2, 2),
+        torch.randn(5, 1, 2),
+        torch.randn(1, 5, 5, 1),
+        torch.randn(5),
+    ):
+        with pytest.raises(RuntimeError, match="rnnfused: weight_hh"):
+            op.forward(p, weight, None, None, None, f, reverse, None)
     for grad_output in (p[:3], p.double(), p.transpose(0, 1)):
         with pytest.raises(RuntimeError, match="rnnfused: grad_output"):
-            op.backward(grad_output, None, p, w, None, f, reverse, True)
+            op.backward(grad_output, None, p, w, None, None, f, reverse, None, True)
 
 
 @pytest.fixture
@@ -109,8 +143,8 @@ def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
     results = []
     for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)
-        output, _ = op.forward(projections, weight_hh, None, None, "tanh", False)
-        arguments = (grad_output, None, output, weight_hh, None, "tanh", False, True)
+        output, _ = op.forward(projections, weight_hh, None, None, None, "tanh", False, None)
+        arguments = (grad_output, None, output, weight_hh, None, None, "tanh", False, None, True)
         results.append((output, *op.backward(*arguments)))
     for other in results[1:]:
         for got, expected in zip(other, results[0], strict=True):

@@ -26,24 +26,28 @@ def check(got, expected):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("layout", ["time_first", "batch_first", "packed"])
 @pytest.mark.parametrize("given", [True, False])
-def test_equals_the_fused_ops(nonlinearity, reverse, layout, given):
+@pytest.mark.parametrize("heads", [1, 7])
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip):
     batch_sizes = SIZES if layout == "packed" else None
     shape = {"time_first": (6, 5, 7), "batch_first": (5, 6, 7), "packed": (12, 7)}[layout]
     projections, gradient = torch.randn(2, *shape, dtype=torch.float64)
     if layout == "batch_first":
         projections, gradient = projections.transpose(0, 1), gradient.transpose(0, 1)
     weight_hh = torch.randn(7, 7, dtype=torch.float64) / 3
+    if heads > 1:
+        weight_hh = torch.randn(7, 1, 1, dtype=torch.float64)
     h_0, grad_h_n = torch.randn(2, 5, 7, dtype=torch.float64) if given else (None, None)
     if given:
         h_0 = h_0[:1].expand(5, 7)
         grad_h_n = grad_h_n[:1].expand(5, 7)
-    arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
-    output, h_n = op.forward(*arguments)
-    check(stepwise.forward(*arguments), (output, h_n))
+    arguments = (projections, weight_hh, h_0, batch_sizes)
+    output, h_n = op.forward(*arguments, None, nonlinearity, reverse, clip)
+    check(stepwise.forward(*arguments, nonlinearity, reverse), (output, h_n))
     for grad_output in (gradient, None):
         for needs_grad_h_0 in (True, False):
-            arguments = (
-                grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse,
-                needs_grad_h_0,
-            )  # fmt: skip
-            check(stepwise.backward(*arguments), op.backward(*arguments))
+            arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes)
+            check(
+                stepwise.backward(*arguments, nonlinearity, reverse, needs_grad_h_0, clip),
+                op.backward(*arguments, None, nonlinearity, reverse, clip, needs_grad_h_0),
+            )
