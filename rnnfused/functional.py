@@ -1,18 +1,15 @@
 """The fused recurrence as a function, for those who bring their own projections."""
 
-import torch
 from torch import Tensor
 
+from . import onnx_export, reference
+from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
 from .autocast import cast
 from .autograd import layer, recurrence
 from .custom_function import is_recorded
 from .products import project
 from .steps import past_end, with_contiguous_features, with_even_rows
 from .token_lookup import check_ids, project_tokens
-
-_DEVICES = ("cpu", "cuda", "meta")
-# The 16-bit types round every state and compute in float32.
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def rnn(
@@ -72,9 +69,9 @@ def rnn(
     if isinstance(projections, Tensor):
         projections, weight_hh, h_0 = cast(projections.device.type, projections, weight_hh, h_0)
     others = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
-    _check_tensors("projections", projections, others)
-    _check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
-    batch, lengths = _check_sequence(
+    check_tensors("projections", projections, others)
+    check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
+    batch, lengths = check_sequence(
         "projections", "H", projections, batch_first, batch_sizes, lengths
     )
     hidden = projections.size(-1)
@@ -82,12 +79,12 @@ def rnn(
         raise ValueError(
             f"projections must have at least one hidden unit, got shape {tuple(projections.shape)}"
         )
-    if _hidden_size(weight_hh) != hidden:
+    if hidden_size_of(weight_hh) != hidden:
         raise ValueError(
             f"weight_hh must be ({hidden}, {hidden}) for projections of {hidden} hidden units, "
             f"or (heads, {hidden} / heads, {hidden} / heads), got {tuple(weight_hh.shape)}"
         )
-    _check_h_0(h_0, batch, hidden)
+    check_h_0(h_0, batch, hidden)
     if batch_first:
         projections = projections.transpose(0, 1)
     if batch_sizes is not None:
@@ -135,10 +132,10 @@ def rnn_layer(
         )
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
     given = {name: x for name, x in (("bias", bias), ("h_0", h_0)) if x is not None}
-    _check_tensors("input", input, {**weights, **given})
-    _check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
-    batch, lengths = _check_sequence("input", "I", input, batch_first, batch_sizes, lengths)
-    hidden = _hidden_size(weight_hh)
+    check_tensors("input", input, {**weights, **given})
+    check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
+    batch, lengths = check_sequence("input", "I", input, batch_first, batch_sizes, lengths)
+    hidden = hidden_size_of(weight_hh)
     if hidden == 0:
         raise ValueError(
             f"weight_hh must be (H, H) or (heads, H / heads, H / heads), got {tuple(weight_hh.shape)}"
@@ -150,7 +147,7 @@ def rnn_layer(
         )
     if bias is not None and bias.shape != (hidden,):
         raise ValueError(f"bias must be ({hidden},), got {tuple(bias.shape)}")
-    _check_h_0(h_0, batch, hidden)
+    check_h_0(h_0, batch, hidden)
 
     output, h_n = run_layer(
         input, weight_ih, weight_hh, bias, None, None if h_0 is None else h_0.unsqueeze(0),
@@ -177,6 +174,12 @@ def run_layer(
 
     It takes token ids too, two biases that are added, and states (1, B, H), as those of several layers are.
     """
+    if weight_hh.is_complex():
+        return _complex_layer(
+            input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, nonlinearity=nonlinearity,
+            batch_first=batch_first, reverse=reverse, batch_sizes=batch_sizes, lengths=lengths,
+            state_grad_clip=state_grad_clip,
+        )  # fmt: skip
     is_cpu = input.is_cpu
     input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
         "cpu" if is_cpu else input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
@@ -189,7 +192,11 @@ def run_layer(
     if is_ids and lengths is not None and input.dim() == 2:
         input = input.masked_fill(past_end(input, lengths), 0)  # there, ids may be anything
     options = (batch_sizes, lengths, nonlinearity, reverse, state_grad_clip)
-    if is_cpu:
+    if is_recorded() and onnx_export.is_exporting():
+        output, h_n = onnx_export.layer(
+            input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *options
+        )
+    elif is_cpu:
         input = (
             check_ids(input, weight_ih.size(1), weight_ih.device)
             if is_ids
@@ -213,158 +220,11 @@ def run_layer(
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 
-def check_dtype(name: str, sequence: Tensor) -> None:
-    """Raises TypeError or NotImplementedError for what no kernel takes."""
-    if not sequence.is_cpu and sequence.device.type not in _DEVICES:
-        raise NotImplementedError(
-            f"{name} must be on one of the devices {', '.join(_DEVICES)}, got {sequence.device}"
-        )
-    if sequence.dtype not in _DTYPES:
-        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-        raise TypeError(f"{name} must be {names}, got {sequence.dtype}")
-
-
-def _check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:
-    for each, value in {name: sequence, **others}.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{each} must be a Tensor, got {type(value).__name__}")
-    check_dtype(name, sequence)
-    for each, value in others.items():
-        if value.dtype != sequence.dtype:
-            raise TypeError(f"{each} must be {sequence.dtype} like {name}, got {value.dtype}")
-        if value.device != sequence.device:
-            raise ValueError(f"{each} must be on {sequence.device} like {name}, got {value.device}")
-
-
-def _check_choices(
-    nonlinearity: str, batch_first: bool, reverse: bool, state_grad_clip: float | None
-) -> None:
-    for name, value in {"batch_first": batch_first, "reverse": reverse}.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be a bool, got {value!r}")
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-    check_state_grad_clip(state_grad_clip)
-
-
-def check_state_grad_clip(value: float | None) -> None:
-    """Raises TypeError or ValueError for what is neither None nor a positive number."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise TypeError(f"state_grad_clip must be a number or None, got {value!r}")
-    if value is not None and not value > 0:
-        raise ValueError(f"state_grad_clip must be positive, got {value!r}")
-
-
-def _hidden_size(weight_hh: Tensor) -> int:
-    """The features that the matrix, or its blocks, are for; 0 if they are not square."""
-    if weight_hh.dim() not in (2, 3) or weight_hh.size(-1) != weight_hh.size(-2):
-        return 0
-    return weight_hh.size(-1) * (weight_hh.size(0) if weight_hh.dim() == 3 else 1)
-
-
-def _check_sequence(
-    name: str,
-    features: str,
-    sequence: Tensor,
-    batch_first: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-) -> tuple[int, Tensor | None]:
-    """The batch size and the lengths, if the sequence has the dimensions that it should have."""
-    if batch_sizes is not None and lengths is not None:
-        raise ValueError("batch_sizes and lengths exclude each other: packed rows have their sizes")
-    if batch_sizes is not None:
-        return _check_packed(name, features, sequence, batch_first, batch_sizes), None
-    if lengths is not None and isinstance(sequence, Tensor) and sequence.dim() == 2:
-        if batch_first:
-            raise ValueError(
-                f"batch_first has no meaning for {name} of shape (N, {features}) with lengths"
-            )
-        lengths = check_lengths(lengths, None, sequence.size(0), name)
-        return lengths.size(0), lengths
-    layout = f"(B, T, {features})" if batch_first else f"(T, B, {features})"
-    if sequence.dim() != 3:
-        raise ValueError(
-            f"{name} must have 3 dimensions, {layout}, got shape {tuple(sequence.shape)}"
-        )
-    time, batch = sequence.shape[:2][::-1] if batch_first else sequence.shape[:2]
-    if time == 0:
-        raise ValueError(
-            f"{name} must have at least one time step, "
-            f"got shape {tuple(sequence.shape)} for {layout}"
-        )
-    if lengths is not None:
-        lengths = check_lengths(lengths, batch, time, name)
-    return batch, lengths
-
-
-def check_lengths(lengths: Tensor, batch: int | None, most: int, name: str) -> Tensor:
-    """The lengths as the ops take them: contiguous, on the CPU.
-
-    Args:
-        lengths: int64; (batch,), none above ``most``; or where batch is None (B,), ``most`` in all.
-        name: what the sequence is called in messages.
-
-    Raises:
-        TypeError, ValueError: they are not that.
-    """
-    if not isinstance(lengths, Tensor):
-        raise TypeError(f"lengths must be a Tensor, got {type(lengths).__name__}")
-    if lengths.dtype != torch.int64:
-        raise TypeError(f"lengths must be int64, got {lengths.dtype}")
-    if lengths.dim() != 1 or batch not in (None, lengths.size(0)):
-        expected = "(B,)" if batch is None else f"({batch},), the batch of {name}"
-        raise ValueError(f"lengths must be {expected}, got shape {tuple(lengths.shape)}")
-    if lengths.is_meta or is_recorded() or torch._C._functorch.is_batchedtensor(lengths):
-        return lengths  # without values; the op looks at them
-    lengths = lengths.cpu().contiguous()
-    if batch is None:
-        if lengths.numel() and int(lengths.min()) < 0 or int(lengths.sum()) != most:
-            raise ValueError(
-                f"lengths must be at least 0 and add up to the {most} rows of {name}, "
-                f"got {lengths.tolist()}"
-            )
-    elif lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= most:
-        raise ValueError(
-            f"lengths must be from 0 to {most}, the time steps of {name}, got {lengths.tolist()}"
-        )
-    return lengths
-
-
-def _check_h_0(h_0: Tensor | None, batch: int, hidden: int) -> None:
-    if h_0 is not None and h_0.shape != (batch, hidden):
-        raise ValueError(
-            f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}"
-        )
-
-
-def _check_packed(
-    name: str, features: str, sequence: Tensor, batch_first: bool, batch_sizes: Tensor
-) -> int:
-    if not isinstance(batch_sizes, Tensor):
-        raise TypeError(f"batch_sizes must be a Tensor, got {type(batch_sizes).__name__}")
-    if batch_sizes.dtype != torch.int64:
-        raise TypeError(f"batch_sizes must be int64, got {batch_sizes.dtype}")
-    if batch_sizes.device.type != "cpu":
-        raise ValueError(f"batch_sizes must be on the CPU, got {batch_sizes.device}")
-    if batch_first:
-        raise ValueError(
-            "batch_first has no meaning with batch_sizes: packed data has no time axis"
-        )
-    if sequence.dim() != 2:
-        raise ValueError(
-            f"{name} must have 2 dimensions, (N, {features}), with batch_sizes, "
-            f"got shape {tuple(sequence.shape)}"
-        )
-    sizes = batch_sizes.tolist()
-    if batch_sizes.dim() != 1 or not sizes:
-        raise ValueError(
-            f"batch_sizes must have one dimension and a step, got shape {tuple(batch_sizes.shape)}"
-        )
-    if sizes[-1] < 1 or any(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
-        raise ValueError(f"batch_sizes must be positive and never increase, got {sizes}")
-    if sum(sizes) != sequence.size(0):
-        raise ValueError(
-            f"batch_sizes must add up to the {sequence.size(0)} rows of {name}, got {sum(sizes)}"
-        )
-    return sizes[0]
+def _complex_layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, **options):
+    """Step by step, by the reference: no kernel takes complex numbers."""
+    projections = (project if input.is_complex() else project_tokens)(input, weight_ih, bias_ih)
+    if bias_hh is not None:
+        projections = projections + bias_hh
+    h_0 = None if h_0 is None else h_0.squeeze(0)
+    output, h_n = reference.rnn(projections, weight_hh, h_0, **options)
+    return output, h_n.unsqueeze(0)

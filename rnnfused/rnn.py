@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import autocast, functional
+from . import arguments, autocast, functional
 from .steps import Extents
 from .token_lookup import is_integer
 
@@ -69,7 +69,7 @@ class RNN(torch.nn.RNNBase):
             )
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-        functional.check_state_grad_clip(state_grad_clip)
+        arguments.check_state_grad_clip(state_grad_clip)
         super().__init__(
             f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
             dropout, bidirectional, device=device, dtype=dtype,
@@ -161,7 +161,7 @@ class RNN(torch.nn.RNNBase):
                 f"input must have at least one time step, got shape {tuple(input.shape)}"
             )
         if lengths is not None:
-            lengths = functional.check_lengths(
+            lengths = arguments.check_lengths(
                 torch.as_tensor(lengths), input.size(batch_dim), input.size(time_dim), "input"
             )
         output, h_n = self._run_layers(input, hx, Extents(lengths=lengths))
@@ -193,7 +193,7 @@ class RNN(torch.nn.RNNBase):
                 f"input must have {2 + self._feature_dims} dimensions if nested, got {input.dim()}"
             )
         data, offsets = input.values(), input.offsets()
-        lengths = functional.check_lengths(offsets.diff().long(), None, data.size(0), "input")
+        lengths = arguments.check_lengths(offsets.diff().long(), None, data.size(0), "input")
         self._check(data, hx, None, lengths.size(0))
         output, h_n = self._run_layers(data, hx, Extents(lengths=lengths))
         return torch.nested.nested_tensor_from_jagged(output, offsets), h_n
@@ -202,7 +202,7 @@ class RNN(torch.nn.RNNBase):
         self.check_input(input, batch_sizes)
         weight = self._weight("weight_hh_l0")
         if not weight.is_complex():
-            functional.check_dtype("weight_hh_l0", weight)
+            arguments.check_dtype("weight_hh_l0", weight)
         if input.device != weight.device:
             raise RuntimeError(
                 f"input must be on {weight.device} like the weights, got {input.device}"

@@ -1,0 +1,167 @@
+"""Checks of what the functions and layers are called with; each message names the argument, what it got and needs."""
+
+import torch
+from torch import Tensor
+
+from .custom_function import is_recorded
+
+_DEVICES = ("cpu", "cuda", "meta")
+# The 16-bit types round every state and compute in float32.
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_dtype(name: str, sequence: Tensor) -> None:
+    """Raises TypeError or NotImplementedError for what no kernel takes."""
+    if not sequence.is_cpu and sequence.device.type not in _DEVICES:
+        raise NotImplementedError(
+            f"{name} must be on one of the devices {', '.join(_DEVICES)}, got {sequence.device}"
+        )
+    if sequence.dtype not in _DTYPES:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        raise TypeError(f"{name} must be {names}, got {sequence.dtype}")
+
+
+def check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:
+    for each, value in {name: sequence, **others}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{each} must be a Tensor, got {type(value).__name__}")
+    check_dtype(name, sequence)
+    for each, value in others.items():
+        if value.dtype != sequence.dtype:
+            raise TypeError(f"{each} must be {sequence.dtype} like {name}, got {value.dtype}")
+        if value.device != sequence.device:
+            raise ValueError(f"{each} must be on {sequence.device} like {name}, got {value.device}")
+
+
+def check_choices(
+    nonlinearity: str, batch_first: bool, reverse: bool, state_grad_clip: float | None
+) -> None:
+    for name, value in {"batch_first": batch_first, "reverse": reverse}.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be a bool, got {value!r}")
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    check_state_grad_clip(state_grad_clip)
+
+
+def check_state_grad_clip(value: float | None) -> None:
+    """Raises TypeError or ValueError for what is neither None nor a positive number."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise TypeError(f"state_grad_clip must be a number or None, got {value!r}")
+    if value is not None and not value > 0:
+        raise ValueError(f"state_grad_clip must be positive, got {value!r}")
+
+
+def hidden_size_of(weight_hh: Tensor) -> int:
+    """The features that the matrix, or its blocks, are for; 0 if they are not square."""
+    if weight_hh.dim() not in (2, 3) or weight_hh.size(-1) != weight_hh.size(-2):
+        return 0
+    return weight_hh.size(-1) * (weight_hh.size(0) if weight_hh.dim() == 3 else 1)
+
+
+def check_sequence(
+    name: str,
+    features: str,
+    sequence: Tensor,
+    batch_first: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[int, Tensor | None]:
+    """The batch size and the lengths, if the sequence has the dimensions that it should have."""
+    if batch_sizes is not None and lengths is not None:
+        raise ValueError("batch_sizes and lengths exclude each other: packed rows have their sizes")
+    if batch_sizes is not None:
+        return _check_packed(name, features, sequence, batch_first, batch_sizes), None
+    if lengths is not None and isinstance(sequence, Tensor) and sequence.dim() == 2:
+        if batch_first:
+            raise ValueError(
+                f"batch_first has no meaning for {name} of shape (N, {features}) with lengths"
+            )
+        lengths = check_lengths(lengths, None, sequence.size(0), name)
+        return lengths.size(0), lengths
+    layout = f"(B, T, {features})" if batch_first else f"(T, B, {features})"
+    if sequence.dim() != 3:
+        raise ValueError(
+            f"{name} must have 3 dimensions, {layout}, got shape {tuple(sequence.shape)}"
+        )
+    time, batch = sequence.shape[:2][::-1] if batch_first else sequence.shape[:2]
+    if time == 0:
+        raise ValueError(
+            f"{name} must have at least one time step, "
+            f"got shape {tuple(sequence.shape)} for {layout}"
+        )
+    if lengths is not None:
+        lengths = check_lengths(lengths, batch, time, name)
+    return batch, lengths
+
+
+def check_lengths(lengths: Tensor, batch: int | None, most: int, name: str) -> Tensor:
+    """The lengths as the ops take them: contiguous, on the CPU.
+
+    Args:
+        lengths: int64; (batch,), none above ``most``; or where batch is None (B,), ``most`` in all.
+        name: what the sequence is called in messages.
+
+    Raises:
+        TypeError, ValueError: they are not that.
+    """
+    if not isinstance(lengths, Tensor):
+        raise TypeError(f"lengths must be a Tensor, got {type(lengths).__name__}")
+    if lengths.dtype != torch.int64:
+        raise TypeError(f"lengths must be int64, got {lengths.dtype}")
+    if lengths.dim() != 1 or batch not in (None, lengths.size(0)):
+        expected = "(B,)" if batch is None else f"({batch},), the batch of {name}"
+        raise ValueError(f"lengths must be {expected}, got shape {tuple(lengths.shape)}")
+    if lengths.is_meta or is_recorded() or torch._C._functorch.is_batchedtensor(lengths):
+        return lengths  # without values; the op looks at them
+    lengths = lengths.cpu().contiguous()
+    if batch is None:
+        if lengths.numel() and int(lengths.min()) < 0 or int(lengths.sum()) != most:
+            raise ValueError(
+                f"lengths must be at least 0 and add up to the {most} rows of {name}, "
+                f"got {lengths.tolist()}"
+            )
+    elif lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= most:
+        raise ValueError(
+            f"lengths must be from 0 to {most}, the time steps of {name}, got {lengths.tolist()}"
+        )
+    return lengths
+
+
+def check_h_0(h_0: Tensor | None, batch: int, hidden: int) -> None:
+    if h_0 is not None and h_0.shape != (batch, hidden):
+        raise ValueError(
+            f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}"
+        )
+
+
+def _check_packed(
+    name: str, features: str, sequence: Tensor, batch_first: bool, batch_sizes: Tensor
+) -> int:
+    if not isinstance(batch_sizes, Tensor):
+        raise TypeError(f"batch_sizes must be a Tensor, got {type(batch_sizes).__name__}")
+    if batch_sizes.dtype != torch.int64:
+        raise TypeError(f"batch_sizes must be int64, got {batch_sizes.dtype}")
+    if batch_sizes.device.type != "cpu":
+        raise ValueError(f"batch_sizes must be on the CPU, got {batch_sizes.device}")
+    if batch_first:
+        raise ValueError(
+            "batch_first has no meaning with batch_sizes: packed data has no time axis"
+        )
+    if sequence.dim() != 2:
+        raise ValueError(
+            f"{name} must have 2 dimensions, (N, {features}), with batch_sizes, "
+            f"got shape {tuple(sequence.shape)}"
+        )
+    sizes = batch_sizes.tolist()
+    if batch_sizes.dim() != 1 or not sizes:
+        raise ValueError(
+            f"batch_sizes must have one dimension and a step, got shape {tuple(batch_sizes.shape)}"
+        )
+    if sizes[-1] < 1 or any(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
+        raise ValueError(f"batch_sizes must be positive and never increase, got {sizes}")
+    if sum(sizes) != sequence.size(0):
+        raise ValueError(
+            f"batch_sizes must add up to the {sequence.size(0)} rows of {name}, got {sum(sizes)}"
+        )
+    return sizes[0]

@@ -1,0 +1,255 @@
+"""What nn.RNN has not: rows with lengths (padded or jagged), heads, clipped gradients; next to the reference."""
+
+import pytest
+import torch
+
+import rnnfused
+from rnnfused import functional, packing, reference
+
+T, B, H = 5, 4, 6
+LENGTHS = torch.tensor([3, 5, 0, 2])
+EXTENTS = {
+    "padded": ((T, B), {}),
+    "batch_first": ((B, T), {"batch_first": True}),
+    "packed": ((8,), {"batch_sizes": torch.tensor([4, 3, 1])}),
+    "lengths": ((T, B), {"lengths": LENGTHS}),
+    "lengths batch_first": ((B, T), {"lengths": LENGTHS, "batch_first": True}),
+    "jagged": ((10,), {"lengths": LENGTHS}),
+}
+
+
+def leaves(shape, heads, given, hidden=H, dtype=torch.float64):
+    part = hidden // heads
+    weight = torch.randn(heads, part, part) if heads > 1 else torch.randn(hidden, hidden) / 2
+    tensors = [torch.randn(*shape, hidden), weight]
+    if given:
+        tensors.append(torch.randn(B, hidden))
+    return [x.to(dtype).requires_grad_() for x in tensors]
+
+
+def results(function, tensors, **options):
+    """Outputs and gradients."""
+    output, h_n = function(*tensors, **options)
+    pattern = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
+    loss = (output * pattern).sum() + (h_n * h_n).sum()
+    return output, h_n, *torch.autograd.grad(loss, tensors)
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("extents", EXTENTS)
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_equals_the_reference(nonlinearity, reverse, given, heads, extents, clip, device):
+    shape, options = EXTENTS[extents]
+    options = {**options, "reverse": reverse, "nonlinearity": nonlinearity}
+    tensors = leaves(shape, heads, given)
+    got, expected = (
+        results(f, tensors, **options, state_grad_clip=clip) for f in (functional.rnn, reference.rnn)
+    )
+    torch.testing.assert_close(got, expected)
+    if clip is not None:  # or nothing was tested
+        unclipped = results(functional.rnn, tensors, **options)
+        assert not torch.allclose(got[2], unclipped[2])
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("extents", EXTENTS)
+def test_derivatives_of_both_modes_to_second_order(nonlinearity, reverse, given, heads, extents):
+    shape, options = EXTENTS[extents]
+
+    def rnn(*tensors):
+        return functional.rnn(*tensors, **options, reverse=reverse, nonlinearity=nonlinearity)
+
+    tensors = leaves(shape, heads, given)
+    assert torch.autograd.gradcheck(
+        rnn, tensors, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+    )
+    assert torch.autograd.gradgradcheck(rnn, tensors, check_fwd_over_rev=True, fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("hidden", [1, 17, 48, 130])
+@pytest.mark.parametrize("batch", [1, 13, 70])
+def test_large_batches_with_lengths_have_the_bits_of_their_rows(dtype, hidden, batch):
+    lengths = torch.randint(0, 9, (batch,))
+    x = torch.randn(8, batch, 7).to(dtype).masked_fill(
+        (torch.arange(8).unsqueeze(1) >= lengths).unsqueeze(-1), torch.nan
+    )
+    layer = rnnfused.RNN(7, hidden, 2, bidirectional=True, dtype=dtype)
+    output, h_n = layer(x, lengths=lengths)
+    for b, n in enumerate(lengths.tolist()):
+        assert not output[n:, b].any()
+        if n:
+            alone, last = layer(x[:n, b])
+            assert torch.equal(output[:n, b], alone) and torch.equal(h_n[:, b], last)
+        else:
+            assert not h_n[:, b].any()
+
+
+@pytest.mark.parametrize("jagged", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("sizes", [(40, 30, 20, 50), (33, 70, 64, 30)])
+def test_gradients_of_a_layer_with_lengths(jagged, reverse, sizes):
+    time, batch, features, hidden = sizes
+    lengths = torch.randint(0, time + 1, (batch,))
+    past_end = torch.arange(time).unsqueeze(1) >= lengths
+    weights = [torch.randn(hidden, features), torch.randn(hidden, hidden), torch.randn(hidden)]
+    weights = [(w / hidden**0.5).requires_grad_() for w in weights]
+    h_0 = torch.randn(batch, hidden, requires_grad=True)
+    x = torch.randn(time, batch, features).masked_fill(past_end.unsqueeze(-1), torch.nan)
+    gradient = torch.randn(time, batch, hidden)
+    if jagged:
+        inside = ~past_end.t()
+        x, gradient = x.transpose(0, 1)[inside], gradient.transpose(0, 1)[inside]
+    x.requires_grad_()
+    leaves = [x, *weights, h_0]
+    output, h_n = functional.rnn_layer(*leaves, lengths=lengths, reverse=reverse)
+    got = torch.autograd.grad([output, h_n], leaves, [gradient, torch.ones_like(h_n)])
+    clean = x.nan_to_num(0)
+    projections = torch.nn.functional.linear(clean, weights[0], weights[2])
+    output, h_n = reference.rnn(projections, weights[1], h_0, lengths=lengths, reverse=reverse)
+    expected = torch.autograd.grad([output, h_n], leaves, [gradient, torch.ones_like(h_n)])
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("jagged", [False, True])
+@pytest.mark.parametrize("lengths", [[3, 5, 0, 2], [0, 0, 0, 0], [1, 1, 1, 1]])
+def test_packing_rows_gives_what_the_op_gives(reverse, jagged, lengths):
+    """What devices do whose loops know packed rows alone."""
+    ops = torch.ops.rnnfused
+    lengths = torch.tensor(lengths)
+    shape = (int(lengths.sum()), H) if jagged else (T, B, H)
+    p, g = torch.randn(2, *shape, dtype=torch.float64)
+    weight, h_0, g_n = (torch.randn(n, H, dtype=torch.float64) for n in (H, B, B))
+    options = ("tanh", reverse, None)
+    for h, grad_h_n in ((h_0, g_n), (None, None)):
+        expected = ops.forward(p, weight, h, None, lengths, *options)
+        got = packing.forward(ops.forward, p, weight, h, lengths, *options)
+        torch.testing.assert_close(got, expected)
+        for needs in (True, False):
+            arguments = (weight, None, lengths, *options, needs)
+            expected_gradients = ops.backward(g, grad_h_n, expected[0], *arguments)
+            got = packing.backward(
+                ops.backward, g, grad_h_n, expected[0], weight, lengths, *options, needs
+            )
+            torch.testing.assert_close(got, expected_gradients)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("heads", [2, 8, 64])
+def test_heads_are_recurrences_of_their_own(threads, heads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layer = rnnfused.RNN(20, 128, heads=heads)
+        x, h_0 = torch.randn(30, 20, 20), torch.randn(1, 20, 128)
+        output, _ = layer(x, h_0)
+        part = 128 // heads
+        for head in range(heads):
+            own = slice(head * part, (head + 1) * part)
+            alone, _ = functional.rnn_layer(
+                x, layer.weight_ih_l0[own], layer.weight_hh_l0[head],
+                layer.bias_ih_l0[own] + layer.bias_hh_l0[own], h_0[0, :, own],
+            )  # fmt: skip
+            torch.testing.assert_close(output[..., own], alone)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_layers_take_the_options():
+    layer = rnnfused.RNN(3, H, 2, bidirectional=True, heads=2, state_grad_clip=0.01)
+    assert layer.weight_hh_l1_reverse.shape == (2, 3, 3)
+    assert repr(layer) == "RNN(3, 6, num_layers=2, bidirectional=True, heads=2, state_grad_clip=0.01)"
+    x = torch.randn(T, B, 3)
+    output, _ = layer(x, lengths=LENGTHS.tolist())
+    output.sum().backward()
+    # Each of the T * B gradients that add up is clipped.
+    assert 0 < layer.bias_hh_l1.grad.abs().max() <= 0.01 * T * B * 1.0001
+    dense = rnnfused.RNN(3, H, 2, bidirectional=True)
+    state = {k: torch.block_diag(*v) if v.dim() == 3 else v for k, v in layer.state_dict().items()}
+    dense.load_state_dict(state)
+    torch.testing.assert_close(dense(x, lengths=LENGTHS)[0], output)
+
+
+def test_tokens_past_the_end_may_be_anything():
+    layer = rnnfused.TokenRNN(7, H, batch_first=True)
+    ids = torch.randint(7, (B, T))
+    lengths = torch.tensor([5, 2, 0, 3])
+    wild = ids.masked_fill(torch.arange(T) >= lengths.unsqueeze(1), -100)
+    got, expected = (
+        results(lambda w, x=x: functional_output(layer, w, x, lengths), [layer.weight_ih_l0])
+        for x in (wild, ids)
+    )
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert not got[0][2].any()
+
+
+def functional_output(layer, weight_ih, ids, lengths):
+    return torch.func.functional_call(
+        layer, {"weight_ih_l0": weight_ih}, (ids,), {"lengths": lengths}
+    )
+
+
+def test_no_derivative_of_a_clipped_gradient():
+    p, weight = leaves((T, B), 1, False)
+    output, _ = functional.rnn(p, weight, state_grad_clip=0.1)
+    (gradient,) = torch.autograd.grad(output.sum(), p, create_graph=True)
+    with pytest.raises(RuntimeError, match="state_grad_clip .* no derivative"):
+        gradient.sum().backward()
+    with pytest.raises(RuntimeError, match="state_grad_clip .* forward-mode"):
+        torch.func.jvp(lambda p: functional.rnn(p, weight, state_grad_clip=0.1), (p,), (p,))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(lengths=[1, 2]), TypeError, "lengths must be a Tensor, got list"),
+        (dict(lengths=torch.ones(B)), TypeError, "lengths must be int64, got torch.float32"),
+        (dict(lengths=torch.tensor([1, 2])), ValueError, r"lengths must be \(4,\).*got shape \(2,\)"),
+        (dict(lengths=torch.tensor([1, 2, 3, 6])), ValueError, "lengths must be from 0 to 5"),
+        (dict(lengths=torch.tensor([1, 2, 3, -1])), ValueError, r"from 0 to 5.*got \[1, 2, 3, -1\]"),
+        (dict(lengths=LENGTHS, batch_sizes=LENGTHS), ValueError, "exclude each other"),
+        (dict(projections=torch.randn(9, H), lengths=LENGTHS), ValueError, "add up to the 9 rows"),
+        (
+            dict(projections=torch.randn(10, H), lengths=LENGTHS, batch_first=True),
+            ValueError,
+            "batch_first has no meaning",
+        ),
+        (dict(state_grad_clip=0), ValueError, "state_grad_clip must be positive, got 0"),
+        (dict(state_grad_clip=float("nan")), ValueError, "state_grad_clip must be positive"),
+        (dict(state_grad_clip="1"), TypeError, "state_grad_clip must be a number or None"),
+        (dict(weight_hh=torch.randn(4, 2, 2)), ValueError, r"weight_hh must be \(6, 6\).*\(4, 2, 2\)"),
+    ],
+)
+def test_wrong_options_are_named(change, error, message):
+    arguments = {"projections": torch.randn(T, B, H), "weight_hh": torch.randn(H, H), **change}
+    with pytest.raises(error, match=message):
+        functional.rnn(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(heads=4), ValueError, "heads must divide hidden_size 6, got 4"),
+        (dict(heads=0), ValueError, "heads must divide"),
+        (dict(heads=2.0), TypeError, "heads must be an int, got 2.0"),
+        (dict(state_grad_clip=-1), ValueError, "state_grad_clip must be positive"),
+    ],
+)
+def test_wrong_options_of_a_layer_are_named(change, error, message):
+    with pytest.raises(error, match=message):
+        rnnfused.RNN(3, H, **change)
+
+
+def test_lengths_where_they_have_no_meaning():
+    layer = rnnfused.RNN(3, H)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(T, 2, 3), [5, 2])
+    for input in (torch.randn(T, 3), packed):
+        with pytest.raises(ValueError, match="lengths must be None"):
+            layer(input, lengths=torch.tensor([5, 2]))
