@@ -1,9 +1,13 @@
 """Checks of what the functions and layers are called with; each message names the argument, what it got and needs."""
 
+import math
+import numbers
+
 import torch
 from torch import Tensor
 
 from .custom_function import is_recorded
+from .token_lookup import is_integer
 
 _DEVICES = ("cpu", "cuda", "meta")
 # The 16-bit types round every state and compute in float32.
@@ -21,10 +25,18 @@ def check_dtype(name: str, sequence: Tensor) -> None:
         raise TypeError(f"{name} must be {names}, got {sequence.dtype}")
 
 
+def check_layout(name: str, tensor: Tensor) -> None:
+    """Raises TypeError for a tensor whose elements do not lie at strides."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "a nested tensor" if tensor.is_nested else tensor.layout
+        raise TypeError(f"{name} must be a dense tensor, got {kind}")
+
+
 def check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:
     for each, value in {name: sequence, **others}.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{each} must be a Tensor, got {type(value).__name__}")
+        check_layout(each, value)
     check_dtype(name, sequence)
     for each, value in others.items():
         if value.dtype != sequence.dtype:
@@ -35,21 +47,33 @@ def check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> Non
 
 def check_choices(
     nonlinearity: str, batch_first: bool, reverse: bool, state_grad_clip: float | None
-) -> None:
+) -> float | None:
+    """The clip as a float."""
     for name, value in {"batch_first": batch_first, "reverse": reverse}.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, got {value!r}")
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-    check_state_grad_clip(state_grad_clip)
+    return check_state_grad_clip(state_grad_clip)
 
 
-def check_state_grad_clip(value: float | None) -> None:
-    """Raises TypeError or ValueError for what is neither None nor a positive number."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+def check_state_grad_clip(value: float | None) -> float | None:
+    """The value as a float, or None.
+
+    Raises:
+        TypeError, ValueError: it is neither None nor a positive number.
+    """
+    if value is None or type(value) is float and value > 0:
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"state_grad_clip must be a number or None, got {value!r}")
-    if value is not None and not value > 0:
-        raise ValueError(f"state_grad_clip must be positive, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.nan
+    if not number > 0:
+        raise ValueError(f"state_grad_clip must be positive, and a float, got {value!r}")
+    return number
 
 
 def hidden_size_of(weight_hh: Tensor) -> int:
@@ -66,7 +90,7 @@ def check_sequence(
     batch_first: bool,
     batch_sizes: Tensor | None,
     lengths: Tensor | None,
-) -> tuple[int, Tensor | None]:
+) -> tuple[int | None, Tensor | None]:
     """The batch size and the lengths, if the sequence has the dimensions that it should have."""
     if batch_sizes is not None and lengths is not None:
         raise ValueError("batch_sizes and lengths exclude each other: packed rows have their sizes")
@@ -95,33 +119,45 @@ def check_sequence(
     return batch, lengths
 
 
-def check_lengths(lengths: Tensor, batch: int | None, most: int, name: str) -> Tensor:
-    """The lengths as the ops take them: contiguous, on the CPU.
+def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
+    """The lengths as the ops take them: int64, contiguous, on the CPU.
 
     Args:
-        lengths: int64; (batch,), none above ``most``; or where batch is None (B,), ``most`` in all.
+        lengths: a tensor, or a list, of integers; (batch,), none above ``most``; or where batch is None (B,),
+            ``most`` in all.
         name: what the sequence is called in messages.
 
     Raises:
         TypeError, ValueError: they are not that.
     """
     if not isinstance(lengths, Tensor):
-        raise TypeError(f"lengths must be a Tensor, got {type(lengths).__name__}")
-    if lengths.dtype != torch.int64:
-        raise TypeError(f"lengths must be int64, got {lengths.dtype}")
+        try:
+            lengths = torch.as_tensor(lengths)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise TypeError(
+                f"lengths must be a tensor or a list of integers, got {lengths!r}"
+            ) from None
+        lengths = lengths.long() if lengths.numel() == 0 else lengths  # of an empty list, a float's
+    if not is_integer(lengths):
+        raise TypeError(f"lengths must be of an integer dtype, got {lengths.dtype}")
+    check_layout("lengths", lengths)
     if lengths.dim() != 1 or batch not in (None, lengths.size(0)):
         expected = "(B,)" if batch is None else f"({batch},), the batch of {name}"
         raise ValueError(f"lengths must be {expected}, got shape {tuple(lengths.shape)}")
-    if lengths.is_meta or is_recorded() or torch._C._functorch.is_batchedtensor(lengths):
+    lengths = lengths.long()
+    if is_recorded() or torch._C._functorch.is_batchedtensor(lengths):
         return lengths  # without values; the op looks at them
+    if lengths.is_meta:
+        raise ValueError("lengths must have values, on the CPU if all else is on meta, got meta")
     lengths = lengths.cpu().contiguous()
+    low, high = (int(bound) for bound in lengths.aminmax()) if lengths.numel() else (0, 0)
     if batch is None:
-        if lengths.numel() and int(lengths.min()) < 0 or int(lengths.sum()) != most:
+        if low < 0 or high > most or int(lengths.sum()) != most:
             raise ValueError(
                 f"lengths must be at least 0 and add up to the {most} rows of {name}, "
                 f"got {lengths.tolist()}"
             )
-    elif lengths.numel() and not 0 <= int(lengths.min()) <= int(lengths.max()) <= most:
+    elif low < 0 or high > most:
         raise ValueError(
             f"lengths must be from 0 to {most}, the time steps of {name}, got {lengths.tolist()}"
         )
@@ -129,7 +165,7 @@ def check_lengths(lengths: Tensor, batch: int | None, most: int, name: str) -> T
 
 
 def check_h_0(h_0: Tensor | None, batch: int, hidden: int) -> None:
-    if h_0 is not None and h_0.shape != (batch, hidden):
+    if h_0 is not None and h_0.shape != (h_0.size(0) if batch is None else batch, hidden):
         raise ValueError(
             f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}"
         )
@@ -137,7 +173,7 @@ def check_h_0(h_0: Tensor | None, batch: int, hidden: int) -> None:
 
 def _check_packed(
     name: str, features: str, sequence: Tensor, batch_first: bool, batch_sizes: Tensor
-) -> int:
+) -> int | None:
     if not isinstance(batch_sizes, Tensor):
         raise TypeError(f"batch_sizes must be a Tensor, got {type(batch_sizes).__name__}")
     if batch_sizes.dtype != torch.int64:
@@ -153,6 +189,12 @@ def _check_packed(
             f"{name} must have 2 dimensions, (N, {features}), with batch_sizes, "
             f"got shape {tuple(sequence.shape)}"
         )
+    if torch._C._functorch.is_batchedtensor(batch_sizes):
+        raise NotImplementedError(
+            "vmap over batch_sizes: pad the rows and map over lengths instead"
+        )
+    if is_recorded():
+        return None  # its values are not known
     sizes = batch_sizes.tolist()
     if batch_sizes.dim() != 1 or not sizes:
         raise ValueError(

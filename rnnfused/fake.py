@@ -19,11 +19,13 @@ def _batch_size(sequence, state, batch_sizes, lengths):
     return int(batch_sizes[0])
 
 
-def _check_together(*tensors):
+def _check_together(*tensors, sizes=()):
     # A call that mixes in a meta tensor comes here: what it would return has never been computed.
     devices = sorted({str(x.device) for x in tensors if x is not None})
     if len(devices) > 1:
         raise RuntimeError(f"all tensors must be on one device, got {' and '.join(devices)}")
+    if any(x is not None and x.device.type != "cpu" for x in sizes):
+        raise RuntimeError("batch_sizes and lengths must be on the CPU")
 
 
 def _new_sequence(model, rows, features, like):
@@ -37,7 +39,7 @@ def _new_sequence(model, rows, features, like):
 def _(
     projections, weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse, state_grad_clip,
 ):  # fmt: skip
-    _check_together(projections, weight_hh, h_0)
+    _check_together(projections, weight_hh, h_0, sizes=(batch_sizes, lengths))
     batch_size = _batch_size(projections, h_0, batch_sizes, lengths)
     h_n = projections.new_empty((batch_size, projections.size(-1)))
     return new_sequence(projections), h_n
@@ -48,7 +50,9 @@ def _(
     input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse,
     state_grad_clip,
 ):  # fmt: skip
-    _check_together(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0)
+    _check_together(
+        input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, sizes=(batch_sizes, lengths)
+    )
     batch_size = _batch_size(input, h_0, batch_sizes, lengths)
     hidden_size = weight_ih.size(0)
     rows = input.shape[:-1] if input.is_floating_point() else input.shape
@@ -61,7 +65,7 @@ def _(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, nonlinearity, reverse,
     state_grad_clip, needs_grad_h_0,
 ):  # fmt: skip
-    _check_together(grad_output, grad_h_n, output, weight_hh)
+    _check_together(grad_output, grad_h_n, output, weight_hh, sizes=(batch_sizes, lengths))
     rows = _batch_size(output, grad_h_n, batch_sizes, lengths) if needs_grad_h_0 else 0
     return new_sequence(output), output.new_empty((rows, output.size(-1)))
 
@@ -72,7 +76,16 @@ def _(
     nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias,
     needs_weight_hh, needs_h_0,
 ):  # fmt: skip
-    _check_together(grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0)
+    _check_together(
+        grad_output,
+        grad_h_n,
+        output,
+        input,
+        weight_ih,
+        weight_hh,
+        h_0,
+        sizes=(batch_sizes, lengths),
+    )
     hidden_size = output.size(-1)
     weight_shape = (hidden_size, weight_ih.size(1))
     if not input.is_floating_point():  # token ids: by token, seen the other way round

@@ -45,7 +45,7 @@ def rnn(
         reverse: run from the last step to the first; h_0 then enters at a row's last step.
         batch_sizes: (T,), int64 on the CPU, positive and never increasing: ``projections`` is packed
             as in :class:`torch.nn.utils.rnn.PackedSequence`, and rows that ended cost nothing.
-        lengths: (B,), int64, from 0 to T, in any order: row b ends after ``lengths[b]`` steps, and what
+        lengths: (B,), integers from 0 to T, in any order: row b ends after ``lengths[b]`` steps, and what
             ``projections`` holds there is not used. With ``projections`` (N, H) the rows have these lengths and
             lie one after another, as in a jagged nested tensor. On another device than the CPU it is copied
             there, which waits for that device.
@@ -70,7 +70,7 @@ def rnn(
         projections, weight_hh, h_0 = cast(projections.device.type, projections, weight_hh, h_0)
     others = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
     check_tensors("projections", projections, others)
-    check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
+    state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
     batch, lengths = check_sequence(
         "projections", "H", projections, batch_first, batch_sizes, lengths
     )
@@ -133,7 +133,7 @@ def rnn_layer(
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
     given = {name: x for name, x in (("bias", bias), ("h_0", h_0)) if x is not None}
     check_tensors("input", input, {**weights, **given})
-    check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
+    state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
     batch, lengths = check_sequence("input", "I", input, batch_first, batch_sizes, lengths)
     hidden = hidden_size_of(weight_hh)
     if hidden == 0:

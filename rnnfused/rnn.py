@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import arguments, autocast, functional
+from .custom_function import is_recorded
 from .steps import Extents
 from .token_lookup import is_integer
 
@@ -69,7 +70,7 @@ class RNN(torch.nn.RNNBase):
             )
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-        arguments.check_state_grad_clip(state_grad_clip)
+        state_grad_clip = arguments.check_state_grad_clip(state_grad_clip)
         super().__init__(
             f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
             dropout, bidirectional, device=device, dtype=dtype,
@@ -132,8 +133,11 @@ class RNN(torch.nn.RNNBase):
             raise TypeError(
                 f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
             )
+        if hx is not None:
+            arguments.check_layout("hx", hx)
         if input.is_nested:
             return self._forward_nested(input, hx, lengths)
+        arguments.check_layout("input", input)
         unbatched_dims = 1 + self._feature_dims
         if input.dim() not in (unbatched_dims, unbatched_dims + 1):
             raise ValueError(
@@ -162,7 +166,7 @@ class RNN(torch.nn.RNNBase):
             )
         if lengths is not None:
             lengths = arguments.check_lengths(
-                torch.as_tensor(lengths), input.size(batch_dim), input.size(time_dim), "input"
+                lengths, input.size(batch_dim), input.size(time_dim), "input"
             )
         output, h_n = self._run_layers(input, hx, Extents(lengths=lengths))
         if not batched:
@@ -193,7 +197,11 @@ class RNN(torch.nn.RNNBase):
                 f"input must have {2 + self._feature_dims} dimensions if nested, got {input.dim()}"
             )
         data, offsets = input.values(), input.offsets()
-        lengths = arguments.check_lengths(offsets.diff().long(), None, data.size(0), "input")
+        if not is_recorded() and offsets[0] != 0:
+            raise ValueError(
+                f"input, if nested, must have offsets from 0 on, got {offsets.tolist()}"
+            )
+        lengths = arguments.check_lengths(offsets.diff(), None, data.size(0), "input")
         self._check(data, hx, None, lengths.size(0))
         output, h_n = self._run_layers(data, hx, Extents(lengths=lengths))
         return torch.nested.nested_tensor_from_jagged(output, offsets), h_n

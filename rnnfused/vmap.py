@@ -6,6 +6,8 @@ and W_hh is block-diagonal: a head for each call (or several, if it had heads be
 
 import torch
 
+from .steps import with_contiguous_features
+
 _forward = torch.ops.rnnfused.forward.default
 _backward = torch.ops.rnnfused.backward.default
 
@@ -22,7 +24,7 @@ class _Rows:
         self.lengths = None if lengths is None else lengths.flatten()
 
     def _fold(self, tensor, dim):
-        return None if tensor is None else tensor.movedim(0, dim).flatten(dim, dim + 1).contiguous()
+        return None if tensor is None else tensor.movedim(0, dim).flatten(dim, dim + 1)
 
     def _unfold(self, tensor, dim, is_outer):
         sizes = (self.size, -1) if is_outer else (-1, self.size)
@@ -106,8 +108,8 @@ def _map_forward(info, in_dims, projections, weight_hh, h_0, batch_sizes, length
     (lengths,) = _mapped(info, in_dims[4:], (lengths,))
     way = _choose(info, projections, in_dims[1], in_dims[3:5], batch_sizes, lengths)
     output, h_n = _forward(
-        way.fold_sequence(projections), way.fold_weight(weight_hh), way.fold_state(h_0),
-        way.batch_sizes, way.lengths, *options,
+        with_contiguous_features(way.fold_sequence(projections)), way.fold_weight(weight_hh),
+        with_contiguous_features(way.fold_state(h_0)), way.batch_sizes, way.lengths, *options,
     )  # fmt: skip
     return _with_dims(way.unfold_sequence(output), way.unfold_state(h_n))
 
@@ -123,8 +125,10 @@ def _(info, in_dims, grad_output, grad_h_n, output, weight_hh, batch_sizes, leng
     (lengths,) = _mapped(info, in_dims[5:], (lengths,))
     way = _choose(info, output, in_dims[3], in_dims[4:6], batch_sizes, lengths)
     d, grad_h_0 = _backward(
-        way.fold_sequence(grad_output), way.fold_state(grad_h_n), way.fold_sequence(output),
-        way.fold_weight(weight_hh), way.batch_sizes, way.lengths, *options,
+        with_contiguous_features(way.fold_sequence(grad_output)),
+        with_contiguous_features(way.fold_state(grad_h_n)),
+        with_contiguous_features(way.fold_sequence(output)), way.fold_weight(weight_hh),
+        way.batch_sizes, way.lengths, *options,
     )  # fmt: skip
     return _with_dims(way.unfold_sequence(d), way.unfold_state(grad_h_0))
 

@@ -46,7 +46,8 @@ def test_equals_the_reference(nonlinearity, reverse, given, heads, extents, clip
     options = {**options, "reverse": reverse, "nonlinearity": nonlinearity}
     tensors = leaves(shape, heads, given)
     got, expected = (
-        results(f, tensors, **options, state_grad_clip=clip) for f in (functional.rnn, reference.rnn)
+        results(f, tensors, **options, state_grad_clip=clip)
+        for f in (functional.rnn, reference.rnn)
     )
     torch.testing.assert_close(got, expected)
     if clip is not None:  # or nothing was tested
@@ -67,7 +68,11 @@ def test_derivatives_of_both_modes_to_second_order(nonlinearity, reverse, given,
 
     tensors = leaves(shape, heads, given)
     assert torch.autograd.gradcheck(
-        rnn, tensors, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+        rnn,
+        tensors,
+        check_forward_ad=True,
+        check_batched_grad=True,
+        check_batched_forward_grad=True,
     )
     assert torch.autograd.gradgradcheck(rnn, tensors, check_fwd_over_rev=True, fast_mode=True)
 
@@ -77,8 +82,10 @@ def test_derivatives_of_both_modes_to_second_order(nonlinearity, reverse, given,
 @pytest.mark.parametrize("batch", [1, 13, 70])
 def test_large_batches_with_lengths_have_the_bits_of_their_rows(dtype, hidden, batch):
     lengths = torch.randint(0, 9, (batch,))
-    x = torch.randn(8, batch, 7).to(dtype).masked_fill(
-        (torch.arange(8).unsqueeze(1) >= lengths).unsqueeze(-1), torch.nan
+    x = (
+        torch.randn(8, batch, 7)
+        .to(dtype)
+        .masked_fill((torch.arange(8).unsqueeze(1) >= lengths).unsqueeze(-1), torch.nan)
     )
     layer = rnnfused.RNN(7, hidden, 2, bidirectional=True, dtype=dtype)
     output, h_n = layer(x, lengths=lengths)
@@ -165,7 +172,9 @@ def test_heads_are_recurrences_of_their_own(threads, heads):
 def test_layers_take_the_options():
     layer = rnnfused.RNN(3, H, 2, bidirectional=True, heads=2, state_grad_clip=0.01)
     assert layer.weight_hh_l1_reverse.shape == (2, 3, 3)
-    assert repr(layer) == "RNN(3, 6, num_layers=2, bidirectional=True, heads=2, state_grad_clip=0.01)"
+    assert (
+        repr(layer) == "RNN(3, 6, num_layers=2, bidirectional=True, heads=2, state_grad_clip=0.01)"
+    )
     x = torch.randn(T, B, 3)
     output, _ = layer(x, lengths=LENGTHS.tolist())
     output.sum().backward()
@@ -209,11 +218,31 @@ def test_no_derivative_of_a_clipped_gradient():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(lengths=[1, 2]), TypeError, "lengths must be a Tensor, got list"),
-        (dict(lengths=torch.ones(B)), TypeError, "lengths must be int64, got torch.float32"),
-        (dict(lengths=torch.tensor([1, 2])), ValueError, r"lengths must be \(4,\).*got shape \(2,\)"),
+        (dict(lengths="no"), TypeError, "lengths must be a tensor or a list of integers, got 'no'"),
+        (dict(lengths=[2**70] * B), TypeError, "lengths must be a tensor or a list of integers"),
+        (
+            dict(lengths=torch.ones(B)),
+            TypeError,
+            "lengths must be of an integer dtype, got .*float32",
+        ),
+        (dict(lengths=LENGTHS.to_sparse()), TypeError, "lengths must be a dense tensor"),
+        (dict(lengths=LENGTHS.to("meta")), ValueError, "lengths must have values"),
+        (
+            dict(lengths=[2**63 - 1, 2**63 - 1, 17], projections=torch.randn(15, H)),
+            ValueError,
+            "add up",
+        ),
+        (
+            dict(lengths=torch.tensor([1, 2])),
+            ValueError,
+            r"lengths must be \(4,\).*got shape \(2,\)",
+        ),
         (dict(lengths=torch.tensor([1, 2, 3, 6])), ValueError, "lengths must be from 0 to 5"),
-        (dict(lengths=torch.tensor([1, 2, 3, -1])), ValueError, r"from 0 to 5.*got \[1, 2, 3, -1\]"),
+        (
+            dict(lengths=torch.tensor([1, 2, 3, -1])),
+            ValueError,
+            r"from 0 to 5.*got \[1, 2, 3, -1\]",
+        ),
         (dict(lengths=LENGTHS, batch_sizes=LENGTHS), ValueError, "exclude each other"),
         (dict(projections=torch.randn(9, H), lengths=LENGTHS), ValueError, "add up to the 9 rows"),
         (
@@ -221,10 +250,19 @@ def test_no_derivative_of_a_clipped_gradient():
             ValueError,
             "batch_first has no meaning",
         ),
-        (dict(state_grad_clip=0), ValueError, "state_grad_clip must be positive, got 0"),
+        (dict(state_grad_clip=0), ValueError, "state_grad_clip must be positive, .* got 0"),
         (dict(state_grad_clip=float("nan")), ValueError, "state_grad_clip must be positive"),
+        (
+            dict(state_grad_clip=10**400),
+            ValueError,
+            "state_grad_clip must be positive, and a float",
+        ),
         (dict(state_grad_clip="1"), TypeError, "state_grad_clip must be a number or None"),
-        (dict(weight_hh=torch.randn(4, 2, 2)), ValueError, r"weight_hh must be \(6, 6\).*\(4, 2, 2\)"),
+        (
+            dict(weight_hh=torch.randn(4, 2, 2)),
+            ValueError,
+            r"weight_hh must be \(6, 6\).*\(4, 2, 2\)",
+        ),
     ],
 )
 def test_wrong_options_are_named(change, error, message):
@@ -245,6 +283,39 @@ def test_wrong_options_are_named(change, error, message):
 def test_wrong_options_of_a_layer_are_named(change, error, message):
     with pytest.raises(error, match=message):
         rnnfused.RNN(3, H, **change)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_lengths_of_any_integers(dtype):
+    layer, x = rnnfused.RNN(3, H), torch.randn(T, B, 3)
+    torch.testing.assert_close(
+        layer(x, lengths=LENGTHS.to(dtype)), layer(x, lengths=LENGTHS.tolist())
+    )
+    assert layer(x[:, :0], lengths=[])[0].shape == (T, 0, H)
+
+
+def test_sparse_and_nested_tensors_are_refused():
+    p, weight = torch.randn(T, B, H), torch.randn(H, H)
+    for name in ("projections", "weight_hh"):
+        arguments = {"projections": p, "weight_hh": weight}
+        arguments[name] = arguments[name].to_sparse()
+        with pytest.raises(TypeError, match=f"{name} must be a dense tensor"):
+            functional.rnn(**arguments)
+    with pytest.raises(TypeError, match="hx must be a dense tensor"):
+        rnnfused.RNN(H, H)(p, torch.nested.nested_tensor([p[0]]))
+    with pytest.raises(TypeError, match="input must be a dense tensor"):
+        rnnfused.RNN(H, H)(p.to_sparse())
+
+
+def test_the_op_without_values_of_its_sizes():
+    p, weight = torch.randn(T, B, H), torch.randn(H, H)
+    with pytest.raises(RuntimeError, match="must be on the CPU"):
+        torch.ops.rnnfused.forward(p, weight, None, None, LENGTHS.to("meta"), "tanh", False, None)
+    output, h_n = functional.rnn(p.to("meta"), weight.to("meta"), lengths=LENGTHS)
+    assert output.shape == p.shape and h_n.shape == (B, H) and h_n.is_meta
+    packed, sizes = torch.randn(8, H, device="meta"), torch.tensor([4, 3, 1])
+    _, h_n = functional.rnn(packed, weight.to("meta"), batch_sizes=sizes)
+    assert h_n.shape == (4, H)
 
 
 def test_lengths_where_they_have_no_meaning():
