@@ -98,6 +98,7 @@ def table(results, comparisons, memory):
             *bfloat16(comparisons),
             *fixed_cost(comparisons),
             *subnormal(comparisons),
+            *options(comparisons),
         ]
     )
 
@@ -171,6 +172,24 @@ def parts_of_fixed_cost(comparisons):
         f"{op - dispatch:.0%} more are the operator's: tensors there and back, the results' memory, "
         f"packed weights, one step; {1 - op:.0%} are Python's: the module's call, checks of arguments, parameters."
     )
+
+
+def options(comparisons):
+    """A sentence on what else was compared."""
+    names = {
+        "second order": "a gradient of a gradient next to the reference loop's",
+        "nn.RNNCell": "`RNNCell` next to torch's",
+        "nn.RNN packed": "rows with `lengths` next to `nn.RNN` on the same rows packed",
+        "own padded": "the same next to ours on all steps",
+    }
+    found = [
+        f"{text} {least_and_most([r for a in comparisons.values() if name in a for r in a[name]['ratios']])}"
+        for name, text in names.items()
+        if any(name in against for against in comparisons.values())
+    ]
+    if found:
+        yield ""
+        yield f"Times faster, forward alone or with backward: {'; '.join(found)}."
 
 
 def subnormal(comparisons):

@@ -23,8 +23,12 @@ def cpu_name():
     """What the machine calls its processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    # A name alone may be that of several generations.
+    found = dict(line.split(":", 1) for line in lines if ":" in line)
+    known = {key.strip(): value.strip() for key, value in found.items()}
+    if "model name" not in known:
+        return platform.processor() or platform.machine()
+    return "{model name} (family {cpu family}, model {model})".format_map(known)
 
 
 def machine():

@@ -6,9 +6,10 @@ The ratio of a comparison is the other side's median time divided by ours.
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import FIXED_COST, NARROW, SUBNORMAL, inputs
+from cases import CELL, FIXED_COST, LENGTHS, NARROW, SECOND_ORDER, SUBNORMAL, inputs
 from peers import PEERS, torch_ways
 
+import rnnfused
 from rnnfused.op import layer_forward
 
 pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing does for the other side
@@ -68,6 +69,83 @@ def test_bfloat16(case, way, run, in_turn):
     states = narrow_ways["forward"]().float()
     torch.testing.assert_close(states, wide_ways["forward"](), rtol=0.02, atol=0.05)
     in_turn(case, way, "own float32", narrow_ways[way], wide_ways[way])
+
+
+@pytest.mark.parametrize("case", SECOND_ORDER, ids=str)
+def test_second_order(case, run, in_turn):
+    """The gradient of a gradient, next to the reference loop's, through which autograd goes step by step."""
+    (module, x), _, gradient = inputs(case)
+    leaves = [x.requires_grad_(), *module.parameters()]
+
+    def loop(x):
+        bias = module.bias_ih_l0 + module.bias_hh_l0
+        return rnnfused.reference.rnn(F.linear(x, module.weight_ih_l0, bias), module.weight_hh_l0)
+
+    def twice(call):
+        def run():
+            loss = (call(x)[0] * gradient).sum()
+            gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+            return torch.autograd.grad(sum(g.pow(2).sum() for g in gradients), leaves)
+
+        return run
+
+    ours, theirs = twice(module), twice(loop)
+    for got, expected in zip(ours(), theirs(), strict=True):
+        assert (got - expected).norm() < 1e-3 * expected.norm()
+    in_turn(case, "forward_backward", "second order", ours, theirs)
+
+
+def test_cell(way, run, in_turn):
+    """One step, next to nn.RNNCell's."""
+    _, (_, x), gradient = inputs(CELL)
+    cells = [
+        kind(CELL.input_size, CELL.hidden_size) for kind in (rnnfused.RNNCell, torch.nn.RNNCell)
+    ]
+
+    def ways(cell):
+        def forward():
+            with torch.no_grad():
+                return cell(x[0])
+
+        def forward_backward():
+            cell.zero_grad(set_to_none=True)
+            cell(x[0]).backward(gradient[0])
+
+        return {"forward": forward, "forward_backward": forward_backward}[way]
+
+    in_turn(CELL, way, "nn.RNNCell", *map(ways, cells))
+
+
+@pytest.mark.parametrize("theirs_packs", [True, False], ids=["nn.RNN packed", "own padded"])
+def test_lengths(way, theirs_packs, run, in_turn):
+    """Rows of random lengths, next to nn.RNN on the same rows packed, and to ours on all steps."""
+    (ours, x), (theirs, _), gradient = inputs(LENGTHS)
+    torch.manual_seed(1)
+    lengths = torch.randint(1, LENGTHS.num_steps + 1, (LENGTHS.batch_size,))
+
+    def packed(x):
+        rows = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        output, _ = torch.nn.utils.rnn.pad_packed_sequence(theirs(rows)[0], total_length=len(x))
+        return (output,)
+
+    def call_with(module, call):
+        def forward():
+            with torch.no_grad():
+                return call(x)[0]
+
+        def forward_backward():
+            module.zero_grad(set_to_none=True)
+            call(x)[0].backward(gradient)
+
+        return {"forward": forward, "forward_backward": forward_backward}[way]
+
+    own = call_with(ours, lambda x: ours(x, lengths=lengths))
+    name, other = (
+        ("nn.RNN packed", call_with(theirs, packed))
+        if theirs_packs
+        else ("own padded", call_with(ours, ours))
+    )
+    in_turn(LENGTHS, way, name, own, other)
 
 
 # float32's normal values end at 1.2e-38. Products: of normal weights and normal states, most of them.

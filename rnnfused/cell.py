@@ -37,33 +37,42 @@ class RNNCell(torch.nn.RNNCell):
             ValueError: input or hx has not 1 or 2 dimensions.
             RuntimeError: another mistake in a shape or a dtype, or an unknown nonlinearity.
         """
-        for name, tensor in {"input": input, "hx": hx}.items():
-            if tensor is not None and tensor.dim() not in (1, 2):
-                raise ValueError(
-                    f"{name} must have 1 (unbatched) or 2 dimensions, got shape {tuple(tensor.shape)}"
-                )
+        dims = input.dim()
+        if dims not in (1, 2) or hx is not None and hx.dim() not in (1, 2):
+            shapes = [None if x is None else tuple(x.shape) for x in (input, hx)]
+            raise ValueError(
+                f"input and hx must have 1 (unbatched) or 2 dimensions, got shapes {shapes[0]} and {shapes[1]}"
+            )
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
-        batched = input.dim() == 2
-        if not batched:
+        if dims == 1:
             input = input.unsqueeze(0)
             hx = None if hx is None else hx.unsqueeze(0)
-        self._check("input", input, (input.size(0), self.input_size))
+        weight_hh = self._weight("weight_hh")
+        self._check("input", input, (input.size(0), self.input_size), weight_hh)
         if hx is not None:
-            self._check("hx", hx, (input.size(0), self.hidden_size))
-        output, _ = functional.run_layer(
-            input.unsqueeze(0), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh,
-            None if hx is None else hx.unsqueeze(0), self.nonlinearity, False, False,
+            self._check("hx", hx, (input.size(0), self.hidden_size), weight_hh)
+            hx = hx.unsqueeze(0)
+        biases = (self._weight("bias_ih"), self._weight("bias_hh")) if self.bias else (None, None)
+        _, h_n = functional.run_layer(
+            input.unsqueeze(0), self._weight("weight_ih"), weight_hh, *biases, hx,
+            self.nonlinearity, False, False,
         )  # fmt: skip
-        output = output.squeeze(0)
-        return output if batched else output.squeeze(0)
+        h_n = h_n.squeeze(0)
+        return h_n.squeeze(0) if dims == 1 else h_n
 
-    def _check(self, name: str, tensor: Tensor, shape: tuple[int, int]) -> None:
-        weight = self.weight_hh
+    def _weight(self, name: str) -> Tensor:
+        # As in RNN: getattr is slow.
+        weight = self._parameters.get(name)
+        return getattr(self, name) if weight is None else weight
+
+    def _check(self, name: str, tensor: Tensor, shape: tuple[int, int], weight: Tensor) -> None:
         if tensor.shape != shape:
             raise RuntimeError(
                 f"{name} must have shape {shape}, without the first unbatched, got {tuple(tensor.shape)}"
             )
+        if tensor.dtype == weight.dtype and tensor.device == weight.device:
+            return
         if autocast.dtype_of(tensor) != autocast.dtype_of(weight) or tensor.device != weight.device:
             raise RuntimeError(
                 f"{name} must be {weight.dtype} on {weight.device} like the weights, "

@@ -6,7 +6,7 @@ from torch.autograd import forward_ad
 
 def is_recorded() -> bool:
     """Whether calls are being recorded as ops (compile, export, trace), and Python is not there when they run."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def is_transformed() -> bool:

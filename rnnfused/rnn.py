@@ -117,24 +117,10 @@ class RNN(torch.nn.RNNBase):
                 not integers.
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
-        if isinstance(
-            input, torch.fx.Proxy
-        ):  # a leaf of symbolic tracing, as modules of torch.nn are
-            tracer = input.tracer
-            kwargs = {} if lengths is None else {"lengths": lengths}
-            return tracer.create_proxy(
-                "call_module", tracer.path_of_module(self), (input, hx), kwargs
-            )
-        if hx is not None and not isinstance(hx, Tensor):
-            raise TypeError(f"hx must be a Tensor, got {type(hx).__name__}")
-        if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx, lengths)
         if not isinstance(input, Tensor):
-            raise TypeError(
-                f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
-            )
+            return self._forward_others(input, hx, lengths)
         if hx is not None:
-            arguments.check_layout("hx", hx)
+            _check_hx(hx)
         if input.is_nested:
             return self._forward_nested(input, hx, lengths)
         arguments.check_layout("input", input)
@@ -173,11 +159,23 @@ class RNN(torch.nn.RNNBase):
             return output.squeeze(batch_dim), h_n.squeeze(1)
         return output, h_n
 
-    def _forward_packed(self, input, hx, lengths):
+    def _forward_others(self, input, hx, lengths):
+        # A leaf of symbolic tracing, as modules of torch.nn are.
+        if isinstance(input, torch.fx.Proxy):
+            tracer = input.tracer
+            kwargs = {} if lengths is None else {"lengths": lengths}
+            return tracer.create_proxy(
+                "call_module", tracer.path_of_module(self), (input, hx), kwargs
+            )
+        if not isinstance(input, PackedSequence):
+            raise TypeError(
+                f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
+            )
         if lengths is not None:
             raise ValueError("lengths must be None for a PackedSequence, which has its own")
         data, batch_sizes, sorted_indices, unsorted_indices = input
         if hx is not None:
+            _check_hx(hx)
             hx = self.permute_hidden(hx, sorted_indices)
         self._check(data, hx, batch_sizes, None)
         output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes))
@@ -291,6 +289,12 @@ class RNN(torch.nn.RNNBase):
         from .scriptable import ScriptableRNN
 
         return ScriptableRNN.of(self)
+
+
+def _check_hx(hx) -> None:
+    if not isinstance(hx, Tensor):
+        raise TypeError(f"hx must be a Tensor, got {type(hx).__name__}")
+    arguments.check_layout("hx", hx)
 
 
 def _check_heads(heads: int, hidden_size: int) -> int:

@@ -155,7 +155,7 @@ DIFFERENT = {
     "proj_size 0": (lambda c: c(4, 5, proj_size=0), "0 is what proj_size is; torch refuses it"),
     "proj_size 2, positional": (
         lambda c: c(4, 5, 1, "tanh", True, False, 0.0, False, 2),
-        "torch builds such an RNN, whose forward pass then ignores or refuses the projection",
+        "refused at once; torch builds an RNN that then refuses every input",
     ),
     "bidirectional an int": (
         lambda c: c(4, 5, bidirectional=1)(zeros(3, 2, 4)),

@@ -97,8 +97,8 @@ def derivatives(module, case, outputs, leaves):
     generator = torch.Generator().manual_seed(case.seed)
     loss = sum(loss_of(outputs[name], case.loss, generator) for name in case.outputs)
     wanted = [leaf for leaf in (*leaves, *module.parameters()) if leaf.requires_grad]
+    assert loss.requires_grad == bool(wanted)
     if not wanted:
-        assert not loss.requires_grad
         return []
     first = torch.autograd.grad(loss, wanted, create_graph=case.order > 1, allow_unused=True)
     if case.order == 1:

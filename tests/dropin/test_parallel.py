@@ -1,0 +1,157 @@
+"""RNN in replicas, under DDP, in many threads at once, and after a fork."""
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+import torch
+import torch.distributed as dist
+from test_state import TOLERANCE, built, check_close, gradients, output_of, pair, sample
+from torch.nn.utils.rnn import pack_sequence
+
+import rnnfused
+
+
+def replica_of(module):
+    """As ``torch.nn.parallel.replicate`` makes it: plain tensors in the place of parameters."""
+    replica = module._replicate_for_data_parallel()
+    for name, parameter in module._parameters.items():
+        setattr(replica, name, None if parameter is None else parameter.clone())
+    return replica
+
+
+@pytest.mark.parametrize("theirs", [torch.nn.RNN, torch.nn.RNNCell])
+def test_replicas_run_and_send_gradients_home(theirs):
+    ours, expected = pair(theirs)
+    x = sample(ours)
+    output_of(ours, x)  # before it is replicated
+    replica = replica_of(ours)
+    assert not list(replica.parameters())
+    output = output_of(replica, x)
+    output.sin().sum().backward()
+    got = {n: p.grad for n, p in ours.named_parameters()}
+    wanted = gradients(expected, x)
+    torch.testing.assert_close(output, wanted["output"], **TOLERANCE)
+    check_close(got, {n: wanted[n] for n in got})
+
+
+def test_replicas_of_a_layer_run_in_threads():
+    ours, theirs = pair(torch.nn.RNN, 4, 5, 2, bidirectional=True)
+    x = sample(ours, batch=6)
+    replicas = [replica_of(ours) for _ in range(3)]
+    outputs = torch.nn.parallel.parallel_apply(replicas, [(part,) for part in x.chunk(3, 1)])
+    output = torch.cat([o for o, _ in outputs], 1)
+    output.sin().sum().backward()
+    got = {n: p.grad for n, p in ours.named_parameters()}
+    wanted = gradients(theirs, x)
+    torch.testing.assert_close(output, wanted["output"], **TOLERANCE)
+    check_close(got, {n: wanted[n] for n in got})
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    if not dist.is_available():
+        pytest.skip("torch was built without distributed")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("options", [{}, dict(find_unused_parameters=True), dict(static_graph=True)])
+def test_distributed_data_parallel(process_group, options):
+    ours, expected = pair(torch.nn.RNN, 4, 5, 2)
+    wrapped = torch.nn.parallel.DistributedDataParallel(ours, **options)
+    for _ in range(2):
+        ours.zero_grad()
+        output_of(wrapped, sample(ours)).sin().sum().backward()
+    wanted = gradients(expected, sample(expected))
+    check_close(
+        {n: p.grad for n, p in ours.named_parameters()},
+        {n: wanted[n] for n, _ in ours.named_parameters()},
+    )
+
+
+def test_many_threads_on_one_module():
+    module = built(rnnfused.RNN, 4, 17, 2, dtype=torch.float64)
+    xs = [torch.randn(t, 3, 4, dtype=torch.float64) for t in range(1, 9)]
+    packed = pack_sequence([x[:, 0] for x in xs], enforce_sorted=False)
+
+    def work(i):
+        x = xs[i].clone().requires_grad_()
+        (output, h_n), (of_packed, _) = module(x), module(packed)
+        loss = output.sin().sum() + h_n.sum() + of_packed.data.sum()
+        # Not .backward(), which adds to .grad of the shared weights in any order.
+        return [output.detach(), *torch.autograd.grad(loss, [x, *module.parameters()])]
+
+    expected, results, errors = [work(i) for i in range(8)], {}, []
+
+    def loop(i):
+        try:
+            for round in range(10):
+                results[i, round] = work(i)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=loop, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors and not any(thread.is_alive() for thread in threads)
+    assert len(results) == 80
+    for (i, _), got in results.items():
+        torch.testing.assert_close(got, expected[i], **TOLERANCE)
+
+
+def test_threads_add_up_in_grad():
+    module, x = built(rnnfused.RNN, 4, 5, dtype=torch.float64), sample(built(rnnfused.RNN, 4, 5))
+    x = x.double()
+    module(x)[0].sin().sum().backward()
+    expected = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+
+    def work():
+        for _ in range(5):
+            module(x)[0].sin().sum().backward()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for parameter, gradient in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, 40 * gradient, **TOLERANCE)
+
+
+def in_child(module, x, expected, queue):
+    got = gradients(module, x)
+    queue.put(all(torch.allclose(got[name], expected[name]) for name in expected))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_fork_after_use(threads):
+    """As a DataLoader's workers do it: the parent has run, with threads, and the child runs too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        module = built(rnnfused.RNN, 4, 64, 2)
+        x = torch.randn(20, 32, 4)
+        # Forward only: autograd itself refuses to run backward in both, see the next test.
+        with torch.no_grad():
+            module(x)
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        child = context.Process(target=forward_in_child, args=(module, x, queue), daemon=True)
+        child.start()
+        try:
+            assert queue.get(timeout=60)
+        finally:
+            child.join(5)
+            if child.is_alive():
+                child.kill()
+        assert child.exitcode == 0
+    finally:
+        torch.set_num_threads(before)
