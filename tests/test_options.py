@@ -1,5 +1,9 @@
 """What nn.RNN has not: rows with lengths (padded or jagged), heads, clipped gradients; next to the reference."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -324,3 +328,14 @@ def test_lengths_where_they_have_no_meaning():
     for input in (torch.randn(T, 3), packed):
         with pytest.raises(ValueError, match="lengths must be None"):
             layer(input, lengths=torch.tensor([5, 2]))
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_on_every_instruction_set(capability):
+    environment = {**os.environ, "RNNFUSED_CPU_CAPABILITY": capability}
+    names = "test_equals_the_reference or test_large_batches or test_gradients_of_a_layer"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", names]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    if "this machine" in result.stdout:
+        pytest.skip(f"this machine has no {capability}")
+    assert result.returncode == 0, result.stdout[-3000:]
