@@ -90,6 +90,7 @@ struct Problem {
       places.push_back(num_rows < 0 ? row : starts[row]);
     }
     if (num_rows >= 0) num_steps = count ? lengths[0] : 0;
+    if (count == 0) return;  // as any empty batch
     int64_t active = count;
     for (int64_t t = 0; t < num_steps; ++t) {
       while (active > 0 && lengths[active - 1] <= t) --active;

@@ -143,9 +143,14 @@ class RNN(torch.nn.RNNBase):
                 raise ValueError(
                     f"lengths must be None for an unbatched input, {tuple(input.shape)}"
                 )
+            self.check_input(input, None)  # whose message should have this shape
             input = input.unsqueeze(batch_dim)
             hx = None if hx is None else hx.unsqueeze(1)
         self._check(input, hx, None, input.size(batch_dim))
+        if not self.batch_first:
+            input = (
+                input.contiguous()
+            )  # and so is the output, whose memory is laid out as the input's
         if input.size(time_dim) == 0:
             raise RuntimeError(
                 f"input must have at least one time step, got shape {tuple(input.shape)}"

@@ -404,3 +404,35 @@ def test_forward_mode_works_without_grad_mode_too(device):
             tangents.append(torch.autograd.forward_ad.unpack_dual(layer(dual)[0]).tangent)
     torch.testing.assert_close(*tangents)
     assert tangents[0].abs().min() > 0
+
+
+@pytest.mark.parametrize("features", [256, 512, 1024, 2048])
+@pytest.mark.parametrize("batch", [2, 15, 40])
+def test_rows_that_meet_in_few_sets_of_the_cache(features, batch, device):
+    """Rows at powers of two: each step takes a copy of them."""
+    x, weight_ih, weight_hh = (
+        torch.randn(4, batch, features),
+        torch.randn(33, features),
+        torch.randn(33, 33),
+    )
+    weight_ih, weight_hh = weight_ih / features**0.5, weight_hh / 6
+    got = functional.rnn_layer(x, weight_ih, weight_hh)
+    expected = reference.rnn(F.linear(x, weight_ih), weight_hh)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("hidden", [1, 5, 40])
+def test_expanded_tensors_have_gradients(hidden, device):
+    """Rows that are all the same one: at a distance of 0."""
+    weights = [torch.randn(hidden, 3), torch.randn(hidden, hidden) / hidden]
+    leaves = [torch.randn(3), *weights, torch.randn(hidden)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+
+    def gradients(change):
+        x, w, u, h = leaves
+        output, _ = functional.rnn_layer(
+            change(x.expand(4, 2, 3)), w, u, None, change(h.expand(2, hidden))
+        )
+        return torch.autograd.grad(output.sin().sum(), leaves)
+
+    torch.testing.assert_close(gradients(lambda x: x), gradients(lambda x: x.contiguous()))

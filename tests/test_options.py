@@ -201,6 +201,10 @@ def test_tokens_past_the_end_may_be_anything():
     )
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     assert not got[0][2].any()
+    one_hot = rnnfused.RNN(7, H, batch_first=True)
+    one_hot.load_state_dict(layer.state_dict())
+    rows = torch.nn.functional.one_hot(ids, 7).float()
+    torch.testing.assert_close(layer(ids, lengths=lengths), one_hot(rows, lengths=lengths))
 
 
 def functional_output(layer, weight_ih, ids, lengths):
@@ -295,7 +299,18 @@ def test_lengths_of_any_integers(dtype):
     torch.testing.assert_close(
         layer(x, lengths=LENGTHS.to(dtype)), layer(x, lengths=LENGTHS.tolist())
     )
-    assert layer(x[:, :0], lengths=[])[0].shape == (T, 0, H)
+
+
+@pytest.mark.parametrize("shape", [(T, 0, H), (0, H)])
+def test_lengths_of_no_rows(shape):
+    leaves = [torch.randn(shape), torch.randn(H, H), torch.randn(0, H)]
+    leaves = [x.requires_grad_() for x in leaves]
+    output, h_n = functional.rnn_layer(
+        leaves[0], torch.eye(H), leaves[1], None, leaves[2], lengths=torch.tensor([], dtype=int)
+    )
+    assert output.shape == shape and h_n.shape == (0, H)
+    output.sum().backward()
+    assert all(not x.grad.any() for x in leaves)
 
 
 def test_sparse_and_nested_tensors_are_refused():

@@ -23,6 +23,7 @@ constexpr int64_t kShortBytes = 1024;
 template <class T>
 RNNFUSED_INLINE bool is_short(const ProductSum& call) {
   constexpr bool kMasks = RNNFUSED_VECTOR_BYTES > 16, kAsIs = kProducts<T> == 1 && !kConverts<T>;
+  if (call.right.inner_stride <= 0) return false;  // one row for all
   return kMasks && kAsIs && call.right.inner_stride * static_cast<int64_t>(sizeof(T)) <= kShortBytes;
 }
 

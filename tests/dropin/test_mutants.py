@@ -150,8 +150,8 @@ def test_values_find(name):
 
 
 def test_a_subclass_that_changes_nothing_passes():
-    for case in FIXED.values():
-        check_same(mutant(), case)
+    for case in {case for _, case in VALUE_MUTANTS.values()}:
+        check_same(mutant(), FIXED[case])
     for call in CALLS.values():
         check_same_error(mutant(), torch.nn.RNN, call[0])
 

@@ -14,9 +14,18 @@ from hypothesis import strategies as st  # noqa: E402
 
 TOLERANCE = dict(rtol=1e-9, atol=1e-11)  # float64: sums in another order, and nothing else
 LAYOUTS = ("batched", "unbatched", "packed_sorted", "packed")
-STRIDES = ("contiguous", "swapped", "transposed", "strided", "offset", "expanded")
+STRIDES = ("contiguous", "swapped", "transposed", "strided", "offset", "repeated", "expanded")
 LOSSES = ("weighted", "sum", "transposed")
 OUTPUTS = (("output", "h_n"), ("output",), ("h_n",))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The tensors are tiny, and a second thread of torch's waits for what else the machine does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +86,10 @@ def laid_out(tensor, strides):
         return torch.stack([tensor, tensor + 1], -1)[..., 0]
     if strides == "offset":
         return torch.cat([tensor, tensor, tensor], -1).narrow(-1, tensor.size(-1), tensor.size(-1))
-    if strides == "expanded" and tensor.size(0) > 0:
+    if strides == "repeated" and tensor.size(0) > 0:  # along the first dimension
         return tensor[:1].expand_as(tensor)
+    if strides == "expanded" and tensor.numel() > 0:  # along all but the features
+        return tensor.flatten(0, -2)[0].expand_as(tensor) if tensor.dim() > 1 else tensor
     return tensor
 
 
@@ -270,9 +281,12 @@ FIXED = {
     "dropout": Case(num_layers=2, dropout=0.4),
     "dropout_in_eval": Case(num_layers=2, dropout=0.4, training=False),
     "dropout_batch_first": Case(num_layers=3, dropout=0.4, batch_first=True, bidirectional=True),
+    "dropout_swapped": Case(num_layers=2, dropout=0.4, input_strides="swapped"),
     "packed": Case(layout="packed", batch=5, time=6),
     "unbatched": Case(layout="unbatched", batch_first=True),
     "strides": Case(input_strides="strided", h_0_strides="transposed"),
+    "one_input": Case(input_strides="expanded", has_h_0=False),
+    "one_h_0": Case(h_0_strides="expanded"),  # as of a learned state for all rows
     "no_h_0": Case(has_h_0=False),
     "empty_batch": Case(batch=0),
     "only_h_n": Case(outputs=("h_n",)),
