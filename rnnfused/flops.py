@@ -4,10 +4,19 @@ As for torch's own operators, those of matrix products alone: two a multiply-add
 whatever their lengths.
 """
 
+import logging
 from math import prod
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+
+_log = logging.getLogger("torch.utils.flop_counter")
+_was_disabled, _log.disabled = (
+    _log.disabled,
+    True,
+)  # it warns of a missing triton, of which nobody here asked
+from torch.utils.flop_counter import register_flop_formula  # noqa: E402 (now that it is quiet)
+
+_log.disabled = _was_disabled
 
 
 def _states(shape):
