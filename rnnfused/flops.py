@@ -10,13 +10,10 @@ from math import prod
 import torch
 
 _log = logging.getLogger("torch.utils.flop_counter")
-_was_disabled, _log.disabled = (
-    _log.disabled,
-    True,
-)  # it warns of a missing triton, of which nobody here asked
+_log.disabled = True  # it warns of a missing triton, of which nobody here asked
 from torch.utils.flop_counter import register_flop_formula  # noqa: E402 (now that it is quiet)
 
-_log.disabled = _was_disabled
+_log.disabled = False
 
 
 def _states(shape):
