@@ -23,7 +23,6 @@ constexpr int64_t kShortBytes = 1024;
 template <class T>
 RNNFUSED_INLINE bool is_short(const ProductSum& call) {
   constexpr bool kMasks = RNNFUSED_VECTOR_BYTES > 16, kAsIs = kProducts<T> == 1 && !kConverts<T>;
-  if (call.right.inner_stride <= 0) return false;  // one row for all
   return kMasks && kAsIs && call.right.inner_stride * static_cast<int64_t>(sizeof(T)) <= kShortBytes;
 }
 
@@ -114,11 +113,11 @@ void copy_columns(const T* from, int64_t stride, int64_t size, int count, Operan
   }
 }
 
-// Adds the products of a strip's rows to left columns [begin, end) and a block of right columns, packed, or if
-// right_stride is not 0, as they are.
+// Adds the products of a strip's rows to left columns [begin, end) and a block of right columns, packed or as
+// they are.
 template <class T>
 void add_strip(const ProductSum& call, const T* left, int64_t size, const Operand<T>* right,
-               int64_t right_stride, Operand<T>* block, int64_t begin, int64_t end, int64_t column,
+               bool packed, Operand<T>* block, int64_t begin, int64_t end, int64_t column,
                int64_t columns, bool first) {
   constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
@@ -138,10 +137,10 @@ void add_strip(const ProductSum& call, const T* left, int64_t size, const Operan
     Sum<T>* const result = static_cast<Sum<T>*>(call.result) + start * call.right_size + column;
     for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
       const int vectors = panel_vectors<T>(columns, c);
-      const bool packed = right_stride == 0, whole = packed || columns - c >= vectors * kLanes<T>;
+      const bool whole = packed || columns - c >= vectors * kLanes<T>;
       add_product_for<T>(count, vectors, whole)(
           factor, stride, right + (packed ? c * padded_depth<T>(size) : c),
-          packed ? vectors * kLanes<T> : right_stride, size, result + c, call.right_size, columns - c, first);
+          packed ? vectors * kLanes<T> : call.right.inner_stride, size, result + c, call.right_size, columns - c, first);
     }
   }
 }
@@ -168,7 +167,7 @@ void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, in
           operands = rows;
         }
         add_strip<T>(call, left + inner * call.left.inner_stride, size, operands,
-                     as_is ? call.right.inner_stride : 0, block, begin, end, column, columns, first);
+                     !as_is, block, begin, end, column, columns, first);
         first = false;
       }
     }
