@@ -28,15 +28,23 @@ struct BackwardStep {
     __builtin_memset(state, 0, call.hidden_size * sizeof *state);
   }
 
-  RNNFUSED_INLINE void prefetch(int64_t start, int64_t begin, int64_t rows) const {
-    if (call.places) return;
-    prefetch_rows<T>(call.grad_output, start, begin, rows, call.hidden_size);
-    prefetch_rows<T>(call.output, start, begin, rows, call.hidden_size);
-  }
-
+  // Starts at zero, and asks for what the tile's end will read and write.
   template <class Use>
-  RNNFUSED_INLINE void product(int64_t, int64_t, int64_t, const Use& use) const {
-    use(FromZero<T>(), Factor<T>(), 0);
+  RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t, const Use& use) const {
+    const auto from = [&, start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t,
+                                        Sum<T>*) __attribute__((always_inline)) -> Start<T> {
+      const auto at = [&](const auto& sequence, int64_t row) {
+        return static_cast<const T*>(sequence.data) + start * sequence.time_stride +
+               call.place(row) * sequence.batch_stride + column;
+      };
+      for (int64_t row = begin + first; row < begin + first + rows; ++row) {
+        if (call.grad_output.data) prefetch_row<false>(at(call.grad_output, row), columns);
+        prefetch_row<false>(at(call.output, row), columns);
+        prefetch_row<true>(at(call.grad_projections, row), columns);
+      }
+      return {};
+    };
+    use(from, Factor<T>(), 0);
   }
 
   // Rows from `before` on are at their last step in time, where the gradient of their last state arrives.

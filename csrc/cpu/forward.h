@@ -49,9 +49,6 @@ struct ForwardStep {
     }
   }
 
-  // Nothing: the processor does that well enough for one sequence that is read as it lies.
-  RNNFUSED_INLINE void prefetch(int64_t, int64_t, int64_t) const {}
-
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use) const {
     const int64_t* const places = call.places ? call.places + begin : nullptr;

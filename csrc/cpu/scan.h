@@ -9,7 +9,7 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-constexpr int64_t kStateBytes = 8 * 1024;
+constexpr int64_t kStateBytes = 16 * 1024;
 
 // Rows whose state a thread holds at once. While the weight stays in L2, a few rows run through all steps,
 // their state in L1; else every panel is used for all the thread's rows before the next one is read.
@@ -19,19 +19,6 @@ RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
   const int64_t bytes = kMaxRows * padded_stride<T>(hidden_size) * static_cast<int64_t>(sizeof(Operand<T>));
   const int64_t tiles = kStateBytes < bytes ? 1 : kStateBytes / bytes;
   return smaller(rows, tiles * kMaxRows);
-}
-
-// Asks for the rows of a sequence in a coming step, unless they are so many that others would have to go.
-template <class T>
-RNNFUSED_INLINE void prefetch_rows(const ConstSequence& sequence, int64_t start, int64_t begin, int64_t rows,
-                                   int64_t size) {
-  constexpr int64_t kMostBytes = 128 * 1024, kLine = 64 / sizeof(T);
-  if (!sequence.data || rows * size * static_cast<int64_t>(sizeof(T)) > kMostBytes) return;
-  const T* row = static_cast<const T*>(sequence.data) + start * sequence.time_stride +
-                 begin * sequence.batch_stride;
-  for (int64_t r = 0; r < rows; ++r, row += sequence.batch_stride) {
-    for (int64_t j = 0; j < size; j += kLine) __builtin_prefetch(row + j, 0, 2);
-  }
 }
 
 // Two states: the one that a step reads and the one that it writes.
@@ -44,7 +31,6 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
 //   ascending        whether time runs upwards
 //   starts_at_zero   whether a row's first state is zero
 //   start            writes a row's first state
-//   prefetch         asks for what a coming step reads, if that is worth it
 //   product          what the state's product is added to, and perhaps one more product before it
 //   emit             makes the new state of some rows and columns from all that; rows from `before` on are new
 //   finish           takes the last state of rows that end
@@ -73,7 +59,6 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
     if (now > 0) {
       const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
       const int64_t start = call.step_start(t);
-      if (after > 0) step.prefetch(call.step_start(step.ascending ? t + 1 : t - 1), begin, after);
       step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};

@@ -147,6 +147,12 @@ RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
 
 #endif
 
+// Asks for n values that will soon be read, or written.
+template <bool kWrites, class T>
+RNNFUSED_INLINE void prefetch_row(const T* from, int64_t n) {
+  for (int64_t j = 0; j < n; j += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(from + j, kWrites);
+}
+
 // n values added to sums.
 template <class From, class To>
 RNNFUSED_INLINE void add_row(const From* from, To* to, int64_t n) {

@@ -49,7 +49,10 @@ void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, i
     }
   }
   // One multiply-add for each sum: of the rows' values at `row` with the packed ones at `columns`.
-  const auto add = [&](const Operand<T>* row, int64_t stride, const Operand<T>* columns,
+  // Rows are reached from a few of them: more addresses than the processor has registers would be kept in vector
+  // ones, and take turns with the multiply-adds.
+  constexpr int kReach = 5;
+  const auto add = [&](const Operand<T>* const* bases, int64_t stride, const Operand<T>* columns,
                        int64_t panel_stride) __attribute__((always_inline)) {
     const auto column_vector = [&](int v) __attribute__((always_inline)) {
       const int64_t panel = v / kWidth, in_panel = v % kWidth;
@@ -60,7 +63,7 @@ void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, i
       for (int v = 0; v < V; ++v) {
         const Vector<T> w = column_vector(v);
 #pragma GCC unroll 3
-        for (int r = 0; r < R; ++r) multiply_add<T>(acc[r][v], w, row + r * stride);
+        for (int r = 0; r < R; ++r) multiply_add<T>(acc[r][v], w, bases[r / kReach] + r % kReach * stride);
       }
     } else {
       Vector<T> w[V];
@@ -69,7 +72,7 @@ void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, i
 #pragma GCC unroll 14
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) multiply_add<T>(acc[r][v], w[v], row + r * stride);
+        for (int v = 0; v < V; ++v) multiply_add<T>(acc[r][v], w[v], bases[r / kReach] + r % kReach * stride);
       }
     }
   };
@@ -78,15 +81,32 @@ void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, i
     const Operand<T>* const packed = factors[f].packed;
     const int64_t stride = factors[f].stride, depth = factors[f].depth;
     const int64_t panel_stride = padded_depth<T>(depth) * kPanelColumns<T>;
+    constexpr int kBases = (R + kReach - 1) / kReach;
+    const Operand<T>* bases[kBases];
+    for (int i = 0; i < kBases; ++i) {
+      bases[i] = rows + i * kReach * stride;
+      __asm__("" : "+r"(bases[i]));
+    }
     int64_t k = 0;
-    for (; k + kProducts<T> <= depth; k += kProducts<T>) {
-      add(rows + k, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+    if constexpr (R <= 3) {  // so few multiply-adds that the loop's own instructions would show
+#pragma GCC unroll 2
+      for (; k + kProducts<T> <= depth; k += kProducts<T>) {
+        add(bases, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+        bases[0] += kProducts<T>;
+      }
+    } else {
+      for (; k + kProducts<T> <= depth; k += kProducts<T>) {
+        add(bases, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+        for (int i = 0; i < kBases; ++i) bases[i] += kProducts<T>;
+      }
     }
     if constexpr (kProducts<T> > 1) {
       if (k < depth) {  // what lies past a row's end is not ours to read
         Operand<T> last[R][kProducts<T>] = {};
         for (int r = 0; r < R; ++r) last[r][0] = rows[r * stride + k];
-        add(last[0], kProducts<T>, packed + k * kWidth * kLanes<T>, panel_stride);
+        const Operand<T>* last_bases[kBases];
+        for (int i = 0; i < kBases; ++i) last_bases[i] = last[i * kReach];
+        add(last_bases, kProducts<T>, packed + k * kWidth * kLanes<T>, panel_stride);
       }
     }
   }
