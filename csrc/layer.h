@@ -6,6 +6,8 @@
 // No torch here, and no kernels: calls for both.
 #pragma once
 
+#include <cstring>
+
 #include "products.h"
 #include "recurrence.h"
 
@@ -16,43 +18,75 @@ struct LayerGradients {
   void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
   void* weight_hh = nullptr;  // (hidden, hidden), or of every head
   void* bias = nullptr;       // (hidden)
-  void* input = nullptr;      // laid out as d
+  Sequence input;             // the rows of d in their order
 };
 
 struct LayerBackward {
   Backward loop;
+  bool in_parts = false;  // d has no memory, and comes and goes: of a padded batch, without lengths or heads
   ConstSequence input;
   ConstIds ids;  // instead of the input; data may be null
   int64_t input_size = 0;
   ConstMatrix weight_ih;
   ConstState h_0;  // data may be null: zeros
+  bool continues = false;  // instead of h_0, a row's first state lies in the output, before that of its first step
   LayerGradients gradients;
   bool adds = false;  // gradients of weights, to what is there
 
-  // The same for batch rows [begin, end) alone, with d in memory of its own and gradients that are put, or
-  // added, to others. Of a padded batch alone, without lengths or a gradient of the input.
-  LayerBackward of_rows(int64_t begin, int64_t end, void* d, const LayerGradients& to, bool adds) const {
+  // Whether the batch is outside the time in memory.
+  bool is_by_batch() const {
+    return loop.batch_size > 1 && loop.output.time_stride < loop.output.batch_stride;
+  }
+
+  // The same for batch rows [begin, end) of steps [first, last), with such memory for d, and the d of the step after
+  // them, in the loop's order, if there is one. Of a call in parts.
+  LayerBackward part(int64_t begin, int64_t end, int64_t first, int64_t last, void* d, const ConstState& d_after) const {
     LayerBackward part = *this;
-    const auto from_begin = [&](auto& view) { view = skip(view, begin * view.batch_stride, item_bytes()); };
-    part.loop.batch_size = end - begin;
-    from_begin(part.loop.grad_output);
-    from_begin(part.loop.grad_h_n);
-    from_begin(part.loop.output);
-    from_begin(part.loop.grad_h_0);
-    from_begin(part.input);
-    from_begin(part.h_0);
-    if (ids.data) part.ids.data += begin * ids.batch_stride;
-    part.loop.grad_projections = {d, (end - begin) * loop.hidden_size, loop.hidden_size};
-    part.gradients = to;
-    part.adds = adds;
+    Backward& of = part.loop;
+    const auto to_start = [&](auto& sequence) {
+      sequence = skip(sequence, first * sequence.time_stride + begin * sequence.batch_stride, item_bytes());
+    };
+    const auto to_row = [&](auto& state) { state = skip(state, begin * state.batch_stride, item_bytes()); };
+    of.batch_size = end - begin;
+    of.num_steps = last - first;
+    to_start(of.grad_output);
+    to_start(of.output);
+    to_start(part.input);
+    to_start(part.gradients.input);
+    if (ids.data) part.ids.data += first * ids.time_stride + begin * ids.batch_stride;
+    to_row(of.grad_h_n);
+    to_row(of.grad_h_0);
+    to_row(part.h_0);
+    const int64_t size = loop.hidden_size;
+    of.grad_projections = is_by_batch() ? Sequence{d, size, (last - first) * size}
+                                        : Sequence{d, (end - begin) * size, size};
+    if (loop.reverse ? first > 0 : last < loop.num_steps) {
+      of.grad_h_n = {};
+      of.d_after = d_after;
+    }
+    if (loop.reverse ? last < loop.num_steps : first > 0) {
+      of.grad_h_0 = {};
+      part.h_0 = {};
+      part.continues = true;
+    }
     return part;
+  }
+
+  // The d of the loop's last step, for that of the part after this one.
+  void copy_last_d(void* to) const {
+    const Sequence& d = loop.grad_projections;
+    const int64_t bytes = loop.hidden_size * item_bytes();
+    const Sequence last = skip(d, loop.reverse ? (loop.num_steps - 1) * d.time_stride : 0, item_bytes());
+    for (int64_t row = 0; row < loop.batch_size; ++row) {
+      std::memcpy(static_cast<char*>(to) + row * bytes, skip(last, row * d.batch_stride, item_bytes()).data, bytes);
+    }
   }
 
   int64_t item_bytes() const { return bytes_of(loop.dtype); }
 
-  // Calls run(call) for every product, when the loop has run.
+  // Calls run(call) for every product that a gradient of a weight is, when the loop has run.
   template <class Run>
-  void for_each_product(const Run& run) const {
+  void for_each_sum(const Run& run) const {
     const ConstSequence d = {loop.grad_projections.data, loop.grad_projections.time_stride,
                              loop.grad_projections.batch_stride};
     const int64_t steps = loop.is_flat() ? 1 : loop.num_steps;
@@ -78,7 +112,39 @@ struct LayerBackward {
                 skip(h_0, first, item_bytes()), size,
                 static_cast<char*>(gradients.weight_hh) + first * size * sum_bytes, run);
     }
-    if (gradients.input) run(input_gradient(d, steps * rows));
+  }
+
+  // Calls run(call) for every product that the gradient of the input is: (hidden, features) is the transpose of what
+  // it was forward.
+  template <class Run>
+  void for_each_input_gradient(const Run& run) const {
+    if (!gradients.input.data) return;
+    const Sequence &d = loop.grad_projections, &to = gradients.input;
+    Projection call;
+    call.in_size = loop.hidden_size;
+    call.out_size = input_size;
+    call.dtype = loop.dtype;
+    call.weight = weight_ih;
+    // Rows in the order of memory, all at one distance where they are.
+    const bool by_batch = !loop.is_flat() && (loop.batch_size == 1 || is_by_batch());
+    const int64_t d_stride = by_batch || loop.is_flat() ? d.time_stride : d.batch_stride;
+    const int64_t to_stride = by_batch || loop.is_flat() ? to.time_stride : to.batch_stride;
+    const int64_t d_outer = by_batch ? d.batch_stride : d.time_stride;
+    const int64_t to_outer = by_batch ? to.batch_stride : to.time_stride;
+    int64_t outer = by_batch ? loop.batch_size : loop.num_steps;
+    call.rows = by_batch ? loop.num_steps : loop.batch_size;
+    if (loop.is_flat()) {
+      outer = 1;
+      call.rows = loop.num_rows;
+    } else if (d_outer == call.rows * d_stride && to_outer == call.rows * to_stride) {
+      call.rows *= outer;
+      outer = 1;
+    }
+    for (int64_t i = 0; i < outer; ++i) {
+      call.input = {skip(d, i * d_outer, item_bytes()).data, d_stride};
+      call.output = {skip(to, i * to_outer, item_bytes()).data, to_stride};
+      run(call);
+    }
   }
 
  private:
@@ -158,7 +224,9 @@ struct LayerBackward {
     const int64_t steps = loop.num_steps;
     // The time of the first d that has a state before it, and of that state.
     const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
-    if (loop.lengths) {
+    if (continues) {
+      return run(sum(steps, loop.batch_size, {d, 0, size}, {h, before - now, size}, result, adds));
+    } else if (loop.lengths) {
       run(sum_of_runs({d, now, size}, {h, before, size}, 1, result));
     } else if (!loop.batch_sizes) {
       run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, result, adds));
@@ -194,23 +262,6 @@ struct LayerBackward {
                                   0, h_0.batch_stride};
       run(sum(1, end - begin, {d, loop.step_starts[t] + begin, size}, {late, 0, size}, result, true));
     }
-  }
-
-  Projection input_gradient(const ConstSequence& d, int64_t rows) const {
-    // Rows in the order of memory, of d and of the input alike.
-    const bool by_time = loop.is_flat() || loop.batch_size == 1;
-    const int64_t stride = loop.num_steps == 1 && !loop.is_flat() ? d.batch_stride
-                           : by_time || d.time_stride < d.batch_stride ? d.time_stride
-                                                                       : d.batch_stride;
-    Projection call;
-    call.rows = rows;
-    call.in_size = loop.hidden_size;
-    call.out_size = input_size;
-    call.dtype = loop.dtype;
-    call.input = {d.data, stride};
-    call.weight = weight_ih;  // (hidden, features) is the transpose of what it was forward
-    call.output = {gradients.input, input_size};
-    return call;
   }
 };
 

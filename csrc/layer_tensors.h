@@ -191,8 +191,9 @@ struct LayerBackwardTensors {
                        const Extents& extents, const std::string& nonlinearity, bool reverse,
                        std::optional<double> clip, bool needs_input, bool needs_weight_ih, bool needs_bias,
                        bool needs_weight_hh, bool needs_h_0)
-      : loop(grad_output, grad_h_n, output, weight_hh, extents, nonlinearity, reverse, clip, needs_h_0, 3),
-        grad_input(new_input(needs_input, input)),
+      : loop(grad_output, grad_h_n, output, weight_hh, extents, nonlinearity, reverse, clip, needs_h_0, 3,
+             needs_d(extents, weight_hh)),
+        grad_input(new_input(needs_input, input, output)),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
         grad_bias(wanted(needs_bias, output, {hidden()})),
         grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())) {
@@ -204,6 +205,7 @@ struct LayerBackwardTensors {
     check_weight_ih(weight_ih, weight_hh, input);
     RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
     call.loop = loop.call;
+    call.in_parts = !needs_d(extents, weight_hh);
     call.input_size = weight_ih.size(1);
     if (ids) {
       call.ids = ids_of(input, call.input_size);
@@ -218,17 +220,23 @@ struct LayerBackwardTensors {
     };
     // Of token ids, the gradient is a transposed view of memory by token.
     call.gradients = {pointer(needs_weight_ih, grad_weight_ih), pointer(needs_weight_hh, grad_weight_hh),
-                      pointer(needs_bias, grad_bias), pointer(needs_input, grad_input)};
+                      pointer(needs_bias, grad_bias), {}};
+    if (needs_input) {
+      call.gradients.input = problem.view<void*>(grad_input, grad_input.mutable_data_ptr(), "grad_input");
+    }
   }
 
  private:
   int64_t hidden() const { return loop.problem.hidden_size; }
-  // Laid out as d, whose rows it is made of.
-  Tensor new_input(bool needed, const Tensor& input) const {
-    if (!needed) return nothing(loop.grad_projections);
-    const Tensor& d = loop.grad_projections;
-    if (d.dim() == 2) return new_tensor(input, {input.size(0), input.size(1)});
-    return new_sequence(input, input.size(0), input.size(1), input.size(2), is_by_batch(d));
+  // Whether all of d must be there at once.
+  static bool needs_d(const Extents& extents, const Tensor& weight_hh) {
+    return extents.batch_sizes || extents.lengths || weight_hh.dim() == 3;
+  }
+  // With the batch where the output has it.
+  Tensor new_input(bool needed, const Tensor& input, const Tensor& output) const {
+    if (!needed) return nothing(output);
+    if (output.dim() == 2) return new_tensor(input, {input.size(0), input.size(1)});
+    return new_sequence(input, input.size(0), input.size(1), input.size(2), is_by_batch(output));
   }
 
   Tensor new_weight_ih(bool needed, const Tensor& input, const Tensor& weight_ih) const {

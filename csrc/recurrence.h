@@ -150,6 +150,7 @@ struct Forward : Recurrence {
 struct Backward : Recurrence {
   ConstSequence grad_output;  // g; data may be null: zeros
   ConstState grad_h_n;        // data may be null: zeros
+  ConstState d_after;         // d of the step after the last, where these are some steps of more (CPU); null: zeros
   ConstSequence output;       // h, as the forward call wrote it
   Sequence grad_projections;  // d
   State grad_h_0;             // data may be null: not wanted
@@ -162,6 +163,7 @@ struct Backward : Recurrence {
     const int64_t bytes = bytes_of(dtype), first = head * part.hidden_size;
     part.grad_output = skip(grad_output, first, bytes);
     part.grad_h_n = skip(grad_h_n, first, bytes);
+    part.d_after = skip(d_after, first, bytes);
     part.output = skip(output, first, bytes);
     part.grad_projections = skip(grad_projections, first, bytes);
     part.grad_h_0 = skip(grad_h_0, first, bytes);

@@ -26,7 +26,7 @@ struct ForwardTensors {
   }
 };
 
-// The same of the op `backward`. A grad_h_0 that is not wanted has no rows.
+// The same of the op `backward`. A grad_h_0 that is not wanted has no rows; of projections, no memory.
 struct BackwardTensors {
   Problem problem;
   Tensor grad_projections, grad_h_0;
@@ -35,19 +35,21 @@ struct BackwardTensors {
   BackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
                   const Tensor& output, const Tensor& weight_hh, const Extents& extents,
                   const std::string& nonlinearity, bool reverse, std::optional<double> clip,
-                  bool needs_grad_h_0, int64_t state_dims = 2)
+                  bool needs_grad_h_0, int64_t state_dims = 2, bool needs_grad_projections = true)
       : problem(output, extents),
-        grad_projections(new_sequence(output)),
+        grad_projections(needs_grad_projections ? new_sequence(output) : new_tensor(output, {0})),
         grad_h_0(problem.new_state(output, needs_grad_h_0 ? problem.batch_size : 0, state_dims)) {
     problem.fill(call, output, weight_hh, nonlinearity, reverse);
     if (grad_output) call.grad_output = problem.input(*grad_output, output, "grad_output");
     call.grad_h_n = problem.state(grad_h_n, output, "grad_h_n", state_dims);
     call.output = problem.input(output, output, "output");
-    call.grad_projections = problem.view<void*>(
-        grad_projections, grad_projections.mutable_data_ptr(), "grad_projections");
+    if (needs_grad_projections) {
+      call.grad_projections = problem.view<void*>(
+          grad_projections, grad_projections.mutable_data_ptr(), "grad_projections");
+      problem.clear_past_ends(call.grad_projections, bytes_of(call.dtype));
+    }
     if (needs_grad_h_0) call.grad_h_0 = {grad_h_0.mutable_data_ptr(), problem.hidden_size};
     if (clip) call.clip = *clip;
-    problem.clear_past_ends(call.grad_projections, bytes_of(call.dtype));
     problem.pass_states(call.grad_h_n, call.grad_h_0, bytes_of(call.dtype));
   }
 };

@@ -22,11 +22,7 @@ template <Nonlinearity F, class T>
 struct BackwardStep {
   const Backward& call;
   const bool ascending = call.reverse;
-  static constexpr bool starts_at_zero = true;
-
-  void start(int64_t, Operand<T>* state) const {
-    __builtin_memset(state, 0, call.hidden_size * sizeof *state);
-  }
+  const ConstState& first_state = call.d_after;
 
   // Starts at zero, and asks for what the tile's end will read and write.
   template <class Use>

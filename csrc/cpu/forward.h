@@ -38,16 +38,7 @@ struct ForwardStep {
   const Operand<T>* packed_ih;  // null: the projections are given
   Operand<T>* input_copy;
   const bool ascending = !call.reverse;
-  const bool starts_at_zero = call.h_0.data == nullptr;
-
-  void start(int64_t row, Operand<T>* state) const {
-    if (starts_at_zero) {
-      __builtin_memset(state, 0, call.hidden_size * sizeof *state);
-    } else {
-      copy_row(static_cast<const T*>(call.h_0.data) + call.state_row(row) * call.h_0.batch_stride, state,
-               call.hidden_size);
-    }
-  }
+  const ConstState& first_state = call.h_0;
 
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use) const {

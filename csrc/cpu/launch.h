@@ -168,13 +168,11 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
       parallel_for);
 }
 
+// Of a call without heads, with its weight packed.
 template <class ParallelFor>
-void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
-  if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
-  const int64_t hidden = call.hidden_size;
-  const Packed packed(call.dtype, call.weight_hh, hidden, hidden, max_threads, parallel_for);
+void launch(const Backward& call, const Packed& packed, int64_t max_threads, const ParallelFor& parallel_for) {
   share_rows(
-      call, hidden, max_threads,
+      call, call.hidden_size, max_threads,
       [&](int64_t rows) { return cpu_kernels().backward_scratch_bytes(call, rows); },
       [&](void* scratch, int64_t begin, int64_t end) {
         cpu_kernels().backward(call, packed.matrix(), scratch, begin, end);
@@ -183,9 +181,16 @@ void launch(const Backward& call, int64_t max_threads, const ParallelFor& parall
 }
 
 template <class ParallelFor>
-void launch(Projection call, int64_t max_threads, const ParallelFor& parallel_for) {
+void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
+  const int64_t hidden = call.hidden_size;
+  const Packed packed(call.dtype, call.weight_hh, hidden, hidden, max_threads, parallel_for);
+  launch(call, packed, max_threads, parallel_for);
+}
+
+template <class ParallelFor>
+void launch(Projection call, const Packed& packed, int64_t max_threads, const ParallelFor& parallel_for) {
   const CpuKernels& cpu = cpu_kernels();
-  const Packed packed(call.dtype, call.weight, call.in_size, call.out_size, max_threads, parallel_for);
   const PaddedBias bias(call, call.out_size);
   share(
       call.rows, call.rows * call.in_size * call.out_size, max_threads,
@@ -194,6 +199,12 @@ void launch(Projection call, int64_t max_threads, const ParallelFor& parallel_fo
         cpu.project(call, packed.matrix(), scratch, begin, end);
       },
       parallel_for);
+}
+
+template <class ParallelFor>
+void launch(const Projection& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  const Packed packed(call.dtype, call.weight, call.in_size, call.out_size, max_threads, parallel_for);
+  launch(call, packed, max_threads, parallel_for);
 }
 
 template <class ParallelFor>

@@ -1,4 +1,5 @@
-// The whole backward of a layer on the CPU: the loop, and the products of its d that gradients of weights are.
+// The whole backward of a layer on the CPU: the loop, and the products of its d that gradients are. A plain batch
+// is taken in parts, whose d is used while it is in cache and whose memory the next part has again.
 #pragma once
 
 #include <algorithm>
@@ -10,45 +11,105 @@
 
 namespace rnnfused {
 
-// Rows of the batch whose d, in all steps, stays in L2 until its products are taken: then d never reaches
-// memory. 0 where that cannot be, or is little memory anyway.
-inline int64_t rows_a_chunk(const LayerBackward& layer) {
-  constexpr int64_t kMostBytes = 384 * 1024, kRows = 14;
+struct PartSize {
+  int64_t rows, steps;
+};
+
+// Parts of so many rows, at least one. Their d stays in L2: all steps of a few rows if they fit; else some steps of more rows, or of
+// all where W is too large to be read again for each few.
+inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
+  constexpr int64_t kBytes = 384 * 1024, kSmallWeight = 640 * 1024, kTileRows = 14, kManyRows = 56;
+  constexpr int64_t kStripRows = 256, kRunSteps = 128;  // shorter products, and runs of them, cost more
   const Backward& loop = layer.loop;
-  const int64_t bytes_a_row = loop.num_steps * loop.hidden_size * layer.item_bytes();
-  if (loop.batch_sizes || loop.num_heads > 1 || layer.gradients.input || bytes_a_row * loop.batch_size < 4 * kMostBytes) return 0;
-  return kMostBytes / bytes_a_row / kRows * kRows;
+  const int64_t bytes = loop.hidden_size * layer.item_bytes();
+  const int64_t whole = kBytes / (bytes * loop.num_steps) / kTileRows * kTileRows;
+  if (rows * bytes * loop.num_steps <= 2 * kBytes) return {rows, loop.num_steps};
+  if (whole > 0) return {whole, loop.num_steps};
+  if (bytes * loop.hidden_size <= kSmallWeight) rows = std::min(rows, kManyRows);
+  const int64_t least = layer.is_by_batch() ? kRunSteps : (kStripRows + rows - 1) / rows;
+  return {rows, std::min(loop.num_steps, std::max(least, kBytes / (bytes * rows)))};
 }
 
-// A thread's own sums of the gradients.
+// The weights of a layer, as its backward multiplies with them.
+struct PackedLayer {
+  Packed weight_hh;
+  std::optional<Packed> weight_ih;  // if the input has a gradient
+
+  template <class ParallelFor>
+  PackedLayer(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for)
+      : weight_hh(layer.loop.dtype, layer.loop.weight_hh, layer.loop.hidden_size, layer.loop.hidden_size,
+                  max_threads, parallel_for) {
+    if (!layer.gradients.input.data) return;
+    weight_ih.emplace(layer.loop.dtype, layer.weight_ih, layer.loop.hidden_size, layer.input_size, max_threads,
+                      parallel_for);
+  }
+};
+
+// Batch rows [begin, end), part by part.
+template <class ParallelFor>
+void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t begin, int64_t end,
+               int64_t max_threads, const ParallelFor& parallel_for) {
+  const int64_t row_bytes = layer.loop.hidden_size * layer.item_bytes();
+  const int64_t rows = end - begin, steps = layer.loop.num_steps;
+  const PartSize size = part_size(layer, std::max<int64_t>(rows, 1));  // no rows: one part, for zeros
+  Memory d(size.rows * size.steps * row_bytes), d_after(size.rows * row_bytes);
+  const int64_t blocks = std::max<int64_t>(1, (rows + size.rows - 1) / size.rows), runs = (steps + size.steps - 1) / size.steps;
+  bool adds = layer.adds;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t top = begin + rows * block / blocks, bottom = begin + rows * (block + 1) / blocks;
+    for (int64_t i = 0; i < runs; ++i) {
+      const int64_t run = layer.loop.reverse ? i : runs - 1 - i;
+      LayerBackward part = layer.part(top, bottom, steps * run / runs, steps * (run + 1) / runs, d.get(),
+                                      {d_after.get(), layer.loop.hidden_size});
+      part.adds = adds;
+      adds = true;
+      launch(part.loop, packed.weight_hh, max_threads, parallel_for);
+      if (i + 1 < runs) part.copy_last_d(d_after.get());
+      part.for_each_sum([&](const auto& sum) { launch(sum, max_threads, parallel_for); });
+      part.for_each_input_gradient([&](const Projection& product) {
+        launch(product, *packed.weight_ih, max_threads, parallel_for);
+      });
+    }
+  }
+}
+
+// A thread's own sums of the gradients of weights; those of the layer itself, where they are wanted as sums.
 class GradientSums {
  public:
-  explicit GradientSums(const LayerBackward& layer) {
-    const int64_t hidden = layer.loop.hidden_size;
-    const int64_t sizes[] = {hidden * layer.input_size, hidden * hidden / layer.loop.num_heads, hidden};
+  GradientSums(const LayerBackward& layer, bool of_the_layer) : sums_(layer.gradients) {
+    if (of_the_layer && sum_dtype(layer.loop.dtype) == layer.loop.dtype) return;
     for (int i = 0; i < kCount; ++i) {
       if (!(layer.gradients.*kEach[i])) continue;
-      sizes_[i] = sizes[i];
-      memory_[i].allocate(sizes[i] * bytes_of(sum_dtype(layer.loop.dtype)));
+      memory_[i].allocate(size(layer, i) * bytes_of(sum_dtype(layer.loop.dtype)));
       sums_.*kEach[i] = memory_[i].get();
     }
   }
 
   const LayerGradients& sums() const { return sums_; }
 
+  // Bytes of all.
+  static int64_t bytes(const LayerBackward& layer) {
+    int64_t values = 0;
+    for (int i = 0; i < kCount; ++i) values += size(layer, i);
+    return values * bytes_of(sum_dtype(layer.loop.dtype));
+  }
+
   // T is what the sums are in.
   template <class T>
-  void add(const GradientSums& others) {
+  void add(const LayerBackward& layer, const GradientSums& others) {
     for (int i = 0; i < kCount; ++i) {
       T* const sum = static_cast<T*>(sums_.*kEach[i]);
       const T* const other = static_cast<const T*>(others.sums_.*kEach[i]);
-      for (int64_t j = 0; j < sizes_[i]; ++j) sum[j] += other[j];
+      for (int64_t j = 0; sum && j < size(layer, i); ++j) sum[j] += other[j];
     }
   }
 
-  void round_to(Dtype dtype, const LayerGradients& to) const {
+  // To what is wanted of the layer.
+  void round(const LayerBackward& layer) const {
+    const Dtype dtype = layer.loop.dtype;
     for (int i = 0; i < kCount; ++i) {
-      if (sizes_[i]) cpu_kernels().from_sums(dtype, sums_.*kEach[i], to.*kEach[i], sizes_[i]);
+      void* const to = layer.gradients.*kEach[i];
+      if (to && to != sums_.*kEach[i]) cpu_kernels().from_sums(dtype, sums_.*kEach[i], to, size(layer, i));
     }
   }
 
@@ -57,62 +118,56 @@ class GradientSums {
   static constexpr void* LayerGradients::*kEach[kCount] = {
       &LayerGradients::weight_ih, &LayerGradients::weight_hh, &LayerGradients::bias};
 
+  static int64_t size(const LayerBackward& layer, int i) {
+    const int64_t hidden = layer.loop.hidden_size;
+    const int64_t sizes[kCount] = {hidden * layer.input_size, hidden * hidden / layer.loop.num_heads, hidden};
+    return sizes[i];
+  }
+
   LayerGradients sums_;
   Memory memory_[kCount];
-  int64_t sizes_[kCount] = {};
 };
 
-// Each thread runs its chunks of rows and adds up their gradients; the threads' sums add up in order.
+// Threads share out the rows, each with sums of its own, which add up in order; or, where these would be large or
+// rows are fewer than threads, each product of a part.
 template <class ParallelFor>
-void launch_in_chunks(const LayerBackward& layer, int64_t chunk, int64_t max_threads,
-                      const ParallelFor& parallel_for) {
-  const CpuKernels& cpu = cpu_kernels();
+void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
+  constexpr int64_t kMostBytes = 2 * 1024 * 1024;
   const Backward& loop = layer.loop;
   const int64_t hidden = loop.hidden_size, rows = loop.batch_size;
-  const int64_t chunks = (rows + chunk - 1) / chunk;
   const int64_t work = loop.num_steps * rows * hidden * (2 * hidden + layer.input_size);
-  const int64_t threads = num_chunks(work, kMinWorkPerThread, std::min(max_threads, chunks));
-  const Packed packed(loop.dtype, loop.weight_hh, hidden, hidden, max_threads, parallel_for);
+  const int64_t useful = num_chunks(work, kMinWorkPerThread, max_threads);
+  const bool own = useful > 1 && useful <= rows && GradientSums::bytes(layer) <= kMostBytes;
+  const int64_t threads = own ? useful : 1;
+  const PackedLayer packed(layer, max_threads, parallel_for);
   std::vector<std::optional<GradientSums>> sums(threads);
-  parallel_for(threads, [&](int64_t i) {
-    const GradientSums& own = sums[i].emplace(layer);
-    Memory d(loop.num_steps * chunk * hidden * layer.item_bytes());
-    Memory scratch(cpu.backward_scratch_bytes(loop, chunk));
-    const int64_t first = chunks * i / threads, last = chunks * (i + 1) / threads;
-    for (int64_t c = first; c < last; ++c) {
-      const int64_t begin = rows * c / chunks, end = rows * (c + 1) / chunks;
-      const LayerBackward part = layer.of_rows(begin, end, d.get(), own.sums(), c > first);
-      cpu.backward(part.loop, packed.matrix(), scratch.get(), 0, end - begin);
-      part.for_each_product([](const auto& product) { launch(product, 1, OneThread()); });
-    }
-  });
-  for (int64_t i = 1; i < threads; ++i) {
-    if (loop.dtype == Dtype::float64) {
-      sums[0]->add<double>(*sums[i]);
-    } else {
-      sums[0]->add<float>(*sums[i]);
-    }
+  const auto run = [&](int64_t i, int64_t threads_each, const auto& parallel) {
+    LayerBackward share = layer;
+    share.gradients = sums[i].emplace(layer, i == 0).sums();
+    run_parts(share, packed, rows * i / threads, rows * (i + 1) / threads, threads_each, parallel);
+  };
+  if (own) {
+    parallel_for(threads, [&](int64_t i) { run(i, 1, OneThread()); });
+  } else {
+    run(0, max_threads, parallel_for);
   }
-  sums[0]->round_to(loop.dtype, layer.gradients);
+  for (int64_t i = 1; i < threads; ++i) {
+    loop.dtype == Dtype::float64 ? sums[0]->add<double>(layer, *sums[i]) : sums[0]->add<float>(layer, *sums[i]);
+  }
+  sums[0]->round(layer);
 }
 
 template <class ParallelFor>
 void launch(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
-  if (const int64_t chunk = rows_a_chunk(layer)) {
-    launch_in_chunks(layer, chunk, max_threads, parallel_for);
-    return;
-  }
-  const auto run = [&](const LayerBackward& layer) {
-    launch(layer.loop, max_threads, parallel_for);
-    layer.for_each_product([&](const auto& product) { launch(product, max_threads, parallel_for); });
-  };
-  if (sum_dtype(layer.loop.dtype) == layer.loop.dtype) return run(layer);
-  const GradientSums sums(layer);
+  if (layer.in_parts) return launch_in_parts(layer, max_threads, parallel_for);
+  const GradientSums sums(layer, true);
   LayerBackward in_sums = layer;
   in_sums.gradients = sums.sums();
-  in_sums.gradients.input = layer.gradients.input;
-  run(in_sums);
-  sums.round_to(layer.loop.dtype, layer.gradients);
+  launch(in_sums.loop, max_threads, parallel_for);
+  const auto run = [&](const auto& product) { launch(product, max_threads, parallel_for); };
+  in_sums.for_each_sum(run);
+  in_sums.for_each_input_gradient(run);
+  sums.round(layer);
 }
 
 }  // namespace rnnfused

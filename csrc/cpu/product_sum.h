@@ -157,8 +157,9 @@ void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, in
       const int64_t place = call.place(outer), length = call.length(outer);
       const T* left = static_cast<const T*>(call.left.data) + place * call.left.outer_stride;
       const T* right = static_cast<const T*>(call.right.data) + place * call.right.outer_stride;
-      for (int64_t inner = 0; inner < length; inner += kStripRows) {
-        const int64_t size = smaller(length - inner, kStripRows);
+      const int64_t strips = (length + kStripRows - 1) / kStripRows;
+      for (int64_t strip = 0; strip < strips; ++strip) {
+        const int64_t inner = length * strip / strips, size = length * (strip + 1) / strips - inner;
         const T* const rows = right + inner * call.right.inner_stride + column;
         const Operand<T>* operands = scratch;
         if (!as_is) {

@@ -29,8 +29,7 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
 
 // Runs rows [begin, end) of the call through all steps. `Step` has
 //   ascending        whether time runs upwards
-//   starts_at_zero   whether a row's first state is zero
-//   start            writes a row's first state
+//   first_state      those of the rows; data may be null: zeros
 //   product          what the state's product is added to, and perhaps one more product before it
 //   emit             makes the new state of some rows and columns from all that; rows from `before` on are new
 //   finish           takes the last state of rows that end
@@ -42,9 +41,16 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
   const int64_t stride = padded_stride<T>(size);
   Operand<T>* state = scratch;
   Operand<T>* next = scratch + (end - begin) * stride;
+  const bool starts_at_zero = step.first_state.data == nullptr;
   for (int64_t row = begin; row < end; ++row) {
-    step.start(row, state + (row - begin) * stride);
-    step.start(row, next + (row - begin) * stride);
+    for (Operand<T>* const to : {state + (row - begin) * stride, next + (row - begin) * stride}) {
+      if (starts_at_zero) {
+        __builtin_memset(to, 0, size * sizeof *to);
+      } else {
+        const T* const from = static_cast<const T*>(step.first_state.data);
+        copy_row(from + call.state_row(row) * step.first_state.batch_stride, to, size);
+      }
+    }
   }
   const auto rows_in = [&](int64_t i) -> int64_t {  // of ours, in the loop's i-th step
     if (i < 0 || i >= call.num_steps) return 0;
@@ -62,7 +68,7 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
       step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
-        multiply<T>(count == 0 ? one : two, count + 1, now, step.starts_at_zero ? before : now, size, from,
+        multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, size, from,
                     [&](const Sums<T>& sums) {
                       step.emit(start, begin, before, sums, next + sums.first * stride + sums.column, stride);
                     });

@@ -1,0 +1,122 @@
+"""The backward of a layer in parts of its rows and steps: the same gradients however it is cut."""
+
+import pytest
+import torch
+
+import rnnfused
+from rnnfused import functional
+
+# T, B, I, H. Of float64 rows, in this order: all steps of some rows; some steps of all rows; some steps of some rows;
+# of one row; with weights that are too large to be read again for each few rows; and for a thread to sum alone.
+SHAPES = [
+    (40, 200, 5, 16),
+    (600, 5, 9, 64),
+    (150, 130, 3, 40),
+    (3000, 1, 4, 60),
+    (90, 12, 7, 300),
+    (300, 3, 200, 480),
+]
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
+
+
+@pytest.fixture(autouse=True)
+def restore_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def run_layer(layer, x, h_0, gradient, gradient_n):
+    """States, and the gradients of the input, the first state and the parameters."""
+    leaves = [x, h_0, *layer.parameters()]
+    leaves = [leaf.requires_grad_() for leaf in leaves if leaf is not None]
+    results = layer(x, h_0)
+    gradients = torch.autograd.grad(results, leaves, (gradient, gradient_n))
+    return [*results, *gradients]
+
+
+def arguments(shape, layer, given, dtype):
+    steps, batch, features, hidden = shape
+    sequence = (batch, steps) if layer.batch_first else (steps, batch)
+    states = (1 + layer.bidirectional, batch, hidden)
+    return (
+        torch.randn(*sequence, features, dtype=dtype),
+        torch.randn(states, dtype=dtype) if given else None,
+        torch.randn(*sequence, hidden * states[0], dtype=dtype),
+        torch.randn(states, dtype=dtype),
+    )
+
+
+@shapes
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("given", [False, True])
+def test_both_directions_equal_torchs(shape, threads, batch_first, given):
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    options = {"batch_first": batch_first, "bidirectional": True, "dtype": torch.float64}
+    ours, theirs = (kind(*shape[2:], **options) for kind in (rnnfused.RNN, torch.nn.RNN))
+    ours.load_state_dict(theirs.state_dict())
+    inputs = arguments(shape, ours, given, torch.float64)
+    for got, expected in zip(run_layer(ours, *inputs), run_layer(theirs, *inputs), strict=True):
+        largest = expected.abs().max().item()
+        torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11 * largest)
+
+
+@shapes
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_d_is_the_loops_to_the_bit(shape, reverse, dtype):
+    """With W_ih an identity, the gradient of the input is d, as the op that keeps all of it returns it."""
+    torch.manual_seed(0)
+    steps, batch, _, hidden = shape
+    x = torch.randn(steps, batch, hidden, dtype=dtype, requires_grad=True)
+    projections = x.detach().clone().requires_grad_()
+    weight_hh = torch.randn(hidden, hidden).to(dtype) / hidden**0.5
+    gradients = torch.randn(steps, batch, hidden, dtype=dtype), torch.randn(batch, hidden).to(dtype)
+    eye = torch.eye(hidden, dtype=dtype)
+    in_parts = functional.rnn_layer(x, eye, weight_hh, reverse=reverse)
+    whole = functional.rnn(projections, weight_hh, reverse=reverse)
+    (grad_input,) = torch.autograd.grad(in_parts, x, gradients)
+    (d,) = torch.autograd.grad(whole, projections, gradients)
+    assert torch.equal(grad_input, d)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("threads", [1, 2])
+@shapes
+def test_sums_of_16_bit_types_are_rounded_once(shape, dtype, threads):
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    layer = rnnfused.RNN(*shape[2:], dtype=dtype)
+    inputs = arguments(shape, layer, True, dtype)
+    *_, weight_ih, weight_hh, bias, _ = run_layer(layer, *inputs)
+    x = inputs[0].detach().float()
+    # The same sums of the same d, from the op that keeps all of it.
+    with torch.no_grad():
+        output = layer(inputs[0], inputs[1])[0]
+    d, _ = torch.ops.rnnfused.backward(
+        inputs[2], inputs[3][0], output, layer.weight_hh_l0.detach(), None, None, "tanh", False, None, False
+    )  # fmt: skip
+    before = torch.cat([inputs[1].detach(), output[:-1]]).float()
+    tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 2e-2}
+    torch.testing.assert_close(weight_ih.float(), torch.einsum("tbh,tbi->hi", d.float(), x), **tolerance)
+    torch.testing.assert_close(weight_hh.float(), torch.einsum("tbh,tbi->hi", d.float(), before), **tolerance)
+    torch.testing.assert_close(bias.float(), d.float().sum((0, 1)), **tolerance)
+
+
+def test_gradients_that_are_not_wanted():
+    """Each alone is what it is among all."""
+    torch.manual_seed(0)
+    x, weight_ih = torch.randn(900, 4, 11), torch.randn(96, 11)
+    weight_hh, bias, h_0 = torch.randn(96, 96) / 10, torch.randn(96), torch.randn(4, 96)
+    gradients = torch.randn(900, 4, 96), torch.randn(4, 96)
+
+    def run(wanted):
+        leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate((x, weight_ih, weight_hh, bias, h_0))]
+        results = functional.rnn_layer(*leaves)
+        return torch.autograd.grad(results, [leaves[i] for i in wanted], gradients)
+
+    everything = run(range(5))
+    for i, expected in enumerate(everything):
+        assert torch.equal(run([i])[0], expected)
