@@ -1,0 +1,101 @@
+"""Writes tanh_table.h: ``python csrc/cpu/tanh_table.py > csrc/cpu/tanh_table.h``, with mpmath and numpy.
+
+For 0 <= a < 10, in pieces of a quarter of an octave each, and one from 0 to 1/16::
+
+    tanh(a) = c_0 + r (c_1 + r (c_2 + r (c_3 + r (c_4 + r c_5)))),    r = a - m
+
+m is a float close to a piece's middle at which tanh is a float nearly exactly, so that c_0 brings no error of its own
+(Gal 1986). The others minimise the largest error (Lawson's iteration of weighted least squares).
+"""
+
+import mpmath
+import numpy as np
+
+PIECES = 32  # what two registers of 16 floats hold
+QUARTER = 21  # bits of a float below those that tell quarters of octaves apart
+FIRST = 1 / 16
+DEGREE = 5
+
+mpmath.mp.dps = 40
+
+
+def float_of(bits):
+    return float(np.uint32(bits).view(np.float32))
+
+
+def bits_of(value):
+    return int(np.float32(value).view(np.uint32))
+
+
+def middle(low, high):
+    """The float among those near the middle at which tanh is closest to a float."""
+    center = bits_of((low + high) / 2)
+    candidates = (float_of(center + i) for i in range(-1500, 1500))
+
+    def error(m):
+        exact = mpmath.tanh(m)
+        return abs(exact - float(np.float32(float(exact)))) / exact
+
+    return min(candidates, key=error)
+
+
+def minimax(basis, target, weight):
+    """Coefficients that make the largest weighted error small."""
+    importance = np.ones(len(target))
+    for _ in range(60):
+        scale = weight * np.sqrt(importance)
+        coefficients = np.linalg.lstsq(basis * scale[:, None], target * scale, rcond=None)[0]
+        errors = np.abs(basis @ coefficients - target) * weight
+        importance *= errors / errors.max() + 1e-3
+        importance /= importance.mean()
+    return coefficients
+
+
+def piece(low, high):
+    """(m, c_0, c_1, ..) of a piece."""
+    is_first = low == 0
+    m = 0.0 if is_first else middle(low, high)
+    c_0 = float(np.float32(float(mpmath.tanh(m))))
+    nodes = np.cos((np.arange(400) + 0.5) * np.pi / 400)
+    r = (low + high) / 2 + (high - low) / 2 * nodes - m
+    if is_first:
+        r = (nodes + 1) / 2 * high
+    r = r[np.abs(r) > 1e-9]
+    fixed = 1 if is_first else 0  # tanh(a) = a + ..
+    known = [c_0, 1.0][: 1 + fixed]
+    powers = np.arange(DEGREE - fixed)
+    exact = [mpmath.tanh(mpmath.mpf(m) + mpmath.mpf(x)) for x in r]
+    rest = np.array(
+        [float((e - mpmath.mpf(c_0) - fixed * mpmath.mpf(x)) / mpmath.mpf(x) ** (1 + fixed))
+         for e, x in zip(exact, r)]
+    )  # fmt: skip
+    relative = np.abs(r) ** (1 + fixed) / np.array([float(e) for e in exact])
+    basis = (r / r.max())[:, None] ** powers
+    return [m, *known, *(minimax(basis, rest, relative) / r.max() ** powers)]
+
+
+def pieces():
+    """The table by a float's quarter of an octave, modulo 32."""
+    table = [[0.0] * (DEGREE + 2)] * PIECES
+    first = (bits_of(FIRST) >> QUARTER) - 1
+    table[first % PIECES] = piece(0, FIRST)
+    for quarter in range(first + 1, (bits_of(8.0) >> QUARTER) + 1):
+        low, high = (float_of(q << QUARTER) for q in (quarter, quarter + 1))
+        table[quarter % PIECES] = piece(low, high)
+    return table
+
+
+def main():
+    print("// tanh in pieces, of which each has a column. Written by tanh_table.py, which explains it.")
+    print("#pragma once\n\nnamespace rnnfused {\n")
+    names = ["m", *(f"c_{i}" for i in range(DEGREE + 1))]
+    print(f"alignas(64) constexpr float kTanhTable[{len(names)}][{PIECES}] = {{")
+    for name, row in zip(names, zip(*pieces())):
+        values = [f"{np.float32(value)!s}f".replace("e", "e") for value in row]
+        print(f"    // {name}")
+        print("    {" + ", ".join(v if "." in v or "e" in v else v.replace("f", ".0f") for v in values) + "},")
+    print("};\n\n}  // namespace rnnfused")
+
+
+if __name__ == "__main__":
+    main()
