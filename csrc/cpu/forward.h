@@ -32,6 +32,14 @@ RNNFUSED_INLINE int64_t input_elements(const Forward& call, int64_t rows) {
   return rows_at_once<T>(call.hidden_size, rows) * padded_stride<T>(call.input_size);
 }
 
+// Whether a tile should ask for what it will write: the output is more than a cache holds, and the tile takes long.
+template <class T>
+RNNFUSED_INLINE bool asks_for_output(const Forward& call) {
+  constexpr int64_t kManyBytes = 1024 * 1024, kLongDepth = 128;
+  return call.num_steps * call.batch_size * call.hidden_size * static_cast<int64_t>(sizeof(T)) > kManyBytes &&
+         call.hidden_size + call.input_size >= kLongDepth;
+}
+
 template <Nonlinearity F, class T>
 struct ForwardStep {
   const Forward& call;
@@ -39,9 +47,26 @@ struct ForwardStep {
   Operand<T>* input_copy;
   const bool ascending = !call.reverse;
   const ConstState& first_state = call.h_0;
+  const bool asks = asks_for_output<T>(call);
+
+  RNNFUSED_INLINE T* output_at(int64_t start, int64_t row) const {
+    return static_cast<T*>(call.output.data) + start * call.output.time_stride +
+           call.place(row) * call.output.batch_stride;
+  }
 
   template <class Use>
-  RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use) const {
+  RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use_from) const {
+    const auto use = [&](const auto& from, Factor<T> input, int count) __attribute__((always_inline)) {
+      use_from(
+          [&](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t width, Sum<T>* sums)
+              __attribute__((always_inline)) {
+                for (int64_t row = first; asks && row < first + rows; ++row) {
+                  prefetch_row<true>(output_at(start, begin + row) + column, columns);
+                }
+                return from(first, rows, column, columns, width, sums);
+              },
+          input, count);
+    };
     const int64_t* const places = call.places ? call.places + begin : nullptr;
     const int64_t first = places ? 0 : begin;
     const auto rows_at = [&](const ConstSequence& sequence, auto zero) {
@@ -76,10 +101,9 @@ struct ForwardStep {
 
   RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t, const Sums<T>& of, Operand<T>* next,
                             int64_t next_stride) const {
-    T* const output = static_cast<T*>(call.output.data) + start * call.output.time_stride + of.column;
     const Sum<T>* sums = of.sums;
     for (int64_t row = of.first; row < of.end; ++row) {
-      T* const h = output + call.place(begin + row) * call.output.batch_stride;
+      T* const h = output_at(start, begin + row) + of.column;
       int64_t j = 0;
       for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
         const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
