@@ -99,7 +99,7 @@ struct BackwardStep {
               const Operand<T>* packed) const {
     if (!call.grad_h_0.data) return;
     const Factor<T> factors[2] = {{state, stride, packed, call.hidden_size}, {}};
-    multiply<T>(factors, 1, end - begin, end - begin, call.hidden_size, FromZero<T>(),
+    multiply<T>(factors, 1, end - begin, end - begin, call.hidden_size, false, FromZero<T>(),
                 [&](const Sums<T>& of) {
                   T* const grad = static_cast<T*>(call.grad_h_0.data) + of.column;
                   for (int64_t row = of.first; row < of.end; ++row) {

@@ -50,15 +50,17 @@ struct Sums {
 // where some rows start; it may write that into sums, which have `width` columns.
 template <class T, class StartOf, class Emit>
 RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
-                              int64_t size, const StartOf& start, const Emit& emit) {
+                              int64_t size, bool backwards, const StartOf& start, const Emit& emit) {
   alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
   // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
   const int widest = max_vectors(blocks == 1 ? static_cast<int>(rows) : kMaxRows);
-  for (int64_t column = 0; column < size;) {
-    const int64_t left = (size - column + kLanes<T> - 1) / kLanes<T>;
-    int vectors = widest;
-    while (vectors > left) vectors /= 2;
+  // Whole tiles may come in the opposite order: then what was used last, and is still in cache, is used first.
+  const int64_t tile_columns = widest * kLanes<T>, whole = size / tile_columns * tile_columns;
+  int vectors = widest;
+  for (int64_t done = 0; done < size;) {
+    while (vectors > (size - done + kLanes<T> - 1) / kLanes<T>) vectors /= 2;
+    const int64_t column = backwards && done < whole ? whole - tile_columns - done : done;
     const int64_t width = vectors * kLanes<T>, columns = smaller(width, size - column);
     const auto run = [&](int64_t first, int64_t end, int factor_count) {
       if (first >= end) return;
@@ -79,7 +81,7 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
       run(first, middle, count);
       run(middle, end, count - 1);
     }
-    column += columns;
+    done += columns;
   }
 }
 

@@ -68,7 +68,7 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
       step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
-        multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, size, from,
+        multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, size, i % 2 == 1, from,
                     [&](const Sums<T>& sums) {
                       step.emit(start, begin, before, sums, next + sums.first * stride + sums.column, stride);
                     });
