@@ -155,11 +155,14 @@ class RNN(torch.nn.RNNBase):
             raise RuntimeError(
                 f"input must have at least one time step, got shape {tuple(input.shape)}"
             )
+        extents = _WHOLE
         if lengths is not None:
-            lengths = arguments.check_lengths(
-                lengths, input.size(batch_dim), input.size(time_dim), "input"
+            extents = Extents(
+                lengths=arguments.check_lengths(
+                    lengths, input.size(batch_dim), input.size(time_dim), "input"
+                )
             )
-        output, h_n = self._run_layers(input, hx, Extents(lengths=lengths))
+        output, h_n = self._run_layers(input, hx, extents)
         if not batched:
             return output.squeeze(batch_dim), h_n.squeeze(1)
         return output, h_n
@@ -251,22 +254,21 @@ class RNN(torch.nn.RNNBase):
 
     def _run_layers(self, output, hx, extents) -> tuple[Tensor, Tensor]:
         states = []
-        suffixes = ("", "_reverse") if self.bidirectional else ("",)
-        is_single = self.num_layers == len(suffixes) == 1
+        num_directions = 2 if self.bidirectional else 1
+        if self.num_layers == num_directions == 1:
+            return self._run_direction(output, hx, extents, 0)
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0 and self.training:
                 output = self._drop(output)
             directions = []
-            for suffix in suffixes:
+            for _ in range(num_directions):
                 i = len(states)
-                h_0 = hx if hx is None or is_single else hx[i : i + 1]
-                states_of_direction, h_n = self._run_direction(
-                    output, h_0, extents, f"_l{layer}{suffix}"
-                )
+                h_0 = None if hx is None else hx[i : i + 1]
+                states_of_direction, h_n = self._run_direction(output, h_0, extents, i)
                 directions.append(states_of_direction)
                 states.append(h_n)
-            output = directions[0] if len(directions) == 1 else torch.cat(directions, -1)
-        return output, states[0] if len(states) == 1 else torch.cat(states)
+            output = directions[0] if num_directions == 1 else torch.cat(directions, -1)
+        return output, torch.cat(states)
 
     def _drop(self, output: Tensor) -> Tensor:
         # Random numbers are drawn in the order of memory: with time outside, as in torch's, masks are the same.
@@ -275,18 +277,15 @@ class RNN(torch.nn.RNNBase):
             return F.dropout(output, self.dropout).transpose(0, 1)
         return F.dropout(output, self.dropout)
 
-    def _run_direction(self, input, h_0, extents, suffix) -> tuple[Tensor, Tensor]:
-        biases = (
-            (self._weight(f"bias_ih{suffix}"), self._weight(f"bias_hh{suffix}"))
-            if self.bias
-            else (None, None)
-        )
+    def _run_direction(self, input, h_0, extents, i) -> tuple[Tensor, Tensor]:
+        """The i-th of all directions of all layers."""
+        weights = [self._weight(name) for name in self._all_weights[i]]
+        biases = weights[2:] if self.bias else (None, None)
         # Packed and jagged data has no dimension of its own for time.
-        is_flat = input.dim() == (2 if input.is_floating_point() else 1)
+        batch_first = self.batch_first and input.dim() > (2 if input.is_floating_point() else 1)
         return functional.run_layer(
-            input, self._weight(f"weight_ih{suffix}"), self._weight(f"weight_hh{suffix}"), *biases,
-            h_0, self.nonlinearity, self.batch_first and not is_flat,
-            suffix.endswith("_reverse"), *extents, self.state_grad_clip,
+            input, *weights[:2], *biases, h_0, self.nonlinearity, batch_first,
+            self.bidirectional and i % 2 == 1, *extents, self.state_grad_clip,
         )  # fmt: skip
 
     def __prepare_scriptable__(self):
@@ -294,6 +293,9 @@ class RNN(torch.nn.RNNBase):
         from .scriptable import ScriptableRNN
 
         return ScriptableRNN.of(self)
+
+
+_WHOLE = Extents()  # made once: that takes a while beside a small call
 
 
 def _check_hx(hx) -> None:
