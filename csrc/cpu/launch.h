@@ -5,38 +5,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <new>
 #include <optional>
 
 #include "dispatch.h"
+#include "memory.h"
 
 namespace rnnfused {
-
-constexpr int64_t kCacheLine = 64;
-
-// Memory for the time of a call: a little of it lies in the object itself, where the heap's time would show.
-class Memory {
- public:
-  Memory() = default;
-  explicit Memory(int64_t bytes) { allocate(bytes); }
-  Memory(const Memory&) = delete;
-  ~Memory() {
-    if (get() != little_) ::operator delete[](memory_, std::align_val_t(kCacheLine));
-  }
-
-  // To be called once.
-  void allocate(int64_t bytes) {
-    if (bytes > kLittle) memory_ = static_cast<char*>(::operator new[](bytes, std::align_val_t(kCacheLine)));
-  }
-  char* get() { return memory_; }
-  const char* get() const { return memory_; }
-
- private:
-  static constexpr int64_t kLittle = 4096;
-
-  alignas(kCacheLine) char little_[kLittle];
-  char* memory_ = little_;
-};
 
 // Starting threads costs 5 to 19 us; below this many multiply-adds a thread it is not worth it.
 constexpr int64_t kMinWorkPerThread = 500'000;

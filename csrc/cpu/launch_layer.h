@@ -141,9 +141,10 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
   const int64_t threads = own ? useful : 1;
   const PackedLayer packed(layer, max_threads, parallel_for);
   std::vector<std::optional<GradientSums>> sums(threads);
+  for (int64_t i = 0; i < threads; ++i) sums[i].emplace(layer, i == 0);
   const auto run = [&](int64_t i, int64_t threads_each, const auto& parallel) {
     LayerBackward share = layer;
-    share.gradients = sums[i].emplace(layer, i == 0).sums();
+    share.gradients = sums[i]->sums();
     run_parts(share, packed, rows * i / threads, rows * (i + 1) / threads, threads_each, parallel);
   };
   if (own) {
