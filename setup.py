@@ -54,6 +54,7 @@ LIBRARIES = [
         sources=[
             "csrc/register.cpp",
             "csrc/cpu/dispatch.cpp",
+            "csrc/cpu/team.cpp",
             "csrc/cpu/isa_baseline.cpp",
             *ISA_FLAGS,
         ],

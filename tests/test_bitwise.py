@@ -9,7 +9,8 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 import rnnfused
 from rnnfused import functional
 
-# T, B, I, H: around the edges of tiles, with work for one thread and for several, with weights beyond L2.
+# T, B, I, H: around the edges of tiles, with work for one thread and for several, with weights beyond L2; and of so
+# few rows that threads share the columns of each step.
 SHAPES = [
     (3, 2, 1, 1),
     (1, 15, 5, 7),
@@ -19,6 +20,8 @@ SHAPES = [
     (8, 13, 3, 200),
     (3, 33, 300, 450),
     (2, 4, 33, 700),
+    (70, 1, 9, 256),
+    (40, 5, 12, 310),
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -96,10 +99,10 @@ def test_not_on_the_batch_or_the_threads(of, shape, dtype):
 
 
 @both_functions
-def test_not_on_what_else_runs(of):
+@pytest.mark.parametrize("shape", [(60, 31, 64, 130), (150, 2, 64, 260)])
+def test_not_on_what_else_runs(of, shape):
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    shape = (60, 31, 64, 130)
     run, other = of(shape, torch.float32), of((70, 40, 90, 150), torch.float32)
     rows = list(range(shape[1]))
     whole = run(rows)
@@ -121,12 +124,12 @@ def test_not_on_what_else_runs(of):
             thread.join()
 
 
-@pytest.mark.parametrize("hidden", [7, 64, 450])
+@pytest.mark.parametrize(("hidden", "count"), [(7, 18), (64, 18), (450, 18), (450, 5)])
 @both_dtypes
-def test_not_on_longer_and_shorter_sequences_beside_it(hidden, dtype):
+def test_not_on_longer_and_shorter_sequences_beside_it(hidden, count, dtype):
     torch.manual_seed(0)
     layer = rnnfused.RNN(11, hidden, bidirectional=True, dtype=dtype)
-    lengths = [3, 9, 1, 9, 5, 4, 8, 2, 9, 1, 6, 7, 7, 2, 9, 9, 3, 4]
+    lengths = [3, 9, 1, 9, 5, 4, 8, 2, 9, 1, 6, 7, 7, 2, 9, 9, 3, 4][:count]
     alone = [torch.randn(n, 11, dtype=dtype, requires_grad=True) for n in lengths]
     gradients = [torch.randn(n, 2 * hidden, dtype=dtype) for n in lengths]
     together = [x.detach().clone().requires_grad_() for x in alone]

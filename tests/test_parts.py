@@ -100,8 +100,12 @@ def test_sums_of_16_bit_types_are_rounded_once(shape, dtype, threads):
     )  # fmt: skip
     before = torch.cat([inputs[1].detach(), output[:-1]]).float()
     tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 2e-2}
-    torch.testing.assert_close(weight_ih.float(), torch.einsum("tbh,tbi->hi", d.float(), x), **tolerance)
-    torch.testing.assert_close(weight_hh.float(), torch.einsum("tbh,tbi->hi", d.float(), before), **tolerance)
+    torch.testing.assert_close(
+        weight_ih.float(), torch.einsum("tbh,tbi->hi", d.float(), x), **tolerance
+    )
+    torch.testing.assert_close(
+        weight_hh.float(), torch.einsum("tbh,tbi->hi", d.float(), before), **tolerance
+    )
     torch.testing.assert_close(bias.float(), d.float().sum((0, 1)), **tolerance)
 
 
@@ -113,7 +117,10 @@ def test_gradients_that_are_not_wanted():
     gradients = torch.randn(900, 4, 96), torch.randn(4, 96)
 
     def run(wanted):
-        leaves = [t.clone().requires_grad_(i in wanted) for i, t in enumerate((x, weight_ih, weight_hh, bias, h_0))]
+        leaves = [
+            t.clone().requires_grad_(i in wanted)
+            for i, t in enumerate((x, weight_ih, weight_hh, bias, h_0))
+        ]
         results = functional.rnn_layer(*leaves)
         return torch.autograd.grad(results, [leaves[i] for i in wanted], gradients)
 

@@ -99,7 +99,7 @@ struct BackwardStep {
               const Operand<T>* packed) const {
     if (!call.grad_h_0.data) return;
     const Factor<T> factors[2] = {{state, stride, packed, call.hidden_size}, {}};
-    multiply<T>(factors, 1, end - begin, end - begin, call.hidden_size, false, FromZero<T>(),
+    multiply<T>(factors, 1, end - begin, end - begin, 0, call.hidden_size, false, FromZero<T>(),
                 [&](const Sums<T>& of) {
                   T* const grad = static_cast<T*>(call.grad_h_0.data) + of.column;
                   for (int64_t row = of.first; row < of.end; ++row) {
@@ -112,11 +112,11 @@ struct BackwardStep {
 
 template <class T>
 void backward_rows(const Backward& call, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
-                   int64_t end) {
+                   int64_t end, const Member& member) {
   if (call.nonlinearity == Nonlinearity::tanh) {
-    scan<T>(BackwardStep<Nonlinearity::tanh, T>{call}, packed, scratch, begin, end);
+    scan<T>(BackwardStep<Nonlinearity::tanh, T>{call}, packed, scratch, begin, end, member);
   } else {
-    scan<T>(BackwardStep<Nonlinearity::relu, T>{call}, packed, scratch, begin, end);
+    scan<T>(BackwardStep<Nonlinearity::relu, T>{call}, packed, scratch, begin, end, member);
   }
 }
 

@@ -130,12 +130,13 @@ struct ForwardStep {
 
 template <class T>
 void forward_rows(const Forward& call, const Operand<T>* packed, const Operand<T>* packed_ih,
-                  Operand<T>* scratch, int64_t begin, int64_t end) {
-  Operand<T>* const input_copy = scratch + scratch_elements<T>(call.hidden_size, end - begin);
+                  Operand<T>* scratch, int64_t begin, int64_t end, const Member& member) {
+  Operand<T>* const input_copy = scratch + scratch_elements<T>(call.hidden_size, end - begin) +
+                                 member.number * input_elements<T>(call, end - begin);
   if (call.nonlinearity == Nonlinearity::tanh) {
-    scan<T>(ForwardStep<Nonlinearity::tanh, T>{call, packed_ih, input_copy}, packed, scratch, begin, end);
+    scan<T>(ForwardStep<Nonlinearity::tanh, T>{call, packed_ih, input_copy}, packed, scratch, begin, end, member);
   } else {
-    scan<T>(ForwardStep<Nonlinearity::relu, T>{call, packed_ih, input_copy}, packed, scratch, begin, end);
+    scan<T>(ForwardStep<Nonlinearity::relu, T>{call, packed_ih, input_copy}, packed, scratch, begin, end, member);
   }
 }
 

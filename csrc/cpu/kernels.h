@@ -5,6 +5,7 @@
 
 #include "products.h"
 #include "recurrence.h"
+#include "team.h"
 
 namespace rnnfused {
 
@@ -20,14 +21,15 @@ struct CpuKernels {
                int64_t begin, int64_t end);
 
   // Run batch rows [begin, end) through all steps, with W^T packed forward and W backward; and W_ih^T, or null
-  // where the projections are given. Threads may share a call, each with its own rows and its own
-  // scratch of so many bytes for end - begin rows.
-  int64_t (*forward_scratch_bytes)(const Forward& call, int64_t rows);
+  // where the projections are given. Threads may share a call, each with its own rows and its own scratch of
+  // so many bytes for end - begin rows; or as members of a team, with the same few rows and the same scratch.
+  int64_t (*forward_scratch_bytes)(const Forward& call, int64_t rows, int64_t members);
   int64_t (*backward_scratch_bytes)(const Backward& call, int64_t rows);
   bool (*projects)(const Forward& call);  // whether the loop should make its projections itself
   void (*forward)(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
-                  int64_t begin, int64_t end);
-  void (*backward)(const Backward& call, const void* packed, void* scratch, int64_t begin, int64_t end);
+                  int64_t begin, int64_t end, const Member& member);
+  void (*backward)(const Backward& call, const void* packed, void* scratch, int64_t begin, int64_t end,
+                   const Member& member);
 
   // Rows [begin, end) of a projection; left columns [begin, end) of a product sum. Shared as the loops are.
   int64_t (*project_scratch_bytes)(const Projection& call);

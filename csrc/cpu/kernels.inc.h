@@ -41,10 +41,11 @@ static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t 
   });
 }
 
-static int64_t forward_scratch_bytes(const Forward& call, int64_t rows) {
+static int64_t forward_scratch_bytes(const Forward& call, int64_t rows, int64_t members) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
     using T = decltype(zero);
-    return (scratch_elements<T>(call.hidden_size, rows) + input_elements<T>(call, rows)) * sizeof(Operand<T>);
+    const int64_t inputs = members * input_elements<T>(call, rows);
+    return (scratch_elements<T>(call.hidden_size, rows) + inputs) * sizeof(Operand<T>);
   });
 }
 
@@ -71,19 +72,20 @@ static bool projects(const Forward& call) {
 }
 
 static void forward(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
-                    int64_t begin, int64_t end) {
+                    int64_t begin, int64_t end, const Member& member) {
   for_dtype(call.dtype, [&](auto zero) {
     using O = Operand<decltype(zero)>;
     forward_rows<decltype(zero)>(call, static_cast<const O*>(packed), static_cast<const O*>(packed_ih),
-                                 static_cast<O*>(scratch), begin, end);
+                                 static_cast<O*>(scratch), begin, end, member);
   });
 }
 
-static void backward(const Backward& call, const void* packed, void* scratch, int64_t begin,
-                     int64_t end) {
+static void backward(const Backward& call, const void* packed, void* scratch, int64_t begin, int64_t end,
+                     const Member& member) {
   for_dtype(call.dtype, [&](auto zero) {
     using O = Operand<decltype(zero)>;
-    backward_rows<decltype(zero)>(call, static_cast<const O*>(packed), static_cast<O*>(scratch), begin, end);
+    backward_rows<decltype(zero)>(call, static_cast<const O*>(packed), static_cast<O*>(scratch), begin, end,
+                                  member);
   });
 }
 

@@ -1,5 +1,5 @@
 // One call on the CPU: memory for the packed weight and the threads' scratch, and the work split over threads
-// once, so that no step ever synchronises. parallel_for(n, f) calls f(i) for i in [0, n).
+// once, so that no step synchronises but a team's. parallel_for(n, f) calls f(i) for i in [0, n).
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 
 #include "dispatch.h"
 #include "memory.h"
+#include "team.h"
 
 namespace rnnfused {
 
@@ -84,12 +85,34 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for);
 template <class ParallelFor>
 void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for);
 
-// Calls run(scratch, begin, end) for each thread's rows of the batch.
+// How many threads should run the loop as a team: where each would have so few rows that it mostly reads the
+// weight, which is larger than its nearest cache, and where a step is long beside a meeting.
+inline int64_t team_size(const Recurrence& call, int64_t max_threads) {
+  constexpr int64_t kFewRows = 4, kMostRows = 14, kMinBytes = 128 * 1024, kMinWorkPerMeeting = 32'000;
+  const int64_t rows = call.batch_size, values = call.hidden_size * call.hidden_size;
+  if (rows >= kFewRows * max_threads || rows > kMostRows || values * bytes_of(call.dtype) < kMinBytes) return 1;
+  const int64_t enough = num_chunks(call.num_steps * rows * values, kMinWorkPerThread, max_threads);
+  return num_chunks(rows * values, kMinWorkPerMeeting, enough);
+}
+
+// Calls run(scratch, begin, end, member) for each thread's rows of the batch, or for each member of a team with all
+// rows; with scratch_bytes(rows, members).
 template <class ScratchBytes, class Run, class ParallelFor>
 void share_rows(const Recurrence& call, int64_t depth, int64_t max_threads, const ScratchBytes& scratch_bytes,
                 const Run& run, const ParallelFor& parallel_for) {
-  share(call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
-        scratch_bytes, run, parallel_for);
+  const int64_t members = team_size(call, max_threads);
+  if (members > 1) {
+    Memory scratch(scratch_bytes(call.batch_size, members));
+    Team team(members);
+    return parallel_for(members, [&](int64_t) {
+      const int64_t number = team.join();
+      if (number >= 0) run(scratch.get(), 0, call.batch_size, Member{&team, number});
+    });
+  }
+  share(
+      call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
+      [&](int64_t rows) { return scratch_bytes(rows, 1); },
+      [&](void* scratch, int64_t begin, int64_t end) { run(scratch, begin, end, Member()); }, parallel_for);
 }
 
 inline ConstMatrix transposed(const ConstMatrix& matrix) {
@@ -135,9 +158,9 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
   const void* matrix_ih = packed_ih ? packed_ih->matrix() : nullptr;
   share_rows(
       call, hidden + (call.ids.data ? 0 : call.input_size), max_threads,
-      [&](int64_t rows) { return cpu_kernels().forward_scratch_bytes(call, rows); },
-      [&](void* scratch, int64_t begin, int64_t end) {
-        cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end);
+      [&](int64_t rows, int64_t members) { return cpu_kernels().forward_scratch_bytes(call, rows, members); },
+      [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
+        cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end, member);
       },
       parallel_for);
 }
@@ -147,9 +170,9 @@ template <class ParallelFor>
 void launch(const Backward& call, const Packed& packed, int64_t max_threads, const ParallelFor& parallel_for) {
   share_rows(
       call, call.hidden_size, max_threads,
-      [&](int64_t rows) { return cpu_kernels().backward_scratch_bytes(call, rows); },
-      [&](void* scratch, int64_t begin, int64_t end) {
-        cpu_kernels().backward(call, packed.matrix(), scratch, begin, end);
+      [&](int64_t rows, int64_t) { return cpu_kernels().backward_scratch_bytes(call, rows); },
+      [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
+        cpu_kernels().backward(call, packed.matrix(), scratch, begin, end, member);
       },
       parallel_for);
 }

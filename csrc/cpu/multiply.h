@@ -45,41 +45,42 @@ struct Sums {
   const Sum<T>* sums;
 };
 
-// Calls emit(sums) for rows [0, rows) and all `size` columns, in pieces; sums = start + rows * B of each
+// Calls emit(sums) for rows [0, rows) and columns [begin, end) of whole panels, in pieces; sums = start + rows * B of each
 // factor. Rows from `zero_from` on leave the last factor out. start(row, rows, column, columns, width, sums) says
 // where some rows start; it may write that into sums, which have `width` columns.
 template <class T, class StartOf, class Emit>
 RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
-                              int64_t size, bool backwards, const StartOf& start, const Emit& emit) {
+                              int64_t begin, int64_t end, bool backwards, const StartOf& start, const Emit& emit) {
   alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
   // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
   const int widest = max_vectors(blocks == 1 ? static_cast<int>(rows) : kMaxRows);
   // Whole tiles may come in the opposite order: then what was used last, and is still in cache, is used first.
-  const int64_t tile_columns = widest * kLanes<T>, whole = size / tile_columns * tile_columns;
+  const int64_t tile_columns = widest * kLanes<T>, size = end - begin;
+  const int64_t whole = size / tile_columns * tile_columns;
   int vectors = widest;
   for (int64_t done = 0; done < size;) {
     while (vectors > (size - done + kLanes<T> - 1) / kLanes<T>) vectors /= 2;
-    const int64_t column = backwards && done < whole ? whole - tile_columns - done : done;
-    const int64_t width = vectors * kLanes<T>, columns = smaller(width, size - column);
-    const auto run = [&](int64_t first, int64_t end, int factor_count) {
-      if (first >= end) return;
+    const int64_t column = begin + (backwards && done < whole ? whole - tile_columns - done : done);
+    const int64_t width = vectors * kLanes<T>, columns = smaller(width, end - column);
+    const auto run = [&](int64_t first, int64_t last, int factor_count) {
+      if (first >= last) return;
       Factor<T> parts[2];
       for (int f = 0; f < factor_count; ++f) {
         parts[f] = factors[f];
         parts[f].rows += first * factors[f].stride;
         parts[f].packed += column * padded_depth<T>(factors[f].depth);
       }
-      const Start<T> from = start(first, end - first, column, columns, width, sums);
-      tile_for<T>(static_cast<int>(end - first), vectors)(from.rows, from.stride, parts, factor_count,
+      const Start<T> from = start(first, last - first, column, columns, width, sums);
+      tile_for<T>(static_cast<int>(last - first), vectors)(from.rows, from.stride, parts, factor_count,
                                                           sums);
-      emit(Sums<T>{first, end, column, columns, width, sums});
+      emit(Sums<T>{first, last, column, columns, width, sums});
     };
     for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t first = rows * block / blocks, end = rows * (block + 1) / blocks;
-      const int64_t middle = zero_from < first ? first : smaller(zero_from, end);
+      const int64_t first = rows * block / blocks, last = rows * (block + 1) / blocks;
+      const int64_t middle = zero_from < first ? first : smaller(zero_from, last);
       run(first, middle, count);
-      run(middle, end, count - 1);
+      run(middle, last, count - 1);
     }
     done += columns;
   }

@@ -43,7 +43,7 @@ void project_rows(const Projection& call, const Operand<T>* packed, Operand<T>* 
     }
     Value* const out = static_cast<Value*>(call.output.data) + first * call.output.batch_stride;
     const Factor<T> factors[2] = {{factor_rows, stride, packed, call.in_size}, {}};
-    multiply<T>(factors, 1, rows, rows, call.out_size, false, FromBias<T>{static_cast<const Sum<T>*>(call.bias)},
+    multiply<T>(factors, 1, rows, rows, 0, call.out_size, false, FromBias<T>{static_cast<const Sum<T>*>(call.bias)},
                 [&](const Sums<T>& of) {
                   for (int64_t row = of.first; row < of.end; ++row) {
                     copy_row(of.sums + (row - of.first) * of.width,

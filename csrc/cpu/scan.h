@@ -5,6 +5,7 @@
 
 #include "multiply.h"
 #include "recurrence.h"
+#include "team.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -34,15 +35,15 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
 //   emit             makes the new state of some rows and columns from all that; rows from `before` on are new
 //   finish           takes the last state of rows that end
 template <class T, class Step>
-void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
-               int64_t end) {
+void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin, int64_t end,
+               Member member) {
   const Recurrence& call = step.call;
   const int64_t size = call.hidden_size;
   const int64_t stride = padded_stride<T>(size);
   Operand<T>* state = scratch;
   Operand<T>* next = scratch + (end - begin) * stride;
   const bool starts_at_zero = step.first_state.data == nullptr;
-  for (int64_t row = begin; row < end; ++row) {
+  for (int64_t row = begin; member.number == 0 && row < end; ++row) {
     for (Operand<T>* const to : {state + (row - begin) * stride, next + (row - begin) * stride}) {
       if (starts_at_zero) {
         __builtin_memset(to, 0, size * sizeof *to);
@@ -51,6 +52,21 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
         copy_row(from + call.state_row(row) * step.first_state.batch_stride, to, size);
       }
     }
+  }
+  int64_t first_column = 0, last_column = size;  // a member's own
+  const auto goes_on = [&] {
+    if (!member.team) return true;
+    if (member.team->meet()) return true;
+    member.team = nullptr;
+    first_column = 0;
+    last_column = size;
+    return member.number == 0;
+  };
+  if (member.team) {
+    const int64_t panels = count_panels<T>(size), members = member.team->size();
+    first_column = panels * member.number / members * kPanelColumns<T>;
+    last_column = smaller(size, panels * (member.number + 1) / members * kPanelColumns<T>);
+    if (!goes_on()) return;
   }
   const auto rows_in = [&](int64_t i) -> int64_t {  // of ours, in the loop's i-th step
     if (i < 0 || i >= call.num_steps) return 0;
@@ -68,12 +84,13 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
       step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
-        multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, size, i % 2 == 1, from,
-                    [&](const Sums<T>& sums) {
+        multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, first_column,
+                    last_column, i % 2 == 1, from, [&](const Sums<T>& sums) {
                       step.emit(start, begin, before, sums, next + sums.first * stride + sums.column, stride);
                     });
       });
-      if (after < now) {
+      if (!goes_on()) return;
+      if (after < now && member.number == 0) {
         step.finish(begin + after, begin + now, next + after * stride, stride, packed);
       }
       Operand<T>* const swap = state;
@@ -87,14 +104,15 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
 
 // The thread's share of the batch, in the order that suits the size of the weights.
 template <class T, class Step>
-void scan(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin, int64_t end) {
+void scan(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin, int64_t end,
+          const Member& member) {
   const int64_t rows = end - begin;
   const int64_t at_once = rows_at_once<T>(step.call.hidden_size, rows);
   if (at_once == 0) return;
   const int64_t blocks = (rows + at_once - 1) / at_once;
   for (int64_t block = 0; block < blocks; ++block) {
     scan_rows<T>(step, packed, scratch, begin + rows * block / blocks,
-                 begin + rows * (block + 1) / blocks);
+                 begin + rows * (block + 1) / blocks, member);
   }
 }
 

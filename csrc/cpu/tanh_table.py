@@ -28,15 +28,18 @@ def bits_of(value):
 
 
 def middle(low, high):
-    """The float among those near the middle at which tanh is closest to a float."""
-    center = bits_of((low + high) / 2)
-    candidates = (float_of(center + i) for i in range(-1500, 1500))
-
-    def error(m):
-        exact = mpmath.tanh(m)
-        return abs(exact - float(np.float32(float(exact)))) / exact
-
-    return min(candidates, key=error)
+    """(m, tanh(m)): of floats near the middle, those that are tanh's argument and value most exactly."""
+    center, reach = (low + high) / 2, (high - low) / 5
+    middle_bits = bits_of(float(mpmath.tanh(center)))
+    pairs = []
+    for bits in range(middle_bits - 1500, middle_bits + 1500):
+        value = float_of(bits)
+        if value >= 1 or abs(mpmath.atanh(value) - center) > reach:
+            continue
+        m = float(np.float32(float(mpmath.atanh(value))))
+        pairs.append((abs(mpmath.tanh(m) - value), m, value))
+    _, m, value = min(pairs)
+    return m, value
 
 
 def minimax(basis, target, weight):
@@ -54,8 +57,7 @@ def minimax(basis, target, weight):
 def piece(low, high):
     """(m, c_0, c_1, ..) of a piece."""
     is_first = low == 0
-    m = 0.0 if is_first else middle(low, high)
-    c_0 = float(np.float32(float(mpmath.tanh(m))))
+    m, c_0 = (0.0, 0.0) if is_first else middle(low, high)
     nodes = np.cos((np.arange(400) + 0.5) * np.pi / 400)
     r = (low + high) / 2 + (high - low) / 2 * nodes - m
     if is_first:
@@ -86,14 +88,20 @@ def pieces():
 
 
 def main():
-    print("// tanh in pieces, of which each has a column. Written by tanh_table.py, which explains it.")
+    print(
+        "// tanh in pieces, of which each has a column. Written by tanh_table.py, which explains it."
+    )
     print("#pragma once\n\nnamespace rnnfused {\n")
     names = ["m", *(f"c_{i}" for i in range(DEGREE + 1))]
     print(f"alignas(64) constexpr float kTanhTable[{len(names)}][{PIECES}] = {{")
     for name, row in zip(names, zip(*pieces())):
         values = [f"{np.float32(value)!s}f".replace("e", "e") for value in row]
         print(f"    // {name}")
-        print("    {" + ", ".join(v if "." in v or "e" in v else v.replace("f", ".0f") for v in values) + "},")
+        print(
+            "    {"
+            + ", ".join(v if "." in v or "e" in v else v.replace("f", ".0f") for v in values)
+            + "},"
+        )
     print("};\n\n}  // namespace rnnfused")
 
 

@@ -48,10 +48,10 @@ void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, i
       for (int v = 0; v < V; ++v) acc[r][v] = load(start + r * start_stride + v * kLanes<T>);
     }
   }
-  // One multiply-add for each sum: of the rows' values at `row` with the packed ones at `columns`.
-  // Rows are reached from a few of them: more addresses than the processor has registers would be kept in vector
-  // ones, and take turns with the multiply-adds.
-  constexpr int kReach = 5;
+  // Rows are reached from every fifth: of more addresses than there are registers, the compiler would keep some in
+  // vector registers, and fetching those takes a multiply-add's place.
+  constexpr int kReach = 5, kBases = (R + kReach - 1) / kReach;
+  // One multiply-add for each sum: of the rows' values at `bases` with the packed ones at `columns`.
   const auto add = [&](const Operand<T>* const* bases, int64_t stride, const Operand<T>* columns,
                        int64_t panel_stride) __attribute__((always_inline)) {
     const auto column_vector = [&](int v) __attribute__((always_inline)) {
@@ -81,11 +81,10 @@ void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, i
     const Operand<T>* const packed = factors[f].packed;
     const int64_t stride = factors[f].stride, depth = factors[f].depth;
     const int64_t panel_stride = padded_depth<T>(depth) * kPanelColumns<T>;
-    constexpr int kBases = (R + kReach - 1) / kReach;
     const Operand<T>* bases[kBases];
     for (int i = 0; i < kBases; ++i) {
       bases[i] = rows + i * kReach * stride;
-      __asm__("" : "+r"(bases[i]));
+      __asm__("" : "+r"(bases[i]));  // else the compiler goes back to one base
     }
     int64_t k = 0;
     if constexpr (R <= 3) {  // so few multiply-adds that the loop's own instructions would show

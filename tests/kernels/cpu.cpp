@@ -125,7 +125,7 @@ class Kernels {
     in_pieces(
         cuts, [&](int64_t rows) { return kernels_->backward_scratch_bytes(call, rows); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->backward(call, packed.get(), scratch, begin, end);
+          kernels_->backward(call, packed.get(), scratch, begin, end, Member());
         });
   }
 
@@ -176,9 +176,9 @@ class Kernels {
                                 call.weight_hh.row_stride};
     Poisoned packed = pack(*kernels_, call.dtype, matrix, call.hidden_size, call.hidden_size);
     in_pieces(
-        cuts, [&](int64_t rows) { return kernels_->forward_scratch_bytes(call, rows); },
+        cuts, [&](int64_t rows) { return kernels_->forward_scratch_bytes(call, rows, 1); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->forward(call, packed.get(), packed_ih, scratch, begin, end);
+          kernels_->forward(call, packed.get(), packed_ih, scratch, begin, end, Member());
         });
   }
 
