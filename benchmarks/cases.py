@@ -32,6 +32,7 @@ class Case(NamedTuple):
 FIXED_COST = Case(1, 1, 8, 8)  # next to no arithmetic: what a call costs by itself
 SUBNORMAL = Case(35, 20, 200, 200)
 SECOND_ORDER = [Case(32, 1, 28, 32), SUBNORMAL, Case(64, 32, 128, 256)]
+COMPILED = [Case(32, 1, 28, 32), SUBNORMAL]
 CELL = Case(1, 20, 28, 32)
 LENGTHS = Case(64, 64, 128, 256)
 

@@ -178,6 +178,7 @@ def options(comparisons):
     """A sentence on what else was compared."""
     names = {
         "second order": "a gradient of a gradient next to the reference loop's",
+        "own eager": "a layer under `torch.compile` next to itself without",
         "nn.RNNCell": "`RNNCell` next to torch's",
         "nn.RNN packed": "rows with `lengths` next to `nn.RNN` on the same rows packed",
         "own padded": "the same next to ours on all steps",

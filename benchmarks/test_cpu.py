@@ -6,7 +6,7 @@ The ratio of a comparison is the other side's median time divided by ours.
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CELL, FIXED_COST, LENGTHS, NARROW, SECOND_ORDER, SUBNORMAL, inputs
+from cases import CELL, COMPILED, FIXED_COST, LENGTHS, NARROW, SECOND_ORDER, SUBNORMAL, inputs
 from peers import PEERS, torch_ways
 
 import rnnfused
@@ -93,6 +93,15 @@ def test_second_order(case, run, in_turn):
     for got, expected in zip(ours(), theirs(), strict=True):
         assert (got - expected).norm() < 1e-3 * expected.norm()
     in_turn(case, "forward_backward", "second order", ours, theirs)
+
+
+@pytest.mark.parametrize("case", COMPILED, ids=str)
+def test_torch_compile(case, way, run, in_turn):
+    """The layer under torch.compile, next to the same layer as it is."""
+    (module, x), _, gradient = inputs(case)
+    compiled = torch.compile(module, fullgraph=True)
+    ways = (torch_ways(each, x, gradient)[way] for each in (compiled, module))
+    in_turn(case, way, "own eager", *ways)
 
 
 def test_cell(way, run, in_turn):

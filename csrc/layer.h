@@ -13,6 +13,38 @@
 
 namespace rnnfused {
 
+// Calls run(product) with the product's rows set to those of two sequences, as few times as there are runs of rows at
+// one distance in both.
+template <class Run>
+void for_each_run(const Recurrence& loop, const ConstSequence& from, int64_t from_bytes, const Sequence& to,
+                  int64_t to_bytes, Projection product, const Run& run) {
+  const int64_t steps = loop.num_steps, rows = loop.batch_size;
+  if (loop.is_flat()) {
+    product.rows = loop.num_rows;
+    product.input = {from.data, from.time_stride};
+    product.output = {to.data, to.time_stride};
+    return run(product);
+  }
+  // In the order of memory.
+  const bool by_batch = rows == 1 || (steps > 1 && from.time_stride < from.batch_stride);
+  product.rows = by_batch ? steps : rows;
+  product.input.batch_stride = by_batch ? from.time_stride : from.batch_stride;
+  product.output.batch_stride = by_batch ? to.time_stride : to.batch_stride;
+  int64_t count = by_batch ? rows : steps;
+  const int64_t from_distance = by_batch ? from.batch_stride : from.time_stride;
+  const int64_t to_distance = by_batch ? to.batch_stride : to.time_stride;
+  if (from_distance == product.rows * product.input.batch_stride &&
+      to_distance == product.rows * product.output.batch_stride) {
+    product.rows *= count;
+    count = 1;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    product.input.data = skip(from, i * from_distance, from_bytes).data;
+    product.output.data = skip(to, i * to_distance, to_bytes).data;
+    run(product);
+  }
+}
+
 // Where results go; null where they are not wanted. To the products, those of weights are of sum_dtype.
 struct LayerGradients {
   void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
@@ -40,7 +72,8 @@ struct LayerBackward {
 
   // The same for batch rows [begin, end) of steps [first, last), with such memory for d, and the d of the step after
   // them, in the loop's order, if there is one. Of a call in parts.
-  LayerBackward part(int64_t begin, int64_t end, int64_t first, int64_t last, void* d, const ConstState& d_after) const {
+  LayerBackward part(int64_t begin, int64_t end, int64_t first, int64_t last, void* d,
+                     const ConstState& d_after) const {
     LayerBackward part = *this;
     Backward& of = part.loop;
     const auto to_start = [&](auto& sequence) {
@@ -119,32 +152,14 @@ struct LayerBackward {
   template <class Run>
   void for_each_input_gradient(const Run& run) const {
     if (!gradients.input.data) return;
-    const Sequence &d = loop.grad_projections, &to = gradients.input;
-    Projection call;
-    call.in_size = loop.hidden_size;
-    call.out_size = input_size;
-    call.dtype = loop.dtype;
-    call.weight = weight_ih;
-    // Rows in the order of memory, all at one distance where they are.
-    const bool by_batch = !loop.is_flat() && (loop.batch_size == 1 || is_by_batch());
-    const int64_t d_stride = by_batch || loop.is_flat() ? d.time_stride : d.batch_stride;
-    const int64_t to_stride = by_batch || loop.is_flat() ? to.time_stride : to.batch_stride;
-    const int64_t d_outer = by_batch ? d.batch_stride : d.time_stride;
-    const int64_t to_outer = by_batch ? to.batch_stride : to.time_stride;
-    int64_t outer = by_batch ? loop.batch_size : loop.num_steps;
-    call.rows = by_batch ? loop.num_steps : loop.batch_size;
-    if (loop.is_flat()) {
-      outer = 1;
-      call.rows = loop.num_rows;
-    } else if (d_outer == call.rows * d_stride && to_outer == call.rows * to_stride) {
-      call.rows *= outer;
-      outer = 1;
-    }
-    for (int64_t i = 0; i < outer; ++i) {
-      call.input = {skip(d, i * d_outer, item_bytes()).data, d_stride};
-      call.output = {skip(to, i * to_outer, item_bytes()).data, to_stride};
-      run(call);
-    }
+    const Sequence& d = loop.grad_projections;
+    Projection product;
+    product.in_size = loop.hidden_size;
+    product.out_size = input_size;
+    product.dtype = loop.dtype;
+    product.weight = weight_ih;
+    for_each_run(loop, {d.data, d.time_stride, d.batch_stride}, item_bytes(), gradients.input, item_bytes(), product,
+                 run);
   }
 
  private:

@@ -141,42 +141,6 @@ struct LayerTensors {
     if (input.dim() + is_ids(input) == 2) return new_tensor(model, {time, hidden});
     return new_sequence(model, time, input.size(1), hidden, is_by_batch(input));
   }
-
-  // Bytes of the projections, as sums.
-  int64_t projection_bytes() const { return output.numel() * bytes_of(sum_dtype(call.dtype)); }
-
-  // The projections as a product of their own, into such memory, laid out as the output; from then on they are
-  // given to the call.
-  Projection projection(void* data) {
-    Projection product;
-    product.in_size = call.input_size;
-    product.out_size = problem.hidden_size;
-    product.dtype = call.dtype;
-    product.weight = {call.weight_ih.data, call.weight_ih.column_stride, call.weight_ih.row_stride};
-    product.bias = call.bias;
-    product.other_bias = call.other_bias;
-    call.bias = call.other_bias = nullptr;
-    call.projections = {data, call.output.time_stride, call.output.batch_stride};
-    call.projections_are_sums = product.keeps_sums = true;
-    const int64_t hidden = problem.hidden_size;
-    product.rows = output.numel() / hidden;
-    // Rows in the order of memory, of the input and of the projections alike.
-    const int64_t along_time = call.input.time_stride, along_batch = call.input.batch_stride;
-    int64_t stride = std::min(along_time, along_batch);
-    if (call.is_flat() || problem.batch_size == 1) {
-      stride = along_time;
-    } else if (problem.num_steps == 1) {
-      stride = along_batch;
-    } else {
-      RNNFUSED_CHECK(along_time < along_batch ? along_batch == problem.num_steps * along_time
-                                              : along_time == problem.batch_size * along_batch,
-                     "the rows of input must follow each other at one distance");
-    }
-    product.input = {call.input.data, stride};
-    product.output = {data, hidden};
-    call.input_size = 0;
-    return product;
-  }
 };
 
 // The arguments of the op `layer_backward`, its results and its calls. Results that are not wanted are empty.

@@ -129,7 +129,26 @@ struct Forward : Recurrence {
   const void* other_bias = nullptr;  // before a launch, b is the sum of two biases, neither of them padded
   ConstState h_0;             // data may be null: zeros
   Sequence output;            // h
-  State h_n;                  // each row's state after its own last step
+  State h_n;                  // each row's state after its own last step; data may be null: not wanted (CPU)
+
+  // Whether rows are in every step, with all features in one.
+  bool is_plain() const { return !batch_sizes && !lengths && num_heads == 1; }
+
+  // The same for steps [first, last) of a plain call, with projections that are given for these alone.
+  Forward part(int64_t first, int64_t last) const {
+    Forward part = *this;
+    const int64_t bytes = bytes_of(dtype);
+    const auto to_first = [&](auto& sequence) { sequence = skip(sequence, first * sequence.time_stride, bytes); };
+    part.num_steps = last - first;
+    to_first(part.input);
+    to_first(part.output);
+    if (reverse ? last < num_steps : first > 0) {
+      const Sequence before = skip(output, (reverse ? last : first - 1) * output.time_stride, bytes);
+      part.h_0 = {before.data, before.batch_stride};
+    }
+    if (reverse ? first > 0 : last < num_steps) part.h_n = {};
+    return part;
+  }
 
   // The same for one head's features, with biases that are not padded yet.
   Forward of_head(int64_t head) const {

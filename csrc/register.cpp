@@ -44,15 +44,13 @@ std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, Optiona
                                          OptionalTensor bias_hh, Tensor weight_hh, OptionalTensor h_0,
                                          OptionalTensor batch_sizes, OptionalTensor lengths,
                                          std::string nonlinearity, bool reverse, std::optional<double>) {
-  rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, {batch_sizes, lengths},
+  const rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, {batch_sizes, lengths},
                                  nonlinearity, reverse);
   const rnnfused::Forward& call = tensors.call;
   if (rnnfused::cpu_kernels().projects(call.num_heads > 1 ? call.of_head(0) : call)) {
-    run(tensors.call);
+    run(call);
   } else {
-    rnnfused::Memory projections(tensors.projection_bytes());
-    run(tensors.projection(projections.get()));
-    run(tensors.call);
+    rnnfused::launch_projected(call, torch::stable::get_num_threads(), parallel_for);
   }
   return {tensors.output, tensors.h_n};
 }

@@ -8,7 +8,7 @@ from .autocast import cast
 from .autograd import layer, recurrence
 from .custom_function import is_recorded
 from .products import project
-from .steps import past_end, with_contiguous_features, with_even_rows
+from .steps import past_end, with_contiguous_features
 from .token_lookup import check_ids, project_tokens
 
 
@@ -200,7 +200,7 @@ def run_layer(
         input = (
             check_ids(input, weight_ih.size(1), weight_ih.device)
             if is_ids
-            else with_even_rows(input)
+            else with_contiguous_features(input)
         )
         output, h_n = layer(
             input, weight_ih, with_contiguous_features(bias_ih),

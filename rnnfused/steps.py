@@ -41,20 +41,6 @@ def with_contiguous_features(tensor: Tensor | None) -> Tensor | None:
     return tensor.contiguous()
 
 
-def with_even_rows(sequence: Tensor) -> Tensor:
-    """The sequence, copied unless its rows follow each other at one distance, by time or by batch."""
-    if sequence.is_contiguous():
-        return sequence
-    sequence = with_contiguous_features(sequence)
-    if sequence.dim() == 2 or sequence.is_contiguous() or sequence.transpose(0, 1).is_contiguous():
-        return sequence
-    time, batch, _ = sequence.shape
-    along_time, along_batch, _ = sequence.stride()
-    if along_time == batch * along_batch or along_batch == time * along_time:
-        return sequence
-    return sequence.contiguous()
-
-
 def is_batch_major(sequence: Tensor) -> bool:
     """Whether a (T, B, H) tensor lies in memory as (B, T, H) does, so that only that can be flattened."""
     return sequence.dim() == 3 and sequence.size(1) > 1 and sequence.stride(0) < sequence.stride(1)

@@ -369,14 +369,20 @@ def test_a_parameter_without_data_is_refused(device):
         layer(torch.randn(3, 2, 5))
 
 
-def test_rows_at_uneven_distances_are_refused_by_the_op(device):
-    if device != "cpu":
-        pytest.skip("an op of the CPU")
-    x, weight = torch.randn(20, 9, 64)[:, ::2], torch.randn(64, 64) / 8
-    with pytest.raises(RuntimeError, match="one distance"):
-        op.layer_forward(x, weight, None, None, weight, None, None, None, "tanh", False, None)
-    expected = functional.rnn_layer(x.contiguous(), weight, weight)
-    torch.testing.assert_close(functional.rnn_layer(x, weight, weight), expected)
+@pytest.mark.parametrize("batch", [2, 9])  # without and with the projection inside the loop
+@pytest.mark.parametrize("steps", [20, 700])
+def test_rows_may_lie_at_any_distance(batch, steps, device):
+    wide = torch.randn(steps, 2 * batch, 128)[:, ::2, 5:69]
+    weight, bias = torch.randn(64, 64) / 8, torch.randn(64)
+    for x in (wide, wide.transpose(0, 1).clone().transpose(0, 1)[1:-1]):
+        leaves = [x.detach().requires_grad_(), x.detach().contiguous().requires_grad_()]
+        outputs = [functional.rnn_layer(leaf, weight, weight, bias)[0] for leaf in leaves]
+        torch.testing.assert_close(*outputs)
+        gradients = [
+            torch.autograd.grad(output.sum(), leaf)[0]
+            for output, leaf in zip(outputs, leaves, strict=True)
+        ]
+        torch.testing.assert_close(*gradients)
 
 
 def test_saved_tensors_may_come_back_in_another_layout():

@@ -127,3 +127,38 @@ def test_gradients_that_are_not_wanted():
     everything = run(range(5))
     for i, expected in enumerate(everything):
         assert torch.equal(run([i])[0], expected)
+
+
+# T, B, I, H: of few rows, and of float16, whose projections are not made in the loop: in one part, in several.
+PROJECTED = [(900, 2, 200, 130), (2500, 1, 90, 130), (40, 3, 70, 90)]
+
+
+@pytest.mark.parametrize("shape", PROJECTED, ids=lambda shape: "-".join(map(str, shape)))
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("given", [False, True])
+def test_projections_in_parts_are_those_of_all_steps_to_the_bit(
+    shape, reverse, batch_first, dtype, given
+):
+    """A sequence is what it is among others of its steps alone: with all of them in a call there are more parts."""
+    torch.manual_seed(0)
+    steps, batch, features, hidden = shape
+    x = torch.randn(batch, steps, features, dtype=dtype)
+    weights = torch.randn(hidden, features), torch.randn(hidden, hidden), torch.randn(hidden)
+    weights = [w.to(dtype) / hidden**0.5 for w in weights]
+    h_0 = torch.randn(batch, hidden, dtype=dtype) if given else None
+    options = {"batch_first": batch_first, "reverse": reverse}
+
+    def run(x, h_0):
+        x = x if batch_first else x.transpose(0, 1).contiguous()
+        output, h_n = functional.rnn_layer(x, *weights, h_0, **options)
+        return output if batch_first else output.transpose(0, 1), h_n
+
+    output, h_n = run(x, h_0)
+    pieces = list(x.split(50, 1))
+    for piece in reversed(pieces) if reverse else pieces:
+        expected, h_0 = run(piece, h_0)
+        at = 50 * [p is piece for p in pieces].index(True)
+        assert torch.equal(output[:, at : at + expected.size(1)], expected)
+    assert torch.equal(h_n, h_0)

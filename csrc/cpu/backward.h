@@ -29,14 +29,11 @@ struct BackwardStep {
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t, const Use& use) const {
     const auto from = [&, start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t,
                                         Sum<T>*) __attribute__((always_inline)) -> Start<T> {
-      const auto at = [&](const auto& sequence, int64_t row) {
-        return static_cast<const T*>(sequence.data) + start * sequence.time_stride +
-               call.place(row) * sequence.batch_stride + column;
-      };
       for (int64_t row = begin + first; row < begin + first + rows; ++row) {
-        if (call.grad_output.data) prefetch_row<false>(at(call.grad_output, row), columns);
-        prefetch_row<false>(at(call.output, row), columns);
-        prefetch_row<true>(at(call.grad_projections, row), columns);
+        const int64_t place = call.place(row);
+        if (call.grad_output.data) prefetch_row<false>(row_at<T>(call.grad_output, start, place) + column, columns);
+        prefetch_row<false>(row_at<T>(call.output, start, place) + column, columns);
+        prefetch_row<true>(row_at<T>(call.grad_projections, start, place) + column, columns);
       }
       return {};
     };
@@ -46,10 +43,6 @@ struct BackwardStep {
   // Rows from `before` on are at their last step in time, where the gradient of their last state arrives.
   RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t before, const Sums<T>& of,
                             Operand<T>* next, int64_t next_stride) const {
-    const auto at = [&](auto* data, const auto& sequence, int64_t row) {
-      return data + start * sequence.time_stride + call.place(begin + row) * sequence.batch_stride +
-             of.column;
-    };
     const bool clips = call.clip < __builtin_inf();
     const Sum<T> most = static_cast<Sum<T>>(call.clip);
     // d from its gradient. NaN passes.
@@ -63,17 +56,18 @@ struct BackwardStep {
     };
     const Sum<T>* sums = of.sums;
     for (int64_t row = of.first; row < of.end; ++row) {
+      const int64_t place = call.place(begin + row);
       const T* grads[2];
       int sources = 0;
       if (call.grad_output.data) {
-        grads[sources++] = at(static_cast<const T*>(call.grad_output.data), call.grad_output, row);
+        grads[sources++] = row_at<T>(call.grad_output, start, place) + of.column;
       }
       if (row >= before && call.grad_h_n.data) {
         grads[sources++] = static_cast<const T*>(call.grad_h_n.data) +
                            call.state_row(begin + row) * call.grad_h_n.batch_stride + of.column;
       }
-      const T* h = at(static_cast<const T*>(call.output.data), call.output, row);
-      T* d = at(static_cast<T*>(call.grad_projections.data), call.grad_projections, row);
+      const T* h = row_at<T>(call.output, start, place) + of.column;
+      T* d = row_at<T>(call.grad_projections, start, place) + of.column;
       int64_t j = 0;
       for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
         Vector<T> grad = load(sums + j);

@@ -49,11 +49,6 @@ struct ForwardStep {
   const ConstState& first_state = call.h_0;
   const bool asks = asks_for_output<T>(call);
 
-  RNNFUSED_INLINE T* output_at(int64_t start, int64_t row) const {
-    return static_cast<T*>(call.output.data) + start * call.output.time_stride +
-           call.place(row) * call.output.batch_stride;
-  }
-
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use_from) const {
     const auto use = [&](const auto& from, Factor<T> input, int count) __attribute__((always_inline)) {
@@ -61,7 +56,7 @@ struct ForwardStep {
           [&](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t width, Sum<T>* sums)
               __attribute__((always_inline)) {
                 for (int64_t row = first; asks && row < first + rows; ++row) {
-                  prefetch_row<true>(output_at(start, begin + row) + column, columns);
+                  prefetch_row<true>(row_at<T>(call.output, start, call.place(begin + row)) + column, columns);
                 }
                 return from(first, rows, column, columns, width, sums);
               },
@@ -69,17 +64,13 @@ struct ForwardStep {
     };
     const int64_t* const places = call.places ? call.places + begin : nullptr;
     const int64_t first = places ? 0 : begin;
-    const auto rows_at = [&](const ConstSequence& sequence, auto zero) {
-      return static_cast<const decltype(zero)*>(sequence.data) + start * sequence.time_stride +
-             first * sequence.batch_stride;
-    };
     const Sum<T>* const bias = static_cast<const Sum<T>*>(call.bias);
     if (call.ids.data) {
       const int64_t* ids = call.ids.data + start * call.ids.time_stride + first * call.ids.batch_stride;
       use(FromTokens<T>{packed_ih, call.input_size, bias, ids, call.ids.batch_stride, places}, Factor<T>(),
           0);
     } else if (packed_ih) {
-      const Operand<T>* input = rows_at(call.input, Operand<T>());
+      const Operand<T>* input = row_at<Operand<T>>(call.input, start, first);
       int64_t stride = call.input.batch_stride;
       if (copies_input<T>(call)) {
         const int64_t copy_stride = padded_stride<T>(call.input_size);
@@ -91,10 +82,10 @@ struct ForwardStep {
       }
       use(FromBias<T>{bias}, Factor<T>{input, stride, packed_ih, call.input_size}, 1);
     } else if (sizeof(T) < sizeof(Sum<T>) && call.projections_are_sums) {
-      use(FromRows<T, Sum<T>>{rows_at(call.projections, Sum<T>()), call.projections.batch_stride, places},
+      use(FromRows<T, Sum<T>>{row_at<Sum<T>>(call.projections, start, first), call.projections.batch_stride, places},
           Factor<T>(), 0);
     } else {
-      use(FromRows<T, T>{rows_at(call.projections, T()), call.projections.batch_stride, places},
+      use(FromRows<T, T>{row_at<T>(call.projections, start, first), call.projections.batch_stride, places},
           Factor<T>(), 0);
     }
   }
@@ -103,7 +94,7 @@ struct ForwardStep {
                             int64_t next_stride) const {
     const Sum<T>* sums = of.sums;
     for (int64_t row = of.first; row < of.end; ++row) {
-      T* const h = output_at(start, begin + row) + of.column;
+      T* const h = row_at<T>(call.output, start, call.place(begin + row)) + of.column;
       int64_t j = 0;
       for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
         const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
@@ -121,6 +112,7 @@ struct ForwardStep {
   }
 
   void finish(int64_t begin, int64_t end, const Operand<T>* state, int64_t stride, const Operand<T>*) const {
+    if (!call.h_n.data) return;
     for (int64_t row = begin; row < end; ++row, state += stride) {
       copy_row(state, static_cast<T*>(call.h_n.data) + call.state_row(row) * call.h_n.batch_stride,
                call.hidden_size);

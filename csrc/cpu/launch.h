@@ -144,6 +144,19 @@ void launch_heads(const Call& call, int64_t max_threads, const ParallelFor& para
   });
 }
 
+// Of a call without heads, with its weights packed and its biases padded.
+template <class ParallelFor>
+void launch(const Forward& call, const Packed& packed, const void* matrix_ih, int64_t max_threads,
+            const ParallelFor& parallel_for) {
+  share_rows(
+      call, call.hidden_size + (call.ids.data ? 0 : call.input_size), max_threads,
+      [&](int64_t rows, int64_t members) { return cpu_kernels().forward_scratch_bytes(call, rows, members); },
+      [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
+        cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end, member);
+      },
+      parallel_for);
+}
+
 template <class ParallelFor>
 void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
   if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
@@ -155,14 +168,7 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
     packed_ih.emplace(call.dtype, transposed(call.weight_ih), call.input_size, hidden, max_threads,
                       parallel_for);
   }
-  const void* matrix_ih = packed_ih ? packed_ih->matrix() : nullptr;
-  share_rows(
-      call, hidden + (call.ids.data ? 0 : call.input_size), max_threads,
-      [&](int64_t rows, int64_t members) { return cpu_kernels().forward_scratch_bytes(call, rows, members); },
-      [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
-        cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end, member);
-      },
-      parallel_for);
+  launch(call, packed, packed_ih ? packed_ih->matrix() : nullptr, max_threads, parallel_for);
 }
 
 // Of a call without heads, with its weight packed.

@@ -1,5 +1,5 @@
-// The whole backward of a layer on the CPU: the loop, and the products of its d that gradients are. A plain batch
-// is taken in parts, whose d is used while it is in cache and whose memory the next part has again.
+// A layer on the CPU: the loop with the products before it, its projections, or after it, the gradients that are made
+// of its d. A plain batch is taken in parts, which are used while they are in cache and leave their memory to the next.
 #pragma once
 
 #include <algorithm>
@@ -11,23 +11,74 @@
 
 namespace rnnfused {
 
+constexpr int64_t kPartBytes = 384 * 1024;  // stays in L2 beside what else is read
+constexpr int64_t kRunSteps = 128;  // of a part where the batch is outside the time: shorter runs cost more
+
+// The projections of a call, before its loop; or of some steps before the loop runs through these. Their memory is
+// laid out as the input.
+template <class ParallelFor>
+void launch_projected(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
+  const int64_t hidden = call.hidden_size, sum_bytes = bytes_of(sum_dtype(call.dtype));
+  const int64_t rows = call.is_flat() ? call.num_rows : call.num_steps * call.batch_size;
+  const bool by_batch = !call.is_flat() && call.input.time_stride < call.input.batch_stride;
+  Projection product;
+  product.in_size = call.input_size;
+  product.out_size = hidden;
+  product.dtype = call.dtype;
+  product.weight = transposed(call.weight_ih);
+  product.bias = call.bias;
+  product.other_bias = call.other_bias;
+  product.keeps_sums = true;
+  call.bias = call.other_bias = nullptr;
+  call.input_size = 0;
+  call.projections_are_sums = true;
+  const Packed weight_ih(call.dtype, product.weight, product.in_size, hidden, max_threads, parallel_for);
+  const auto project = [&](Forward& part, void* memory) {
+    const int64_t steps = part.num_steps, batch = part.batch_size;
+    const Sequence to = part.is_flat() ? Sequence{memory, hidden, hidden}
+                        : by_batch     ? Sequence{memory, hidden, steps * hidden}
+                                       : Sequence{memory, batch * hidden, hidden};
+    part.projections = {to.data, to.time_stride, to.batch_stride};
+    for_each_run(part, part.input, bytes_of(call.dtype), to, sum_bytes, product, [&](const Projection& run) {
+      launch(run, weight_ih, max_threads, parallel_for);
+    });
+  };
+  const int64_t part_rows = max_threads * std::max<int64_t>(kPartBytes / (hidden * sum_bytes), 64);
+  if (!call.is_plain() || rows <= 2 * part_rows) {
+    Memory memory(rows * hidden * sum_bytes);
+    project(call, memory.get());
+    return launch(call, max_threads, parallel_for);
+  }
+  const int64_t least = by_batch ? kRunSteps : 1, steps = call.num_steps;
+  const int64_t part_steps = std::min(steps, std::max(least, part_rows / call.batch_size));
+  const int64_t parts = (steps + part_steps - 1) / part_steps;
+  Memory memory((steps + parts - 1) / parts * call.batch_size * hidden * sum_bytes);
+  const Packed weight_hh(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
+  for (int64_t i = 0; i < parts; ++i) {
+    const int64_t at = call.reverse ? parts - 1 - i : i;
+    Forward part = call.part(steps * at / parts, steps * (at + 1) / parts);
+    project(part, memory.get());
+    launch(part, weight_hh, nullptr, max_threads, parallel_for);
+  }
+}
+
 struct PartSize {
   int64_t rows, steps;
 };
 
-// Parts of so many rows, at least one. Their d stays in L2: all steps of a few rows if they fit; else some steps of more rows, or of
-// all where W is too large to be read again for each few.
+// Of so many rows, at least one, and of all steps: those of a part, whose d stays in L2. All steps of a few rows if
+// they fit; else some steps of more rows, or of all where W is too large to be read again for each few.
 inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
-  constexpr int64_t kBytes = 384 * 1024, kSmallWeight = 640 * 1024, kTileRows = 14, kManyRows = 56;
-  constexpr int64_t kStripRows = 256, kRunSteps = 128;  // shorter products, and runs of them, cost more
+  constexpr int64_t kSmallWeight = 640 * 1024, kTileRows = 14, kManyRows = 56;
+  constexpr int64_t kStripRows = 256;  // shorter products cost more
   const Backward& loop = layer.loop;
   const int64_t bytes = loop.hidden_size * layer.item_bytes();
-  const int64_t whole = kBytes / (bytes * loop.num_steps) / kTileRows * kTileRows;
-  if (rows * bytes * loop.num_steps <= 2 * kBytes) return {rows, loop.num_steps};
+  const int64_t whole = kPartBytes / (bytes * loop.num_steps) / kTileRows * kTileRows;
+  if (rows * bytes * loop.num_steps <= 2 * kPartBytes) return {rows, loop.num_steps};
   if (whole > 0) return {whole, loop.num_steps};
   if (bytes * loop.hidden_size <= kSmallWeight) rows = std::min(rows, kManyRows);
   const int64_t least = layer.is_by_batch() ? kRunSteps : (kStripRows + rows - 1) / rows;
-  return {rows, std::min(loop.num_steps, std::max(least, kBytes / (bytes * rows)))};
+  return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / (bytes * rows)))};
 }
 
 // The weights of a layer, as its backward multiplies with them.
@@ -53,7 +104,8 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
   const int64_t rows = end - begin, steps = layer.loop.num_steps;
   const PartSize size = part_size(layer, std::max<int64_t>(rows, 1));  // no rows: one part, for zeros
   Memory d(size.rows * size.steps * row_bytes), d_after(size.rows * row_bytes);
-  const int64_t blocks = std::max<int64_t>(1, (rows + size.rows - 1) / size.rows), runs = (steps + size.steps - 1) / size.steps;
+  const int64_t blocks = std::max<int64_t>(1, (rows + size.rows - 1) / size.rows);
+  const int64_t runs = (steps + size.steps - 1) / size.steps;
   bool adds = layer.adds;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t top = begin + rows * block / blocks, bottom = begin + rows * (block + 1) / blocks;

@@ -45,9 +45,9 @@ struct Sums {
   const Sum<T>* sums;
 };
 
-// Calls emit(sums) for rows [0, rows) and columns [begin, end) of whole panels, in pieces; sums = start + rows * B of each
-// factor. Rows from `zero_from` on leave the last factor out. start(row, rows, column, columns, width, sums) says
-// where some rows start; it may write that into sums, which have `width` columns.
+// Calls emit(sums) for rows [0, rows) and columns [begin, end) of whole panels, in pieces; sums = start + rows * B
+// of each factor. Rows from `zero_from` on leave the last factor out. start(row, rows, column, columns, width, sums)
+// says where some rows start; it may write that into sums, which have `width` columns.
 template <class T, class StartOf, class Emit>
 RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
                               int64_t begin, int64_t end, bool backwards, const StartOf& start, const Emit& emit) {

@@ -22,6 +22,16 @@ RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
   return smaller(rows, tiles * kMaxRows);
 }
 
+// A row of a sequence, in a step that starts there.
+template <class T>
+RNNFUSED_INLINE const T* row_at(const ConstSequence& sequence, int64_t start, int64_t place) {
+  return static_cast<const T*>(sequence.data) + start * sequence.time_stride + place * sequence.batch_stride;
+}
+template <class T>
+RNNFUSED_INLINE T* row_at(const Sequence& sequence, int64_t start, int64_t place) {
+  return static_cast<T*>(sequence.data) + start * sequence.time_stride + place * sequence.batch_stride;
+}
+
 // Two states: the one that a step reads and the one that it writes.
 template <class T>
 RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
