@@ -103,10 +103,11 @@ void share_rows(const Recurrence& call, int64_t depth, int64_t max_threads, cons
   const int64_t members = team_size(call, max_threads);
   if (members > 1) {
     Memory scratch(scratch_bytes(call.batch_size, members));
-    Team team(members);
+    Team team;
     return parallel_for(members, [&](int64_t) {
-      const int64_t number = team.join();
-      if (number >= 0) run(scratch.get(), 0, call.batch_size, Member{&team, number});
+      Member member;
+      if (team.join(member)) run(scratch.get(), 0, call.batch_size, member);
+      if (member.number == 0) team.close();
     });
   }
   share(

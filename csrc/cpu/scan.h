@@ -63,21 +63,27 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
       }
     }
   }
-  int64_t first_column = 0, last_column = size;  // a member's own
-  const auto goes_on = [&] {
-    if (!member.team) return true;
-    if (member.team->meet()) return true;
-    member.team = nullptr;
-    first_column = 0;
-    last_column = size;
-    return member.number == 0;
+  // A member of a team has columns of its own.
+  int64_t first_column = 0, last_column = size;
+  const auto share_columns = [&](int64_t number, int64_t members) {
+    const int64_t panels = count_panels<T>(size);
+    first_column = panels * number / members * kPanelColumns<T>;
+    last_column = smaller(size, panels * (number + 1) / members * kPanelColumns<T>);
   };
-  if (member.team) {
-    const int64_t panels = count_panels<T>(size), members = member.team->size();
-    first_column = panels * member.number / members * kPanelColumns<T>;
-    last_column = smaller(size, panels * (member.number + 1) / members * kPanelColumns<T>);
-    if (!goes_on()) return;
-  }
+  if (member.team) share_columns(member.number, member.team->size());
+  // Whether there is more to do after step i.
+  const auto goes_on = [&](int64_t i) {
+    if (!member.team) return true;
+    const bool together = member.team->meet(i);
+    if (together) {
+      share_columns(member.number, member.team->size());
+    } else {
+      member.team->close();
+      member.team = nullptr;
+      share_columns(0, 1);
+    }
+    return together || member.number == 0;
+  };
   const auto rows_in = [&](int64_t i) -> int64_t {  // of ours, in the loop's i-th step
     if (i < 0 || i >= call.num_steps) return 0;
     const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
@@ -88,7 +94,7 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
   int64_t now = rows_in(0);
   for (int64_t i = 0; i < call.num_steps; ++i) {
     const int64_t after = rows_in(i + 1);
-    if (now > 0) {
+    if (now > 0 && i >= member.first_step) {
       const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
       const int64_t start = call.step_start(t);
       step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
@@ -99,10 +105,12 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
                       step.emit(start, begin, before, sums, next + sums.first * stride + sums.column, stride);
                     });
       });
-      if (!goes_on()) return;
+      if (!goes_on(i)) return;
       if (after < now && member.number == 0) {
         step.finish(begin + after, begin + now, next + after * stride, stride, packed);
       }
+    }
+    if (now > 0) {
       Operand<T>* const swap = state;
       state = next;
       next = swap;

@@ -8,10 +8,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A thread of a pool that is awake comes within a few microseconds.
-constexpr auto kJoinTime = std::chrono::microseconds(30);
 // A step takes less; a thread that has lost its processor is away for longer.
-constexpr auto kMeetTime = std::chrono::microseconds(200);
+constexpr auto kPatience = std::chrono::microseconds(200);
 
 void pause() {
 #if defined(__x86_64__)
@@ -19,57 +17,63 @@ void pause() {
 #endif
 }
 
-// Waits until it is so; returns whether that was within the time. After it, others may have the processor.
-template <class IsSo, class Late>
-void wait_until(const IsSo& is_so, Clock::duration time, const Late& late) {
-  constexpr int kLooks = 64;  // between two of the clock
-  for (int i = 0; i < kLooks; ++i) {
-    if (is_so()) return;
-    pause();
-  }
-  const Clock::time_point end = Clock::now() + time;
-  while (Clock::now() < end) {
+// Waits until it is so. If that takes long, says so, and leaves the processor to others meanwhile.
+template <class IsSo, class SayLate>
+void wait_until(const IsSo& is_so, const SayLate& say_late) {
+  constexpr int kLooks = 64;  // between two at the clock
+  const auto looks = [&] {
     for (int i = 0; i < kLooks; ++i) {
-      if (is_so()) return;
+      if (is_so()) return true;
       pause();
     }
+    return false;
+  };
+  if (looks()) return;
+  const Clock::time_point end = Clock::now() + kPatience;
+  while (Clock::now() < end) {
+    if (looks()) return;
   }
-  late();
+  say_late();
   while (!is_so()) std::this_thread::yield();
 }
 
 }  // namespace
 
-int64_t Team::join() {
-  int64_t before = joined_.load();
-  do {
-    if (before >= kStarted) return -1;
-  } while (!joined_.compare_exchange_weak(before, before + 1));
-  if (before > 0) {
-    wait_until([&] { return joined_.load() >= kStarted; }, kJoinTime, [] {});
-    return before;
-  }
-  bool is_late = false;
-  wait_until([&] { return is_late || joined_.load() == most_; }, kJoinTime, [&] { is_late = true; });
-  int64_t now = joined_.load();
-  do {
-    size_ = now;
-  } while (!joined_.compare_exchange_weak(now, now + kStarted));
-  return 0;
+bool Team::join(Member& member) {
+  member.team = this;
+  member.number = came_.fetch_add(1, std::memory_order_acq_rel);
+  if (member.number == 0) return true;
+  const auto is_in = [&] { return members_.load(std::memory_order_acquire) > member.number; };
+  wait_until([&] { return is_in() || closed_.load(std::memory_order_acquire); }, [] {});
+  member.first_step = first_step_;
+  return is_in();
 }
 
-bool Team::meet() {
-  if (size_ == 1) return true;
+// Those who have come; all others of the team wait meanwhile.
+void Team::let_in(int64_t first_step) {
+  const int64_t came = came_.load(std::memory_order_acquire);
+  if (came <= size_) return;
+  size_ = came;
+  first_step_ = first_step;
+  members_.store(came, std::memory_order_release);
+}
+
+bool Team::meet(int64_t i) {
+  if (size_ == 1) {
+    let_in(i + 1);
+    return true;
+  }
   const int64_t before = meetings_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     arrived_.store(0, std::memory_order_relaxed);
-    // Everybody sees the same of the meeting: its number is odd from the end of the team on.
-    const int64_t next = before + 2 + (was_late_.load(std::memory_order_relaxed) ? 1 : 0);
-    meetings_.store(next, std::memory_order_release);
-    return next % 2 == 0;
+    const bool ends = was_late_.load(std::memory_order_relaxed);
+    if (!ends) let_in(i + 1);
+    // Everybody sees the same of the meeting: its number is odd if it was the last.
+    meetings_.store(before + (ends ? 1 : 2), std::memory_order_release);
+    return !ends;
   }
   int64_t now = before;
-  wait_until([&] { return (now = meetings_.load(std::memory_order_acquire)) != before; }, kMeetTime,
+  wait_until([&] { return (now = meetings_.load(std::memory_order_acquire)) != before; },
              [&] { was_late_.store(true, std::memory_order_relaxed); });
   return now % 2 == 0;
 }
