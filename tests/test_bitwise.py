@@ -1,5 +1,8 @@
 """To the bit: what a sequence gives depends on that sequence and on the weights, and on nothing else."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -22,6 +25,7 @@ SHAPES = [
     (2, 4, 33, 700),
     (70, 1, 9, 256),
     (40, 5, 12, 310),
+    (50, 12, 6, 384),
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -157,3 +161,14 @@ def test_not_on_the_layout(shape):
     other.backward(gradient.transpose(0, 1))
     assert torch.equal(output, other.transpose(0, 1))
     assert torch.equal(first.grad, second.grad.transpose(0, 1))
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_on_every_instruction_set(capability):
+    environment = {**os.environ, "RNNFUSED_CPU_CAPABILITY": capability}
+    names = "test_not_on_the_batch_or_the_threads and 50-12-6-384"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", names]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    if "this machine" in result.stdout:
+        pytest.skip(f"this machine has no {capability}")
+    assert result.returncode == 0, result.stdout[-3000:]

@@ -88,11 +88,12 @@ void launch(const Backward& call, int64_t max_threads, const ParallelFor& parall
 // How many threads should run the loop as a team: where each would have so few rows that it mostly reads the
 // weight, which is larger than its nearest cache, and where a step is long beside a meeting.
 inline int64_t team_size(const Recurrence& call, int64_t max_threads) {
-  constexpr int64_t kFewRows = 4, kMostRows = 14, kMinBytes = 128 * 1024, kMinWorkPerMeeting = 32'000;
+  constexpr int64_t kFewRows = 4, kMinBytes = 128 * 1024, kMinWorkPerMeeting = 32'000;
   const int64_t rows = call.batch_size, values = call.hidden_size * call.hidden_size;
-  if (rows >= kFewRows * max_threads || rows > kMostRows || values * bytes_of(call.dtype) < kMinBytes) return 1;
+  if (rows >= kFewRows * max_threads || rows > kMostTeamRows || values * bytes_of(call.dtype) < kMinBytes) return 1;
   const int64_t enough = num_chunks(call.num_steps * rows * values, kMinWorkPerThread, max_threads);
-  return num_chunks(rows * values, kMinWorkPerMeeting, enough);
+  const int64_t panels = cpu_kernels().num_panels(call.dtype, call.hidden_size);
+  return num_chunks(rows * values, kMinWorkPerMeeting, std::min(enough, panels));
 }
 
 // Calls run(scratch, begin, end, member) for each thread's rows of the batch, or for each member of a team with all
@@ -103,7 +104,8 @@ void share_rows(const Recurrence& call, int64_t depth, int64_t max_threads, cons
   const int64_t members = team_size(call, max_threads);
   if (members > 1) {
     Memory scratch(scratch_bytes(call.batch_size, members));
-    Team team;
+    // A step takes less; a thread that has lost its processor is away for longer.
+    Team team(200'000 + call.batch_size * call.hidden_size * call.hidden_size / 4);
     return parallel_for(members, [&](int64_t) {
       Member member;
       if (team.join(member)) run(scratch.get(), 0, call.batch_size, member);

@@ -19,7 +19,8 @@ RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
   if (!fits_l2<T>(hidden_size, hidden_size)) return rows;
   const int64_t bytes = kMaxRows * padded_stride<T>(hidden_size) * static_cast<int64_t>(sizeof(Operand<T>));
   const int64_t tiles = kStateBytes < bytes ? 1 : kStateBytes / bytes;
-  return smaller(rows, tiles * kMaxRows);
+  const int64_t most = tiles * kMaxRows;
+  return smaller(rows, most < kMostTeamRows ? kMostTeamRows : most);  // a team has all its rows at once
 }
 
 // A row of a sequence, in a step that starts there.
