@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from . import autocast, functional
+from . import arguments, autocast, functional
 
 
 class RNNCell(torch.nn.RNNCell):
@@ -34,6 +34,7 @@ class RNNCell(torch.nn.RNNCell):
             (B, H), or (H,).
 
         Raises:
+            TypeError: input or hx is not dense.
             ValueError: input or hx has not 1 or 2 dimensions.
             RuntimeError: another mistake in a shape or a dtype, or an unknown nonlinearity.
         """
@@ -43,6 +44,9 @@ class RNNCell(torch.nn.RNNCell):
             raise ValueError(
                 f"input and hx must have 1 (unbatched) or 2 dimensions, got shapes {shapes[0]} and {shapes[1]}"
             )
+        arguments.check_layout("input", input)
+        if hx is not None:
+            arguments.check_layout("hx", hx)
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
         if dims == 1:

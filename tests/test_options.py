@@ -324,6 +324,11 @@ def test_sparse_and_nested_tensors_are_refused():
         rnnfused.RNN(H, H)(p, torch.nested.nested_tensor([p[0]]))
     with pytest.raises(TypeError, match="input must be a dense tensor"):
         rnnfused.RNN(H, H)(p.to_sparse())
+    cell = rnnfused.RNNCell(H, H)
+    with pytest.raises(TypeError, match="input must be a dense tensor"):
+        cell(p[0].to_sparse())
+    with pytest.raises(TypeError, match="hx must be a dense tensor"):
+        cell(p[0], p[0].to_sparse())
 
 
 def test_the_op_without_values_of_its_sizes():
