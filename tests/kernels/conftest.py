@@ -36,6 +36,11 @@ def kernels_module():
 
 
 @pytest.fixture(scope="session")
+def team_module():
+    return compile_module("team")
+
+
+@pytest.fixture(scope="session")
 def emulator_module():
     return compile_module("cuda_emulator")
 

@@ -1,0 +1,65 @@
+// Teams of threads on a sum that is wrong if anybody goes on too early, for pytest.
+#include "cpu/team.cpp"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <random>
+#include <vector>
+
+using namespace rnnfused;
+
+namespace {
+
+constexpr int64_t kColumns = 64;
+
+uint64_t next_of(const std::vector<uint64_t>& state, int64_t column) {
+  return 3 * state[column] + state[(column + 17) % kColumns] + column;
+}
+
+// Steps of a team that so many threads come to, each after up to `delay_us` and with pauses of up to that now and
+// then. Returns whether the last state is what one thread makes, and how many threads had a part in it.
+std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64_t patience_us, int64_t seed) {
+  std::vector<uint64_t> states[2] = {std::vector<uint64_t>(kColumns, 1), std::vector<uint64_t>(kColumns)};
+  std::vector<uint64_t> expected = states[0], next(kColumns);
+  for (int64_t i = 0; i < steps; ++i) {
+    for (int64_t c = 0; c < kColumns; ++c) next[c] = next_of(expected, c);
+    expected.swap(next);
+  }
+  Team team(patience_us * 1000);
+  std::atomic<int> members{0};
+  const auto work = [&](int64_t thread) {
+    std::minstd_rand random(seed * 100 + thread);
+    const auto rest = [&] { std::this_thread::sleep_for(std::chrono::microseconds(random() % (delay_us + 1))); };
+    if (thread > 0) rest();
+    Member member;
+    if (team.join(member)) {
+      ++members;
+      bool together = true;
+      for (int64_t i = member.first_step; i < steps; ++i) {
+        const int64_t count = together ? team.size() : 1, number = together ? member.number : 0;
+        const std::vector<uint64_t>& state = states[i % 2];
+        for (int64_t c = kColumns * number / count; c < kColumns * (number + 1) / count; ++c) {
+          states[1 - i % 2][c] = next_of(state, c);
+        }
+        if (random() % 50 == 0) rest();
+        if (!together || team.meet(i)) continue;
+        together = false;
+        team.close();
+        if (member.number > 0) return;
+      }
+    }
+    if (member.number == 0) team.close();
+  };
+  std::vector<std::thread> others;
+  for (int64_t i = 1; i < threads; ++i) others.emplace_back(work, i);
+  work(0);
+  for (std::thread& other : others) other.join();
+  return {states[steps % 2] == expected, members};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.def("run", &run, pybind11::call_guard<pybind11::gil_scoped_release>());
+}
