@@ -12,3 +12,11 @@ def device(request):
     else:
         with torch.device(request.param):
             yield request.param
+
+
+@pytest.fixture
+def restore_threads():
+    """Puts the number of threads back that a test changes."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

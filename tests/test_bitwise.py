@@ -12,6 +12,8 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 import rnnfused
 from rnnfused import functional
 
+pytestmark = pytest.mark.usefixtures("restore_threads")
+
 # T, B, I, H: around the edges of tiles, with work for one thread and for several, with weights beyond L2; and of so
 # few rows that threads share the columns of each step.
 SHAPES = [
@@ -29,13 +31,6 @@ SHAPES = [
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-
-
-@pytest.fixture(autouse=True)
-def restore_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def of_layer(shape, dtype):

@@ -128,13 +128,6 @@ def test_a_direct_call_cannot_read_out_of_bounds():
             op.backward(grad_output, None, p, w, None, None, f, reverse, None, True)
 
 
-@pytest.fixture
-def restore_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize(("batch", "hidden"), [(2, 700), (31, 200), (64, 128)])
 def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
     projections = torch.randn(5, batch, hidden)

@@ -6,6 +6,8 @@ import torch
 import rnnfused
 from rnnfused import functional
 
+pytestmark = pytest.mark.usefixtures("restore_threads")
+
 # T, B, I, H. Of float64 rows, in this order: all steps of some rows; some steps of all rows; some steps of some rows;
 # of one row; with weights that are too large to be read again for each few rows; and for a thread to sum alone.
 SHAPES = [
@@ -17,13 +19,6 @@ SHAPES = [
     (300, 3, 200, 480),
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
-
-
-@pytest.fixture(autouse=True)
-def restore_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_layer(layer, x, h_0, gradient, gradient_n):
