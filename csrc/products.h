@@ -22,6 +22,18 @@ struct Projection {
   const void* other_bias = nullptr;  // before a launch, as that of Forward
   State output;                // (rows, out_size)
   bool keeps_sums = false;     // the output is of sum_dtype
+
+  // The same for columns [begin, end) of the output, with biases that are not padded yet.
+  Projection columns(int64_t begin, int64_t end) const {
+    Projection part = *this;
+    const int64_t bytes = bytes_of(dtype);
+    part.out_size = end - begin;
+    part.weight = skip(weight, begin * weight.column_stride, bytes);
+    part.bias = skip(ConstState{bias}, begin, bytes).data;
+    part.other_bias = skip(ConstState{other_bias}, begin, bytes).data;
+    part.output = skip(output, begin, keeps_sums ? bytes_of(sum_dtype(dtype)) : bytes);
+    return part;
+  }
 };
 
 // (outer, inner, size) rows; element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j], or with

@@ -62,6 +62,10 @@ struct ConstMatrix {
   int64_t column_stride = 0;
 };
 
+inline ConstMatrix transposed(const ConstMatrix& matrix) {
+  return {matrix.data, matrix.column_stride, matrix.row_stride};
+}
+
 // The view without its first n features, or rows.
 template <class View>
 View skip(View view, int64_t n, int64_t item_bytes) {

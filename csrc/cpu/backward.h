@@ -21,8 +21,17 @@ RNNFUSED_INLINE Vector<T> through(Vector<T> grad, Vector<T> h) {
 template <Nonlinearity F, class T>
 struct BackwardStep {
   const Backward& call;
+  const Operand<T>* packed;
   const bool ascending = call.reverse;
   const ConstState& first_state = call.d_after;
+
+  // Packs panels [begin, end) there.
+  void pack(const PackedWeights& weights, int64_t begin, int64_t end) const {
+    pack_panels<T>(call.weight_hh, call.hidden_size, call.hidden_size, static_cast<Operand<T>*>(weights.hh), begin, end);
+  }
+
+  // Whether finish() multiplies with the weight.
+  bool finish_multiplies() const { return call.grad_h_0.data != nullptr; }
 
   // Starts at zero, and asks for what the tile's end will read and write.
   template <class Use>
@@ -89,8 +98,7 @@ struct BackwardStep {
     }
   }
 
-  void finish(int64_t begin, int64_t end, const Operand<T>* state, int64_t stride,
-              const Operand<T>* packed) const {
+  void finish(int64_t begin, int64_t end, const Operand<T>* state, int64_t stride) const {
     if (!call.grad_h_0.data) return;
     const Factor<T> factors[2] = {{state, stride, packed, call.hidden_size}, {}};
     multiply<T>(factors, 1, end - begin, end - begin, 0, call.hidden_size, false, FromZero<T>(),
@@ -105,12 +113,13 @@ struct BackwardStep {
 };
 
 template <class T>
-void backward_rows(const Backward& call, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
+void backward_rows(const Backward& call, const PackedWeights& weights, Operand<T>* scratch, int64_t begin,
                    int64_t end, const Member& member) {
+  const auto* const packed = static_cast<const Operand<T>*>(weights.hh);
   if (call.nonlinearity == Nonlinearity::tanh) {
-    scan<T>(BackwardStep<Nonlinearity::tanh, T>{call}, packed, scratch, begin, end, member);
+    scan<T>(BackwardStep<Nonlinearity::tanh, T>{call, packed}, weights, scratch, begin, end, member);
   } else {
-    scan<T>(BackwardStep<Nonlinearity::relu, T>{call}, packed, scratch, begin, end, member);
+    scan<T>(BackwardStep<Nonlinearity::relu, T>{call, packed}, weights, scratch, begin, end, member);
   }
 }
 

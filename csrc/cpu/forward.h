@@ -49,6 +49,16 @@ struct ForwardStep {
   const ConstState& first_state = call.h_0;
   const bool asks = asks_for_output<T>(call);
 
+  // Packs panels [begin, end) there.
+  void pack(const PackedWeights& weights, int64_t begin, int64_t end) const {
+    const int64_t size = call.hidden_size;
+    pack_panels<T>(transposed(call.weight_hh), size, size, static_cast<Operand<T>*>(weights.hh), begin, end);
+    if (!weights.ih) return;
+    pack_panels<T>(transposed(call.weight_ih), call.input_size, size, static_cast<Operand<T>*>(weights.ih), begin, end);
+  }
+
+  bool finish_multiplies() const { return false; }
+
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use_from) const {
     const auto use = [&](const auto& from, Factor<T> input, int count) __attribute__((always_inline)) {
@@ -111,7 +121,7 @@ struct ForwardStep {
     }
   }
 
-  void finish(int64_t begin, int64_t end, const Operand<T>* state, int64_t stride, const Operand<T>*) const {
+  void finish(int64_t begin, int64_t end, const Operand<T>* state, int64_t stride) const {
     if (!call.h_n.data) return;
     for (int64_t row = begin; row < end; ++row, state += stride) {
       copy_row(state, static_cast<T*>(call.h_n.data) + call.state_row(row) * call.h_n.batch_stride,
@@ -121,14 +131,15 @@ struct ForwardStep {
 };
 
 template <class T>
-void forward_rows(const Forward& call, const Operand<T>* packed, const Operand<T>* packed_ih,
-                  Operand<T>* scratch, int64_t begin, int64_t end, const Member& member) {
+void forward_rows(const Forward& call, const PackedWeights& weights, Operand<T>* scratch, int64_t begin, int64_t end,
+                  const Member& member) {
+  const auto* const packed_ih = static_cast<const Operand<T>*>(weights.ih);
   Operand<T>* const input_copy = scratch + scratch_elements<T>(call.hidden_size, end - begin) +
                                  member.number * input_elements<T>(call, end - begin);
   if (call.nonlinearity == Nonlinearity::tanh) {
-    scan<T>(ForwardStep<Nonlinearity::tanh, T>{call, packed_ih, input_copy}, packed, scratch, begin, end, member);
+    scan<T>(ForwardStep<Nonlinearity::tanh, T>{call, packed_ih, input_copy}, weights, scratch, begin, end, member);
   } else {
-    scan<T>(ForwardStep<Nonlinearity::relu, T>{call, packed_ih, input_copy}, packed, scratch, begin, end, member);
+    scan<T>(ForwardStep<Nonlinearity::relu, T>{call, packed_ih, input_copy}, weights, scratch, begin, end, member);
   }
 }
 

@@ -9,26 +9,34 @@
 
 namespace rnnfused {
 
+// The weights of a loop, packed: W^T forward and W backward, and W_ih^T, or null where projections are given. Either all
+// panels are there, or they are a thread's own, which packs those that it comes to need.
+struct PackedWeights {
+  void* hh = nullptr;
+  void* ih = nullptr;
+  bool* have = nullptr;  // of each panel, of both weights: whether it is there; null: all are
+};
+
 struct CpuKernels {
   const char* name;
 
   // All sizes are in bytes, of what the caller allocates, 64-byte aligned.
 
-  // Packs panels [begin, end) of num_panels of a (depth, columns) matrix, as the kernels multiply that dtype.
+  // Packs panels [begin, end) of a (depth, columns) matrix, as the kernels multiply that dtype.
   int64_t (*packed_bytes)(Dtype dtype, int64_t depth, int64_t columns);
-  int64_t (*num_panels)(Dtype dtype, int64_t columns);
+  int64_t (*panel_columns)(Dtype dtype);
   void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
                int64_t begin, int64_t end);
 
-  // Run batch rows [begin, end) through all steps, with W^T packed forward and W backward; and W_ih^T, or null
-  // where the projections are given. Threads may share a call, each with its own rows and its own scratch of
-  // so many bytes for end - begin rows; or as members of a team, with the same few rows and the same scratch.
+  // Run batch rows [begin, end) through all steps. Threads may share a call, each with its own rows and its own
+  // scratch of so many bytes for end - begin rows; or as members of a team, with the same few rows and the same
+  // scratch.
   int64_t (*forward_scratch_bytes)(const Forward& call, int64_t rows, int64_t members);
   int64_t (*backward_scratch_bytes)(const Backward& call, int64_t rows);
   bool (*projects)(const Forward& call);  // whether the loop should make its projections itself
-  void (*forward)(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
-                  int64_t begin, int64_t end, const Member& member);
-  void (*backward)(const Backward& call, const void* packed, void* scratch, int64_t begin, int64_t end,
+  void (*forward)(const Forward& call, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
+                  const Member& member);
+  void (*backward)(const Backward& call, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
                    const Member& member);
 
   // Rows [begin, end) of a projection; left columns [begin, end) of a product sum. Shared as the loops are.

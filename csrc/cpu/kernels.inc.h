@@ -29,8 +29,8 @@ static int64_t packed_bytes(Dtype dtype, int64_t depth, int64_t columns) {
   });
 }
 
-static int64_t num_panels(Dtype dtype, int64_t columns) {
-  return for_dtype(dtype, [&](auto zero) { return count_panels<decltype(zero)>(columns); });
+static int64_t panel_columns(Dtype dtype) {
+  return for_dtype(dtype, [&](auto zero) -> int64_t { return kPanelColumns<decltype(zero)>; });
 }
 
 static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
@@ -71,21 +71,19 @@ static bool projects(const Forward& call) {
   });
 }
 
-static void forward(const Forward& call, const void* packed, const void* packed_ih, void* scratch,
-                    int64_t begin, int64_t end, const Member& member) {
+static void forward(const Forward& call, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
+                    const Member& member) {
   for_dtype(call.dtype, [&](auto zero) {
-    using O = Operand<decltype(zero)>;
-    forward_rows<decltype(zero)>(call, static_cast<const O*>(packed), static_cast<const O*>(packed_ih),
-                                 static_cast<O*>(scratch), begin, end, member);
+    using T = decltype(zero);
+    forward_rows<T>(call, weights, static_cast<Operand<T>*>(scratch), begin, end, member);
   });
 }
 
-static void backward(const Backward& call, const void* packed, void* scratch, int64_t begin, int64_t end,
+static void backward(const Backward& call, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
                      const Member& member) {
   for_dtype(call.dtype, [&](auto zero) {
-    using O = Operand<decltype(zero)>;
-    backward_rows<decltype(zero)>(call, static_cast<const O*>(packed), static_cast<O*>(scratch), begin, end,
-                                  member);
+    using T = decltype(zero);
+    backward_rows<T>(call, weights, static_cast<Operand<T>*>(scratch), begin, end, member);
   });
 }
 
@@ -160,7 +158,7 @@ static void tanh_array(Dtype dtype, const void* in, void* out, int64_t n) {
 static const CpuKernels kKernels = {
     RNNFUSED_ISA_NAME,
     packed_bytes,
-    num_panels,
+    panel_columns,
     pack,
     forward_scratch_bytes,
     backward_scratch_bytes,

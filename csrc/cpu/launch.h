@@ -18,11 +18,19 @@ constexpr int64_t kMinWorkPerThread = 500'000;
 // Packing moves memory rather than multiplies; it is worth sharing from this many elements.
 constexpr int64_t kMinPackPerThread = 200'000;
 
+// Each thread packs weights up to this size for itself, and keeps them in its L2.
+constexpr int64_t kOwnBytes = 640 * 1024;
+
 inline int64_t num_chunks(int64_t work, int64_t min_work, int64_t max_chunks) {
   return std::max<int64_t>(1, std::min(work / min_work, max_chunks));
 }
 
 inline int64_t round_up(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
+inline int64_t num_panels(Dtype dtype, int64_t columns) {
+  const int64_t each = cpu_kernels().panel_columns(dtype);
+  return (columns + each - 1) / each;
+}
 
 // A matrix packed for the kernels.
 class Packed {
@@ -32,7 +40,7 @@ class Packed {
          const ParallelFor& parallel_for) {
     const CpuKernels& cpu = cpu_kernels();
     memory_.allocate(cpu.packed_bytes(dtype, depth, columns));
-    const int64_t panels = cpu.num_panels(dtype, columns);
+    const int64_t panels = num_panels(dtype, columns);
     const int64_t packers =
         num_chunks(depth * columns, kMinPackPerThread, std::min(max_threads, panels));
     parallel_for(packers, [&](int64_t i) {
@@ -41,9 +49,30 @@ class Packed {
     });
   }
   const void* matrix() const { return memory_.get(); }
+  // As W of a loop.
+  PackedWeights as_hh() const { return {memory_.get()}; }
 
  private:
-  Memory memory_;
+  mutable Memory memory_;  // a loop's weights may be packed through their pointers; these are not
+};
+
+// Memory for a thread's own weights of a loop, without a panel yet.
+class OwnWeights {
+ public:
+  OwnWeights(const Recurrence& call, int64_t input_size)
+      : hh_(cpu_kernels().packed_bytes(call.dtype, call.hidden_size, call.hidden_size)),
+        have_(num_panels(call.dtype, call.hidden_size)) {
+    weights_ = {hh_.get(), nullptr, reinterpret_cast<bool*>(have_.get())};
+    std::memset(weights_.have, false, num_panels(call.dtype, call.hidden_size));
+    if (input_size == 0) return;
+    ih_.allocate(cpu_kernels().packed_bytes(call.dtype, input_size, call.hidden_size));
+    weights_.ih = ih_.get();
+  }
+  const PackedWeights& weights() const { return weights_; }
+
+ private:
+  Memory hh_, ih_, have_;
+  PackedWeights weights_;
 };
 
 // The biases of a call, of so many columns, as one of sums that zeros pad to whole panels.
@@ -92,34 +121,47 @@ inline int64_t team_size(const Recurrence& call, int64_t max_threads) {
   const int64_t rows = call.batch_size, values = call.hidden_size * call.hidden_size;
   if (rows >= kFewRows * max_threads || rows > kMostTeamRows || values * bytes_of(call.dtype) < kMinBytes) return 1;
   const int64_t enough = num_chunks(call.num_steps * rows * values, kMinWorkPerThread, max_threads);
-  const int64_t panels = cpu_kernels().num_panels(call.dtype, call.hidden_size);
-  return num_chunks(rows * values, kMinWorkPerMeeting, std::min(enough, panels));
+  const int64_t panels = num_panels(call.dtype, call.hidden_size);
+  return num_chunks(rows * values, kMinWorkPerMeeting, std::min({enough, panels, kMostMembers}));
 }
 
-// Calls run(scratch, begin, end, member) for each thread's rows of the batch, or for each member of a team with all
-// rows; with scratch_bytes(rows, members).
+// Whether each thread should pack the weights that it uses, for what another packed would have to come out of that
+// one's cache. A member of a team uses few columns of W.
+inline bool packs_itself(const Recurrence& call, int64_t input_size, int64_t max_threads) {
+  constexpr int64_t kMostTeamBytes = 16 * 1024 * 1024;
+  const int64_t bytes = cpu_kernels().packed_bytes(call.dtype, call.hidden_size, call.hidden_size);
+  const int64_t bytes_ih = cpu_kernels().packed_bytes(call.dtype, input_size, call.hidden_size);
+  if (team_size(call, max_threads) > 1) return bytes <= kMostTeamBytes && bytes_ih <= kOwnBytes;
+  return bytes + bytes_ih <= kOwnBytes;
+}
+
+// Calls run(weights, scratch, begin, end, member) for each thread's rows of the batch, or for each member of a team
+// with all rows; with scratch_bytes(rows, members). Without weights, each thread has its own; with those of so many
+// input features, if the loop makes its projections.
 template <class ScratchBytes, class Run, class ParallelFor>
-void share_rows(const Recurrence& call, int64_t depth, int64_t max_threads, const ScratchBytes& scratch_bytes,
-                const Run& run, const ParallelFor& parallel_for) {
+void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t input_size, int64_t depth,
+                int64_t max_threads, const ScratchBytes& scratch_bytes, const Run& run, const ParallelFor& parallel_for) {
+  const auto run_with_weights = [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
+    if (weights) return run(*weights, scratch, begin, end, member);
+    run(OwnWeights(call, input_size).weights(), scratch, begin, end, member);
+  };
   const int64_t members = team_size(call, max_threads);
   if (members > 1) {
     Memory scratch(scratch_bytes(call.batch_size, members));
     // A step takes less; a thread that has lost its processor is away for longer.
-    Team team(200'000 + call.batch_size * call.hidden_size * call.hidden_size / 4);
+    Team team(members, 200'000 + call.batch_size * call.hidden_size * call.hidden_size / 4);
     return parallel_for(members, [&](int64_t) {
       Member member;
-      if (team.join(member)) run(scratch.get(), 0, call.batch_size, member);
+      team.come(member);
+      run_with_weights(scratch.get(), 0, call.batch_size, member);
       if (member.number == 0) team.close();
     });
   }
   share(
       call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
       [&](int64_t rows) { return scratch_bytes(rows, 1); },
-      [&](void* scratch, int64_t begin, int64_t end) { run(scratch, begin, end, Member()); }, parallel_for);
-}
-
-inline ConstMatrix transposed(const ConstMatrix& matrix) {
-  return {matrix.data, matrix.column_stride, matrix.row_stride};
+      [&](void* scratch, int64_t begin, int64_t end) { run_with_weights(scratch, begin, end, Member()); },
+      parallel_for);
 }
 
 // parallel_for of one thread.
@@ -147,15 +189,14 @@ void launch_heads(const Call& call, int64_t max_threads, const ParallelFor& para
   });
 }
 
-// Of a call without heads, with its weights packed and its biases padded.
+// Of a call without heads, with its biases padded; and its weights packed, unless each thread packs them.
 template <class ParallelFor>
-void launch(const Forward& call, const Packed& packed, const void* matrix_ih, int64_t max_threads,
-            const ParallelFor& parallel_for) {
+void launch(const Forward& call, const PackedWeights* weights, int64_t max_threads, const ParallelFor& parallel_for) {
   share_rows(
-      call, call.hidden_size + (call.ids.data ? 0 : call.input_size), max_threads,
+      call, weights, call.input_size, call.hidden_size + (call.ids.data ? 0 : call.input_size), max_threads,
       [&](int64_t rows, int64_t members) { return cpu_kernels().forward_scratch_bytes(call, rows, members); },
-      [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
-        cpu_kernels().forward(call, packed.matrix(), matrix_ih, scratch, begin, end, member);
+      [&](const PackedWeights& weights, void* scratch, int64_t begin, int64_t end, const Member& member) {
+        cpu_kernels().forward(call, weights, scratch, begin, end, member);
       },
       parallel_for);
 }
@@ -163,25 +204,27 @@ void launch(const Forward& call, const Packed& packed, const void* matrix_ih, in
 template <class ParallelFor>
 void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
   if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
-  const int64_t hidden = call.hidden_size;
-  const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
+  const int64_t hidden = call.hidden_size, input = call.input_size;
   const PaddedBias bias(call, hidden);
+  if (packs_itself(call, input, max_threads)) return launch(call, nullptr, max_threads, parallel_for);
+  const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
+  PackedWeights weights = packed.as_hh();
   std::optional<Packed> packed_ih;
-  if (call.input_size > 0) {
-    packed_ih.emplace(call.dtype, transposed(call.weight_ih), call.input_size, hidden, max_threads,
-                      parallel_for);
+  if (input > 0) {
+    packed_ih.emplace(call.dtype, transposed(call.weight_ih), input, hidden, max_threads, parallel_for);
+    weights.ih = packed_ih->as_hh().hh;
   }
-  launch(call, packed, packed_ih ? packed_ih->matrix() : nullptr, max_threads, parallel_for);
+  launch(call, &weights, max_threads, parallel_for);
 }
 
-// Of a call without heads, with its weight packed.
+// Of a call without heads; with its weight packed, unless each thread packs it.
 template <class ParallelFor>
-void launch(const Backward& call, const Packed& packed, int64_t max_threads, const ParallelFor& parallel_for) {
+void launch(const Backward& call, const PackedWeights* weights, int64_t max_threads, const ParallelFor& parallel_for) {
   share_rows(
-      call, call.hidden_size, max_threads,
+      call, weights, 0, call.hidden_size, max_threads,
       [&](int64_t rows, int64_t) { return cpu_kernels().backward_scratch_bytes(call, rows); },
-      [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
-        cpu_kernels().backward(call, packed.matrix(), scratch, begin, end, member);
+      [&](const PackedWeights& weights, void* scratch, int64_t begin, int64_t end, const Member& member) {
+        cpu_kernels().backward(call, weights, scratch, begin, end, member);
       },
       parallel_for);
 }
@@ -189,9 +232,11 @@ void launch(const Backward& call, const Packed& packed, int64_t max_threads, con
 template <class ParallelFor>
 void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
   if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
+  if (packs_itself(call, 0, max_threads)) return launch(call, nullptr, max_threads, parallel_for);
   const int64_t hidden = call.hidden_size;
   const Packed packed(call.dtype, call.weight_hh, hidden, hidden, max_threads, parallel_for);
-  launch(call, packed, max_threads, parallel_for);
+  const PackedWeights weights = packed.as_hh();
+  launch(call, &weights, max_threads, parallel_for);
 }
 
 template <class ParallelFor>
@@ -207,8 +252,26 @@ void launch(Projection call, const Packed& packed, int64_t max_threads, const Pa
       parallel_for);
 }
 
+// How many threads should each make columns of a projection, and pack the weight of these alone: where rows are few
+// beside the columns, and these can be shared out evenly.
+inline int64_t column_shares(const Projection& call, int64_t max_threads) {
+  const int64_t panels = num_panels(call.dtype, call.out_size);
+  const int64_t threads =
+      num_chunks(call.rows * call.in_size * call.out_size, kMinWorkPerThread, std::min(max_threads, panels));
+  const int64_t most = (panels + threads - 1) / threads * threads;
+  return call.rows <= call.out_size && 8 * most <= 9 * panels ? threads : 1;
+}
+
 template <class ParallelFor>
 void launch(const Projection& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  const int64_t shares = column_shares(call, max_threads);
+  if (shares > 1) {
+    const int64_t panels = num_panels(call.dtype, call.out_size), each = cpu_kernels().panel_columns(call.dtype);
+    return parallel_for(shares, [&](int64_t i) {
+      const int64_t end = std::min(panels * (i + 1) / shares * each, call.out_size);
+      launch(call.columns(panels * i / shares * each, end), 1, OneThread());
+    });
+  }
   const Packed packed(call.dtype, call.weight, call.in_size, call.out_size, max_threads, parallel_for);
   launch(call, packed, max_threads, parallel_for);
 }

@@ -32,7 +32,7 @@ void launch_projected(Forward call, int64_t max_threads, const ParallelFor& para
   call.bias = call.other_bias = nullptr;
   call.input_size = 0;
   call.projections_are_sums = true;
-  const Packed weight_ih(call.dtype, product.weight, product.in_size, hidden, max_threads, parallel_for);
+  std::optional<Packed> weight_ih;
   const auto project = [&](Forward& part, void* memory) {
     const int64_t steps = part.num_steps, batch = part.batch_size;
     const Sequence to = part.is_flat() ? Sequence{memory, hidden, hidden}
@@ -40,7 +40,9 @@ void launch_projected(Forward call, int64_t max_threads, const ParallelFor& para
                                        : Sequence{memory, batch * hidden, hidden};
     part.projections = {to.data, to.time_stride, to.batch_stride};
     for_each_run(part, part.input, bytes_of(call.dtype), to, sum_bytes, product, [&](const Projection& run) {
-      launch(run, weight_ih, max_threads, parallel_for);
+      if (run.rows == rows) return launch(run, max_threads, parallel_for);
+      if (!weight_ih) weight_ih.emplace(run.dtype, run.weight, run.in_size, hidden, max_threads, parallel_for);
+      launch(run, *weight_ih, max_threads, parallel_for);
     });
   };
   const int64_t part_rows = max_threads * std::max<int64_t>(kPartBytes / (hidden * sum_bytes), 64);
@@ -54,11 +56,12 @@ void launch_projected(Forward call, int64_t max_threads, const ParallelFor& para
   const int64_t parts = (steps + part_steps - 1) / part_steps;
   Memory memory((steps + parts - 1) / parts * call.batch_size * hidden * sum_bytes);
   const Packed weight_hh(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
+  const PackedWeights weights = weight_hh.as_hh();
   for (int64_t i = 0; i < parts; ++i) {
     const int64_t at = call.reverse ? parts - 1 - i : i;
     Forward part = call.part(steps * at / parts, steps * (at + 1) / parts);
     project(part, memory.get());
-    launch(part, weight_hh, nullptr, max_threads, parallel_for);
+    launch(part, &weights, max_threads, parallel_for);
   }
 }
 
@@ -81,18 +84,27 @@ inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
   return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / (bytes * rows)))};
 }
 
-// The weights of a layer, as its backward multiplies with them.
+// The weights of a layer, as its backward multiplies with them; each if it is used, and by more than one launch.
 struct PackedLayer {
-  Packed weight_hh;
-  std::optional<Packed> weight_ih;  // if the input has a gradient
+  std::optional<Packed> weight_hh, weight_ih;
 
   template <class ParallelFor>
-  PackedLayer(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for)
-      : weight_hh(layer.loop.dtype, layer.loop.weight_hh, layer.loop.hidden_size, layer.loop.hidden_size,
-                  max_threads, parallel_for) {
+  PackedLayer(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
+    const Backward& loop = layer.loop;
+    const int64_t hidden = loop.hidden_size;
+    const PartSize size = part_size(layer, std::max<int64_t>(loop.batch_size, 1));
+    const bool is_one_part = size.rows >= loop.batch_size && size.steps >= loop.num_steps;
+    if (is_one_part && team_size(loop, max_threads) > 1 && packs_itself(loop, 0, max_threads)) return;
+    weight_hh.emplace(loop.dtype, loop.weight_hh, hidden, hidden, max_threads, parallel_for);
     if (!layer.gradients.input.data) return;
-    weight_ih.emplace(layer.loop.dtype, layer.weight_ih, layer.loop.hidden_size, layer.input_size, max_threads,
-                      parallel_for);
+    weight_ih.emplace(loop.dtype, layer.weight_ih, hidden, layer.input_size, max_threads, parallel_for);
+  }
+
+  // Bytes of both.
+  static int64_t bytes(const LayerBackward& layer) {
+    const Dtype dtype = layer.loop.dtype;
+    const int64_t hidden = layer.loop.hidden_size, input = layer.gradients.input.data ? layer.input_size : 0;
+    return cpu_kernels().packed_bytes(dtype, hidden, hidden) + cpu_kernels().packed_bytes(dtype, hidden, input);
   }
 };
 
@@ -106,6 +118,7 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
   Memory d(size.rows * size.steps * row_bytes), d_after(size.rows * row_bytes);
   const int64_t blocks = std::max<int64_t>(1, (rows + size.rows - 1) / size.rows);
   const int64_t runs = (steps + size.steps - 1) / size.steps;
+  const PackedWeights weights = packed.weight_hh ? packed.weight_hh->as_hh() : PackedWeights();
   bool adds = layer.adds;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t top = begin + rows * block / blocks, bottom = begin + rows * (block + 1) / blocks;
@@ -115,10 +128,11 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
                                       {d_after.get(), layer.loop.hidden_size});
       part.adds = adds;
       adds = true;
-      launch(part.loop, packed.weight_hh, max_threads, parallel_for);
+      launch(part.loop, packed.weight_hh ? &weights : nullptr, max_threads, parallel_for);
       if (i + 1 < runs) part.copy_last_d(d_after.get());
       part.for_each_sum([&](const auto& sum) { launch(sum, max_threads, parallel_for); });
       part.for_each_input_gradient([&](const Projection& product) {
+        if (!packed.weight_ih) return launch(product, max_threads, parallel_for);
         launch(product, *packed.weight_ih, max_threads, parallel_for);
       });
     }
@@ -191,13 +205,17 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
   const int64_t useful = num_chunks(work, kMinWorkPerThread, max_threads);
   const bool own = useful > 1 && useful <= rows && GradientSums::bytes(layer) <= kMostBytes;
   const int64_t threads = own ? useful : 1;
-  const PackedLayer packed(layer, max_threads, parallel_for);
+  const bool each_packs = own && PackedLayer::bytes(layer) <= kOwnBytes;
+  std::optional<PackedLayer> packed;
+  if (!each_packs) packed.emplace(layer, max_threads, parallel_for);
   std::vector<std::optional<GradientSums>> sums(threads);
   for (int64_t i = 0; i < threads; ++i) sums[i].emplace(layer, i == 0);
   const auto run = [&](int64_t i, int64_t threads_each, const auto& parallel) {
     LayerBackward share = layer;
     share.gradients = sums[i]->sums();
-    run_parts(share, packed, rows * i / threads, rows * (i + 1) / threads, threads_each, parallel);
+    std::optional<PackedLayer> own_packed;
+    if (each_packs) own_packed.emplace(layer, 1, parallel);
+    run_parts(share, each_packs ? *own_packed : *packed, rows * i / threads, rows * (i + 1) / threads, threads_each, parallel);
   };
   if (own) {
     parallel_for(threads, [&](int64_t i) { run(i, 1, OneThread()); });

@@ -75,17 +75,24 @@ void pack_columns(const T* data, int64_t stride, int64_t depth, int64_t columns,
   constexpr int64_t kRows = kLanes<T> * kProducts<T>;
   const int64_t last = smaller(end * kPanelColumns<T>, columns);
   for (int64_t column = begin * kPanelColumns<T>; column < last; column += kLanes<T>) {
-    const int64_t n = smaller(columns - column, kLanes<T>);
-    for (int64_t k = 0; k < depth; k += kRows) {
-      const int64_t rows = smaller(depth - k, kRows);
+    const T* const from = data + column * stride;
+    Operand<T>* const to = packed_at<T>(packed, depth, columns, 0, column);
+    const int64_t distance = packed_at<T>(packed, depth, columns, kProducts<T>, column) - to;
+    // Whole squares stay in registers: their numbers are constants there.
+    const auto pack_square = [&](int64_t k, int64_t rows, int64_t n) __attribute__((always_inline)) {
       Vector<T> square[kLanes<T>] = {};
-      for (int64_t c = 0; c < n; ++c) square[c] = load_operands<T>(data + (column + c) * stride + k, rows);
+#pragma GCC unroll 16
+      for (int64_t c = 0; c < n; ++c) square[c] = load_operands<T>(from + c * stride + k, rows);
       transpose<T>(square);
+#pragma GCC unroll 16
       for (int64_t i = 0; i * kProducts<T> < rows; ++i) {
-        __builtin_memcpy(packed_at<T>(packed, depth, columns, k + i * kProducts<T>, column), &square[i],
-                         sizeof square[i]);
+        __builtin_memcpy(to + (k / kProducts<T> + i) * distance, &square[i], sizeof square[i]);
       }
-    }
+    };
+    const int64_t n = smaller(columns - column, kLanes<T>);
+    int64_t k = 0;
+    for (; n == kLanes<T> && k + kRows <= depth; k += kRows) pack_square(k, kRows, kLanes<T>);
+    for (; k < depth; k += kRows) pack_square(k, smaller(depth - k, kRows), n);
   }
 }
 

@@ -3,6 +3,7 @@
 // Rows join and leave as batch_sizes says; a row that is not in a step costs nothing there.
 #pragma once
 
+#include "kernels.h"
 #include "multiply.h"
 #include "recurrence.h"
 #include "team.h"
@@ -39,15 +40,28 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
   return 2 * rows_at_once<T>(hidden_size, rows) * padded_stride<T>(hidden_size);
 }
 
+// Packs those of panels [first, last) that are not there yet.
+template <class Step>
+RNNFUSED_INLINE void pack_missing(const Step& step, const PackedWeights& weights, int64_t first, int64_t last) {
+  while (first < last) {
+    int64_t end = first;
+    while (end < last && !weights.have[end]) weights.have[end++] = true;
+    if (end > first) step.pack(weights, first, end);
+    first = end + 1;
+  }
+}
+
 // Runs rows [begin, end) of the call through all steps. `Step` has
+//   pack             packs panels of the weights
 //   ascending        whether time runs upwards
 //   first_state      those of the rows; data may be null: zeros
 //   product          what the state's product is added to, and perhaps one more product before it
 //   emit             makes the new state of some rows and columns from all that; rows from `before` on are new
-//   finish           takes the last state of rows that end
+//   finish           takes the last state of rows that end; finish_multiplies: with the weight
 template <class T, class Step>
-void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin, int64_t end,
+void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scratch, int64_t begin, int64_t end,
                Member member) {
+  const auto* const packed = static_cast<const Operand<T>*>(weights.hh);
   const Recurrence& call = step.call;
   const int64_t size = call.hidden_size;
   const int64_t stride = padded_stride<T>(size);
@@ -65,25 +79,32 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
     }
   }
   // A member of a team has columns of its own.
-  int64_t first_column = 0, last_column = size;
-  const auto share_columns = [&](int64_t number, int64_t members) {
+  int64_t first_column = 0, last_column = 0;
+  const auto take_columns = [&](int64_t number, int64_t members) {
     const int64_t panels = count_panels<T>(size);
-    first_column = panels * number / members * kPanelColumns<T>;
-    last_column = smaller(size, panels * (number + 1) / members * kPanelColumns<T>);
+    const int64_t first = panels * number / members, last = panels * (number + 1) / members;
+    first_column = first * kPanelColumns<T>;
+    last_column = smaller(size, last * kPanelColumns<T>);
+    if (weights.have) pack_missing(step, weights, first, last);
   };
-  if (member.team) share_columns(member.number, member.team->size());
+  if (member.team) {
+    take_columns(member.number, member.team->most());
+    if (!member.team->join(member)) return;
+  }
+  take_columns(member.number, member.size);
   // Whether there is more to do after step i.
   const auto goes_on = [&](int64_t i) {
     if (!member.team) return true;
-    const bool together = member.team->meet(i);
-    if (together) {
-      share_columns(member.number, member.team->size());
-    } else {
-      member.team->close();
-      member.team = nullptr;
-      share_columns(0, 1);
+    const int64_t size_before = member.size;
+    if (member.team->meet(member, i)) {
+      if (member.size != size_before) take_columns(member.number, member.size);
+      return true;
     }
-    return together || member.number == 0;
+    if (member.number > 0) return false;
+    member.team->close();
+    member.team = nullptr;
+    take_columns(0, 1);
+    return true;
   };
   const auto rows_in = [&](int64_t i) -> int64_t {  // of ours, in the loop's i-th step
     if (i < 0 || i >= call.num_steps) return 0;
@@ -108,7 +129,8 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
       });
       if (!goes_on(i)) return;
       if (after < now && member.number == 0) {
-        step.finish(begin + after, begin + now, next + after * stride, stride, packed);
+        if (weights.have && step.finish_multiplies()) pack_missing(step, weights, 0, count_panels<T>(size));
+        step.finish(begin + after, begin + now, next + after * stride, stride);
       }
     }
     if (now > 0) {
@@ -123,14 +145,14 @@ void scan_rows(const Step& step, const Operand<T>* packed, Operand<T>* scratch, 
 
 // The thread's share of the batch, in the order that suits the size of the weights.
 template <class T, class Step>
-void scan(const Step& step, const Operand<T>* packed, Operand<T>* scratch, int64_t begin, int64_t end,
+void scan(const Step& step, const PackedWeights& weights, Operand<T>* scratch, int64_t begin, int64_t end,
           const Member& member) {
   const int64_t rows = end - begin;
   const int64_t at_once = rows_at_once<T>(step.call.hidden_size, rows);
   if (at_once == 0) return;
   const int64_t blocks = (rows + at_once - 1) / at_once;
   for (int64_t block = 0; block < blocks; ++block) {
-    scan_rows<T>(step, packed, scratch, begin + rows * block / blocks,
+    scan_rows<T>(step, weights, scratch, begin + rows * block / blocks,
                  begin + rows * (block + 1) / blocks, member);
   }
 }

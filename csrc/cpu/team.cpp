@@ -1,5 +1,6 @@
 #include "team.h"
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -36,49 +37,85 @@ void wait_until(const IsSo& is_so, int64_t patience_ns, const SayLate& say_late)
 
 }  // namespace
 
-Team::Team(int64_t patience_ns) : patience_ns_(patience_ns) {}
+struct alignas(64) Team::Line {
+  std::atomic<int64_t> said{0};
+};
 
-int64_t Team::size() const { return size_; }
+Team::Team(int64_t most, int64_t patience_ns)
+    : most_(most), patience_ns_(patience_ns), lines_(new Line[most + 1]) {}
+
+Team::~Team() { delete[] lines_; }
 
 void Team::close() { closed_.store(true, std::memory_order_release); }
 
-bool Team::join(Member& member) {
+// In one word, so that it is all there or not; 0 is none.
+void Team::say(const Word& word) {
+  const int64_t sizes = word.size_before << kSizeBits | word.size;
+  lines_[word.step % 2].said.store((word.step + 1) << (2 * kSizeBits + 1) | sizes << 1 | (word.ends ? 1 : 0),
+                                   std::memory_order_release);
+}
+
+// The last that was said of an even step, or an odd one.
+Team::Word Team::heard(int64_t step) const {
+  const int64_t said = lines_[step % 2].said.load(std::memory_order_acquire);
+  constexpr int64_t kSize = (int64_t{1} << kSizeBits) - 1;
+  return {(said >> (2 * kSizeBits + 1)) - 1, said >> (kSizeBits + 1) & kSize, said >> 1 & kSize, said % 2 == 1};
+}
+
+void Team::wait_for_others(const Member& member, int64_t size, int64_t step) {
+  for (int64_t number = 1; number < size; ++number) {
+    if (number == member.number) continue;
+    wait_until([&] { return lines_[number + 1].said.load(std::memory_order_acquire) >= step; }, patience_ns_,
+               [&] { was_late_.store(true, std::memory_order_relaxed); });
+  }
+}
+
+void Team::come(Member& member) {
   member.team = this;
   member.number = came_.fetch_add(1, std::memory_order_acq_rel);
-  if (member.number == 0) return true;
-  const auto is_in = [&] { return members_.load(std::memory_order_acquire) > member.number; };
-  wait_until([&] { return is_in() || closed_.load(std::memory_order_acquire); }, patience_ns_, [] {});
-  member.first_step = first_step_;
-  return is_in();
 }
 
-// Those who have come; all others of the team wait meanwhile.
-void Team::let_in(int64_t first_step) {
-  const int64_t came = came_.load(std::memory_order_acquire);
-  if (came <= size_) return;
-  size_ = came;
-  first_step_ = first_step;
-  members_.store(came, std::memory_order_release);
-}
-
-bool Team::meet(int64_t i) {
-  if (size_ == 1) {
-    let_in(i + 1);
+bool Team::join(Member& member) {
+  if (member.number == 0) {
+    member.size = came_.load(std::memory_order_acquire);
+    if (member.size > 1) say({0, 1, member.size, false});
     return true;
   }
-  // Known to all, also to those who are let in at the one before, however soon they come here.
-  const int64_t over = 2 * (i + 1), size = size_;
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
-    arrived_.store(0, std::memory_order_relaxed);
-    const bool ends = was_late_.load(std::memory_order_relaxed);
-    if (!ends) let_in(i + 1);
-    meetings_.store(over + (ends ? 1 : 0), std::memory_order_release);
-    return !ends;
+  // The first word that counts the caller in. The one after it may have been said meanwhile: so a last look.
+  Word first;
+  bool is_in = false;
+  const auto look = [&] {
+    for (int64_t parity = 0; parity < 2; ++parity) {
+      const Word word = heard(parity);
+      if (word.size <= member.number) continue;
+      if (!is_in || word.step < first.step) first = word;
+      is_in = true;
+    }
+    return is_in;
+  };
+  wait_until([&] { return look() || closed_.load(std::memory_order_acquire); }, patience_ns_, [] {});
+  if (!look()) return false;
+  wait_for_others(member, first.size_before, first.step);
+  member.size = first.size;
+  member.first_step = first.step;
+  return true;
+}
+
+bool Team::meet(Member& member, int64_t i) {
+  const int64_t step = i + 1, size = member.size;
+  Word word;
+  if (member.number == 0) {
+    const bool ends = size > 1 && was_late_.load(std::memory_order_relaxed);
+    word = {step, size, ends ? 1 : came_.load(std::memory_order_acquire), ends};
+    if (size > 1 || word.size > 1) say(word);
+  } else {
+    lines_[member.number + 1].said.store(step, std::memory_order_release);
+    wait_until([&] { return (word = heard(step)).step == step; }, patience_ns_,
+               [&] { was_late_.store(true, std::memory_order_relaxed); });
   }
-  int64_t now = 0;
-  wait_until([&] { return (now = meetings_.load(std::memory_order_acquire)) >= over; }, patience_ns_,
-             [&] { was_late_.store(true, std::memory_order_relaxed); });
-  return now == over;
+  wait_for_others(member, size, step);
+  member.size = word.size;
+  return !word.ends;
 }
 
 }  // namespace rnnfused

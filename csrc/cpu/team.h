@@ -14,43 +14,58 @@ class Team;
 // The most rows of a team; any thread can hold the states of so many.
 constexpr int64_t kMostTeamRows = 14;
 
+// And the most members.
+constexpr int kSizeBits = 7;
+constexpr int64_t kMostMembers = 64;
+
 // A thread's part in a team; of none, it is alone. Number 0 came first and has all steps.
 struct Member {
   Team* team = nullptr;
   int64_t number = 0;
+  int64_t size = 1;  // members of the step to come
   int64_t first_step = 0;
 };
 
 // Nothing is defined here: what includes this is also compiled for other instruction sets (see kernels.inc.h).
 class Team {
  public:
-  // A meeting that takes longer than this is the last.
-  explicit Team(int64_t patience_ns);
+  // Of up to so many members. One that keeps another waiting for longer than the patience ends the team soon.
+  Team(int64_t most, int64_t patience_ns);
   Team(const Team&) = delete;
+  ~Team();
 
-  // Returns when the caller is a member; false: it came too late.
+  int64_t most() const { return most_; }
+
+  // Numbers the callers, up to `most`, as they come. Each then joins when it is ready: number 0 at once.
+  void come(Member& member);
+  // Returns when the caller is a member. False: it came too late.
   bool join(Member& member);
-  // The members of the step to come.
-  int64_t size() const;
 
   // After step i: returns when all members have called it. False: the team has ended, and number 0 goes on alone.
-  bool meet(int64_t i);
+  bool meet(Member& member, int64_t i);
 
   // By number 0, when there is nothing more to do.
   void close();
 
  private:
-  void let_in(int64_t first_step);
+  // What number 0 says when it is ready for a step: how many members the step before had, and it will have.
+  struct Word {
+    int64_t step, size_before, size;
+    bool ends;  // the team: number 0 takes the step alone
+  };
+  struct Line;  // of memory, that one member writes
 
-  const int64_t patience_ns_;
-  int64_t size_ = 1, first_step_ = 0;
+  void say(const Word& word);
+  Word heard(int64_t step) const;
+  // Until those of so many members that are neither the caller nor number 0 are ready for the step.
+  void wait_for_others(const Member& member, int64_t size, int64_t step);
+
+  const int64_t most_, patience_ns_;
+  // Two lines are number 0's, for even and odd steps: nobody is further behind. The others' have the step that they
+  // are ready for.
+  Line* const lines_;
   alignas(64) std::atomic<int64_t> came_{0};
-  std::atomic<bool> was_late_{false};
-  alignas(64) std::atomic<int64_t> members_{1};  // that were let in
-  std::atomic<bool> closed_{false};
-  alignas(64) std::atomic<int64_t> arrived_{0};
-  // 2 (i + 1) when the meeting after step i is over, 1 more if it was the last.
-  alignas(64) std::atomic<int64_t> meetings_{0};
+  std::atomic<bool> was_late_{false}, closed_{false};
 };
 
 }  // namespace rnnfused

@@ -38,7 +38,7 @@ class Poisoned {
 Poisoned pack(const CpuKernels& cpu, Dtype dtype, const ConstMatrix& matrix, int64_t depth,
               int64_t columns) {
   Poisoned packed(cpu.packed_bytes(dtype, depth, columns));
-  const int64_t panels = cpu.num_panels(dtype, columns);
+  const int64_t each = cpu.panel_columns(dtype), panels = (columns + each - 1) / each;
   cpu.pack(dtype, matrix, depth, columns, packed.get(), panels / 2, panels);
   cpu.pack(dtype, matrix, depth, columns, packed.get(), 0, panels / 2);
   return packed;
@@ -125,7 +125,7 @@ class Kernels {
     in_pieces(
         cuts, [&](int64_t rows) { return kernels_->backward_scratch_bytes(call, rows); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->backward(call, packed.get(), scratch, begin, end, Member());
+          kernels_->backward(call, {packed.get()}, scratch, begin, end, Member());
         });
   }
 
@@ -171,14 +171,14 @@ class Kernels {
   }
 
  private:
-  void run_forward(const ForwardArrays& call, const void* packed_ih, const std::vector<int64_t>& cuts) const {
+  void run_forward(const ForwardArrays& call, void* packed_ih, const std::vector<int64_t>& cuts) const {
     const ConstMatrix matrix = {call.weight_hh.data, call.weight_hh.column_stride,
                                 call.weight_hh.row_stride};
     Poisoned packed = pack(*kernels_, call.dtype, matrix, call.hidden_size, call.hidden_size);
     in_pieces(
         cuts, [&](int64_t rows) { return kernels_->forward_scratch_bytes(call, rows, 1); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->forward(call, packed.get(), packed_ih, scratch, begin, end, Member());
+          kernels_->forward(call, {packed.get(), packed_ih}, scratch, begin, end, Member());
         });
   }
 

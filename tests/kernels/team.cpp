@@ -26,24 +26,26 @@ std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64
     for (int64_t c = 0; c < kColumns; ++c) next[c] = next_of(expected, c);
     expected.swap(next);
   }
-  Team team(patience_us * 1000);
+  Team team(threads, patience_us * 1000);
   std::atomic<int> members{0};
   const auto work = [&](int64_t thread) {
     std::minstd_rand random(seed * 100 + thread);
     const auto rest = [&] { std::this_thread::sleep_for(std::chrono::microseconds(random() % (delay_us + 1))); };
     if (thread > 0) rest();
     Member member;
+    team.come(member);
+    if (random() % 4 == 0) rest();
     if (team.join(member)) {
       ++members;
       bool together = true;
       for (int64_t i = member.first_step; i < steps; ++i) {
-        const int64_t count = together ? team.size() : 1, number = together ? member.number : 0;
+        const int64_t count = together ? member.size : 1, number = together ? member.number : 0;
         const std::vector<uint64_t>& state = states[i % 2];
         for (int64_t c = kColumns * number / count; c < kColumns * (number + 1) / count; ++c) {
           states[1 - i % 2][c] = next_of(state, c);
         }
         if (random() % 50 == 0) rest();
-        if (!together || team.meet(i)) continue;
+        if (!together || team.meet(member, i)) continue;
         together = false;
         team.close();
         if (member.number > 0) return;
