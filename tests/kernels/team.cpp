@@ -40,11 +40,12 @@ std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64
       bool together = true;
       for (int64_t i = member.first_step; i < steps; ++i) {
         const int64_t count = together ? member.size : 1, number = together ? member.number : 0;
+        // Often at first, when others come.
+        if (random() % (i < 20 ? 3 : 50) == 0) rest();
         const std::vector<uint64_t>& state = states[i % 2];
         for (int64_t c = kColumns * number / count; c < kColumns * (number + 1) / count; ++c) {
           states[1 - i % 2][c] = next_of(state, c);
         }
-        if (random() % 50 == 0) rest();
         if (!together || team.meet(member, i)) continue;
         together = false;
         team.close();
