@@ -160,13 +160,14 @@ class GradientSums {
     return values * bytes_of(sum_dtype(layer.loop.dtype));
   }
 
-  // T is what the sums are in.
+  // The others' share number `share` of so many shares; T is what the sums are in.
   template <class T>
-  void add(const LayerBackward& layer, const GradientSums& others) {
+  void add(const LayerBackward& layer, const GradientSums& others, int64_t share, int64_t shares) {
     for (int i = 0; i < kCount; ++i) {
       T* const sum = static_cast<T*>(sums_.*kEach[i]);
       const T* const other = static_cast<const T*>(others.sums_.*kEach[i]);
-      for (int64_t j = 0; sum && j < size(layer, i); ++j) sum[j] += other[j];
+      const int64_t n = sum ? size(layer, i) : 0;
+      for (int64_t j = n * share / shares; j < n * (share + 1) / shares; ++j) sum[j] += other[j];
     }
   }
 
@@ -198,7 +199,7 @@ class GradientSums {
 // rows are fewer than threads, each product of a part.
 template <class ParallelFor>
 void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
-  constexpr int64_t kMostBytes = 2 * 1024 * 1024;
+  constexpr int64_t kMostBytes = 2 * 1024 * 1024, kMinBytesPerAdder = 32 * 1024;
   const Backward& loop = layer.loop;
   const int64_t hidden = loop.hidden_size, rows = loop.batch_size;
   const int64_t work = loop.num_steps * rows * hidden * (2 * hidden + layer.input_size);
@@ -222,9 +223,14 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
   } else {
     run(0, max_threads, parallel_for);
   }
-  for (int64_t i = 1; i < threads; ++i) {
-    loop.dtype == Dtype::float64 ? sums[0]->add<double>(layer, *sums[i]) : sums[0]->add<float>(layer, *sums[i]);
-  }
+  const int64_t adders = num_chunks(GradientSums::bytes(layer), kMinBytesPerAdder, threads);
+  const auto add = [&](int64_t share) {
+    for (int64_t i = 1; i < threads; ++i) {
+      loop.dtype == Dtype::float64 ? sums[0]->add<double>(layer, *sums[i], share, adders)
+                                   : sums[0]->add<float>(layer, *sums[i], share, adders);
+    }
+  };
+  if (threads > 1) parallel_for(adders, add);
   sums[0]->round(layer);
 }
 
