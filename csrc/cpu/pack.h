@@ -42,30 +42,31 @@ RNNFUSED_INLINE Operand<T>* packed_at(Operand<T>* packed, int64_t depth, int64_t
   return packed + panel * padded_depth<T>(depth) + k * width + (column - panel) * kProducts<T>;
 }
 
-// Packs panels [begin, end) row by row; load_columns(k, column, n) loads n columns of a row.
-template <class T, class LoadColumns>
-void pack_by_row(const LoadColumns& load_columns, int64_t depth, int64_t columns, Operand<T>* packed,
-                 int64_t begin, int64_t end) {
+// Packs panels [begin, end) row by row: row_of(k) is a row, and load_columns(row, column, n) loads n of its columns.
+template <class T, class RowOf, class LoadColumns>
+RNNFUSED_INLINE void pack_by_row(const RowOf& row_of, const LoadColumns& load_columns, int64_t depth, int64_t columns,
+                                 Operand<T>* packed, int64_t begin, int64_t end) {
   const int64_t last = smaller(end * kPanelColumns<T>, columns);
   for (int64_t k = 0; k < depth; k += kProducts<T>) {
+    const T* rows[kProducts<T>];
+    for (int i = 0; i < kProducts<T>; ++i) rows[i] = k + i < depth ? row_of(k + i) : nullptr;
     for (int64_t column = begin * kPanelColumns<T>; column < last; column += kLanes<T>) {
       const int64_t n = smaller(columns - column, kLanes<T>);
       store_packed<T>(packed_at<T>(packed, depth, columns, k, column), [&](int64_t i) {
-        return k + i < depth ? load_columns(k + i, column, n) : Vector<T>{};
+        return rows[i] ? load_columns(rows[i], column, n) : Vector<T>{};
       });
     }
   }
 }
 
 // The same where a row's columns lie beside each other.
-template <class T>
-void pack_rows(const T* rows, int64_t stride, int64_t depth, int64_t columns, Operand<T>* packed,
-               int64_t begin, int64_t end) {
-  const auto load_columns = [&](int64_t k, int64_t column, int64_t n) {
-    const T* const from = rows + k * stride + column;
-    return n == kLanes<T> ? load(from) : load_first(from, n);
+template <class T, class RowOf>
+RNNFUSED_INLINE void pack_rows(const RowOf& row_of, int64_t depth, int64_t columns, Operand<T>* packed,
+                               int64_t begin, int64_t end) {
+  const auto load_columns = [&](const T* row, int64_t column, int64_t n) {
+    return n == kLanes<T> ? load(row + column) : load_first(row + column, n);
   };
-  pack_by_row<T>(load_columns, depth, columns, packed, begin, end);
+  pack_by_row<T>(row_of, load_columns, depth, columns, packed, begin, end);
 }
 
 // The same where a column's rows lie beside each other.
@@ -101,19 +102,18 @@ template <class T>
 void pack_panels(const ConstMatrix& matrix, int64_t depth, int64_t columns, Operand<T>* packed,
                  int64_t begin, int64_t end) {
   const T* const data = static_cast<const T*>(matrix.data);
+  const auto row_of = [&](int64_t k) { return data + k * matrix.row_stride; };
   if (matrix.column_stride == 1) {
-    pack_rows<T>(data, matrix.row_stride, depth, columns, packed, begin, end);
+    pack_rows<T>(row_of, depth, columns, packed, begin, end);
   } else if (matrix.row_stride == 1) {
     pack_columns<T>(data, matrix.column_stride, depth, columns, packed, begin, end);
   } else {
-    const auto gather = [&](int64_t k, int64_t column, int64_t n) {
+    const auto gather = [&](const T* row, int64_t column, int64_t n) {
       T values[kLanes<T>] = {};
-      for (int64_t c = 0; c < n; ++c) {
-        values[c] = data[k * matrix.row_stride + (column + c) * matrix.column_stride];
-      }
+      for (int64_t c = 0; c < n; ++c) values[c] = row[(column + c) * matrix.column_stride];
       return load(values);
     };
-    pack_by_row<T>(gather, depth, columns, packed, begin, end);
+    pack_by_row<T>(row_of, gather, depth, columns, packed, begin, end);
   }
 }
 

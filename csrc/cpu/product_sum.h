@@ -1,5 +1,5 @@
-// The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips;
-// of a strip, a block of right columns is packed into panels (unless its rows are short, and as good as that), and
+// The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips, of a
+// part of a run or of some short runs; of a strip, a block of right columns is packed into panels (unless its rows are short, and as good as that), and
 // for each few left columns a tile of sums runs down the strip, at each multiply-add by as many rows as that
 // takes. Strips add up in order, so the result does not depend on how threads share columns.
 #pragma once
@@ -40,29 +40,46 @@ RNNFUSED_INLINE int64_t scratch_elements(const ProductSum& call) {
   return right_elements<T>(call) + kStripRows * kBlockStride<T>;
 }
 
-// result[r][v] += sum_k left[k][r] * right[k][v] for R left columns and V vectors, of which the first `columns`
-// exist; if kWhole, in `right` they all do.
+// Rows of one side of a strip: runs of them.
+template <class Value>
+struct Strip {
+  const Value* rows;
+  int64_t stride, run_stride;  // between rows of a run; between runs
+
+  // Row k, of runs of so many.
+  RNNFUSED_INLINE const Value* row(int64_t k, int64_t run_size) const {
+    return k < run_size ? rows + k * stride : rows + k / run_size * run_stride + k % run_size * stride;
+  }
+};
+
+// result[r][v] += sum_k left[k][r] * right[k][v] over runs of `size` rows, for R left columns and V vectors, of which
+// the first `columns` exist; if kWhole, in `right` they all do.
 template <class T, int R, int V, bool kWhole>
-void add_product(const Operand<T>* left, int64_t left_stride, const Operand<T>* right, int64_t right_stride,
-                 int64_t size, Sum<T>* result, int64_t result_stride, int64_t columns, bool first) {
+void add_product(const Strip<Operand<T>>& left, const Strip<Operand<T>>& right, int64_t runs, int64_t size,
+                 Sum<T>* result, int64_t result_stride, int64_t columns, bool first) {
   constexpr int kTogether = kProducts<T>;
   Vector<T> acc[R][V] = {};
-  for (int64_t k = 0; k < size; k += kTogether) {
-    Vector<T> w[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      const Operand<T>* const at = right + k * right_stride + v * kTogether * kLanes<T>;
-      if constexpr (kWhole) {
-        w[v] = load_packed<T>(at);
-      } else {
-        w[v] = v < V - 1 ? load(at) : load_first(at, columns - v * kLanes<T>);
-      }
-    }
-#pragma GCC unroll 14
-    for (int r = 0; r < R; ++r) {
+  const int64_t left_stride = left.stride, right_stride = right.stride;
+  for (int64_t run = 0; run < runs; ++run) {
+    const Operand<T>* const left_rows = left.rows + run * left.run_stride;
+    const Operand<T>* const right_rows = right.rows + run * right.run_stride;
+    for (int64_t k = 0; k < size; k += kTogether) {
+      Vector<T> w[V];
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) {
-        multiply_add<T>(acc[r][v], w[v], left + k * left_stride + r * kTogether);
+        const Operand<T>* const at = right_rows + k * right_stride + v * kTogether * kLanes<T>;
+        if constexpr (kWhole) {
+          w[v] = load_packed<T>(at);
+        } else {
+          w[v] = v < V - 1 ? load(at) : load_first(at, columns - v * kLanes<T>);
+        }
+      }
+#pragma GCC unroll 14
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) {
+          multiply_add<T>(acc[r][v], w[v], left_rows + k * left_stride + r * kTogether);
+        }
       }
     }
   }
@@ -82,8 +99,8 @@ void add_product(const Operand<T>* left, int64_t left_stride, const Operand<T>* 
 }
 
 template <class T>
-using AddProduct = void (*)(const Operand<T>*, int64_t, const Operand<T>*, int64_t, int64_t, Sum<T>*,
-                            int64_t, int64_t, bool);
+using AddProduct = void (*)(const Strip<Operand<T>>&, const Strip<Operand<T>>&, int64_t, int64_t, Sum<T>*, int64_t,
+                            int64_t, bool);
 
 template <class T, int R = kMaxRows>
 RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors, bool whole) {
@@ -96,51 +113,59 @@ RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors, bool whole)
   return vectors == 1 ? &add_product<T, R, 1, true> : &add_product<T, R, kPanelVectors, true>;
 }
 
-// Copies `size` rows of a few columns, those that a multiply-add takes together.
+// Copies a few columns of runs of `size` rows, those that a multiply-add takes together, as one run.
 template <class T>
-void copy_columns(const T* from, int64_t stride, int64_t size, int count, Operand<T>* block) {
+void copy_columns(const Strip<T>& from, int64_t runs, int64_t size, int count, Operand<T>* block) {
   constexpr int kTogether = kProducts<T>;
-  for (int64_t k = 0; k < size; k += kTogether) {
+  const int64_t rows = runs * size;
+  for (int64_t k = 0; k < rows; k += kTogether) {
     Operand<T>* const to = block + k * kBlockStride<T>;
     if constexpr (kLanes<T> > kMaxRows) {
       store_packed<T>(to, [&](int64_t i) {
-        return k + i < size ? load_first(from + (k + i) * stride, count) : Vector<T>{};
+        return k + i < rows ? load_first(from.row(k + i, size), count) : Vector<T>{};
       });
     } else {
       static_assert(kTogether == 1, "pairs come with wide registers");
-      for (int r = 0; r < count; ++r) convert(from[k * stride + r], to[r]);
+      const T* const row = from.row(k, size);
+      for (int r = 0; r < count; ++r) convert(row[r], to[r]);
     }
   }
 }
 
-// Adds the products of a strip's rows to left columns [begin, end) and a block of right columns, packed or as
-// they are.
+// Adds the products of a strip, runs of `size` rows, to left columns [begin, end) and to `columns` right ones from
+// `column` on, which are packed unless `packed` is null.
 template <class T>
-void add_strip(const ProductSum& call, const T* left, int64_t size, const Operand<T>* right,
-               bool packed, Operand<T>* block, int64_t begin, int64_t end, int64_t column,
+void add_strip(const ProductSum& call, const Strip<T>& left, const Strip<T>& right, int64_t runs, int64_t size,
+               const Operand<T>* packed, Operand<T>* block, int64_t begin, int64_t end, int64_t column,
                int64_t columns, bool first) {
   constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
-  const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(call.left.inner_stride);
+  const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(left.stride);
+  const bool is_one = packed && copies;  // of the copies' rows
+  const int64_t last_runs = is_one ? 1 : runs, last_size = is_one ? runs * size : size;
   for (int64_t i = 0; i < blocks; ++i) {
     const int64_t start = begin + (end - begin) * i / blocks;
     const int count = static_cast<int>(begin + (end - begin) * (i + 1) / blocks - start);
-    const T* const from = left + start;
-    int64_t stride = call.left.inner_stride;
-    const Operand<T>* factor = block;
+    const Strip<T> columns_of = {left.rows + start, left.stride, left.run_stride};
+    Strip<Operand<T>> factor = {block, kBlockStride<T>, size * kBlockStride<T>};
     if (copies) {
-      copy_columns(from, stride, size, count, block);
-      stride = kBlockStride<T>;
+      copy_columns(columns_of, runs, size, count, block);
     } else if constexpr (!kConverts<T>) {
-      factor = from;
+      factor = columns_of;
     }
     Sum<T>* const result = static_cast<Sum<T>*>(call.result) + start * call.right_size + column;
     for (int64_t c = 0; c < columns; c += kPanelColumns<T>) {
       const int vectors = panel_vectors<T>(columns, c);
       const bool whole = packed || columns - c >= vectors * kLanes<T>;
-      add_product_for<T>(count, vectors, whole)(
-          factor, stride, right + (packed ? c * padded_depth<T>(size) : c),
-          packed ? vectors * kLanes<T> : call.right.inner_stride, size, result + c, call.right_size, columns - c, first);
+      const int64_t width = vectors * kLanes<T>;
+      Strip<Operand<T>> panel = {};
+      if (packed) {
+        panel = {packed + c * padded_depth<T>(runs * size), width, size * width};
+      } else if constexpr (!kConverts<T>) {
+        panel = {right.rows + c, right.stride, right.run_stride};
+      }
+      add_product_for<T>(count, vectors, whole)(factor, panel, last_runs, last_size, result + c, call.right_size,
+                                                columns - c, first);
     }
   }
 }
@@ -150,26 +175,37 @@ template <class T>
 void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, int64_t end) {
   Operand<T>* const block = scratch + right_elements<T>(call);
   const bool as_is = is_short<T>(call);
+  // Runs of one length that are shorter than a strip go together.
+  const int64_t together = call.lengths || call.inner == 0 ? 1 : kStripRows / call.inner;
   for (int64_t column = 0; column < call.right_size; column += kBlockColumns<T>) {
     const int64_t columns = smaller(call.right_size - column, kBlockColumns<T>);
     bool first = !call.adds;
-    for (int64_t outer = 0; outer < call.outer; ++outer) {
-      const int64_t place = call.place(outer), length = call.length(outer);
-      const T* left = static_cast<const T*>(call.left.data) + place * call.left.outer_stride;
-      const T* right = static_cast<const T*>(call.right.data) + place * call.right.outer_stride;
-      const int64_t strips = (length + kStripRows - 1) / kStripRows;
+    const auto add = [&](int64_t place, int64_t inner, int64_t runs, int64_t size) {
+      const auto strip_of = [&](const Rows& side, int64_t column) -> Strip<T> {
+        const T* const data = static_cast<const T*>(side.data);
+        return {data + place * side.outer_stride + inner * side.inner_stride + column, side.inner_stride,
+                side.outer_stride};
+      };
+      const Strip<T> left = strip_of(call.left, 0), right = strip_of(call.right, column);
+      if (!as_is) {
+        pack_rows<T>([&](int64_t k) { return right.row(k, size); }, runs * size, columns, scratch, 0,
+                     count_panels<T>(columns));
+      }
+      add_strip<T>(call, left, right, runs, size, as_is ? nullptr : scratch, block, begin, end, column, columns, first);
+      first = false;
+    };
+    if (together > 1) {
+      const int64_t strips = (call.outer + together - 1) / together;
       for (int64_t strip = 0; strip < strips; ++strip) {
-        const int64_t inner = length * strip / strips, size = length * (strip + 1) / strips - inner;
-        const T* const rows = right + inner * call.right.inner_stride + column;
-        const Operand<T>* operands = scratch;
-        if (!as_is) {
-          pack_rows<T>(rows, call.right.inner_stride, size, columns, scratch, 0, count_panels<T>(columns));
-        } else if constexpr (!kConverts<T>) {
-          operands = rows;
-        }
-        add_strip<T>(call, left + inner * call.left.inner_stride, size, operands,
-                     !as_is, block, begin, end, column, columns, first);
-        first = false;
+        const int64_t run = call.outer * strip / strips;
+        add(run, 0, call.outer * (strip + 1) / strips - run, call.inner);
+      }
+    }
+    for (int64_t outer = 0; together <= 1 && outer < call.outer; ++outer) {
+      const int64_t length = call.length(outer), strips = (length + kStripRows - 1) / kStripRows;
+      for (int64_t strip = 0; strip < strips; ++strip) {
+        const int64_t inner = length * strip / strips;
+        add(call.place(outer), inner, 1, length * (strip + 1) / strips - inner);
       }
     }
     if (!first) continue;

@@ -113,12 +113,23 @@ def test_project(kernels, narrow, in_size):
         np.testing.assert_array_equal(rounded, narrow.bits(sums))
 
 
+def check_sum(kernels, narrow, left, right):
+    result = np.empty((left.shape[2], right.shape[2]), np.float32)
+    kernels.sum_products(left, right, result, [0, left.shape[2]])
+    wide = (narrow.values(x).astype(np.float64) for x in (left, right))
+    np.testing.assert_allclose(result, np.einsum("oil,oir->lr", *wide), rtol=1e-4, atol=1e-3)
+
+
 @both_types
 @pytest.mark.parametrize("rows", [1, 2, 19, 257, 600])
 def test_sum_of_products(kernels, narrow, rows):
     for left_size, right_size in ((1, 3), (15, 33), (29, 16)):
         left, right = normal(narrow, 2, rows, left_size), normal(narrow, 2, rows, right_size)
-        result = np.empty((left_size, right_size), np.float32)
-        kernels.sum_products(left, right, result, [0, left_size])
-        wide = (narrow.values(x).astype(np.float64) for x in (left, right))
-        np.testing.assert_allclose(result, np.einsum("oil,oir->lr", *wide), rtol=1e-4, atol=1e-3)
+        check_sum(kernels, narrow, left, right)
+
+
+@both_types
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_sum_over_short_runs(kernels, narrow, rows):
+    left, right = normal(narrow, 23, rows + 2, 15), normal(narrow, 23, rows + 2, 33)
+    check_sum(kernels, narrow, left[:, 1:-1], right[:, 2:])

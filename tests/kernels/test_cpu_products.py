@@ -84,6 +84,20 @@ def test_sum_over_any_layout_of_rows(kernels, dtype):
 
 
 @both_dtypes
+@pytest.mark.parametrize(
+    "left_size", [20, 256]
+)  # of 256, rows are copied: they lie at a power of two
+@pytest.mark.parametrize("right_size", [33, 300])  # of 300, rows are packed: they are long
+def test_sum_over_short_runs(kernels, dtype, left_size, right_size):
+    for outer, inner in ((40, 7), (3, 100), (5, 1), (2, 0), (150, 3)):
+        left, right = (
+            normal(dtype, outer, inner + 2, left_size),
+            normal(dtype, outer, inner + 2, right_size),
+        )
+        check_sum(kernels, dtype, left[:, :-2], right[:, 2:])
+
+
+@both_dtypes
 def test_a_sum_does_not_depend_on_how_columns_are_shared(kernels, dtype):
     left, right = normal(dtype, 3, 300, 41), normal(dtype, 3, 300, 33)
     whole = check_sum(kernels, dtype, left, right)
