@@ -48,9 +48,7 @@ class Packed {
                panels * (i + 1) / packers);
     });
   }
-  const void* matrix() const { return memory_.get(); }
-  // As W of a loop.
-  PackedWeights as_hh() const { return {memory_.get()}; }
+  void* get() const { return memory_.get(); }
 
  private:
   mutable Memory memory_;  // a loop's weights may be packed through their pointers; these are not
@@ -141,9 +139,9 @@ inline bool packs_itself(const Recurrence& call, int64_t input_size, int64_t max
 template <class ScratchBytes, class Run, class ParallelFor>
 void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t input_size, int64_t depth,
                 int64_t max_threads, const ScratchBytes& scratch_bytes, const Run& run, const ParallelFor& parallel_for) {
-  const auto run_with_weights = [&](void* scratch, int64_t begin, int64_t end, const Member& member) {
-    if (weights) return run(*weights, scratch, begin, end, member);
-    run(OwnWeights(call, input_size).weights(), scratch, begin, end, member);
+  const auto with_weights = [&](const auto& use) {
+    if (weights) return use(*weights);
+    use(OwnWeights(call, input_size).weights());
   };
   const int64_t members = team_size(call, max_threads);
   if (members > 1) {
@@ -151,16 +149,20 @@ void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t in
     // A step takes less; a thread that has lost its processor is away for longer.
     Team team(members, 200'000 + call.batch_size * call.hidden_size * call.hidden_size / 4);
     return parallel_for(members, [&](int64_t) {
-      Member member;
-      team.come(member);
-      run_with_weights(scratch.get(), 0, call.batch_size, member);
-      if (member.number == 0) team.close();
+      with_weights([&](const PackedWeights& weights) {
+        Member member;
+        team.come(member);  // who has come is waited for: nothing may fail from here on
+        run(weights, scratch.get(), 0, call.batch_size, member);
+        if (member.number == 0) team.close();
+      });
     });
   }
   share(
       call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
       [&](int64_t rows) { return scratch_bytes(rows, 1); },
-      [&](void* scratch, int64_t begin, int64_t end) { run_with_weights(scratch, begin, end, Member()); },
+      [&](void* scratch, int64_t begin, int64_t end) {
+        with_weights([&](const PackedWeights& weights) { run(weights, scratch, begin, end, Member()); });
+      },
       parallel_for);
 }
 
@@ -208,12 +210,9 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
   const PaddedBias bias(call, hidden);
   if (packs_itself(call, input, max_threads)) return launch(call, nullptr, max_threads, parallel_for);
   const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
-  PackedWeights weights = packed.as_hh();
   std::optional<Packed> packed_ih;
-  if (input > 0) {
-    packed_ih.emplace(call.dtype, transposed(call.weight_ih), input, hidden, max_threads, parallel_for);
-    weights.ih = packed_ih->as_hh().hh;
-  }
+  if (input > 0) packed_ih.emplace(call.dtype, transposed(call.weight_ih), input, hidden, max_threads, parallel_for);
+  const PackedWeights weights = {packed.get(), packed_ih ? packed_ih->get() : nullptr};
   launch(call, &weights, max_threads, parallel_for);
 }
 
@@ -235,7 +234,7 @@ void launch(const Backward& call, int64_t max_threads, const ParallelFor& parall
   if (packs_itself(call, 0, max_threads)) return launch(call, nullptr, max_threads, parallel_for);
   const int64_t hidden = call.hidden_size;
   const Packed packed(call.dtype, call.weight_hh, hidden, hidden, max_threads, parallel_for);
-  const PackedWeights weights = packed.as_hh();
+  const PackedWeights weights = {packed.get()};
   launch(call, &weights, max_threads, parallel_for);
 }
 
@@ -247,7 +246,7 @@ void launch(Projection call, const Packed& packed, int64_t max_threads, const Pa
       call.rows, call.rows * call.in_size * call.out_size, max_threads,
       [&](int64_t) { return cpu.project_scratch_bytes(call); },
       [&](void* scratch, int64_t begin, int64_t end) {
-        cpu.project(call, packed.matrix(), scratch, begin, end);
+        cpu.project(call, packed.get(), scratch, begin, end);
       },
       parallel_for);
 }

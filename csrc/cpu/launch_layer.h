@@ -56,7 +56,7 @@ void launch_projected(Forward call, int64_t max_threads, const ParallelFor& para
   const int64_t parts = (steps + part_steps - 1) / part_steps;
   Memory memory((steps + parts - 1) / parts * call.batch_size * hidden * sum_bytes);
   const Packed weight_hh(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
-  const PackedWeights weights = weight_hh.as_hh();
+  const PackedWeights weights = {weight_hh.get()};
   for (int64_t i = 0; i < parts; ++i) {
     const int64_t at = call.reverse ? parts - 1 - i : i;
     Forward part = call.part(steps * at / parts, steps * (at + 1) / parts);
@@ -118,7 +118,7 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
   Memory d(size.rows * size.steps * row_bytes), d_after(size.rows * row_bytes);
   const int64_t blocks = std::max<int64_t>(1, (rows + size.rows - 1) / size.rows);
   const int64_t runs = (steps + size.steps - 1) / size.steps;
-  const PackedWeights weights = packed.weight_hh ? packed.weight_hh->as_hh() : PackedWeights();
+  const PackedWeights weights = {packed.weight_hh ? packed.weight_hh->get() : nullptr};
   bool adds = layer.adds;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t top = begin + rows * block / blocks, bottom = begin + rows * (block + 1) / blocks;

@@ -78,6 +78,12 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
       }
     }
   }
+  const auto rows_in = [&](int64_t i) -> int64_t {  // of ours, in the loop's i-th step
+    if (i < 0 || i >= call.num_steps) return 0;
+    const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
+    const int64_t rows = smaller(call.rows_in_step(t), end) - begin;
+    return rows > 0 ? rows : 0;
+  };
   // A member of a team has columns of its own.
   int64_t first_column = 0, last_column = 0;
   const auto take_columns = [&](int64_t number, int64_t members) {
@@ -89,7 +95,9 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
   };
   if (member.team) {
     take_columns(member.number, member.team->most());
-    if (!member.team->join(member)) return;
+    int64_t first_step = 0;
+    while (first_step < call.num_steps && rows_in(first_step) == 0) ++first_step;
+    if (!member.team->join(member, first_step)) return;
   }
   take_columns(member.number, member.size);
   // Whether there is more to do after step i.
@@ -105,12 +113,6 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
     member.team = nullptr;
     take_columns(0, 1);
     return true;
-  };
-  const auto rows_in = [&](int64_t i) -> int64_t {  // of ours, in the loop's i-th step
-    if (i < 0 || i >= call.num_steps) return 0;
-    const int64_t t = step.ascending ? i : call.num_steps - 1 - i;
-    const int64_t rows = smaller(call.rows_in_step(t), end) - begin;
-    return rows > 0 ? rows : 0;
   };
   int64_t before = 0;
   int64_t now = rows_in(0);

@@ -1,6 +1,5 @@
 #include "team.h"
 
-#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -75,10 +74,10 @@ void Team::come(Member& member) {
   member.number = came_.fetch_add(1, std::memory_order_acq_rel);
 }
 
-bool Team::join(Member& member) {
+bool Team::join(Member& member, int64_t first_step) {
   if (member.number == 0) {
     member.size = came_.load(std::memory_order_acquire);
-    if (member.size > 1) say({0, 1, member.size, false});
+    if (member.size > 1) say({first_step, 1, member.size, false});
     return true;
   }
   // The first word that counts the caller in. The one after it may have been said meanwhile: so a last look.

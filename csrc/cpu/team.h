@@ -36,12 +36,13 @@ class Team {
 
   int64_t most() const { return most_; }
 
-  // Numbers the callers, up to `most`, as they come. Each then joins when it is ready: number 0 at once.
+  // Numbers the callers, up to `most`, as they come. Each must then join, number 0 when all is ready for the first
+  // step.
   void come(Member& member);
   // Returns when the caller is a member. False: it came too late.
-  bool join(Member& member);
+  bool join(Member& member, int64_t first_step);
 
-  // After step i: returns when all members have called it. False: the team has ended, and number 0 goes on alone.
+  // After step i, and each after that: returns when all members have called it. False: the team has ended, and number 0 goes on alone.
   bool meet(Member& member, int64_t i);
 
   // By number 0, when there is nothing more to do.

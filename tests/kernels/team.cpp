@@ -22,10 +22,12 @@ uint64_t next_of(const std::vector<uint64_t>& state, int64_t column) {
 std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64_t patience_us, int64_t seed) {
   std::vector<uint64_t> states[2] = {std::vector<uint64_t>(kColumns, 1), std::vector<uint64_t>(kColumns)};
   std::vector<uint64_t> expected = states[0], next(kColumns);
-  for (int64_t i = 0; i < steps; ++i) {
+  const int64_t first = seed % 3;  // step
+  for (int64_t i = first; i < steps; ++i) {
     for (int64_t c = 0; c < kColumns; ++c) next[c] = next_of(expected, c);
     expected.swap(next);
   }
+  states[first % 2].swap(states[0]);
   Team team(threads, patience_us * 1000);
   std::atomic<int> members{0};
   const auto work = [&](int64_t thread) {
@@ -35,10 +37,10 @@ std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64
     Member member;
     team.come(member);
     if (random() % 4 == 0) rest();
-    if (team.join(member)) {
+    if (team.join(member, first)) {
       ++members;
       bool together = true;
-      for (int64_t i = member.first_step; i < steps; ++i) {
+      for (int64_t i = std::max(first, member.first_step); i < steps; ++i) {
         const int64_t count = together ? member.size : 1, number = together ? member.number : 0;
         // Often at first, when others come.
         if (random() % (i < 20 ? 3 : 50) == 0) rest();
