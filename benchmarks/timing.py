@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-# Thread pools wait busily, for up to about this long, after a call, in the way of the other side's threads.
-SETTLE_SECONDS = 0.02
+# Thread pools wait busily after a call, in the way of the other side's threads, and the system takes a while to give
+# these a core each again: up to about this long.
+SETTLE_SECONDS = 0.1
 # Calls shorter than this are timed several together.
 BLOCK_SECONDS = 0.005
 

@@ -27,7 +27,8 @@ struct BackwardStep {
 
   // Packs panels [begin, end) there.
   void pack(const PackedWeights& weights, int64_t begin, int64_t end) const {
-    pack_panels<T>(call.weight_hh, call.hidden_size, call.hidden_size, static_cast<Operand<T>*>(weights.hh), begin, end);
+    const int64_t size = call.hidden_size;
+    pack_panels<T>(call.weight_hh, size, size, static_cast<Operand<T>*>(weights.hh), begin, end);
   }
 
   // Whether finish() multiplies with the weight.

@@ -9,8 +9,8 @@
 
 namespace rnnfused {
 
-// The weights of a loop, packed: W^T forward and W backward, and W_ih^T, or null where projections are given. Either all
-// panels are there, or they are a thread's own, which packs those that it comes to need.
+// The weights of a loop, packed: W^T forward and W backward, and W_ih^T, or null where projections are given. Either
+// all panels are there, or they are a thread's own, which packs those that it comes to need.
 struct PackedWeights {
   void* hh = nullptr;
   void* ih = nullptr;

@@ -138,7 +138,8 @@ inline bool packs_itself(const Recurrence& call, int64_t input_size, int64_t max
 // input features, if the loop makes its projections.
 template <class ScratchBytes, class Run, class ParallelFor>
 void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t input_size, int64_t depth,
-                int64_t max_threads, const ScratchBytes& scratch_bytes, const Run& run, const ParallelFor& parallel_for) {
+                int64_t max_threads, const ScratchBytes& scratch_bytes, const Run& run,
+                const ParallelFor& parallel_for) {
   const auto with_weights = [&](const auto& use) {
     if (weights) return use(*weights);
     use(OwnWeights(call, input_size).weights());

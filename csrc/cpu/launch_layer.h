@@ -84,7 +84,8 @@ inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
   return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / (bytes * rows)))};
 }
 
-// The weights of a layer, as its backward multiplies with them; each if it is used, and by more than one launch.
+// The weights of a layer, as its backward multiplies with them. Neither is here where a team has all in one part, which
+// packs them itself.
 struct PackedLayer {
   std::optional<Packed> weight_hh, weight_ih;
 
@@ -100,7 +101,7 @@ struct PackedLayer {
     weight_ih.emplace(loop.dtype, layer.weight_ih, hidden, layer.input_size, max_threads, parallel_for);
   }
 
-  // Bytes of both.
+  // Bytes of both weights.
   static int64_t bytes(const LayerBackward& layer) {
     const Dtype dtype = layer.loop.dtype;
     const int64_t hidden = layer.loop.hidden_size, input = layer.gradients.input.data ? layer.input_size : 0;
@@ -216,7 +217,8 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
     share.gradients = sums[i]->sums();
     std::optional<PackedLayer> own_packed;
     if (each_packs) own_packed.emplace(layer, 1, parallel);
-    run_parts(share, each_packs ? *own_packed : *packed, rows * i / threads, rows * (i + 1) / threads, threads_each, parallel);
+    run_parts(share, each_packs ? *own_packed : *packed, rows * i / threads, rows * (i + 1) / threads, threads_each,
+              parallel);
   };
   if (own) {
     parallel_for(threads, [&](int64_t i) { run(i, 1, OneThread()); });

@@ -1,7 +1,7 @@
 // The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips, of a
-// part of a run or of some short runs; of a strip, a block of right columns is packed into panels (unless its rows are short, and as good as that), and
-// for each few left columns a tile of sums runs down the strip, at each multiply-add by as many rows as that
-// takes. Strips add up in order, so the result does not depend on how threads share columns.
+// part of a run or of some short runs; of a strip, a block of right columns is packed into panels (unless its rows are
+// short, and as good as that), and for each few left columns a tile of sums runs down the strip, at each multiply-add
+// by as many rows as that takes. Strips add up in order, so the result does not depend on how threads share columns.
 #pragma once
 
 #include "multiply.h"

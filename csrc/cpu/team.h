@@ -14,9 +14,9 @@ class Team;
 // The most rows of a team; any thread can hold the states of so many.
 constexpr int64_t kMostTeamRows = 14;
 
-// And the most members.
-constexpr int kSizeBits = 7;
+// And the most members; bits for such a number.
 constexpr int64_t kMostMembers = 64;
+constexpr int kSizeBits = 7;
 
 // A thread's part in a team; of none, it is alone. Number 0 came first and has all steps.
 struct Member {
@@ -42,7 +42,8 @@ class Team {
   // Returns when the caller is a member. False: it came too late.
   bool join(Member& member, int64_t first_step);
 
-  // After step i, and each after that: returns when all members have called it. False: the team has ended, and number 0 goes on alone.
+  // After step i, for each step from the first on: returns when all members have called it. False: the team has ended,
+  // and number 0 goes on alone.
   bool meet(Member& member, int64_t i);
 
   // By number 0, when there is nothing more to do.
