@@ -135,9 +135,9 @@ inline bool packs_itself(const Recurrence& call, int64_t input_size, int64_t max
 
 // Calls run(weights, scratch, begin, end, member) for each thread's rows of the batch, or for each member of a team
 // with all rows; with scratch_bytes(rows, members). Without weights, each thread has its own; with those of so many
-// input features, if the loop makes its projections.
+// input features, if the loop makes its projections. Returns whether a team was kept waiting for long.
 template <class ScratchBytes, class Run, class ParallelFor>
-void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t input_size, int64_t depth,
+bool share_rows(const Recurrence& call, const PackedWeights* weights, int64_t input_size, int64_t depth,
                 int64_t max_threads, const ScratchBytes& scratch_bytes, const Run& run,
                 const ParallelFor& parallel_for) {
   const auto with_weights = [&](const auto& use) {
@@ -149,7 +149,7 @@ void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t in
     Memory scratch(scratch_bytes(call.batch_size, members));
     // A step takes less; a thread that has lost its processor is away for longer.
     Team team(members, 200'000 + call.batch_size * call.hidden_size * call.hidden_size / 4);
-    return parallel_for(members, [&](int64_t) {
+    parallel_for(members, [&](int64_t) {
       with_weights([&](const PackedWeights& weights) {
         Member member;
         team.come(member);  // who has come is waited for: nothing may fail from here on
@@ -157,6 +157,7 @@ void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t in
         if (member.number == 0) team.close();
       });
     });
+    return team.was_late();
   }
   share(
       call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
@@ -165,6 +166,7 @@ void share_rows(const Recurrence& call, const PackedWeights* weights, int64_t in
         with_weights([&](const PackedWeights& weights) { run(weights, scratch, begin, end, Member()); });
       },
       parallel_for);
+  return false;
 }
 
 // parallel_for of one thread.
@@ -192,10 +194,11 @@ void launch_heads(const Call& call, int64_t max_threads, const ParallelFor& para
   });
 }
 
-// Of a call without heads, with its biases padded; and its weights packed, unless each thread packs them.
+// Of a call without heads, with its biases padded; and its weights packed, unless each thread packs them. Returns what
+// share_rows does.
 template <class ParallelFor>
-void launch(const Forward& call, const PackedWeights* weights, int64_t max_threads, const ParallelFor& parallel_for) {
-  share_rows(
+bool launch(const Forward& call, const PackedWeights* weights, int64_t max_threads, const ParallelFor& parallel_for) {
+  return share_rows(
       call, weights, call.input_size, call.hidden_size + (call.ids.data ? 0 : call.input_size), max_threads,
       [&](int64_t rows, int64_t members) { return cpu_kernels().forward_scratch_bytes(call, rows, members); },
       [&](const PackedWeights& weights, void* scratch, int64_t begin, int64_t end, const Member& member) {
@@ -209,7 +212,7 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
   if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
   const int64_t hidden = call.hidden_size, input = call.input_size;
   const PaddedBias bias(call, hidden);
-  if (packs_itself(call, input, max_threads)) return launch(call, nullptr, max_threads, parallel_for);
+  if (packs_itself(call, input, max_threads)) return void(launch(call, nullptr, max_threads, parallel_for));
   const Packed packed(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
   std::optional<Packed> packed_ih;
   if (input > 0) packed_ih.emplace(call.dtype, transposed(call.weight_ih), input, hidden, max_threads, parallel_for);
@@ -217,10 +220,10 @@ void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) 
   launch(call, &weights, max_threads, parallel_for);
 }
 
-// Of a call without heads; with its weight packed, unless each thread packs it.
+// The same backward.
 template <class ParallelFor>
-void launch(const Backward& call, const PackedWeights* weights, int64_t max_threads, const ParallelFor& parallel_for) {
-  share_rows(
+bool launch(const Backward& call, const PackedWeights* weights, int64_t max_threads, const ParallelFor& parallel_for) {
+  return share_rows(
       call, weights, 0, call.hidden_size, max_threads,
       [&](int64_t rows, int64_t) { return cpu_kernels().backward_scratch_bytes(call, rows); },
       [&](const PackedWeights& weights, void* scratch, int64_t begin, int64_t end, const Member& member) {
@@ -232,7 +235,7 @@ void launch(const Backward& call, const PackedWeights* weights, int64_t max_thre
 template <class ParallelFor>
 void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
   if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
-  if (packs_itself(call, 0, max_threads)) return launch(call, nullptr, max_threads, parallel_for);
+  if (packs_itself(call, 0, max_threads)) return void(launch(call, nullptr, max_threads, parallel_for));
   const int64_t hidden = call.hidden_size;
   const Packed packed(call.dtype, call.weight_hh, hidden, hidden, max_threads, parallel_for);
   const PackedWeights weights = {packed.get()};

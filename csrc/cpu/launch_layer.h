@@ -61,7 +61,7 @@ void launch_projected(Forward call, int64_t max_threads, const ParallelFor& para
     const int64_t at = call.reverse ? parts - 1 - i : i;
     Forward part = call.part(steps * at / parts, steps * (at + 1) / parts);
     project(part, memory.get());
-    launch(part, &weights, max_threads, parallel_for);
+    if (launch(part, &weights, max_threads, parallel_for)) max_threads = 1;  // on a busy machine, alone from here on
   }
 }
 
@@ -129,7 +129,8 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
                                       {d_after.get(), layer.loop.hidden_size});
       part.adds = adds;
       adds = true;
-      launch(part.loop, packed.weight_hh ? &weights : nullptr, max_threads, parallel_for);
+      const bool was_late = launch(part.loop, packed.weight_hh ? &weights : nullptr, max_threads, parallel_for);
+      if (was_late) max_threads = 1;  // as forward
       if (i + 1 < runs) part.copy_last_d(d_after.get());
       part.for_each_sum([&](const auto& sum) { launch(sum, max_threads, parallel_for); });
       part.for_each_input_gradient([&](const Projection& product) {

@@ -49,6 +49,9 @@ class Team {
   // By number 0, when there is nothing more to do.
   void close();
 
+  // Whether anybody was kept waiting for long.
+  bool was_late() const { return was_late_.load(std::memory_order_relaxed); }
+
  private:
   // What number 0 says when it is ready for a step: how many members the step before had, and it will have.
   struct Word {
