@@ -1,8 +1,5 @@
 """To the bit: what a sequence gives depends on that sequence and on the weights, and on nothing else."""
 
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -159,11 +156,7 @@ def test_not_on_the_layout(shape):
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
-def test_on_every_instruction_set(capability):
-    environment = {**os.environ, "RNNFUSED_CPU_CAPABILITY": capability}
-    names = "test_not_on_the_batch_or_the_threads and 50-12-6-384"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", names]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    if "this machine" in result.stdout:
-        pytest.skip(f"this machine has no {capability}")
-    assert result.returncode == 0, result.stdout[-3000:]
+def test_on_every_instruction_set(capability, run_on_capability):
+    run_on_capability(
+        capability, "test_not_on_the_batch_or_the_threads and 50-12-6-384", timeout=300
+    )

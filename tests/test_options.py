@@ -1,9 +1,5 @@
 """What nn.RNN has not: rows with lengths (padded or jagged), heads, clipped gradients; next to the reference."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -351,11 +347,9 @@ def test_lengths_where_they_have_no_meaning():
 
 
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
-def test_on_every_instruction_set(capability):
-    environment = {**os.environ, "RNNFUSED_CPU_CAPABILITY": capability}
-    names = "test_equals_the_reference or test_large_batches or test_gradients_of_a_layer"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", names]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    if "this machine" in result.stdout:
-        pytest.skip(f"this machine has no {capability}")
-    assert result.returncode == 0, result.stdout[-3000:]
+def test_on_every_instruction_set(capability, run_on_capability):
+    run_on_capability(
+        capability,
+        "test_equals_the_reference or test_large_batches or test_gradients_of_a_layer",
+        timeout=600,
+    )
