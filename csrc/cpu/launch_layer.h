@@ -72,14 +72,14 @@ struct PartSize {
 // Of so many rows, at least one, and of all steps: those of a part, whose d stays in L2. All steps of a few rows if
 // they fit; else some steps of more rows, or of all where W is too large to be read again for each few.
 inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
-  constexpr int64_t kSmallWeight = 640 * 1024, kTileRows = 14, kManyRows = 56;
+  constexpr int64_t kTileRows = 14, kManyRows = 56;
   constexpr int64_t kStripRows = 256;  // shorter products cost more
   const Backward& loop = layer.loop;
   const int64_t bytes = loop.hidden_size * layer.item_bytes();
   const int64_t whole = kPartBytes / (bytes * loop.num_steps) / kTileRows * kTileRows;
   if (rows * bytes * loop.num_steps <= 2 * kPartBytes) return {rows, loop.num_steps};
   if (whole > 0) return {whole, loop.num_steps};
-  if (bytes * loop.hidden_size <= kSmallWeight) rows = std::min(rows, kManyRows);
+  if (bytes * loop.hidden_size <= kOwnBytes) rows = std::min(rows, kManyRows);
   const int64_t least = layer.is_by_batch() ? kRunSteps : (kStripRows + rows - 1) / rows;
   return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / (bytes * rows)))};
 }

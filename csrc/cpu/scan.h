@@ -40,10 +40,10 @@ RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
   return 2 * rows_at_once<T>(hidden_size, rows) * padded_stride<T>(hidden_size);
 }
 
-// Packs those of panels [first, last) that are not there yet.
+// Packs those of panels [first, last) that are not there yet, if the weights are a thread's own.
 template <class Step>
 RNNFUSED_INLINE void pack_missing(const Step& step, const PackedWeights& weights, int64_t first, int64_t last) {
-  while (first < last) {
+  while (weights.have && first < last) {
     int64_t end = first;
     while (end < last && !weights.have[end]) weights.have[end++] = true;
     if (end > first) step.pack(weights, first, end);
@@ -91,7 +91,7 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
     const int64_t first = panels * number / members, last = panels * (number + 1) / members;
     first_column = first * kPanelColumns<T>;
     last_column = smaller(size, last * kPanelColumns<T>);
-    if (weights.have) pack_missing(step, weights, first, last);
+    pack_missing(step, weights, first, last);
   };
   if (member.team) {
     take_columns(member.number, member.team->most());
@@ -131,7 +131,7 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
       });
       if (!goes_on(i)) return;
       if (after < now && member.number == 0) {
-        if (weights.have && step.finish_multiplies()) pack_missing(step, weights, 0, count_panels<T>(size));
+        if (step.finish_multiplies()) pack_missing(step, weights, 0, count_panels<T>(size));
         step.finish(begin + after, begin + now, next + after * stride, stride);
       }
     }
