@@ -33,7 +33,7 @@ So :class:`Backpropagation` is closed under differentiation, forward and backwar
 import torch
 
 from . import op
-from .custom_function import is_recorded, is_transformed, run
+from .custom_function import is_transformed, run_or_record
 from .products import project, sum_by_head, sum_of_products, times
 from .steps import Extents, add_to_last, previous, take_last, with_contiguous_features
 from .token_lookup import project_tokens
@@ -113,10 +113,7 @@ class Recurrence(torch.autograd.Function):
     """As the op ``forward``: ``(projections, weight_hh, h_0, batch_sizes, lengths, ..) -> (output, h_n)``."""
 
     generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*arguments):
-        return op.forward(*arguments)
+    forward = staticmethod(op.forward)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -145,10 +142,7 @@ class Layer(torch.autograd.Function):
     """
 
     generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*arguments):
-        return op.layer_forward(*arguments)
+    forward = staticmethod(op.layer_forward)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -308,32 +302,12 @@ def _check_not_clipped(ctx):
         )
 
 
-_OPS = {
-    Recurrence: torch.ops.rnnfused.forward.default,
-    Layer: torch.ops.rnnfused.layer_forward.default,
-    Backpropagation: torch.ops.rnnfused.backward.default,
-}
-for _function, _op in _OPS.items():
+def _enter(function, op):
     # For calls that are recorded as ops.
-    torch.library.register_autograd(_op, _function.backward, setup_context=_function.setup_context)
+    torch.library.register_autograd(op, function.backward, setup_context=function.setup_context)
+    return run_or_record(function, op)
 
 
-def recurrence(*arguments):
-    """:class:`Recurrence`, by what can be recorded where calls are."""
-    if is_recorded():
-        return torch.ops.rnnfused.forward(*arguments)
-    return run(Recurrence, *arguments)
-
-
-def layer(*arguments):
-    """:class:`Layer`, likewise."""
-    if is_recorded():
-        return torch.ops.rnnfused.layer_forward(*arguments)
-    return run(Layer, *arguments)
-
-
-def backpropagation(*arguments):
-    """:class:`Backpropagation`, likewise."""
-    if is_recorded():
-        return torch.ops.rnnfused.backward(*arguments)
-    return run(Backpropagation, *arguments)
+recurrence = _enter(Recurrence, torch.ops.rnnfused.forward.default)
+layer = _enter(Layer, torch.ops.rnnfused.layer_forward.default)
+backpropagation = _enter(Backpropagation, torch.ops.rnnfused.backward.default)

@@ -124,43 +124,39 @@ class RNN(torch.nn.RNNBase):
         if input.is_nested:
             return self._forward_nested(input, hx, lengths)
         arguments.check_layout("input", input)
+        shape = input.shape  # once: each question to a tensor takes 0.1 us
         unbatched_dims = 1 + self._feature_dims
-        if input.dim() not in (unbatched_dims, unbatched_dims + 1):
+        batched = len(shape) == unbatched_dims + 1
+        if not batched and len(shape) != unbatched_dims:
             raise ValueError(
                 f"input must have {unbatched_dims} (unbatched) or {unbatched_dims + 1} dimensions, "
-                f"got shape {tuple(input.shape)}"
+                f"got shape {tuple(shape)}"
             )
-        batched = input.dim() > unbatched_dims
         hx_dims = 3 if batched else 2
         if hx is not None and hx.dim() != hx_dims:
             raise RuntimeError(
-                f"hx must have {hx_dims} dimensions for input of shape {tuple(input.shape)}, "
+                f"hx must have {hx_dims} dimensions for input of shape {tuple(shape)}, "
                 f"got shape {tuple(hx.shape)}"
             )
         time_dim, batch_dim = (1, 0) if self.batch_first else (0, 1)
         if not batched:
             if lengths is not None:
-                raise ValueError(
-                    f"lengths must be None for an unbatched input, {tuple(input.shape)}"
-                )
+                raise ValueError(f"lengths must be None for an unbatched input, {tuple(shape)}")
             self.check_input(input, None)  # whose message should have this shape
             input = input.unsqueeze(batch_dim)
+            shape = input.shape
             hx = None if hx is None else hx.unsqueeze(1)
-        self._check(input, hx, None, input.size(batch_dim))
+        self._check(input, hx, None, shape[batch_dim])
         if not self.batch_first:
             input = (
                 input.contiguous()
             )  # and so is the output, whose memory is laid out as the input's
-        if input.size(time_dim) == 0:
-            raise RuntimeError(
-                f"input must have at least one time step, got shape {tuple(input.shape)}"
-            )
+        if shape[time_dim] == 0:
+            raise RuntimeError(f"input must have at least one time step, got shape {tuple(shape)}")
         extents = _WHOLE
         if lengths is not None:
             extents = Extents(
-                lengths=arguments.check_lengths(
-                    lengths, input.size(batch_dim), input.size(time_dim), "input"
-                )
+                lengths=arguments.check_lengths(lengths, shape[batch_dim], shape[time_dim], "input")
             )
         output, h_n = self._run_layers(input, hx, extents)
         if not batched:
