@@ -9,6 +9,12 @@
 
 namespace rnnfused {
 
+// Packed weights up to this size stay in a core's L2 while rows take turns with them.
+constexpr int64_t kResidentBytes = 640 * 1024;
+
+// A product sum takes up to so many rows at once; of fewer it costs more.
+constexpr int64_t kStripRows = 256;
+
 // The weights of a loop, packed: W^T forward and W backward, and W_ih^T, or null where projections are given. Either
 // all panels are there, or they are a thread's own, which packs those that it comes to need.
 struct PackedWeights {

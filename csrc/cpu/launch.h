@@ -18,9 +18,6 @@ constexpr int64_t kMinWorkPerThread = 500'000;
 // Packing moves memory rather than multiplies; it is worth sharing from this many elements.
 constexpr int64_t kMinPackPerThread = 200'000;
 
-// Each thread packs weights up to this size for itself, and keeps them in its L2.
-constexpr int64_t kOwnBytes = 640 * 1024;
-
 inline int64_t num_chunks(int64_t work, int64_t min_work, int64_t max_chunks) {
   return std::max<int64_t>(1, std::min(work / min_work, max_chunks));
 }
@@ -129,8 +126,8 @@ inline bool packs_itself(const Recurrence& call, int64_t input_size, int64_t max
   constexpr int64_t kMostTeamBytes = 16 * 1024 * 1024;
   const int64_t bytes = cpu_kernels().packed_bytes(call.dtype, call.hidden_size, call.hidden_size);
   const int64_t bytes_ih = cpu_kernels().packed_bytes(call.dtype, input_size, call.hidden_size);
-  if (team_size(call, max_threads) > 1) return bytes <= kMostTeamBytes && bytes_ih <= kOwnBytes;
-  return bytes + bytes_ih <= kOwnBytes;
+  if (team_size(call, max_threads) > 1) return bytes <= kMostTeamBytes && bytes_ih <= kResidentBytes;
+  return bytes + bytes_ih <= kResidentBytes;
 }
 
 // Calls run(weights, scratch, begin, end, member) for each thread's rows of the batch, or for each member of a team

@@ -73,13 +73,12 @@ struct PartSize {
 // they fit; else some steps of more rows, or of all where W is too large to be read again for each few.
 inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
   constexpr int64_t kTileRows = 14, kManyRows = 56;
-  constexpr int64_t kStripRows = 256;  // shorter products cost more
   const Backward& loop = layer.loop;
   const int64_t bytes = loop.hidden_size * layer.item_bytes();
   const int64_t whole = kPartBytes / (bytes * loop.num_steps) / kTileRows * kTileRows;
   if (rows * bytes * loop.num_steps <= 2 * kPartBytes) return {rows, loop.num_steps};
   if (whole > 0) return {whole, loop.num_steps};
-  if (bytes * loop.hidden_size <= kOwnBytes) rows = std::min(rows, kManyRows);
+  if (bytes * loop.hidden_size <= kResidentBytes) rows = std::min(rows, kManyRows);
   const int64_t least = layer.is_by_batch() ? kRunSteps : (kStripRows + rows - 1) / rows;
   return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / (bytes * rows)))};
 }
@@ -208,7 +207,7 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
   const int64_t useful = num_chunks(work, kMinWorkPerThread, max_threads);
   const bool own = useful > 1 && useful <= rows && GradientSums::bytes(layer) <= kMostBytes;
   const int64_t threads = own ? useful : 1;
-  const bool each_packs = own && PackedLayer::bytes(layer) <= kOwnBytes;
+  const bool each_packs = own && PackedLayer::bytes(layer) <= kResidentBytes;
   std::optional<PackedLayer> packed;
   if (!each_packs) packed.emplace(layer, max_threads, parallel_for);
   std::vector<std::optional<GradientSums>> sums(threads);

@@ -1,15 +1,13 @@
 // Rows times a packed matrix, in register tiles; what is done with the sums is the caller's.
 #pragma once
 
+#include "kernels.h"
 #include "pack.h"
 #include "simd.h"
 #include "tile.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
-
-// A packed matrix up to this size stays in L2 while rows take turns with it.
-constexpr int64_t kResidentBytes = 640 * 1024;
 
 template <class T>
 RNNFUSED_INLINE bool fits_l2(int64_t depth, int64_t columns) {

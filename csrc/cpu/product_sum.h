@@ -4,6 +4,7 @@
 // by as many rows as that takes. Strips add up in order, so the result does not depend on how threads share columns.
 #pragma once
 
+#include "kernels.h"
 #include "multiply.h"
 #include "pack.h"
 #include "products.h"
@@ -13,7 +14,6 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-constexpr int64_t kStripRows = 256;
 // Right columns that are packed at once: with a strip's rows they stay in L2.
 template <class T>
 constexpr int64_t kBlockColumns = 2048 / sizeof(T);

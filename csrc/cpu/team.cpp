@@ -50,15 +50,14 @@ void Team::close() { closed_.store(true, std::memory_order_release); }
 // In one word, so that it is all there or not; 0 is none.
 void Team::say(const Word& word) {
   const int64_t sizes = word.size_before << kSizeBits | word.size;
-  lines_[word.step % 2].said.store((word.step + 1) << (2 * kSizeBits + 1) | sizes << 1 | (word.ends ? 1 : 0),
-                                   std::memory_order_release);
+  lines_[word.step % 2].said.store((word.step + 1) << (2 * kSizeBits) | sizes, std::memory_order_release);
 }
 
 // The last that was said of an even step, or an odd one.
 Team::Word Team::heard(int64_t step) const {
   const int64_t said = lines_[step % 2].said.load(std::memory_order_acquire);
   constexpr int64_t kSize = (int64_t{1} << kSizeBits) - 1;
-  return {(said >> (2 * kSizeBits + 1)) - 1, said >> (kSizeBits + 1) & kSize, said >> 1 & kSize, said % 2 == 1};
+  return {(said >> (2 * kSizeBits)) - 1, said >> kSizeBits & kSize, said & kSize};
 }
 
 void Team::wait_for_others(const Member& member, int64_t size, int64_t step) {
@@ -77,7 +76,7 @@ void Team::come(Member& member) {
 bool Team::join(Member& member, int64_t first_step) {
   if (member.number == 0) {
     member.size = came_.load(std::memory_order_acquire);
-    if (member.size > 1) say({first_step, 1, member.size, false});
+    if (member.size > 1) say({first_step, 1, member.size});
     return true;
   }
   // The first word that counts the caller in. The one after it may have been said meanwhile: so a last look.
@@ -105,7 +104,7 @@ bool Team::meet(Member& member, int64_t i) {
   Word word;
   if (member.number == 0) {
     const bool ends = size > 1 && was_late_.load(std::memory_order_relaxed);
-    word = {step, size, ends ? 1 : came_.load(std::memory_order_acquire), ends};
+    word = {step, size, ends ? 1 : came_.load(std::memory_order_acquire)};
     if (size > 1 || word.size > 1) say(word);
   } else {
     lines_[member.number + 1].said.store(step, std::memory_order_release);
@@ -114,7 +113,7 @@ bool Team::meet(Member& member, int64_t i) {
   }
   wait_for_others(member, size, step);
   member.size = word.size;
-  return !word.ends;
+  return !word.ends();
 }
 
 }  // namespace rnnfused

@@ -56,7 +56,9 @@ class Team {
   // What number 0 says when it is ready for a step: how many members the step before had, and it will have.
   struct Word {
     int64_t step, size_before, size;
-    bool ends;  // the team: number 0 takes the step alone
+
+    // The team only shrinks to end: number 0 takes the step alone.
+    bool ends() const { return size < size_before; }
   };
   struct Line;  // of memory, that one member writes
 
