@@ -6,7 +6,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from .custom_function import is_recorded
+from .custom_function import hides_values, is_recorded
 from .token_lookup import is_integer
 
 _DEVICES = ("cpu", "cuda", "meta")
@@ -132,7 +132,7 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
     """
     if not isinstance(lengths, Tensor):
         try:
-            lengths = torch.as_tensor(lengths)
+            lengths = torch.as_tensor(lengths, device="cpu")
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise TypeError(
                 f"lengths must be a tensor or a list of integers, got {lengths!r}"
@@ -145,8 +145,8 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
         expected = "(B,)" if batch is None else f"({batch},), the batch of {name}"
         raise ValueError(f"lengths must be {expected}, got shape {tuple(lengths.shape)}")
     lengths = lengths.long()
-    if is_recorded() or torch._C._functorch.is_batchedtensor(lengths):
-        return lengths  # without values; the op looks at them
+    if hides_values(lengths):
+        return lengths  # the op looks at them
     if lengths.is_meta:
         raise ValueError("lengths must have values, on the CPU if all else is on meta, got meta")
     lengths = lengths.cpu().contiguous()

@@ -187,9 +187,12 @@ class Layer(torch.autograd.Function):
         grad_input, grad_weight_ih, grad_bias, grad_weight_hh, grad_h_0 = (
             gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True)
         )
+        grad_bias_ih = grad_bias if needs_bias_ih else None
+        # Equal, but of its own memory: either may be changed in place.
+        grad_bias_hh = grad_bias.clone() if needs_bias_ih and needs_bias_hh else grad_bias
         return (
-            grad_input, grad_weight_ih, grad_bias if needs_bias_ih else None,
-            grad_bias if needs_bias_hh else None, grad_weight_hh, grad_h_0, *[None] * 5,
+            grad_input, grad_weight_ih, grad_bias_ih, grad_bias_hh if needs_bias_hh else None,
+            grad_weight_hh, grad_h_0, *[None] * 5,
         )  # fmt: skip
 
 

@@ -38,15 +38,15 @@ class RNNCell(torch.nn.RNNCell):
             ValueError: input or hx has not 1 or 2 dimensions.
             RuntimeError: another mistake in a shape or a dtype, or an unknown nonlinearity.
         """
+        arguments.check_layout("input", input)
+        if hx is not None:
+            arguments.check_layout("hx", hx)
         dims = input.dim()
         if dims not in (1, 2) or hx is not None and hx.dim() not in (1, 2):
             shapes = [None if x is None else tuple(x.shape) for x in (input, hx)]
             raise ValueError(
                 f"input and hx must have 1 (unbatched) or 2 dimensions, got shapes {shapes[0]} and {shapes[1]}"
             )
-        arguments.check_layout("input", input)
-        if hx is not None:
-            arguments.check_layout("hx", hx)
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
         if dims == 1:

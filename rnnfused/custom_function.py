@@ -1,6 +1,8 @@
 """Which way a call takes into an op: with a graph for gradients or without, and as what a tracer can record."""
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 
@@ -14,6 +16,20 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def is_differentiated() -> bool:
+    """Whether a graph for gradients is to be made, or another transformation."""
+    if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+        return True
+    return is_transformed()
+
+
+def hides_values(tensor: Tensor) -> bool:
+    """Whether Python can't ask for the tensor's values: calls are recorded or mapped, or it is a fake."""
+    if is_recorded() or torch._C._functorch.is_batchedtensor(tensor):
+        return True
+    return isinstance(tensor, FakeTensor)
+
+
 def apply(function, *arguments):
     """``function.apply(*arguments)``, but for a search for default arguments that takes 20 us."""
     if torch._C._are_functorch_transforms_active():
@@ -23,7 +39,7 @@ def apply(function, *arguments):
 
 def run(function, *arguments):
     """The function with a graph for gradients if there is to be one, else its forward alone."""
-    if torch.is_grad_enabled() or is_transformed():
+    if is_differentiated():
         return apply(function, *arguments)
     return function.forward(*arguments)
 
@@ -35,7 +51,7 @@ def run_or_record(function, op):
     def call(*arguments):
         if is_recorded():
             return op(*arguments)
-        if torch.is_grad_enabled() or is_transformed():
+        if is_differentiated():
             return apply(function, *arguments)
         return forward(*arguments)
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .custom_function import is_recorded
+from .custom_function import hides_values
 
 
 def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,11 +46,9 @@ def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "i
     if ids.device != device:
         raise ValueError(f"{name} must be on {device} like the weights, got {ids.device}")
     ids = ids.long()
-    # Where values can't be asked for, on meta or while calls are recorded or mapped, the kernels check them.
+    # Where values can't be asked for, the kernels check them.
     captured = ids.is_cuda and torch.cuda.is_current_stream_capturing()
-    if captured or ids.is_meta or is_recorded() or torch._C._functorch.is_batchedtensor(ids):
-        return ids
-    if ids.numel():
+    if not (captured or ids.is_meta or hides_values(ids)) and ids.numel():
         low, high = (bound.item() for bound in ids.aminmax())
         if low < 0 or high >= vocab_size:
             raise IndexError(

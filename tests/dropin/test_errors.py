@@ -225,6 +225,13 @@ def test_where_our_cell_differs():
     check_same_error(rnnfused.RNNCell, torch.nn.RNNCell, lambda c: c(4, 0)(zeros(2, 4)))
 
 
+@pytest.mark.parametrize("name", ["input", "hx"])
+def test_a_nested_tensor_for_a_cell(name):
+    nested = torch.nested.nested_tensor([zeros(1, 4), zeros(2, 4)], layout=torch.strided)
+    with pytest.raises(TypeError, match=f"{name} must be a dense tensor, got a nested tensor"):
+        rnnfused.RNNCell(4, 4)(**{"input": zeros(2, 4), name: nested})
+
+
 def test_messages_name_the_shape_that_was_passed():
     with pytest.raises(RuntimeError) as error:
         rnnfused.RNN(4, 5)(zeros(3, 6))

@@ -16,6 +16,7 @@ from test_state import (
     pair,
     sample,
 )
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.checkpoint import checkpoint
 
@@ -33,6 +34,44 @@ def test_inference_mode_no_grad_and_eval(theirs):
         assert not output_of(ours, x).requires_grad
     torch.testing.assert_close(inside.clone(), output_of(expected, x).detach(), **TOLERANCE)
     check_as_torchs(ours.eval(), expected.eval())  # gradients in eval mode
+
+
+@each_class
+def test_gradients_turned_on_inside_inference_mode(theirs):
+    ours, expected = pair(theirs)
+    with torch.inference_mode(), torch.enable_grad():
+        x = sample(ours)
+        got, wanted = output_of(ours, x), output_of(expected, x)
+        assert got.is_inference() and not got.requires_grad
+        torch.testing.assert_close(got, wanted, **TOLERANCE)
+
+
+@each_class
+def test_every_gradient_has_memory_of_its_own(theirs):
+    ours, _ = pair(theirs)
+    parameters = list(ours.parameters())
+    for create_graph in (False, True):
+        loss = output_of(ours, sample(ours)).sum()
+        grads = torch.autograd.grad(loss, parameters, create_graph=create_graph)
+        assert len({grad.data_ptr() for grad in grads}) == len(parameters)
+
+
+def test_fake_tensors():
+    with FakeTensorMode():
+        output, h_n = rnnfused.TokenRNN(4, 6)(torch.randint(0, 4, (5, 3)))
+        assert isinstance(output, FakeTensor)
+        assert output.shape == (5, 3, 6) and h_n.shape == (1, 3, 6)
+        for lengths in ([1, 2, 3], torch.tensor([1, 2, 3])):
+            output, h_n = rnnfused.RNN(4, 6)(torch.randn(5, 3, 4), lengths=lengths)
+            assert output.shape == (5, 3, 6) and h_n.shape == (1, 3, 6)
+            output.sum().backward()
+
+
+def test_lengths_are_on_the_cpu_whatever_the_default_device():
+    ours, x = rnnfused.RNN(4, 6), torch.randn(5, 3, 4)
+    with torch.device("meta"):
+        output, _ = ours(x, lengths=[2, 5, 3])
+    torch.testing.assert_close(output, ours(x, lengths=[2, 5, 3])[0], rtol=0, atol=0)
 
 
 @each_class
