@@ -33,7 +33,7 @@ So :class:`Backpropagation` is closed under differentiation, forward and backwar
 import torch
 
 from . import op
-from .custom_function import is_transformed, run_or_record
+from .custom_function import entry, is_differentiated
 from .products import project, sum_by_head, sum_of_products, times
 from .steps import Extents, add_to_last, previous, take_last, with_contiguous_features
 from .token_lookup import project_tokens
@@ -175,7 +175,7 @@ class Layer(torch.autograd.Function):
         ]
         needs_bias = needs_bias_ih or needs_bias_hh
         needs = (needs_input, needs_weight_ih, needs_bias, *needs)
-        if torch.is_grad_enabled() or is_transformed():
+        if is_differentiated():
             gradients = _differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
         else:
             input, weight_ih, weight_hh, h_0, *extents, output = ctx.saved_tensors
@@ -308,7 +308,7 @@ def _check_not_clipped(ctx):
 def _enter(function, op):
     # For calls that are recorded as ops.
     torch.library.register_autograd(op, function.backward, setup_context=function.setup_context)
-    return run_or_record(function, op)
+    return entry(function, op)
 
 
 recurrence = _enter(Recurrence, torch.ops.rnnfused.forward.default)

@@ -37,19 +37,15 @@ def apply(function, *arguments):
     return super(torch.autograd.Function, function).apply(*arguments)
 
 
-def run(function, *arguments):
-    """The function with a graph for gradients if there is to be one, else its forward alone."""
-    if is_differentiated():
-        return apply(function, *arguments)
-    return function.forward(*arguments)
+def entry(function, op=None):
+    """What calls the function: with a graph for gradients if there is to be one, else its forward alone.
 
-
-def run_or_record(function, op):
-    """What runs the function, or where calls are recorded the op that stands for it."""
+    Where calls are recorded it calls the op, if one stands for the function.
+    """
     forward = function.forward  # looked up once: all this is run beside small calls
 
     def call(*arguments):
-        if is_recorded():
+        if op is not None and is_recorded():
             return op(*arguments)
         if is_differentiated():
             return apply(function, *arguments)
@@ -60,13 +56,11 @@ def run_or_record(function, op):
 
 def below_autograd(op):
     """The op without the gradient that is registered for it, whose search would cost 10 us."""
-    is_mapped, guard = (
-        torch._C._are_functorch_transforms_active,
-        torch._C._AutoDispatchBelowAutograd,
-    )
+    has_transforms = torch._C._are_functorch_transforms_active
+    guard = torch._C._AutoDispatchBelowAutograd
 
     def call(*arguments):
-        if is_mapped():
+        if has_transforms():
             return op(*arguments)
         with guard():
             return op._op(*arguments)  # what op() calls, 0.4 us later

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .custom_function import is_recorded, is_transformed, run
+from .custom_function import entry, is_recorded, is_transformed
 from .steps import is_batch_major, with_contiguous_features
 
 # Multiply-adds below which a call of ours costs more than it saves.
@@ -37,7 +37,7 @@ def project(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if is_batch_major(input):
         return project(input.transpose(0, 1), weight, bias).transpose(0, 1)
     rows = input.reshape(-1, input.size(-1))
-    return run(_Projection, rows, weight, bias).view(*input.shape[:-1], weight.size(0))
+    return _project_rows(rows, weight, bias).view(*input.shape[:-1], weight.size(0))
 
 
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
         return left.reshape(-1, left.size(-1)).t() @ right.reshape(-1, right.size(-1))
     if left.dim() == 2:
         left, right = left.unsqueeze(0), right.unsqueeze(0)
-    return run(_ProductSum, left, right)
+    return _sum_products(left, right)
 
 
 def times(states: Tensor, weight: Tensor) -> Tensor:
@@ -110,3 +110,7 @@ class _ProductSum(torch.autograd.Function):
             project(right, gradient) if needs_left else None,
             project(left, gradient.t()) if needs_right else None,
         )
+
+
+_project_rows = entry(_Projection)
+_sum_products = entry(_ProductSum)

@@ -148,9 +148,8 @@ class RNN(torch.nn.RNNBase):
             hx = None if hx is None else hx.unsqueeze(1)
         self._check(input, hx, None, shape[batch_dim])
         if not self.batch_first:
-            input = (
-                input.contiguous()
-            )  # and so is the output, whose memory is laid out as the input's
+            # And so is the output, whose memory is laid out as the input's.
+            input = input.contiguous()
         if shape[time_dim] == 0:
             raise RuntimeError(f"input must have at least one time step, got shape {tuple(shape)}")
         extents = _WHOLE
