@@ -76,7 +76,7 @@ struct ProductSumTensors {
   }
 };
 
-inline bool is_ids(const Tensor& input) { return input.scalar_type() == ScalarType::Long; }
+inline bool is_ids(const Tensor& input) { return is_int64(input); }
 
 inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& input) {
   check_like(weight_ih, weight_hh, "weight_ih");
@@ -210,9 +210,8 @@ struct LayerBackwardTensors {
     return new_tensor(weight_ih, {hidden(), features}, {1, hidden()});
   }
   static Tensor nothing(const Tensor& model) { return new_tensor(model, {0}); }
-  template <class Sizes = std::initializer_list<int64_t>>
-  static Tensor wanted(bool needed, const Tensor& model, const Sizes& sizes) {
-    return needed ? new_tensor(model, {sizes.begin(), sizes.end()}) : nothing(model);
+  static Tensor wanted(bool needed, const Tensor& model, Sizes sizes) {
+    return needed ? new_tensor(model, sizes) : nothing(model);
   }
 };
 

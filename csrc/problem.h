@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "tensors.h"
 
@@ -48,7 +49,7 @@ struct Problem {
   }
 
   static const int64_t* sizes_data(const Tensor& sizes, const char* name) {
-    RNNFUSED_CHECK(sizes.is_cpu() && sizes.scalar_type() == ScalarType::Long && sizes.dim() == 1 &&
+    RNNFUSED_CHECK(sizes.is_cpu() && is_int64(sizes) && sizes.dim() == 1 &&
                        sizes.is_contiguous(),
                    name + std::string(" must be a contiguous 1-D int64 tensor on the CPU"));
     return static_cast<const int64_t*>(sizes.const_data_ptr());

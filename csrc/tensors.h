@@ -10,51 +10,68 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "recurrence.h"
 
 namespace rnnfused {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
 #define RNNFUSED_CHECK(condition, message) \
   if (!(condition)) throw std::runtime_error(std::string("rnnfused: ") + (message))
 
-inline Dtype dtype_of(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float: return Dtype::float32;
-    case ScalarType::Double: return Dtype::float64;
-    case ScalarType::BFloat16: return Dtype::bfloat16;
-    case ScalarType::Half: return Dtype::float16;
-    default: throw std::runtime_error("rnnfused: the dtype must be floating point, of 16 to 64 bits");
-  }
+// A dtype as torch's C interface numbers it. Unlike scalar_type(), one question.
+inline int32_t dtype_number(const Tensor& tensor) {
+  int32_t number;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &number));
+  return number;
 }
 
+inline Dtype dtype_of(const Tensor& tensor) {
+  const int32_t number = dtype_number(tensor);
+  if (number == aoti_torch_dtype_float32()) return Dtype::float32;
+  if (number == aoti_torch_dtype_float64()) return Dtype::float64;
+  if (number == aoti_torch_dtype_bfloat16()) return Dtype::bfloat16;
+  if (number == aoti_torch_dtype_float16()) return Dtype::float16;
+  throw std::runtime_error("rnnfused: the dtype must be floating point, of 16 to 64 bits");
+}
+
+inline bool is_int64(const Tensor& tensor) { return dtype_number(tensor) == aoti_torch_dtype_int64(); }
+
+struct DeviceNumber {
+  int32_t type, index;
+
+  explicit DeviceNumber(const Tensor& tensor) : index(tensor.get_device_index()) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+  }
+  bool operator==(const DeviceNumber& other) const { return type == other.type && index == other.index; }
+};
+
 // An uninitialised tensor of the model's dtype and device. Unlike new_empty(), it is not looked up by name.
-inline Tensor new_tensor(const Tensor& model, const std::vector<int64_t>& sizes,
-                         const std::vector<int64_t>& strides) {
-  int32_t dtype, device_type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(model.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(model.get(), &device_type));
+using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
+inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
+  const DeviceNumber device(model);
   AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(), dtype,
-                                                         device_type, model.get_device_index(), &result));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(),
+                                                         dtype_number(model), device.type, device.index, &result));
   return Tensor(result);
 }
 
-inline Tensor new_tensor(const Tensor& model, const std::vector<int64_t>& sizes) {
-  std::vector<int64_t> strides(sizes.size(), 1);
-  for (size_t i = sizes.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<int64_t>(sizes[i], 1);
-  return new_tensor(model, sizes, strides);
+// The same, contiguous.
+inline Tensor new_tensor(const Tensor& model, Sizes sizes) {
+  constexpr size_t kMostDims = 3;
+  RNNFUSED_CHECK(sizes.size() <= kMostDims, "a tensor must have at most 3 dimensions");
+  int64_t strides[kMostDims], stride = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<int64_t>(sizes[i], 1);
+  }
+  return new_tensor(model, sizes, Sizes(strides, sizes.size()));
 }
 
 inline void check_like(const Tensor& tensor, const Tensor& model, const char* name) {
-  RNNFUSED_CHECK(tensor.is_cpu() == model.is_cpu() &&
-                     tensor.get_device_index() == model.get_device_index() &&
-                     tensor.scalar_type() == model.scalar_type(),
+  RNNFUSED_CHECK(dtype_number(tensor) == dtype_number(model) && DeviceNumber(tensor) == DeviceNumber(model),
                  std::string(name) + " must have the same dtype and device as the other tensors");
 }
 
@@ -67,10 +84,7 @@ inline void check_features(const Tensor& tensor, const char* name) {
 
 // Same layout in memory as the model where that keeps the features together, else contiguous.
 inline Tensor new_sequence(const Tensor& model) {
-  if (model.is_contiguous()) {
-    const auto sizes = model.sizes();
-    return new_tensor(model, {sizes.begin(), sizes.end()});
-  }
+  if (model.is_contiguous()) return new_tensor(model, model.sizes());
   Tensor result = torch::stable::empty_like(model);
   const int64_t last = model.dim() - 1;
   if (model.size(last) > 1 && result.stride(last) != 1) {

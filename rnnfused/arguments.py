@@ -11,7 +11,7 @@ from .token_lookup import is_integer
 
 _DEVICES = ("cpu", "cuda", "meta")
 # The 16-bit types round every state and compute in float32.
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_dtype(name: str, sequence: Tensor) -> None:
@@ -20,8 +20,8 @@ def check_dtype(name: str, sequence: Tensor) -> None:
         raise NotImplementedError(
             f"{name} must be on one of the devices {', '.join(_DEVICES)}, got {sequence.device}"
         )
-    if sequence.dtype not in _DTYPES:
-        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+    if sequence.dtype not in DTYPES:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         raise TypeError(f"{name} must be {names}, got {sequence.dtype}")
 
 

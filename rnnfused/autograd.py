@@ -305,12 +305,13 @@ def _check_not_clipped(ctx):
         )
 
 
-def _enter(function, op):
+def _register(function, op):
     # For calls that are recorded as ops.
     torch.library.register_autograd(op, function.backward, setup_context=function.setup_context)
-    return entry(function, op)
+    return op
 
 
-recurrence = _enter(Recurrence, torch.ops.rnnfused.forward.default)
-layer = _enter(Layer, torch.ops.rnnfused.layer_forward.default)
-backpropagation = _enter(Backpropagation, torch.ops.rnnfused.backward.default)
+recurrence = entry(Recurrence, _register(Recurrence, torch.ops.rnnfused.forward.default))
+backpropagation = entry(Backpropagation, _register(Backpropagation, torch.ops.rnnfused.backward.default))
+# Its one caller asks itself whether calls are recorded.
+layer, recorded_layer = entry(Layer), _register(Layer, torch.ops.rnnfused.layer_forward.default)

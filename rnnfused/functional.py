@@ -4,8 +4,8 @@ from torch import Tensor
 
 from . import onnx_export, reference
 from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
-from .autocast import cast
-from .autograd import layer, recurrence
+from .autocast import cast, is_anywhere_active
+from .autograd import layer, recorded_layer, recurrence
 from .custom_function import is_recorded
 from .products import project
 from .steps import past_end, with_contiguous_features
@@ -181,9 +181,10 @@ def run_layer(
             state_grad_clip=state_grad_clip,
         )  # fmt: skip
     is_cpu = input.is_cpu
-    input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
-        "cpu" if is_cpu else input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
-    )
+    if is_anywhere_active():
+        input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
+            input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
+        )
     if batch_first:
         input = input.transpose(0, 1)
     if batch_sizes is not None:
@@ -192,7 +193,8 @@ def run_layer(
     if is_ids and lengths is not None and input.dim() == 2:
         input = input.masked_fill(past_end(input, lengths), 0)  # there, ids may be anything
     options = (batch_sizes, lengths, nonlinearity, reverse, state_grad_clip)
-    if is_recorded() and onnx_export.is_exporting():
+    recorded = is_recorded()
+    if recorded and onnx_export.is_exporting():
         output, h_n = onnx_export.layer(
             input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *options
         )
@@ -202,7 +204,7 @@ def run_layer(
             if is_ids
             else with_contiguous_features(input)
         )
-        output, h_n = layer(
+        output, h_n = (recorded_layer if recorded else layer)(
             input, weight_ih, with_contiguous_features(bias_ih),
             with_contiguous_features(bias_hh), weight_hh, with_contiguous_features(h_0), *options,
         )  # fmt: skip

@@ -123,8 +123,9 @@ class RNN(torch.nn.RNNBase):
             _check_hx(hx)
         if input.is_nested:
             return self._forward_nested(input, hx, lengths)
-        arguments.check_layout("input", input)
-        shape = input.shape  # once: each question to a tensor takes 0.1 us
+        if input.layout is not torch.strided:
+            arguments.check_layout("input", input)  # says what is wrong
+        shape = input.shape  # once: each question to a tensor, and each call, shows beside a small loop
         unbatched_dims = 1 + self._feature_dims
         batched = len(shape) == unbatched_dims + 1
         if not batched and len(shape) != unbatched_dims:
@@ -146,7 +147,7 @@ class RNN(torch.nn.RNNBase):
             input = input.unsqueeze(batch_dim)
             shape = input.shape
             hx = None if hx is None else hx.unsqueeze(1)
-        self._check(input, hx, None, shape[batch_dim])
+        self._check(input, shape, hx, None, shape[batch_dim])
         if not self.batch_first:
             # And so is the output, whose memory is laid out as the input's.
             input = input.contiguous()
@@ -180,7 +181,7 @@ class RNN(torch.nn.RNNBase):
         if hx is not None:
             _check_hx(hx)
             hx = self.permute_hidden(hx, sorted_indices)
-        self._check(data, hx, batch_sizes, None)
+        self._check(data, data.shape, hx, batch_sizes, None)
         output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes))
         packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(h_n, unsorted_indices)
@@ -203,19 +204,24 @@ class RNN(torch.nn.RNNBase):
                 f"input, if nested, must have offsets from 0 on, got {offsets.tolist()}"
             )
         lengths = arguments.check_lengths(offsets.diff(), None, data.size(0), "input")
-        self._check(data, hx, None, lengths.size(0))
+        self._check(data, data.shape, hx, None, lengths.size(0))
         output, h_n = self._run_layers(data, hx, Extents(lengths=lengths))
         return torch.nested.nested_tensor_from_jagged(output, offsets), h_n
 
-    def _check(self, input: Tensor, hx: Tensor | None, batch_sizes, batch_size) -> None:
-        self.check_input(input, batch_sizes)
+    def _check(self, input: Tensor, shape, hx: Tensor | None, batch_sizes, batch_size) -> None:
+        # Each question is asked in its cheapest form; where the answer may be wrong, what follows asks again and
+        # says so.
         weight = self._weight("weight_hh_l0")
-        if not weight.is_complex():
-            arguments.check_dtype("weight_hh_l0", weight)
-        if input.device != weight.device:
-            raise RuntimeError(
-                f"input must be on {weight.device} like the weights, got {input.device}"
-            )
+        dtype = weight.dtype
+        if input.dtype is not dtype or shape[-1] != self.input_size:
+            self.check_input(input, batch_sizes)
+        if not (input.is_cpu and weight.is_cpu and dtype in arguments.DTYPES):
+            if not weight.is_complex():
+                arguments.check_dtype("weight_hh_l0", weight)
+            if input.device != weight.device:
+                raise RuntimeError(
+                    f"input must be on {weight.device} like the weights, got {input.device}"
+                )
         if hx is not None:
             batch_size = int(batch_sizes[0]) if batch_size is None else batch_size
             directions = 2 if self.bidirectional else 1
@@ -274,7 +280,11 @@ class RNN(torch.nn.RNNBase):
 
     def _run_direction(self, input, h_0, extents, i) -> tuple[Tensor, Tensor]:
         """The i-th of all directions of all layers."""
-        weights = [self._weight(name) for name in self._all_weights[i]]
+        names, parameters = self._all_weights[i], self._parameters
+        try:
+            weights = [parameters[name] for name in names]
+        except KeyError:
+            weights = [self._weight(name) for name in names]
         biases = weights[2:] if self.bias else (None, None)
         # Packed and jagged data has no dimension of its own for time.
         batch_first = self.batch_first and input.dim() > (2 if input.is_floating_point() else 1)
