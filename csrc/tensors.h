@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/large_pages.h"
 #include "recurrence.h"
 
 namespace rnnfused {
@@ -55,7 +56,11 @@ inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
   AtenTensorHandle result;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(),
                                                          dtype_number(model), device.type, device.index, &result));
-  return Tensor(result);
+  const Tensor tensor(result);
+  if (device.type == aoti_torch_device_type_cpu()) {
+    advise_large_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
+  }
+  return tensor;
 }
 
 // The same, contiguous.
