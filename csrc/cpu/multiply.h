@@ -28,13 +28,6 @@ RNNFUSED_INLINE int64_t padded_stride(int64_t size) {
   return (padded + unit - unit / 4 - 1) / unit * unit + unit / 4;
 }
 
-// Where the sums of some rows and columns start: `rows` at this distance, or nowhere, for zeros.
-template <class T>
-struct Start {
-  const Sum<T>* rows = nullptr;
-  int64_t stride = 0;
-};
-
 // Some rows and columns of a product: sums of rows [first, end) and `columns` columns from `column` on, with
 // `width` of them to a row.
 template <class T>
@@ -70,8 +63,7 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
         parts[f].packed += column * padded_depth<T>(factors[f].depth);
       }
       const Start<T> from = start(first, last - first, column, columns, width, sums);
-      tile_for<T>(static_cast<int>(last - first), vectors)(from.rows, from.stride, parts, factor_count,
-                                                          sums);
+      tile_for<T>(static_cast<int>(last - first), vectors)(from, parts, factor_count, sums);
       emit(Sums<T>{first, last, column, columns, width, sums});
     };
     for (int64_t block = 0; block < blocks; ++block) {
@@ -97,7 +89,7 @@ template <class T>
 struct FromBias {
   const Sum<T>* bias;
   RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t column, int64_t, int64_t, Sum<T>*) const {
-    return {bias ? bias + column : nullptr, 0};
+    return {bias ? bias + column : nullptr, 0, nullptr, 0, nullptr};
   }
 };
 
@@ -114,6 +106,12 @@ struct FromTokens {
                                       int64_t width, Sum<T>* sums) const {
     constexpr int kTogether = kProducts<T>;
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
+    // From a table of sums: the tile picks its rows itself.
+    if constexpr (kTogether == 1 && sizeof(Operand<T>) == sizeof(Sum<T>)) {
+      if (bias && !places && width == panel_width) {
+        return {packed + column * depth, width, ids + first * stride, stride, bias + column};
+      }
+    }
     for (int64_t c = 0; c < width; c += kLanes<T>) {
       const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
       const Operand<T>* const columns =
@@ -140,7 +138,7 @@ struct FromRows {
                                       int64_t width, Sum<T>* sums) const {
     const Value* const from = rows + column;
     if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
-      if (columns == width && !places) return {from + first * stride, stride};
+      if (columns == width && !places) return {from + first * stride, stride, nullptr, 0, nullptr};
     }
     for (int64_t r = 0; r < count; ++r) {
       const int64_t place = places ? places[first + r] : first + r;

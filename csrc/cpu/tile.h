@@ -30,22 +30,39 @@ struct Factor {
   int64_t depth;
 };
 
-// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] of each factor; start may be null, for zeros, or
-// sums itself. sums has V * kLanes<T> columns.
+// Where the sums of a tile start: row r of these rows, or of a table of rows the one that the r-th index says, plus
+// what is added to all; or nowhere, for zeros.
 template <class T>
-using TileFunction = void (*)(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors,
-                              int count, Sum<T>* sums);
+struct Start {
+  const Sum<T>* rows = nullptr;
+  int64_t stride = 0;
+  const int64_t* index = nullptr;  // of a table: in `added` there is something for every column
+  int64_t index_stride = 0;
+  const Sum<T>* added = nullptr;
+};
+
+// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] of each factor; the rows of the start may be sums
+// itself. sums has V * kLanes<T> columns.
+template <class T>
+using TileFunction = void (*)(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums);
 
 template <class T, int R, int V>
-void tile(const Sum<T>* start, int64_t start_stride, const Factor<T>* factors, int count, Sum<T>* sums) {
+void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums) {
   constexpr int kWidth = V < kPanelVectors ? V : kPanelVectors;
   static_assert(V % kWidth == 0, "a tile is one narrow panel or whole panels");
   Vector<T> acc[R][V] = {};
-  if (start) {
+  if (start.index) {
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+      const Sum<T>* const row = start.rows + start.index[r * start.index_stride] * start.stride;
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[r][v] = load(row + v * kLanes<T>) + load(start.added + v * kLanes<T>);
+    }
+  } else if (start.rows) {
 #pragma GCC unroll 14
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) acc[r][v] = load(start + r * start_stride + v * kLanes<T>);
+      for (int v = 0; v < V; ++v) acc[r][v] = load(start.rows + r * start.stride + v * kLanes<T>);
     }
   }
   // Rows are reached from every fifth: of more addresses than there are registers, the compiler would keep some in
