@@ -11,7 +11,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/large_pages.h"
 #include "recurrence.h"
 
 namespace rnnfused {
@@ -56,11 +55,7 @@ inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
   AtenTensorHandle result;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(),
                                                          dtype_number(model), device.type, device.index, &result));
-  const Tensor tensor(result);
-  if (device.type == aoti_torch_device_type_cpu()) {
-    advise_large_pages(tensor.mutable_data_ptr(), tensor.numel() * tensor.element_size());
-  }
-  return tensor;
+  return Tensor(result);
 }
 
 // The same, contiguous.
