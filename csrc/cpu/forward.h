@@ -102,22 +102,32 @@ struct ForwardStep {
 
   RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t, const Sums<T>& of, Operand<T>* next,
                             int64_t next_stride) const {
-    const Sum<T>* sums = of.sums;
-    for (int64_t row = of.first; row < of.end; ++row) {
-      T* const h = row_at<T>(call.output, start, call.place(begin + row)) + of.column;
-      int64_t j = 0;
-      for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
-        const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
-        store(next + j, value);
-        store(h + j, value);
+    const auto emit_rows = [&](int64_t columns) __attribute__((always_inline)) {
+      const Sum<T>* sums = of.sums;
+      Operand<T>* to = next;
+      for (int64_t row = of.first; row < of.end; ++row) {
+        T* const h = row_at<T>(call.output, start, call.place(begin + row)) + of.column;
+        int64_t j = 0;
+#pragma GCC unroll 2
+        for (; j + kLanes<T> <= columns; j += kLanes<T>) {
+          const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
+          store(to + j, value);
+          store(h + j, value);
+        }
+        if (j < columns) {
+          const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
+          store(to + j, value);
+          store_first(h + j, value, columns - j);
+        }
+        sums += of.width;
+        to += next_stride;
       }
-      if (j < of.columns) {
-        const Vector<T> value = rounded<T>(activate<F, T>(load(sums + j)));
-        store(next + j, value);
-        store_first(h + j, value, of.columns - j);
-      }
-      sums += of.width;
-      next += next_stride;
+    };
+    // Of a whole panel, compiled for its number of columns: that loop is none then.
+    if (of.columns == kPanelColumns<T>) {
+      emit_rows(kPanelColumns<T>);
+    } else {
+      emit_rows(of.columns);
     }
   }
 

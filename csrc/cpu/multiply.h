@@ -109,7 +109,7 @@ struct FromTokens {
     // From a table of sums: the tile picks its rows itself.
     if constexpr (kTogether == 1 && sizeof(Operand<T>) == sizeof(Sum<T>)) {
       if (bias && !places && width == panel_width) {
-        return {packed + column * depth, width, ids + first * stride, stride, bias + column};
+        return {packed + column * padded_depth<T>(depth), width, ids + first * stride, stride, bias + column};
       }
     }
     for (int64_t c = 0; c < width; c += kLanes<T>) {
