@@ -89,7 +89,7 @@ template <class T>
 struct FromBias {
   const Sum<T>* bias;
   RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t column, int64_t, int64_t, Sum<T>*) const {
-    return {bias ? bias + column : nullptr, 0, nullptr, 0, nullptr};
+    return {bias ? bias + column : nullptr, 0};
   }
 };
 
@@ -138,7 +138,7 @@ struct FromRows {
                                       int64_t width, Sum<T>* sums) const {
     const Value* const from = rows + column;
     if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
-      if (columns == width && !places) return {from + first * stride, stride, nullptr, 0, nullptr};
+      if (columns == width && !places) return {from + first * stride, stride};
     }
     for (int64_t r = 0; r < count; ++r) {
       const int64_t place = places ? places[first + r] : first + r;
