@@ -17,7 +17,7 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   const I sign = (I)x & (I)splat(-0.0f);
   const V a = at_most((V)((I)x ^ sign), 9.1f);  // from 9.02 on the result rounds to 1
   // A quarter of an octave a piece, and one up to 1/16; the instruction takes the number modulo 32.
-  const I piece = (I)_mm512_max_ps((__m512)a, _mm512_set1_ps(0.06f)) >> 21;
+  const I piece = (I)_mm512_maskz_max_ps(0xffff, (__m512)a, _mm512_set1_ps(0.06f)) >> 21;
   const auto column = [&](int row) __attribute__((always_inline)) {
     return (V)_mm512_permutex2var_ps(_mm512_load_ps(kTanhTable[row]), (__m512i)piece,
                                      _mm512_load_ps(kTanhTable[row] + 16));
