@@ -199,15 +199,15 @@ def run_layer(
             input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *options
         )
     elif is_cpu:
-        input = (
-            check_ids(input, weight_ih.size(1), weight_ih.device)
-            if is_ids
-            else with_contiguous_features(input)
-        )
-        output, h_n = (recorded_layer if recorded else layer)(
+        input = input.long() if is_ids else with_contiguous_features(input)
+        arguments = (
             input, weight_ih, with_contiguous_features(bias_ih),
             with_contiguous_features(bias_hh), weight_hh, with_contiguous_features(h_0), *options,
         )  # fmt: skip
+        if recorded:
+            output, h_n = recorded_layer(*arguments)
+        else:
+            output, h_n = _with_ids_explained(*arguments) if is_ids else layer(*arguments)
     else:
         bias = bias_ih if bias_hh is None else bias_ih + bias_hh
         projections = (project_tokens if is_ids else project)(input, weight_ih, bias)
@@ -220,6 +220,16 @@ def run_layer(
         )
         h_n = h_n.unsqueeze(0)
     return (output.transpose(0, 1) if batch_first else output), h_n
+
+
+def _with_ids_explained(ids, weight_ih, *others):
+    """The layer of token ids: the op looks at them all, so they are not looked at before, but to say what is wrong."""
+    try:
+        return layer(ids, weight_ih, *others)
+    except RuntimeError as error:
+        failure = error
+    check_ids(ids, weight_ih.size(1), weight_ih.device)
+    raise failure
 
 
 def _complex_layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, **options):
