@@ -1,4 +1,4 @@
-"""Makes the figure and the README's table from results/cpu.json: no figure there is typed in by hand."""
+"""Makes the figure and the README's tables from results/cpu/*.json: no figure there is typed in by hand."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from peers import PEERS
+from results import CPU
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -17,9 +18,18 @@ WAYS = {"forward": "forward", "forward_backward": "forward + backward"}
 NOTHING = "–"  # where a case has not been measured
 
 
+def last_date(results):
+    return max(record["date"] for record in results["times"])
+
+
 def load():
-    """The results; the comparisons by (case, threads, way), then by what with; the memory by case, then by side."""
-    results = json.loads((HERE / "results" / "cpu.json").read_text())
+    """The results of each processor, the last measured first."""
+    files = [json.loads(path.read_text()) for path in sorted(CPU.glob("*.json"))]
+    return sorted(files, key=last_date, reverse=True)
+
+
+def by_case(results):
+    """The comparisons by (case, threads, way), then by what with; the memory by case, then by side."""
     comparisons, memory = {}, {}
     for record in results["times"]:
         key = record["case"], record["threads"], record["way"]
@@ -28,7 +38,7 @@ def load():
     for record in results["memory"]:
         if record["threads"] == fewest:
             memory.setdefault(record["case"], {})[record["side"]] = record
-    return results, comparisons, memory
+    return comparisons, memory
 
 
 def columns_and_cases(comparisons):
@@ -72,8 +82,9 @@ def memory_cells(sides):
     return [" / ".join(saved), " / ".join(taken)]
 
 
-def table(results, comparisons, memory):
+def section(results):
     """Markdown: a row a case, a column a number of threads and a way: ratio and share of the peak; memory."""
+    comparisons, memory = by_case(results)
     columns, cases = columns_and_cases(comparisons)
     dates = sorted({record["date"] for record in results["times"]})
     heads = [with_threads(way, threads) for threads, way in columns]
@@ -227,16 +238,22 @@ def figure(comparisons):
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_xticks(range(len(cases)), [case.replace("-", "\n") for case in cases], fontsize=7)
     axes.set_xlabel("T, B, I, H")
-    axes.legend(fontsize=8)
+    picture.legend(loc="outside upper center", ncols=len(columns), fontsize=8)
     picture.savefig(FIGURE, dpi=110)
 
 
+def folded(results):
+    """A section that opens when it is clicked."""
+    summary = f"<summary>On another processor: {results['cpu']}</summary>"
+    return f"<details>\n{summary}\n\n{section(results)}\n\n</details>"
+
+
 def main():
-    results, comparisons, memory = load()
-    figure(comparisons)
+    newest, *others = load()
+    figure(by_case(newest)[0])
     begin, end = MARKS
     text = README.read_text()
-    block = f"{begin}\n{table(results, comparisons, memory)}\n{end}"
+    block = "\n\n".join([f"{begin}\n{section(newest)}", *map(folded, others)]) + f"\n{end}"
     text, found = re.subn(
         f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.S
     )

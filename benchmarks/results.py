@@ -1,7 +1,10 @@
-"""The results file: a record of each comparison and of each side's memory, replaced when measured again."""
+"""The results files, one a processor: a record of each comparison and of each side's memory, replaced when measured
+again.
+"""
 
 import json
 import platform
+import re
 from datetime import date
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from cases import CASES, WAYS
 
 import rnnfused
 
-CPU = Path(__file__).parent / "results" / "cpu.json"
+CPU = Path(__file__).parent / "results" / "cpu"
 RUNS = 2
 # What tells the records of a section apart; the rest of a record is its figures, a list with one of each run.
 KEYS = {
@@ -29,6 +32,11 @@ def cpu_name():
     if "model name" not in known:
         return platform.processor() or platform.machine()
     return "{model name} (family {cpu family}, model {model})".format_map(known)
+
+
+def cpu_file():
+    """Where the results of this machine's processor are."""
+    return CPU / f"{re.sub('[^a-z0-9]+', '-', cpu_name().lower()).strip('-')}.json"
 
 
 def machine():
@@ -77,10 +85,10 @@ class Results:
             sections[section] = sorted(by_key.values(), key=place)
         if not new:
             return f"nothing was measured {RUNS} times: {path.name} stays as it is"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dumps({**common, **sections}))
         older = (
-            "" if is_same or not file else "; older ones were of another machine or torch, and went"
+            "" if is_same or not file else "; older ones were of another machine or version, and went"
         )
         return f"{new} records into {path.name}{older}"
 
