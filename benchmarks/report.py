@@ -25,6 +25,8 @@ def last_date(results):
 def load():
     """The results of each processor, the last measured first."""
     files = [json.loads(path.read_text()) for path in sorted(CPU.glob("*.json"))]
+    if not files:
+        raise SystemExit(f"{CPU} has no results: measure some first")
     return sorted(files, key=last_date, reverse=True)
 
 

@@ -29,8 +29,8 @@ def cpu_name():
     # A name alone may be that of several generations.
     found = dict(line.split(":", 1) for line in lines if ":" in line)
     known = {key.strip(): value.strip() for key, value in found.items()}
-    if "model name" not in known:
-        return platform.processor() or platform.machine()
+    if not {"model name", "cpu family", "model"} <= known.keys():
+        return known.get("model name") or platform.processor() or platform.machine()
     return "{model name} (family {cpu family}, model {model})".format_map(known)
 
 

@@ -90,18 +90,22 @@ inline ConstIds ids_of(const Tensor& ids, int64_t num_tokens) {
   const int64_t* data = static_cast<const int64_t*>(ids.const_data_ptr());
   const ConstIds result = {data, ids.stride(0), ids.stride(ids.dim() - 1)};
   const int64_t time = ids.size(0), batch = ids.dim() > 1 ? ids.size(1) : 1;
-  // Of an id outside, this has its highest bit set; unlike comparisons, every x86-64 does two of these at once.
+  const bool is_by_batch = batch == 1 || result.time_stride < result.batch_stride;
+  const int64_t outer = is_by_batch ? batch : time, outer_stride = is_by_batch ? result.batch_stride : result.time_stride;
+  const int64_t inner = is_by_batch ? time : batch, inner_stride = is_by_batch ? result.time_stride : result.batch_stride;
+  // Of an id outside, this has its highest bit set. Unlike comparisons, every x86-64 makes two of these at once, of ids
+  // that lie beside each other.
   uint64_t wrong = 0;
   const uint64_t last = num_tokens - 1;
-  const auto look_at_row = [&](const int64_t* ids, int64_t stride) {
-    for (int64_t b = 0; b < batch; ++b) {
-      const uint64_t id = ids[b * stride];
+  const auto look_at = [&](const int64_t* ids, int64_t stride) {
+    for (int64_t i = 0; i < inner; ++i) {
+      const uint64_t id = ids[i * stride];
       wrong |= id | (last - id);
     }
   };
-  for (int64_t t = 0; t < time; ++t) {
-    const int64_t* const row = data + t * result.time_stride;
-    result.batch_stride == 1 ? look_at_row(row, 1) : look_at_row(row, result.batch_stride);
+  for (int64_t i = 0; i < outer; ++i) {
+    const int64_t* const ids_there = data + i * outer_stride;
+    inner_stride == 1 ? look_at(ids_there, 1) : look_at(ids_there, inner_stride);
   }
   RNNFUSED_CHECK(wrong >> 63 == 0, "a token id is outside the vocabulary");
   return result;

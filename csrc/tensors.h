@@ -17,6 +17,7 @@ namespace rnnfused {
 
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
 #define RNNFUSED_CHECK(condition, message) \
   if (!(condition)) throw std::runtime_error(std::string("rnnfused: ") + (message))
@@ -49,7 +50,6 @@ struct DeviceNumber {
 };
 
 // An uninitialised tensor of the model's dtype and device. Unlike new_empty(), it is not looked up by name.
-using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
   const DeviceNumber device(model);
   AtenTensorHandle result;

@@ -4,6 +4,10 @@ import torch
 from torch import Tensor
 
 
+# Whether this is an autocast region for any type of device.
+is_anywhere_active = torch._C._is_any_autocast_enabled
+
+
 def cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors in the dtype of the autocast region, if there is one for this type of device.
 
@@ -17,10 +21,6 @@ def cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]
 def is_active(device_type: str) -> bool:
     """Whether this is an autocast region for this type of device."""
     return is_anywhere_active() and torch.is_autocast_enabled(device_type)
-
-
-# Whether this is an autocast region for any type of device.
-is_anywhere_active = torch._C._is_any_autocast_enabled
 
 
 def dtype_of(tensor: Tensor) -> torch.dtype:

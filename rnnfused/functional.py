@@ -223,13 +223,15 @@ def run_layer(
 
 
 def _with_ids_explained(ids, weight_ih, *others):
-    """The layer of token ids: the op looks at them all, so they are not looked at before, but to say what is wrong."""
+    """The layer of token ids. The op looks at them all: here they are looked at only to say what is wrong."""
     try:
         return layer(ids, weight_ih, *others)
-    except RuntimeError as error:
-        failure = error
-    check_ids(ids, weight_ih.size(1), weight_ih.device)
-    raise failure
+    except RuntimeError:
+        try:
+            check_ids(ids, weight_ih.size(1), weight_ih.device)
+        except (ValueError, IndexError) as explanation:
+            raise explanation from None
+        raise
 
 
 def _complex_layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, **options):

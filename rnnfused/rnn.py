@@ -147,7 +147,7 @@ class RNN(torch.nn.RNNBase):
             input = input.unsqueeze(batch_dim)
             shape = input.shape
             hx = None if hx is None else hx.unsqueeze(1)
-        self._check(input, shape, hx, None, shape[batch_dim])
+        self._check(input, hx, None, shape[batch_dim])
         if not self.batch_first:
             # And so is the output, whose memory is laid out as the input's.
             input = input.contiguous()
@@ -181,7 +181,7 @@ class RNN(torch.nn.RNNBase):
         if hx is not None:
             _check_hx(hx)
             hx = self.permute_hidden(hx, sorted_indices)
-        self._check(data, data.shape, hx, batch_sizes, None)
+        self._check(data, hx, batch_sizes, None)
         output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes))
         packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(h_n, unsorted_indices)
@@ -204,18 +204,15 @@ class RNN(torch.nn.RNNBase):
                 f"input, if nested, must have offsets from 0 on, got {offsets.tolist()}"
             )
         lengths = arguments.check_lengths(offsets.diff(), None, data.size(0), "input")
-        self._check(data, data.shape, hx, None, lengths.size(0))
+        self._check(data, hx, None, lengths.size(0))
         output, h_n = self._run_layers(data, hx, Extents(lengths=lengths))
         return torch.nested.nested_tensor_from_jagged(output, offsets), h_n
 
-    def _check(self, input: Tensor, shape, hx: Tensor | None, batch_sizes, batch_size) -> None:
-        # Each question is asked in its cheapest form; where the answer may be wrong, what follows asks again and
-        # says so.
+    def _check(self, input: Tensor, hx: Tensor | None, batch_sizes, batch_size) -> None:
+        self.check_input(input, batch_sizes)
         weight = self._weight("weight_hh_l0")
-        dtype = weight.dtype
-        if input.dtype is not dtype or shape[-1] != self.input_size:
-            self.check_input(input, batch_sizes)
-        if not (input.is_cpu and weight.is_cpu and dtype in arguments.DTYPES):
+        # The cheapest question first; where the answer may be wrong, what follows asks again and says so.
+        if not (input.is_cpu and weight.is_cpu and weight.dtype in arguments.DTYPES):
             if not weight.is_complex():
                 arguments.check_dtype("weight_hh_l0", weight)
             if input.device != weight.device:
@@ -237,15 +234,18 @@ class RNN(torch.nn.RNNBase):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raises ValueError for a wrong dtype, RuntimeError for a wrong number of features."""
         weight = self._weight("weight_hh_l0")
+        shape = input.shape
+        if input.dtype is weight.dtype and shape[-1] == self.input_size:
+            return
         if input.dtype != weight.dtype and autocast.dtype_of(input) != autocast.dtype_of(weight):
             raise ValueError(
                 f"input must be {weight.dtype} like the weights, or autocast to the same dtype, "
                 f"got {input.dtype}"
             )
-        if input.size(-1) != self.input_size:
+        if shape[-1] != self.input_size:
             raise RuntimeError(
                 f"input must have {self.input_size} features, input_size, in its last dimension, "
-                f"got shape {tuple(input.shape)}"
+                f"got shape {tuple(shape)}"
             )
 
     def _weight(self, name: str) -> Tensor:
@@ -280,11 +280,11 @@ class RNN(torch.nn.RNNBase):
 
     def _run_direction(self, input, h_0, extents, i) -> tuple[Tensor, Tensor]:
         """The i-th of all directions of all layers."""
-        names, parameters = self._all_weights[i], self._parameters
-        try:
-            weights = [parameters[name] for name in names]
-        except KeyError:
-            weights = [self._weight(name) for name in names]
+        parameter = self._parameters.get  # as in _weight, without a call for each
+        weights = [
+            getattr(self, name) if (weight := parameter(name)) is None else weight
+            for name in self._all_weights[i]
+        ]
         biases = weights[2:] if self.bias else (None, None)
         # Packed and jagged data has no dimension of its own for time.
         batch_first = self.batch_first and input.dim() > (2 if input.is_floating_point() else 1)

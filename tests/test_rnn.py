@@ -260,6 +260,12 @@ def test_no_one_hot_tensor_is_built():
         (lambda: torch.tensor([[-1, 3]]), IndexError, "from -1 to 3"),
         (lambda: torch.full((40, 2), 200, dtype=torch.uint8), IndexError, "from 200 to 200"),
         (lambda: torch.randn(3, 2), TypeError, "integer dtype, got torch.float32"),
+        (lambda: torch.randn(3, 11), TypeError, "integer dtype, got torch.float32"),
+        (
+            lambda: pack_padded_sequence(torch.randn(3, 2, 11), [3, 2]),
+            TypeError,
+            "integer dtype, got torch.float32",
+        ),
         (lambda: torch.ones(3, 2).bool(), TypeError, "got torch.bool"),
         (lambda: torch.ones(3, 2, 11).long(), ValueError, r"got shape \(3, 2, 11\)"),
         (lambda: torch.ones(0, 2).long(), RuntimeError, "at least one time step"),
@@ -271,5 +277,40 @@ def test_no_one_hot_tensor_is_built():
     ],
 )
 def test_wrong_ids_are_named(ids, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         rnnfused.TokenRNN(11, 7)(ids())
+    assert caught.value.__cause__ is None and (
+        caught.value.__context__ is None or caught.value.__suppress_context__
+    )
+
+
+@pytest.mark.parametrize("hidden", [7, 16, 40, 130])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_ids_of_any_width_are_one_hot_rows(hidden, bias, dtype):
+    of_ids = rnnfused.TokenRNN(11, hidden, bias=bias, dtype=dtype)
+    of_rows = rnnfused.RNN(11, hidden, bias=bias, dtype=dtype)
+    of_rows.load_state_dict(of_ids.state_dict())
+    ids = torch.randint(11, (5, 17))
+    rows = torch.nn.functional.one_hot(ids, 11).to(dtype)
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-6
+    torch.testing.assert_close(of_ids(ids), of_rows(rows), atol=tolerance, rtol=tolerance)
+
+
+def test_a_parameter_that_is_none_gives_way_to_the_attribute():
+    module, plain = rnnfused.RNN(3, 4), rnnfused.RNN(3, 4)
+    plain.load_state_dict(module.state_dict())
+    bias = module.bias_ih_l0.detach().clone()
+    module.bias_ih_l0 = None
+    module.__dict__["bias_ih_l0"] = bias
+    x = torch.randn(5, 2, 3)
+    assert torch.equal(module(x)[0], plain(x)[0])
+
+
+def test_a_subclass_checks_the_input_itself():
+    class Strict(rnnfused.RNN):
+        def check_input(self, input, batch_sizes):
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        Strict(3, 4)(torch.randn(5, 2, 3))

@@ -107,9 +107,10 @@ struct FromTokens {
     constexpr int kTogether = kProducts<T>;
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
     // From a table of sums: the tile picks its rows itself.
-    if constexpr (kTogether == 1 && sizeof(Operand<T>) == sizeof(Sum<T>)) {
-      if (bias && !places && width == panel_width) {
-        return {packed + column * padded_depth<T>(depth), width, ids + first * stride, stride, bias + column};
+    if constexpr (kTogether == 1) {
+      if (!places && width == panel_width) {
+        return {packed + column * padded_depth<T>(depth), width, ids + first * stride, stride,
+                bias ? bias + column : nullptr};
       }
     }
     for (int64_t c = 0; c < width; c += kLanes<T>) {

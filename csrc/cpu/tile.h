@@ -36,9 +36,9 @@ template <class T>
 struct Start {
   const Sum<T>* rows = nullptr;
   int64_t stride = 0;
-  const int64_t* index = nullptr;  // of a table: in `added` there is something for every column
+  const int64_t* index = nullptr;
   int64_t index_stride = 0;
-  const Sum<T>* added = nullptr;
+  const Sum<T>* added = nullptr;  // of a table; may be null
 };
 
 // sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] of each factor; the rows of the start may be sums
@@ -52,11 +52,14 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
   static_assert(V % kWidth == 0, "a tile is one narrow panel or whole panels");
   Vector<T> acc[R][V] = {};
   if (start.index) {
+    Vector<T> added[V] = {};
+#pragma GCC unroll 8
+    for (int v = 0; start.added && v < V; ++v) added[v] = load(start.added + v * kLanes<T>);
 #pragma GCC unroll 14
     for (int r = 0; r < R; ++r) {
       const Sum<T>* const row = start.rows + start.index[r * start.index_stride] * start.stride;
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) acc[r][v] = load(row + v * kLanes<T>) + load(start.added + v * kLanes<T>);
+      for (int v = 0; v < V; ++v) acc[r][v] = load(row + v * kLanes<T>) + added[v];
     }
   } else if (start.rows) {
 #pragma GCC unroll 14
