@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-
 # Whether this is an autocast region for any type of device.
 is_anywhere_active = torch._C._is_any_autocast_enabled
 
