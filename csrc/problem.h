@@ -64,6 +64,7 @@ struct Problem {
     for (int64_t t = 0; t < num_steps; ++t) {
       RNNFUSED_CHECK(batch_sizes[t] >= 1 && (t == 0 || batch_sizes[t] <= batch_sizes[t - 1]),
                      "batch_sizes must be positive and never increase");
+      RNNFUSED_CHECK(batch_sizes[t] <= num_rows - rows, "batch_sizes must add up to the rows of the data");
       step_starts.push_back(rows);
       rows += batch_sizes[t];
     }

@@ -174,24 +174,27 @@ def run_layer(
 
     It takes token ids too, two biases that are added, and states (1, B, H), as those of several layers are.
     """
+    if batch_first:
+        input = input.transpose(0, 1)
+    is_ids = not (input.is_floating_point() or input.is_complex())
+    if is_ids:
+        input = input.long()
+        if lengths is not None and input.dim() == 2:
+            input = input.masked_fill(past_end(input, lengths), 0)  # there, ids may be anything
     if weight_hh.is_complex():
-        return _complex_layer(
+        output, h_n = _complex_layer(
             input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, nonlinearity=nonlinearity,
-            batch_first=batch_first, reverse=reverse, batch_sizes=batch_sizes, lengths=lengths,
+            reverse=reverse, batch_sizes=batch_sizes, lengths=lengths,
             state_grad_clip=state_grad_clip,
         )  # fmt: skip
+        return (output.transpose(0, 1) if batch_first else output), h_n
     is_cpu = input.is_cpu
     if is_anywhere_active():
         input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
             input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
         )
-    if batch_first:
-        input = input.transpose(0, 1)
     if batch_sizes is not None:
         batch_sizes = batch_sizes.contiguous()
-    is_ids = not input.is_floating_point()
-    if is_ids and lengths is not None and input.dim() == 2:
-        input = input.masked_fill(past_end(input, lengths), 0)  # there, ids may be anything
     options = (batch_sizes, lengths, nonlinearity, reverse, state_grad_clip)
     recorded = is_recorded()
     if recorded and onnx_export.is_exporting():
@@ -199,10 +202,10 @@ def run_layer(
             input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *options
         )
     elif is_cpu:
-        input = input.long() if is_ids else with_contiguous_features(input)
         arguments = (
-            input, weight_ih, with_contiguous_features(bias_ih),
-            with_contiguous_features(bias_hh), weight_hh, with_contiguous_features(h_0), *options,
+            input if is_ids else with_contiguous_features(input), weight_ih,
+            with_contiguous_features(bias_ih), with_contiguous_features(bias_hh), weight_hh,
+            with_contiguous_features(h_0), *options,
         )  # fmt: skip
         if recorded:
             output, h_n = recorded_layer(*arguments)
@@ -228,7 +231,7 @@ def _with_ids_explained(ids, weight_ih, *others):
         return layer(ids, weight_ih, *others)
     except RuntimeError:
         try:
-            check_ids(ids, weight_ih.size(1), weight_ih.device)
+            check_ids(ids, weight_ih.size(-1), weight_ih.device)
         except (ValueError, IndexError) as explanation:
             raise explanation from None
         raise

@@ -287,7 +287,7 @@ class RNN(torch.nn.RNNBase):
         ]
         biases = weights[2:] if self.bias else (None, None)
         # Packed and jagged data has no dimension of its own for time.
-        batch_first = self.batch_first and input.dim() > (2 if input.is_floating_point() else 1)
+        batch_first = self.batch_first and input.dim() > (1 if is_integer(input) else 2)
         return functional.run_layer(
             input, *weights[:2], *biases, h_0, self.nonlinearity, batch_first,
             self.bidirectional and i % 2 == 1, *extents, self.state_grad_clip,

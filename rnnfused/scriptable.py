@@ -31,6 +31,8 @@ class ScriptableRNN(torch.nn.RNNBase):
         if self.batch_first:
             input = input.transpose(0, 1)
         if self.has_ids:
+            if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
+                raise TypeError("input must be token ids of an integer dtype")
             input = input.to(torch.int64)
         num_directions = 2 if self.bidirectional else 1
         expected = (self.num_layers * num_directions, input.size(1), self.hidden_size)

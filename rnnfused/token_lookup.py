@@ -29,6 +29,8 @@ def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -
         rows = rows if bias is None else rows + bias
         return rows.reshape(*ids.shape, hidden_size)
     table = weight_ih.t() if bias is None else weight_ih.t() + bias
+    if table.is_complex():  # torch's embedding has no derivative then
+        return table.index_select(0, ids.reshape(-1)).view(*ids.shape, hidden_size)
     return F.embedding(ids, table.contiguous())
 
 

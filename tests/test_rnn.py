@@ -297,6 +297,47 @@ def test_ids_of_any_width_are_one_hot_rows(hidden, bias, dtype):
     torch.testing.assert_close(of_ids(ids), of_rows(rows), atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint64, torch.int32])
+def test_ids_of_any_integer_dtype_have_lengths(dtype):
+    module = rnnfused.TokenRNN(11, 7)
+    ids = torch.randint(11, (4, 3))
+    lengths = [2, 4, 0]
+    expected = module(ids, lengths=lengths)
+    torch.testing.assert_close(module(ids.to(dtype), lengths=lengths), expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_ids_of_complex_layers(batch_first):
+    module = rnnfused.TokenRNN(11, 7, dtype=torch.complex64, batch_first=batch_first)
+    rows = rnnfused.RNN(11, 7, dtype=torch.complex64, batch_first=batch_first)
+    rows.load_state_dict(module.state_dict())
+    ids, lengths = torch.randint(11, (4, 3)), torch.tensor([2, 3, 0] + [1] * batch_first)
+    past = torch.arange(3 if batch_first else 4)
+    past = past >= lengths[:, None] if batch_first else past[:, None] >= lengths
+    one_hot = torch.nn.functional.one_hot(ids, 11).to(torch.complex64)
+    found = []
+    for layer, x in ((module, ids.masked_fill(past, 99)), (rows, one_hot)):
+        output, h_n = layer(x, lengths=lengths)
+        (output.abs().sum() + h_n.abs().sum()).backward()
+        found.append([output, h_n, *(p.grad for p in layer.parameters())])
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
+
+
+def test_scripted_ids_are_integers():
+    scripted = torch.jit.script(rnnfused.TokenRNN(11, 7))
+    scripted(torch.randint(11, (4, 3)))
+    for wrong in (torch.rand(4, 3), torch.ones(4, 3).bool()):
+        with pytest.raises(Exception, match="integer dtype"):
+            scripted(wrong)
+
+
+def test_sizes_of_a_packed_batch_that_overflow():
+    sizes = torch.tensor([2**62] * 4 + [3])
+    packed = torch.nn.utils.rnn.PackedSequence(torch.randn(3, 3), sizes, None, None)
+    with pytest.raises(RuntimeError, match="batch_sizes"):
+        rnnfused.RNN(3, 4)(packed)
+
+
 def test_a_parameter_that_is_none_gives_way_to_the_attribute():
     module, plain = rnnfused.RNN(3, 4), rnnfused.RNN(3, 4)
     plain.load_state_dict(module.state_dict())
