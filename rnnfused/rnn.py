@@ -333,7 +333,7 @@ class TokenRNN(RNN):
     Raises:
         TypeError: (forward) the ids are not integers.
         RuntimeError, ValueError: (forward) a wrong shape, or ids that are not where the weights are.
-        IndexError: (forward) an id is outside [0, V).
+        IndexError: (forward) an id is outside [0, V); where calls are recorded or mapped, a RuntimeError.
     """
 
     _feature_dims = 0
