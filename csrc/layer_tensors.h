@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "layer.h"
 #include "products.h"
@@ -90,9 +91,11 @@ inline ConstIds ids_of(const Tensor& ids, int64_t num_tokens) {
   const int64_t* data = static_cast<const int64_t*>(ids.const_data_ptr());
   const ConstIds result = {data, ids.stride(0), ids.stride(ids.dim() - 1)};
   const int64_t time = ids.size(0), batch = ids.dim() > 1 ? ids.size(1) : 1;
-  const bool is_by_batch = batch == 1 || result.time_stride < result.batch_stride;
-  const int64_t outer = is_by_batch ? batch : time, outer_stride = is_by_batch ? result.batch_stride : result.time_stride;
-  const int64_t inner = is_by_batch ? time : batch, inner_stride = is_by_batch ? result.time_stride : result.batch_stride;
+  int64_t outer = time, outer_stride = result.time_stride, inner = batch, inner_stride = result.batch_stride;
+  if (batch == 1 || outer_stride < inner_stride) {
+    std::swap(outer, inner);
+    std::swap(outer_stride, inner_stride);
+  }
   // Of an id outside, this has its highest bit set. Unlike comparisons, every x86-64 makes two of these at once, of ids
   // that lie beside each other.
   uint64_t wrong = 0;

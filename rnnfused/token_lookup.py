@@ -23,14 +23,12 @@ def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -
     """
     hidden_size, vocab_size = weight_ih.shape
     ids = check_ids(ids, vocab_size, weight_ih.device)
-    if ids.numel() < vocab_size:
-        # A few columns, gathered where they are.
+    if ids.numel() < vocab_size or weight_ih.is_complex():
+        # A few columns, gathered where they are; or complex ones, of which torch's embedding has no derivative.
         rows = weight_ih.index_select(1, ids.reshape(-1)).t()
         rows = rows if bias is None else rows + bias
         return rows.reshape(*ids.shape, hidden_size)
     table = weight_ih.t() if bias is None else weight_ih.t() + bias
-    if table.is_complex():  # torch's embedding has no derivative then
-        return table.index_select(0, ids.reshape(-1)).view(*ids.shape, hidden_size)
     return F.embedding(ids, table.contiguous())
 
 
