@@ -96,13 +96,14 @@ def compare(shape, dtype, with_flashrnn):
             torch.testing.assert_close(module(x)[0], ours(x)[0], rtol=0.1, atol=0.1)
     projections = torch.nn.functional.linear(x, ours.weight_ih_l0, ours.bias_ih_l0).detach()
     loop = partial(
-        rnnfused.op.forward,
+        rnnfused.op.recurrence,
         projections,
         ours.weight_hh_l0.detach(),
         None,
         None,
         None,
-        "tanh",
+        0,
+        rnnfused.op.NONLINEARITIES["tanh"],
         False,
         None,
     )

@@ -19,17 +19,6 @@ inline const void* bias_data(const OptionalTensor& bias, const Tensor& model, in
   return bias->const_data_ptr();
 }
 
-// (time, batch, features), or with the batch outside the time in memory.
-inline Tensor new_sequence(const Tensor& model, int64_t time, int64_t batch, int64_t features,
-                           bool by_batch) {
-  if (!by_batch) return new_tensor(model, {time, batch, features});
-  return new_tensor(model, {time, batch, features}, {features, time * features, 1});
-}
-
-inline bool is_by_batch(const Tensor& sequence) {
-  return sequence.size(1) > 1 && sequence.stride(0) < sequence.stride(1);
-}
-
 // The arguments of the op `project`, (rows, in) and (out, in) and (out), its result and its call.
 struct ProjectionTensors {
   Tensor output;
@@ -87,12 +76,13 @@ inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, co
 }
 
 // Token ids as a call takes them. One outside the vocabulary would be read and written out of bounds.
-inline ConstIds ids_of(const Tensor& ids, int64_t num_tokens) {
-  const int64_t* data = static_cast<const int64_t*>(ids.const_data_ptr());
-  const ConstIds result = {data, ids.stride(0), ids.stride(ids.dim() - 1)};
-  const int64_t time = ids.size(0), batch = ids.dim() > 1 ? ids.size(1) : 1;
-  int64_t outer = time, outer_stride = result.time_stride, inner = batch, inner_stride = result.batch_stride;
-  if (batch == 1 || outer_stride < inner_stride) {
+inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_tokens) {
+  const int64_t* const data = static_cast<const int64_t*>(ids.const_data_ptr());
+  const SequenceOf<const int64_t*> rows = problem.place(ids, data);
+  const bool is_flat = problem.is_flat();
+  int64_t outer = is_flat ? problem.num_rows : problem.num_steps, outer_stride = rows.time_stride;
+  int64_t inner = is_flat ? 1 : problem.batch_size, inner_stride = rows.batch_stride;
+  if (inner == 1 || outer_stride < inner_stride) {
     std::swap(outer, inner);
     std::swap(outer_stride, inner_stride);
   }
@@ -111,11 +101,11 @@ inline ConstIds ids_of(const Tensor& ids, int64_t num_tokens) {
     inner_stride == 1 ? look_at(ids_there, 1) : look_at(ids_there, inner_stride);
   }
   RNNFUSED_CHECK(wrong >> 63 == 0, "a token id is outside the vocabulary");
-  return result;
+  return {data, rows.time_stride, rows.batch_stride};
 }
 
-// The arguments of the op `layer_forward`, its results and its call, whose projections are still to be made:
-// by the loop, or by `project` before it.
+// The arguments of the op `layer`, its results and its call, whose projections are still to be made: by the loop, or
+// by `project` before it.
 struct LayerTensors {
   Problem problem;
   Tensor output, h_n;
@@ -123,15 +113,14 @@ struct LayerTensors {
 
   LayerTensors(const Tensor& input, const Tensor& weight_ih, const OptionalTensor& bias_ih,
                const OptionalTensor& bias_hh, const Tensor& weight_hh, const OptionalTensor& h_0,
-               const Extents& extents, const std::string& nonlinearity, bool reverse)
-      : problem(input, extents, hidden_size_of(weight_hh), is_ids(input)),
-        output(new_output(input, weight_hh)),
-        h_n(problem.new_state(weight_hh, problem.batch_size, 3)) {
-    problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
+               const Extents& extents, int64_t time_dim, int64_t nonlinearity, bool reverse)
+      : problem(input, extents, time_dim, hidden_size_of(weight_hh), is_ids(input)),
+        output(new_tensor(weight_hh, problem.sequence_sizes(problem.hidden_size))),
+        h_n(new_tensor(weight_hh, problem.state_sizes(true))) {
     check_weight_ih(weight_ih, weight_hh, input);
     call.input_size = weight_ih.size(1);
     if (is_ids(input)) {
-      call.ids = ids_of(input, call.input_size);
+      call.ids = ids_of(problem, input, call.input_size);
     } else {
       check_like(input, weight_hh, "input");
       call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
@@ -139,18 +128,13 @@ struct LayerTensors {
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
     call.bias = bias_data(bias_ih, weight_hh, problem.hidden_size);
     call.other_bias = bias_data(bias_hh, weight_hh, problem.hidden_size);
-    call.h_0 = problem.state(h_0, weight_hh, "h_0", 3);
+    call.h_0 = problem.state(h_0, weight_hh, "h_0", true);
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
+    problem.read_extents();
+    problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
     problem.clear_past_ends(call.output, bytes_of(call.dtype));
     problem.pass_states(call.h_0, call.h_n, bytes_of(call.dtype));
-  }
-
-  // A sequence of states, with the batch outside the time if the input lies in memory like that.
-  Tensor new_output(const Tensor& input, const Tensor& model) const {
-    const int64_t time = input.size(0), hidden = problem.hidden_size;
-    if (input.dim() + is_ids(input) == 2) return new_tensor(model, {time, hidden});
-    return new_sequence(model, time, input.size(1), hidden, is_by_batch(input));
   }
 };
 
@@ -162,20 +146,19 @@ struct LayerBackwardTensors {
 
   LayerBackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
                        const Tensor& output, const Tensor& input, const Tensor& weight_ih,
-                       const Tensor& weight_hh, const OptionalTensor& h_0,
-                       const Extents& extents, const std::string& nonlinearity, bool reverse,
-                       std::optional<double> clip, bool needs_input, bool needs_weight_ih, bool needs_bias,
-                       bool needs_weight_hh, bool needs_h_0)
-      : loop(grad_output, grad_h_n, output, weight_hh, extents, nonlinearity, reverse, clip, needs_h_0, 3,
-             needs_d(extents, weight_hh)),
-        grad_input(new_input(needs_input, input, output)),
+                       const Tensor& weight_hh, const OptionalTensor& h_0, const Extents& extents,
+                       int64_t time_dim, int64_t nonlinearity, bool reverse, std::optional<double> clip,
+                       bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0)
+      : loop(grad_output, grad_h_n, output, weight_hh, extents, time_dim, nonlinearity, reverse, clip, needs_h_0,
+             true, needs_d(extents, weight_hh)),
+        grad_input(wanted(needs_input, output, loop.problem.sequence_sizes(last_size(input)))),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
         grad_bias(wanted(needs_bias, output, {hidden()})),
         grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())) {
     const Problem& problem = loop.problem;
     const bool ids = is_ids(input);
-    RNNFUSED_CHECK(input.dim() + ids == output.dim() && input.size(0) == output.size(0) &&
-                       (output.dim() == 2 || input.size(1) == output.size(1)),
+    RNNFUSED_CHECK(input.dim() + ids == output.dim() &&
+                       std::equal(input.sizes().begin(), input.sizes().end() - !ids, output.sizes().begin()),
                    "input must have the rows of output");
     check_weight_ih(weight_ih, weight_hh, input);
     RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
@@ -183,13 +166,13 @@ struct LayerBackwardTensors {
     call.in_parts = !needs_d(extents, weight_hh);
     call.input_size = weight_ih.size(1);
     if (ids) {
-      call.ids = ids_of(input, call.input_size);
+      call.ids = ids_of(problem, input, call.input_size);
     } else {
       check_like(input, output, "input");
       call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
     }
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
-    call.h_0 = problem.state(h_0, output, "h_0", 3);
+    call.h_0 = problem.state(h_0, output, "h_0", true);
     const auto pointer = [](bool needed, const Tensor& tensor) {
       return needed ? tensor.mutable_data_ptr() : nullptr;
     };
@@ -207,22 +190,15 @@ struct LayerBackwardTensors {
   static bool needs_d(const Extents& extents, const Tensor& weight_hh) {
     return extents.batch_sizes || extents.lengths || weight_hh.dim() == 3;
   }
-  // With the batch where the output has it.
-  Tensor new_input(bool needed, const Tensor& input, const Tensor& output) const {
-    if (!needed) return nothing(output);
-    if (output.dim() == 2) return new_tensor(input, {input.size(0), input.size(1)});
-    return new_sequence(input, input.size(0), input.size(1), input.size(2), is_by_batch(output));
-  }
 
   Tensor new_weight_ih(bool needed, const Tensor& input, const Tensor& weight_ih) const {
-    if (!needed) return nothing(weight_ih);
+    RNNFUSED_CHECK(weight_ih.dim() == 2, "weight_ih must be (hidden, features)");
     const int64_t features = weight_ih.size(1);
-    if (!is_ids(input)) return new_tensor(weight_ih, {hidden(), features});
+    if (!needed || !is_ids(input)) return wanted(needed, weight_ih, {hidden(), features});
     return new_tensor(weight_ih, {hidden(), features}, {1, hidden()});
   }
-  static Tensor nothing(const Tensor& model) { return new_tensor(model, {0}); }
   static Tensor wanted(bool needed, const Tensor& model, Sizes sizes) {
-    return needed ? new_tensor(model, sizes) : nothing(model);
+    return needed ? new_tensor(model, sizes) : new_tensor(model, {0});
   }
 };
 

@@ -21,45 +21,60 @@ inline int64_t hidden_size_of(const Tensor& weight_hh) {
   return weight_hh.dim() == 2 ? weight_hh.size(0) : weight_hh.size(0) * weight_hh.size(1);
 }
 
-// The sizes of a call, with the memory that pointers to rows' sizes need. `sequence` is (time, batch, hidden);
-// or (rows, hidden), of steps one after another with batch_sizes, of rows one after another with lengths.
-struct Problem {
+// The sizes of a state: (batch, hidden); or a layer's, with what it lacks beside a layer's sequence.
+struct StateSizes {
+  int64_t sizes[3];
+  size_t dims;
+
+  operator Sizes() const { return Sizes(sizes, dims); }
+};
+
+// The sizes of a call, with the memory that pointers to rows' sizes need. A sequence without its features is
+// (time, batch), or (batch, time) where time_dim is 1, or (time) of one row; where time_dim is -1, a single step,
+// (batch) or nothing; or (rows), of steps one after another with batch_sizes, of rows one after another with lengths.
+class Problem {
+ public:
   std::vector<int64_t> batch_sizes, step_starts, lengths, places, state_rows;
-  int64_t num_steps = 0, batch_size = 0, hidden_size = 0, num_rows = -1;
+  int64_t num_steps = 1, batch_size = 1, hidden_size = 0, num_rows = -1;
 
-  Problem(const Tensor& sequence, const Extents& extents)
-      : Problem(sequence, extents, sequence.size(sequence.dim() - 1)) {}
-
-  // The sequence may also be token ids, without the dimension of features.
-  Problem(const Tensor& sequence, const Extents& extents, int64_t hidden_size, bool ids = false)
-      : hidden_size(hidden_size) {
-    const int64_t dims = sequence.dim() + ids;
+  // Reads shapes alone. The sequence may be token ids, which have no features.
+  Problem(const Tensor& sequence, const Extents& extents, int64_t time_dim, int64_t hidden_size, bool ids = false)
+      : hidden_size(hidden_size), extents_(extents), time_dim_(time_dim) {
     RNNFUSED_CHECK(!(extents.batch_sizes && extents.lengths), "there are batch_sizes or lengths, not both");
-    RNNFUSED_CHECK((dims == 3 && !extents.batch_sizes) || (dims == 2 && (extents.batch_sizes || extents.lengths)),
-                   "a sequence is (time, batch, features), or (rows, features) with batch_sizes or lengths");
-    if (dims == 2) num_rows = sequence.size(0);
-    if (dims == 3) {
-      num_steps = sequence.size(0);
-      batch_size = sequence.size(1);
+    RNNFUSED_CHECK(time_dim >= -1 && time_dim <= 1, "time_dim must be 0, 1, or -1 without a dimension of time");
+    const int64_t dims = sequence.dim() - !ids, batch_dims = dims - (time_dim >= 0);
+    if (dims == 1 && (extents.batch_sizes || extents.lengths)) {
+      RNNFUSED_CHECK(time_dim == 0, "rows one after another have time_dim 0");
+      num_rows = sequence.size(0);
+      batch_size = extents.lengths ? sizes_data(*extents.lengths, "lengths").count : first_batch_size();
+      num_steps = 0;  // known when the extents are read
+      return;
     }
-    if (extents.batch_sizes) read_batch_sizes(*extents.batch_sizes);
-    if (extents.lengths) read_lengths(*extents.lengths);
-    RNNFUSED_CHECK(hidden_size >= 1 && (num_steps >= 1 || (extents.lengths && dims == 2)),
+    RNNFUSED_CHECK(!extents.batch_sizes && (batch_dims == 0 || batch_dims == 1) && time_dim < dims,
+                   "a sequence is (time, batch, features), or as time_dim says, or (rows, features) with batch_sizes "
+                   "or lengths");
+    if (time_dim >= 0) num_steps = sequence.size(time_dim);
+    if (batch_dims == 1) batch_dim_ = time_dim == 0 ? 1 : 0;
+    if (batch_dims == 1) batch_size = sequence.size(batch_dim_);
+    RNNFUSED_CHECK(!extents.lengths || (time_dim >= 0 && batch_dims == 1), "lengths are for a batch");
+    RNNFUSED_CHECK(hidden_size >= 1 && num_steps >= 1, "there must be a step and a hidden unit");
+  }
+
+  // Reads which rows take part in which steps: after all shapes are checked and all results have memory, as this
+  // takes memory and time for each step.
+  void read_extents() {
+    if (extents_.batch_sizes) read_batch_sizes();
+    if (extents_.lengths) read_lengths();
+    RNNFUSED_CHECK(hidden_size >= 1 && (num_steps >= 1 || (extents_.lengths && is_flat())),
                    "there must be a step and a hidden unit");
   }
 
-  static const int64_t* sizes_data(const Tensor& sizes, const char* name) {
-    RNNFUSED_CHECK(sizes.is_cpu() && is_int64(sizes) && sizes.dim() == 1 &&
-                       sizes.is_contiguous(),
-                   name + std::string(" must be a contiguous 1-D int64 tensor on the CPU"));
-    return static_cast<const int64_t*>(sizes.const_data_ptr());
-  }
+  bool is_flat() const { return num_rows >= 0; }
 
-  void read_batch_sizes(const Tensor& sizes) {
-    const int64_t* data = sizes_data(sizes, "batch_sizes");
-    num_steps = sizes.size(0);
+  void read_batch_sizes() {
+    const auto [data, count] = sizes_data(*extents_.batch_sizes, "batch_sizes");
+    num_steps = count;
     batch_sizes.assign(data, data + num_steps);
-    batch_size = num_steps ? batch_sizes[0] : 0;
     int64_t rows = 0;
     for (int64_t t = 0; t < num_steps; ++t) {
       RNNFUSED_CHECK(batch_sizes[t] >= 1 && (t == 0 || batch_sizes[t] <= batch_sizes[t - 1]),
@@ -71,11 +86,10 @@ struct Problem {
     RNNFUSED_CHECK(rows == num_rows, "batch_sizes must add up to the rows of the data");
   }
 
-  void read_lengths(const Tensor& sizes) {
-    const int64_t* data = sizes_data(sizes, "lengths");
-    const int64_t count = sizes.size(0), most = num_rows < 0 ? num_steps : num_rows;
-    RNNFUSED_CHECK(num_rows >= 0 || count == batch_size, "lengths must have a value for every row");
-    batch_size = count;
+  void read_lengths() {
+    const auto [data, count] = sizes_data(*extents_.lengths, "lengths");
+    const int64_t most = num_rows < 0 ? num_steps : num_rows;
+    RNNFUSED_CHECK(count == batch_size, "lengths must have a value for every row");
     std::vector<int64_t> starts;
     int64_t rows = 0;
     for (int64_t b = 0; b < count; ++b) {
@@ -86,7 +100,8 @@ struct Problem {
       state_rows.push_back(b);
     }
     RNNFUSED_CHECK(num_rows < 0 || rows == num_rows, "lengths must add up to the rows of the data");
-    std::stable_sort(state_rows.begin(), state_rows.end(), [&](int64_t a, int64_t b) { return data[a] > data[b]; });
+    std::stable_sort(state_rows.begin(), state_rows.end(),
+                     [values = data](int64_t a, int64_t b) { return values[a] > values[b]; });
     for (const int64_t row : state_rows) {
       lengths.push_back(data[row]);
       places.push_back(num_rows < 0 ? row : starts[row]);
@@ -103,19 +118,18 @@ struct Problem {
   bool has_lengths() const { return !lengths.empty(); }
 
   void fill(Recurrence& call, const Tensor& sequence, const Tensor& weight_hh,
-            const std::string& nonlinearity, bool reverse) const {
+            int64_t nonlinearity, bool reverse) const {
     check_like(weight_hh, sequence, "weight_hh");
     const int64_t rows = weight_hh.dim() - 2;
     RNNFUSED_CHECK(hidden_size_of(weight_hh) == hidden_size && weight_hh.size(rows) == weight_hh.size(rows + 1),
                    "weight_hh must be (hidden, hidden), or (heads, hidden / heads, hidden / heads)");
-    RNNFUSED_CHECK(nonlinearity == "tanh" || nonlinearity == "relu",
-                   "nonlinearity must be 'tanh' or 'relu'");
+    RNNFUSED_CHECK(nonlinearity == 0 || nonlinearity == 1, "nonlinearity must be 0 (tanh) or 1 (relu)");
     call.num_steps = num_steps;
     call.batch_size = batch_size;
     call.hidden_size = hidden_size;
     call.num_rows = num_rows;
     call.dtype = dtype_of(sequence);
-    call.nonlinearity = nonlinearity == "relu" ? Nonlinearity::relu : Nonlinearity::tanh;
+    call.nonlinearity = nonlinearity == 1 ? Nonlinearity::relu : Nonlinearity::tanh;
     call.reverse = reverse;
     if (!batch_sizes.empty()) call.batch_sizes = batch_sizes.data();
     if (!step_starts.empty()) call.step_starts = step_starts.data();
@@ -158,32 +172,86 @@ struct Problem {
   template <class Pointer>
   SequenceOf<Pointer> view(const Tensor& tensor, Pointer data, const char* name) const {
     check_features(tensor, name);
-    return {data, tensor.stride(0), tensor.stride(tensor.dim() == 3 ? 1 : 0)};
+    return place(tensor, data);
+  }
+
+  // Where the rows of a sequence lie, or its token ids.
+  template <class Pointer>
+  SequenceOf<Pointer> place(const Tensor& tensor, Pointer data) const {
+    if (is_flat()) return {data, tensor.stride(0), tensor.stride(0)};
+    // Dimensions that are not there have the strides of contiguous ones.
+    if (batch_dim_ < 0) {
+      const int64_t stride = time_dim_ == 0 ? tensor.stride(0) : hidden_size;
+      return {data, stride, stride};
+    }
+    const int64_t batch_stride = tensor.stride(batch_dim_);
+    return {data, time_dim_ >= 0 ? tensor.stride(time_dim_) : batch_size * batch_stride, batch_stride};
   }
 
   // A sequence that comes with `model`, of the same sizes.
   ConstSequence input(const Tensor& tensor, const Tensor& model, const char* name) const {
     check_like(tensor, model, name);
-    RNNFUSED_CHECK(tensor.dim() == model.dim(), std::string(name) + " has a wrong shape");
-    for (int64_t i = 0; i < model.dim(); ++i) {
-      RNNFUSED_CHECK(tensor.size(i) == model.size(i), std::string(name) + " has a wrong shape");
-    }
+    check_sizes(tensor, model.sizes(), name);
     return view<const void*>(tensor, tensor.const_data_ptr(), name);
   }
 
-  // A layer's states are (1, batch, hidden), as those of several layers are (layers, batch, hidden).
-  ConstState state(const OptionalTensor& tensor, const Tensor& model, const char* name, int64_t dims) const {
+  // The sizes of a sequence of so many features, as the call's own.
+  StateSizes sequence_sizes(int64_t features) const {
+    StateSizes result = {{0, 0, 0}, 0};
+    if (is_flat()) result.sizes[result.dims++] = num_rows;
+    if (!is_flat() && time_dim_ == 1) result.sizes[result.dims++] = batch_size;
+    if (!is_flat() && time_dim_ >= 0) result.sizes[result.dims++] = num_steps;
+    if (time_dim_ != 1 && batch_dim_ >= 0) result.sizes[result.dims++] = batch_size;
+    result.sizes[result.dims++] = features;
+    return result;
+  }
+
+  // A state of a loop is (batch, hidden). A layer's has the layers in front, of which this is one, unless the call is
+  // a single step; and no batch where the sequence has none.
+  StateSizes state_sizes(bool of_layer) const {
+    if (!of_layer) return {{batch_size, hidden_size}, 2};
+    StateSizes result = {{1, 0, 0}, time_dim_ >= 0};
+    if (is_flat() || batch_dim_ >= 0) result.sizes[result.dims++] = batch_size;
+    result.sizes[result.dims++] = hidden_size;
+    return result;
+  }
+
+  ConstState state(const OptionalTensor& tensor, const Tensor& model, const char* name, bool of_layer) const {
     if (!tensor) return {};
     check_like(*tensor, model, name);
-    RNNFUSED_CHECK(tensor->dim() == dims && (dims == 2 || tensor->size(0) == 1) &&
-                       tensor->size(dims - 2) == batch_size && tensor->size(dims - 1) == hidden_size,
-                   name + std::string(dims == 2 ? " must be (batch, hidden)" : " must be (1, batch, hidden)"));
+    const StateSizes sizes = state_sizes(of_layer);
+    check_sizes(*tensor, sizes, name);
     check_features(*tensor, name);
-    return {tensor->const_data_ptr(), tensor->stride(dims - 2)};
+    return {tensor->const_data_ptr(), sizes.dims >= 2 ? tensor->stride(sizes.dims - 2) : hidden_size};
   }
-  Tensor new_state(const Tensor& model, int64_t rows, int64_t dims) const {
-    return dims == 2 ? new_tensor(model, {rows, hidden_size}) : new_tensor(model, {1, rows, hidden_size});
+
+ private:
+  struct Values {
+    const int64_t* data;
+    int64_t count;
+  };
+
+  static Values sizes_data(const Tensor& sizes, const char* name) {
+    RNNFUSED_CHECK(sizes.is_cpu() && is_int64(sizes) && sizes.dim() == 1 && sizes.is_contiguous(),
+                   name + std::string(" must be a contiguous 1-D int64 tensor on the CPU"));
+    return {static_cast<const int64_t*>(sizes.const_data_ptr()), sizes.size(0)};
   }
+
+  int64_t first_batch_size() const {
+    const Values sizes = sizes_data(*extents_.batch_sizes, "batch_sizes");
+    const int64_t first = sizes.count ? sizes.data[0] : 0;
+    RNNFUSED_CHECK(first <= num_rows, "batch_sizes must add up to the rows of the data");
+    return first;
+  }
+
+  static void check_sizes(const Tensor& tensor, Sizes sizes, const char* name) {
+    RNNFUSED_CHECK(static_cast<size_t>(tensor.dim()) == sizes.size() &&
+                       std::equal(sizes.begin(), sizes.end(), tensor.sizes().begin()),
+                   std::string(name) + " has a wrong shape");
+  }
+
+  Extents extents_;
+  int64_t time_dim_, batch_dim_ = -1;  // of the sequences; -1: they have none
 };
 
 }  // namespace rnnfused

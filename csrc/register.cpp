@@ -31,21 +31,21 @@ void run(const Call& call) {
   rnnfused::launch(call, torch::stable::get_num_threads(), parallel_for);
 }
 
-std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
-                                   OptionalTensor batch_sizes, OptionalTensor lengths,
-                                   std::string nonlinearity, bool reverse, std::optional<double>) {
-  const rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, lengths}, nonlinearity,
-                                         reverse);
+std::tuple<Tensor, Tensor> recurrence(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
+                                      OptionalTensor batch_sizes, OptionalTensor lengths, int64_t time_dim,
+                                      int64_t nonlinearity, bool reverse, std::optional<double>) {
+  const rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
+                                         nonlinearity, reverse);
   run(tensors.call);
   return {tensors.output, tensors.h_n};
 }
 
-std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, OptionalTensor bias_ih,
-                                         OptionalTensor bias_hh, Tensor weight_hh, OptionalTensor h_0,
-                                         OptionalTensor batch_sizes, OptionalTensor lengths,
-                                         std::string nonlinearity, bool reverse, std::optional<double>) {
+std::tuple<Tensor, Tensor> layer(Tensor input, Tensor weight_ih, OptionalTensor bias_ih, OptionalTensor bias_hh,
+                                 Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
+                                 OptionalTensor lengths, int64_t time_dim, int64_t nonlinearity, bool reverse,
+                                 std::optional<double>) {
   const rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, {batch_sizes, lengths},
-                                 nonlinearity, reverse);
+                                       time_dim, nonlinearity, reverse);
   const rnnfused::Forward& call = tensors.call;
   if (rnnfused::cpu_kernels().projects(call.num_heads > 1 ? call.of_head(0) : call)) {
     run(call);
@@ -55,11 +55,11 @@ std::tuple<Tensor, Tensor> layer_forward(Tensor input, Tensor weight_ih, Optiona
   return {tensors.output, tensors.h_n};
 }
 
-std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
-                                    Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
-                                    OptionalTensor lengths, std::string nonlinearity, bool reverse,
-                                    std::optional<double> state_grad_clip, bool needs_grad_h_0) {
-  const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths},
+std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
+                                               Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
+                                               OptionalTensor lengths, int64_t nonlinearity, bool reverse,
+                                               std::optional<double> state_grad_clip, bool needs_grad_h_0) {
+  const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths}, 0,
                                           nonlinearity, reverse, state_grad_clip, needs_grad_h_0);
   run(tensors.call);
   return {tensors.grad_projections, tensors.grad_h_0};
@@ -68,11 +68,11 @@ std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor g
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
     OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output, Tensor input, Tensor weight_ih,
     Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths,
-    std::string nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input,
+    int64_t time_dim, int64_t nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input,
     bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0) {
   const rnnfused::LayerBackwardTensors tensors(
-      grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, {batch_sizes, lengths}, nonlinearity,
-      reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
+      grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
+      nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
   run(tensors.call);
   return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_bias, tensors.grad_weight_hh,
           tensors.loop.grad_h_0};
@@ -109,23 +109,25 @@ std::string cpu_capability() { return rnnfused::cpu_kernels().name; }
 }  // namespace
 
 STABLE_TORCH_LIBRARY(rnnfused, m) {
-  // state_grad_clip is for the gradient alone; an op takes it so that its gradient knows it.
+  // time_dim: where a sequence's time is, 0 or 1, or -1 for a single step. nonlinearity: 0 is tanh, 1 is relu.
+  // state_grad_clip is for the gradient alone; a forward op takes it so that its gradient knows it. No op that is
+  // called more than once takes or returns a string: torch 2.10 to 2.13 leak each one that crosses their stable ABI.
   m.def(
-      "forward(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, "
-      "str nonlinearity, bool reverse, float? state_grad_clip) -> (Tensor output, Tensor h_n)");
+      "recurrence(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, "
+      "int time_dim, int nonlinearity, bool reverse, float? state_grad_clip) -> (Tensor output, Tensor h_n)");
   m.def(
-      "layer_forward(Tensor input, Tensor weight_ih, Tensor? bias_ih, Tensor? bias_hh, Tensor weight_hh, "
-      "Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, str nonlinearity, bool reverse, "
+      "layer(Tensor input, Tensor weight_ih, Tensor? bias_ih, Tensor? bias_hh, Tensor weight_hh, Tensor? h_0, "
+      "Tensor? batch_sizes, Tensor? lengths, int time_dim, int nonlinearity, bool reverse, "
       "float? state_grad_clip) -> (Tensor output, Tensor h_n)");
   m.def(
-      "backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
-      "Tensor? batch_sizes, Tensor? lengths, str nonlinearity, bool reverse, float? state_grad_clip, "
+      "recurrence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
+      "Tensor? batch_sizes, Tensor? lengths, int nonlinearity, bool reverse, float? state_grad_clip, "
       "bool needs_grad_h_0) -> (Tensor grad_projections, Tensor grad_h_0)");
   m.def(
       "layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor input, "
       "Tensor weight_ih, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, "
-      "str nonlinearity, bool reverse, float? state_grad_clip, bool needs_input, bool needs_weight_ih, "
-      "bool needs_bias, bool needs_weight_hh, bool needs_h_0) -> (Tensor grad_input, "
+      "int time_dim, int nonlinearity, bool reverse, float? state_grad_clip, bool needs_input, "
+      "bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0) -> (Tensor grad_input, "
       "Tensor grad_weight_ih, Tensor grad_bias, Tensor grad_weight_hh, Tensor grad_h_0)");
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
@@ -134,9 +136,9 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
-  m.impl("forward", TORCH_BOX(&forward));
-  m.impl("layer_forward", TORCH_BOX(&layer_forward));
-  m.impl("backward", TORCH_BOX(&backward));
+  m.impl("recurrence", TORCH_BOX(&recurrence));
+  m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
+  m.impl("layer", TORCH_BOX(&layer));
   m.impl("layer_backward", TORCH_BOX(&layer_backward));
   m.impl("project", TORCH_BOX(&project));
   m.impl("sum_of_products", TORCH_BOX(&sum_of_products));

@@ -7,7 +7,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <string>
 #include <tuple>
 
 #include "cuda/launch.h"
@@ -61,9 +60,9 @@ void run(Call& call, const Problem& problem, const Tensor& model) {
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
-                                   OptionalTensor batch_sizes, std::string nonlinearity,
+                                   OptionalTensor batch_sizes, int64_t nonlinearity,
                                    bool reverse) {
-  rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, {}}, nonlinearity,
+  rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, {}}, 0, nonlinearity,
                                    reverse);
   run(tensors.call, tensors.problem, projections);
   return {tensors.output, tensors.h_n};
@@ -71,8 +70,8 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
 
 std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
                                     Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
-                                    std::string nonlinearity, bool reverse, bool needs_grad_h_0) {
-  rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}},
+                                    int64_t nonlinearity, bool reverse, bool needs_grad_h_0) {
+  rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}}, 0,
                                     nonlinearity, reverse, {}, needs_grad_h_0);
   run(tensors.call, tensors.problem, output);
   return {tensors.grad_projections, tensors.grad_h_0};
@@ -92,10 +91,10 @@ bool fits(Tensor weight_hh, int64_t batch_size) {
 STABLE_TORCH_LIBRARY_FRAGMENT(rnnfused, m) {
   m.def(
       "forward_fused(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, "
-      "str nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
+      "int nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
   m.def(
       "backward_fused(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
-      "Tensor? batch_sizes, str nonlinearity, bool reverse, bool needs_grad_h_0) "
+      "Tensor? batch_sizes, int nonlinearity, bool reverse, bool needs_grad_h_0) "
       "-> (Tensor grad_projections, Tensor grad_h_0)");
   m.def("fits(Tensor weight_hh, int batch_size) -> bool");
 }

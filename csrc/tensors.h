@@ -75,6 +75,11 @@ inline void check_like(const Tensor& tensor, const Tensor& model, const char* na
                  std::string(name) + " must have the same dtype and device as the other tensors");
 }
 
+inline int64_t last_size(const Tensor& tensor) {
+  RNNFUSED_CHECK(tensor.dim() >= 1, "a tensor must have features, its last dimension");
+  return tensor.size(tensor.dim() - 1);
+}
+
 inline void check_features(const Tensor& tensor, const char* name) {
   const int64_t last = tensor.dim() - 1;
   // An empty tensor counts as contiguous for torch, whatever its strides.

@@ -30,13 +30,68 @@ With ``x_t = d'_t - e_t`` it is the backward loop again: ``x_t = (g'_t + d_{t+1}
 So :class:`Backpropagation` is closed under differentiation, forward and backward.
 """
 
+from typing import NamedTuple
+
 import torch
+from torch import Tensor
 
 from . import op
 from .custom_function import entry, is_differentiated
 from .products import project, sum_by_head, sum_of_products, times
-from .steps import Extents, add_to_last, previous, take_last, with_contiguous_features
+from .steps import (
+    Extents,
+    Layout,
+    add_to_last,
+    previous,
+    take_last,
+    with_contiguous_features,
+)
 from .token_lookup import project_tokens
+
+TANH = op.NONLINEARITIES["tanh"]
+
+
+class RecurrenceArgs(NamedTuple):
+    """The arguments of the op ``recurrence``, or the gradients of them."""
+
+    projections: Tensor | None = None
+    weight_hh: Tensor | None = None
+    h_0: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+    time_dim: int | None = None
+    nonlinearity: int | None = None
+    reverse: bool | None = None
+    state_grad_clip: float | None = None
+
+
+class LayerArgs(NamedTuple):
+    """The arguments of the op ``layer``, or the gradients of them."""
+
+    input: Tensor | None = None
+    weight_ih: Tensor | None = None
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    weight_hh: Tensor | None = None
+    h_0: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+    time_dim: int | None = None
+    nonlinearity: int | None = None
+    reverse: bool | None = None
+    state_grad_clip: float | None = None
+
+
+class _Loop(NamedTuple):
+    """A forward loop that has run, its output as (T, B, H) or flat, its state as (B, H)."""
+
+    weight_hh: Tensor
+    h_0: Tensor | None
+    extents: Extents
+    output: Tensor
+    nonlinearity: int
+    reverse: bool
+    state_grad_clip: float | None
 
 
 def _save(ctx, *tensors):
@@ -49,11 +104,6 @@ def _sum(*terms):
     """Of those that are there; None if there are none."""
     terms = [term for term in terms if term is not None]
     return sum(terms[1:], terms[0]) if terms else None
-
-
-def _squeeze(state):
-    """A layer's state (1, B, H) as (B, H)."""
-    return None if state is None else state.squeeze(0)
 
 
 def _weight_gradient(d, h, h_0, weight_hh, extents, reverse):
@@ -75,135 +125,166 @@ def _linearized(u, c, output, weight_hh, extents, nonlinearity, reverse):
     return q
 
 
-def _tangents(ctx, u, weight_tangent, h_0_tangent):
-    """Those of a forward loop's output and last state; u is what moves p."""
-    weight_hh, h_0, *extents, output = ctx.saved_tensors[-5:]
-    extents = Extents(*extents)
-    if ctx.state_grad_clip is not None:
+def _tangents(loop, u, weight_tangent, h_0_tangent):
+    """Those of a loop's output and last state; u is what moves p."""
+    weight_hh, h_0, extents, output, nonlinearity, reverse, state_grad_clip = loop
+    if state_grad_clip is not None:
         raise RuntimeError(
             "state_grad_clip clips gradients that flow backward: forward-mode derivatives have none"
         )
     if weight_tangent is not None:
-        before = previous(output, _squeeze(h_0) if ctx.is_layer else h_0, extents, ctx.reverse)
-        u = _sum(u, times(before, weight_tangent.mT))
+        u = _sum(u, times(previous(output, h_0, extents, reverse), weight_tangent.mT))
     if u is None and h_0_tangent is None:
         return None, None
-    q = _linearized(u, h_0_tangent, output, weight_hh, extents, ctx.nonlinearity, ctx.reverse)
-    return q, take_last(q, h_0_tangent, extents, ctx.reverse)
+    q = _linearized(u, h_0_tangent, output, weight_hh, extents, nonlinearity, reverse)
+    return q, take_last(q, h_0_tangent, extents, reverse)
 
 
-def _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0):
-    """``(d, grad_weight_hh, grad_h_0)`` of a forward loop."""
-    weight_hh, h_0, *extents, output = ctx.saved_tensors[-5:]
+def _through_time(loop, grad_output, grad_h_n, needs_weight, needs_h_0, backpropagate):
+    """``(d, grad_weight_hh, grad_h_0)`` of a loop, of which those that are not needed are None."""
+    weight_hh, h_0, extents, output, nonlinearity, reverse, state_grad_clip = loop
     if grad_output is None and grad_h_n is None:
         return None, None, None
     # The graph of this gradient is recorded only for a second derivative.
-    d, grad_h_0 = backpropagation(
+    d, grad_h_0 = backpropagate(
         grad_output, grad_h_n, output, weight_hh, *extents,
-        ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip, needs_h_0,
+        nonlinearity, reverse, state_grad_clip, needs_h_0,
     )  # fmt: skip
     grad_weight = None
     if needs_weight:
-        h_0 = _squeeze(h_0) if ctx.is_layer else h_0
-        grad_weight = _weight_gradient(d, output, h_0, weight_hh, Extents(*extents), ctx.reverse)
+        grad_weight = _weight_gradient(d, output, h_0, weight_hh, extents, reverse)
     return d, grad_weight, grad_h_0 if needs_h_0 else None
 
 
 class Recurrence(torch.autograd.Function):
-    """As the op ``forward``: ``(projections, weight_hh, h_0, batch_sizes, lengths, ..) -> (output, h_n)``."""
+    """The op ``recurrence``."""
 
     generate_vmap_rule = True
-    forward = staticmethod(op.forward)
+    forward = staticmethod(op.recurrence)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, weight_hh, h_0, batch_sizes, lengths, *options = inputs
-        ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip = options
-        ctx.is_layer = False
-        _save(ctx, weight_hh, h_0, batch_sizes, lengths, output[0])
+        args = RecurrenceArgs(*inputs)
+        ctx.options = args[5:]
+        _save(ctx, args.weight_hh, args.h_0, args.batch_sizes, args.lengths, output[0])
+
+    @staticmethod
+    def _loop(ctx):
+        weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
+        extents = Extents(batch_sizes, lengths)
+        time_dim, *options = ctx.options
+        layout = Layout.of(output.dim() - 1, extents, time_dim)
+        return layout, _Loop(weight_hh, h_0, extents, layout.time_major(output), *options)
 
     @staticmethod
     def jvp(ctx, projections, weight_hh, h_0, *_):
-        return _tangents(ctx, projections, weight_hh, h_0)
+        layout, loop = Recurrence._loop(ctx)
+        q, last = _tangents(loop, layout.time_major(projections), weight_hh, h_0)
+        return layout.restore(q), last
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
-        needs_projections, needs_weight, needs_h_0 = ctx.needs_input_grad[:3]
-        d, *others = _through_time(ctx, grad_output, grad_h_n, needs_weight, needs_h_0)
-        return (d if needs_projections else None, *others, *[None] * 5)
+        layout, loop = Recurrence._loop(ctx)
+        needs_projections, *needs = ctx.needs_input_grad[:3]
+        d, grad_weight_hh, grad_h_0 = _through_time(
+            loop, layout.time_major(grad_output), grad_h_n, *needs, backpropagation
+        )
+        d = layout.restore(d) if needs_projections else None
+        return RecurrenceArgs(d, grad_weight_hh, grad_h_0)
 
 
 class Layer(torch.autograd.Function):
-    """The recurrence with its input projection ``p = x W_ih^T + b``; x may be token ids, for one-hot rows.
+    """The op ``layer``: the recurrence with its input projection ``p = x W_ih^T + b``.
 
-    As the op ``layer_forward``: ``(x, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, ..) ->
-    (output, h_n)``; b is the sum of the biases that are there, and the states are (1, B, H), as a layer's of
-    several.
+    x may be token ids, for one-hot rows; b is the sum of the biases that are given.
     """
 
     generate_vmap_rule = True
-    forward = staticmethod(op.layer_forward)
+    forward = staticmethod(op.layer)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        input, weight_ih, _, _, weight_hh, h_0, batch_sizes, lengths, *options = inputs
-        ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip = options
-        ctx.is_layer = True
-        _save(ctx, input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output[0])
+        args = LayerArgs(*inputs)
+        ctx.options = args[8:]
+        _save(
+            ctx, args.input, args.weight_ih, args.weight_hh, args.h_0, args.batch_sizes,
+            args.lengths, output[0],
+        )  # fmt: skip
 
     @staticmethod
     def jvp(ctx, input_tangent, weight_ih_tangent, bias_ih, bias_hh, weight_hh, h_0, *_):
-        input, weight_ih = ctx.saved_tensors[:2]
+        layout, input, weight_ih, loop = _layer_loop(*ctx.saved_tensors, *ctx.options)
         u = None
         if weight_ih_tangent is not None:
             of = project if input.is_floating_point() else project_tokens
             u = of(input, weight_ih_tangent)
         if input_tangent is not None:
-            u = _sum(u, project(input_tangent, weight_ih))
+            u = _sum(u, project(layout.time_major(input_tangent), weight_ih))
         bias = _sum(bias_ih, bias_hh)
         if bias is not None:
-            u = bias.expand_as(ctx.saved_tensors[-1]) if u is None else u + bias
-        q, last = _tangents(ctx, u, weight_hh, _squeeze(h_0))
-        return q, None if last is None else last.unsqueeze(0)
+            u = bias.expand_as(loop.output) if u is None else u + bias
+        q, last = _tangents(loop, u, weight_hh, layout.loop_state(h_0))
+        return layout.restore(q), layout.layer_state(last)
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
-            return (None,) * 11
-        needs_input, needs_weight_ih, needs_bias_ih, needs_bias_hh, *needs = ctx.needs_input_grad[
-            :6
-        ]
-        needs_bias = needs_bias_ih or needs_bias_hh
-        needs = (needs_input, needs_weight_ih, needs_bias, *needs)
-        if is_differentiated():
-            gradients = _differentiable_layer_backward(ctx, grad_output, grad_h_n, *needs)
-        else:
-            input, weight_ih, weight_hh, h_0, *extents, output = ctx.saved_tensors
-            gradients = op.layer_backward(
-                with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output,
-                input, weight_ih, weight_hh, h_0, *extents,
-                ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip, *needs,
-            )  # fmt: skip
-        grad_input, grad_weight_ih, grad_bias, grad_weight_hh, grad_h_0 = (
-            gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True)
-        )
-        grad_bias_ih = grad_bias if needs_bias_ih else None
-        # Equal, but of its own memory: either may be changed in place.
-        grad_bias_hh = grad_bias.clone() if needs_bias_ih and needs_bias_hh else grad_bias
-        return (
-            grad_input, grad_weight_ih, grad_bias_ih, grad_bias_hh if needs_bias_hh else None,
-            grad_weight_hh, grad_h_0, *[None] * 5,
+            return LayerArgs()
+        needs = LayerArgs(*ctx.needs_input_grad[: len(LayerArgs._fields)])
+        wanted = (
+            needs.input, needs.weight_ih, needs.bias_ih or needs.bias_hh, needs.weight_hh, needs.h_0,
         )  # fmt: skip
+        input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
+        backward = _differentiable_layer_backward if is_differentiated() else op.layer_backward
+        gradients = backward(
+            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output, input,
+            weight_ih, weight_hh, h_0, batch_sizes, lengths, *ctx.options, *wanted,
+        )  # fmt: skip
+        grad_input, grad_weight_ih, grad_bias, grad_weight_hh, grad_h_0 = (
+            gradient if needed else None
+            for gradient, needed in zip(gradients, wanted, strict=True)
+        )
+        # Equal, but of its own memory: either may be changed in place.
+        grad_bias_hh = grad_bias.clone() if needs.bias_ih and needs.bias_hh else grad_bias
+        return LayerArgs(
+            grad_input,
+            grad_weight_ih,
+            grad_bias if needs.bias_ih else None,
+            grad_bias_hh if needs.bias_hh else None,
+            grad_weight_hh,
+            grad_h_0,
+        )
 
 
-def _differentiable_layer_backward(
-    ctx, grad_output, grad_h_n, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0
-):
-    """As the op ``layer_backward``, with a graph of its own for the next derivative."""
+def _layer_loop(
+    input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output, time_dim, *options
+):  # fmt: skip
+    """``(layout, input, weight_ih, loop)`` of a layer that has run, its input as (T, B, ..) or flat."""
+    extents = Extents(batch_sizes, lengths)
+    layout = Layout.of(output.dim() - 1, extents, time_dim)
+    loop = _Loop(
+        weight_hh, layout.loop_state(h_0), extents, layout.time_major(output), *options
+    )  # fmt: skip
+    return layout, layout.time_major(input), weight_ih, loop
+
+
+def layer_gradients(
+    backpropagate, grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes,
+    lengths, time_dim, nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih,
+    needs_bias, needs_weight_hh, needs_h_0,
+):  # fmt: skip
+    """The op ``layer_backward`` as products beside a backward loop; None where a gradient is not needed.
+
+    ``backpropagate`` is called as the op ``recurrence_backward``.
+    """
+    layout, input, weight_ih, loop = _layer_loop(
+        input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output, time_dim, nonlinearity,
+        reverse, state_grad_clip,
+    )  # fmt: skip
     d, grad_weight_hh, grad_h_0 = _through_time(
-        ctx, grad_output, _squeeze(grad_h_n), needs_weight_hh, needs_h_0
-    )
-    input, weight_ih = ctx.saved_tensors[:2]
+        loop, layout.time_major(grad_output), layout.loop_state(grad_h_n), needs_weight_hh,
+        needs_h_0, backpropagate,
+    )  # fmt: skip
     grad_weight_ih = None
     if needs_weight_ih and input.is_floating_point():
         grad_weight_ih = sum_of_products(d, input)
@@ -211,22 +292,27 @@ def _differentiable_layer_backward(
         table = d.new_zeros(weight_ih.t().shape)
         grad_weight_ih = table.index_add(0, input.flatten(), d.flatten(0, -2)).t()
     return (
-        project(d, weight_ih.t()) if needs_input else None,
+        layout.restore(project(d, weight_ih.t())) if needs_input else None,
         grad_weight_ih,
         d.flatten(0, -2).sum(0) if needs_bias else None,
         grad_weight_hh,
-        grad_h_0.unsqueeze(0) if needs_h_0 else None,
+        layout.layer_state(grad_h_0) if needs_h_0 else None,
     )
 
 
+def _differentiable_layer_backward(*arguments):
+    """The op ``layer_backward``, with a graph of its own for the next derivative."""
+    return layer_gradients(backpropagation, *arguments)
+
+
 class Backpropagation(torch.autograd.Function):
-    """As the op ``backward``: ``(g, g_n, output, weight_hh, batch_sizes, lengths, ..) -> (d, dh_0)``."""
+    """The op ``recurrence_backward``: ``(g, g_n, output, weight_hh, ..) -> (d, dh_0)``."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(grad_output, grad_h_n, *others):
-        return op.backward(
+        return op.recurrence_backward(
             with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), *others
         )
 
@@ -242,7 +328,7 @@ class Backpropagation(torch.autograd.Function):
         extents = Extents(*extents)
         after = previous(d, None, extents, not ctx.reverse)  # d_{t+1}
         e = None
-        if output_tangent is not None and ctx.nonlinearity == "tanh":
+        if output_tangent is not None and ctx.nonlinearity == TANH:
             e = -2 * output * _before_f(ctx, after) * output_tangent
             e_after = previous(e, None, extents, not ctx.reverse)
             grad_output = _sum(grad_output, times(e_after, weight_hh))
@@ -279,7 +365,7 @@ class Backpropagation(torch.autograd.Function):
             grads[0] = q
         if needs_grad_h_n:
             grads[1] = take_last(q, c, extents, ctx.reverse)
-        if needs_output and ctx.nonlinearity == "tanh":
+        if needs_output and ctx.nonlinearity == TANH:
             a = _before_f(ctx, previous(d, None, extents, not ctx.reverse))
             s = _sum(times(previous(q, c, extents, ctx.reverse), weight_hh.mT), u)
             grads[2] = -2 * output * a * s
@@ -311,7 +397,10 @@ def _register(function, op):
     return op
 
 
-recurrence = entry(Recurrence, _register(Recurrence, torch.ops.rnnfused.forward.default))
-backpropagation = entry(Backpropagation, _register(Backpropagation, torch.ops.rnnfused.backward.default))
+_ops = torch.ops.rnnfused
+recurrence = entry(Recurrence, _register(Recurrence, _ops.recurrence.default))
+backpropagation = entry(
+    Backpropagation, _register(Backpropagation, _ops.recurrence_backward.default)
+)
 # Its one caller asks itself whether calls are recorded.
-layer, recorded_layer = entry(Layer), _register(Layer, torch.ops.rnnfused.layer_forward.default)
+layer, recorded_layer = entry(Layer), _register(Layer, _ops.layer.default)

@@ -49,21 +49,16 @@ class RNNCell(torch.nn.RNNCell):
             )
         if self.nonlinearity not in ("tanh", "relu"):
             raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
-        if dims == 1:
-            input = input.unsqueeze(0)
-            hx = None if hx is None else hx.unsqueeze(0)
         weight_hh = self._weight("weight_hh")
-        self._check("input", input, (input.size(0), self.input_size), weight_hh)
+        batch = input.shape[:-1]
+        self._check("input", input, (*batch, self.input_size), weight_hh)
         if hx is not None:
-            self._check("hx", hx, (input.size(0), self.hidden_size), weight_hh)
-            hx = hx.unsqueeze(0)
+            self._check("hx", hx, (*batch, self.hidden_size), weight_hh)
         biases = (self._weight("bias_ih"), self._weight("bias_hh")) if self.bias else (None, None)
-        _, h_n = functional.run_layer(
-            input.unsqueeze(0), self._weight("weight_ih"), weight_hh, *biases, hx,
-            self.nonlinearity, False, False,
-        )  # fmt: skip
-        h_n = h_n.squeeze(0)
-        return h_n.squeeze(0) if dims == 1 else h_n
+        h, _ = functional.run_layer(
+            input, self._weight("weight_ih"), weight_hh, *biases, hx, self.nonlinearity, -1, False
+        )
+        return h
 
     def _weight(self, name: str) -> Tensor:
         # As in RNN: getattr is slow.

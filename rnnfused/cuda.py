@@ -11,7 +11,8 @@ import os
 import torch
 from torch import Tensor
 
-from . import graphed, op, packing, stepwise
+from . import composite, graphed, op, packing, stepwise
+from .steps import Extents, Layout
 
 
 def _choice() -> str:
@@ -29,32 +30,44 @@ def _loops_by_step():
     return graphed if _choice() in ("1", "steps") else stepwise
 
 
-@torch.library.impl("rnnfused::forward", "CUDA")
-def _(
-    projections, weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse, state_grad_clip,
-):  # fmt: skip
+def _loop(projections, weight_hh, h_0, batch_sizes, lengths, *options):
+    """The op ``recurrence`` on (T, B, H), packed or jagged rows."""
     if lengths is not None:
-        return packing.forward(
-            op.forward, projections, weight_hh, h_0, lengths, nonlinearity, reverse, state_grad_clip
-        )
-    arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
+        return packing.forward(_loop, projections, weight_hh, h_0, lengths, *options)
+    arguments = (projections, weight_hh, h_0, batch_sizes, *options)
     if uses_fused_kernels(weight_hh, stepwise.batch_size(projections, batch_sizes)):
         return torch.ops.rnnfused.forward_fused(*arguments)
     return _loops_by_step().forward(*arguments)
 
 
-@torch.library.impl("rnnfused::backward", "CUDA")
+@torch.library.impl("rnnfused::recurrence", "CUDA")
+def _(
+    projections, weight_hh, h_0, batch_sizes, lengths, time_dim, nonlinearity, reverse,
+    state_grad_clip,
+):  # fmt: skip
+    layout = Layout.of(projections.dim() - 1, Extents(batch_sizes, lengths), time_dim)
+    output, h_n = _loop(
+        layout.time_major(projections), weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse
+    )
+    return layout.restore(output), h_n
+
+
+@torch.library.impl("rnnfused::recurrence_backward", "CUDA")
 def _(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, nonlinearity, reverse,
     state_grad_clip, needs_grad_h_0,
 ):  # fmt: skip
     if lengths is not None:
         return packing.backward(
-            op.backward, grad_output, grad_h_n, output, weight_hh, lengths, nonlinearity, reverse,
-            state_grad_clip, needs_grad_h_0,
+            op.recurrence_backward, grad_output, grad_h_n, output, weight_hh, lengths,
+            nonlinearity, reverse, state_grad_clip, needs_grad_h_0,
         )  # fmt: skip
     arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse)
     rows = stepwise.batch_size(output, batch_sizes)
     if state_grad_clip is None and uses_fused_kernels(weight_hh, rows):
         return torch.ops.rnnfused.backward_fused(*arguments, needs_grad_h_0)
     return _loops_by_step().backward(*arguments, needs_grad_h_0, state_grad_clip)
+
+
+torch.library.impl("rnnfused::layer", "CUDA", composite.layer)
+torch.library.impl("rnnfused::layer_backward", "CUDA", composite.layer_backward)

@@ -3,14 +3,14 @@
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from .steps import new_sequence
+from .steps import Extents, Layout, new_sequence
 
 
-def _batch_size(sequence, state, batch_sizes, lengths):
+def _batch_size(sequence, layout, state, batch_sizes, lengths):
     if lengths is not None:
         return lengths.size(0)
     if batch_sizes is None:
-        return sequence.size(1)
+        return sequence.size(1 if layout.time_dim == 0 else 0) if layout.has_batch else 1
     if state is not None:
         return state.size(-2)
     # Data, which a fake has not: a new unknown.
@@ -28,51 +28,50 @@ def _check_together(*tensors, sizes=()):
         raise RuntimeError("batch_sizes and lengths must be on the CPU")
 
 
-def _new_sequence(model, rows, features, like):
-    # (T, B, features) with the batch outside the time in memory where `like` has it there; or (N, features).
-    if len(rows) == 2 and like.size(1) > 1 and like.stride(0) < like.stride(1):
-        return model.new_empty((*rows[::-1], features)).transpose(0, 1)
-    return model.new_empty((*rows, features))
-
-
-@torch.library.register_fake("rnnfused::forward")
+@torch.library.register_fake("rnnfused::recurrence")
 def _(
-    projections, weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse, state_grad_clip,
+    projections, weight_hh, h_0, batch_sizes, lengths, time_dim, nonlinearity, reverse,
+    state_grad_clip,
 ):  # fmt: skip
     _check_together(projections, weight_hh, h_0, sizes=(batch_sizes, lengths))
-    batch_size = _batch_size(projections, h_0, batch_sizes, lengths)
+    layout = Layout.of(projections.dim() - 1, Extents(batch_sizes, lengths), time_dim)
+    batch_size = _batch_size(projections, layout, h_0, batch_sizes, lengths)
     h_n = projections.new_empty((batch_size, projections.size(-1)))
     return new_sequence(projections), h_n
 
 
-@torch.library.register_fake("rnnfused::layer_forward")
+@torch.library.register_fake("rnnfused::layer")
 def _(
-    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse,
-    state_grad_clip,
+    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
+    nonlinearity, reverse, state_grad_clip,
 ):  # fmt: skip
     _check_together(
         input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, sizes=(batch_sizes, lengths)
     )
-    batch_size = _batch_size(input, h_0, batch_sizes, lengths)
     hidden_size = weight_ih.size(0)
     rows = input.shape[:-1] if input.is_floating_point() else input.shape
-    output = _new_sequence(weight_hh, rows, hidden_size, input)
-    return output, weight_hh.new_empty((1, batch_size, hidden_size))
+    layout = Layout.of(len(rows), Extents(batch_sizes, lengths), time_dim)
+    batch_size = _batch_size(input, layout, h_0, batch_sizes, lengths)
+    h_n = layout.layer_state(weight_hh.new_empty((batch_size, hidden_size)))
+    return weight_hh.new_empty((*rows, hidden_size)), h_n
 
 
-@torch.library.register_fake("rnnfused::backward")
+@torch.library.register_fake("rnnfused::recurrence_backward")
 def _(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, nonlinearity, reverse,
     state_grad_clip, needs_grad_h_0,
 ):  # fmt: skip
     _check_together(grad_output, grad_h_n, output, weight_hh, sizes=(batch_sizes, lengths))
-    rows = _batch_size(output, grad_h_n, batch_sizes, lengths) if needs_grad_h_0 else 0
+    rows = 0
+    if needs_grad_h_0:
+        layout = Layout.of(output.dim() - 1, Extents(batch_sizes, lengths), 0)
+        rows = _batch_size(output, layout, grad_h_n, batch_sizes, lengths)
     return new_sequence(output), output.new_empty((rows, output.size(-1)))
 
 
 @torch.library.register_fake("rnnfused::layer_backward")
 def _(
-    grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, lengths,
+    grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, lengths, time_dim,
     nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias,
     needs_weight_hh, needs_h_0,
 ):  # fmt: skip
@@ -86,23 +85,27 @@ def _(
         h_0,
         sizes=(batch_sizes, lengths),
     )
-    hidden_size = output.size(-1)
-    weight_shape = (hidden_size, weight_ih.size(1))
-    if not input.is_floating_point():  # token ids: by token, seen the other way round
-        grad_weight_ih = output.new_empty(weight_shape[::-1] if needs_weight_ih else 0)
-        grad_weight_ih = grad_weight_ih.t() if needs_weight_ih else grad_weight_ih
+
+    def wanted(needed, *shape):
+        return output.new_empty(shape if needed else (0,))
+
+    hidden_size, features = weight_ih.shape
+    if needs_weight_ih and not input.is_floating_point():  # by token, seen the other way round
+        grad_weight_ih = output.new_empty((features, hidden_size)).t()
     else:
-        grad_weight_ih = output.new_empty(weight_shape if needs_weight_ih else 0)
-    state = h_0 if grad_h_n is None else grad_h_n
-    rows = _batch_size(output, state, batch_sizes, lengths) if needs_h_0 else 0
+        grad_weight_ih = wanted(needs_weight_ih, hidden_size, features)
+    grad_h_0 = output.new_empty(0)
+    if needs_h_0:
+        layout = Layout.of(output.dim() - 1, Extents(batch_sizes, lengths), time_dim)
+        state = layout.loop_state(h_0 if grad_h_n is None else grad_h_n)
+        batch_size = _batch_size(output, layout, state, batch_sizes, lengths)
+        grad_h_0 = layout.layer_state(output.new_empty((batch_size, hidden_size)))
     return (
-        _new_sequence(input, input.shape[:-1], input.size(-1), output)
-        if needs_input
-        else output.new_empty(0),
+        wanted(needs_input, *output.shape[:-1], input.size(-1)),
         grad_weight_ih,
-        output.new_empty(hidden_size if needs_bias else 0),
-        output.new_empty(weight_hh.shape if needs_weight_hh else 0),
-        output.new_empty((1, rows, hidden_size)),
+        wanted(needs_bias, hidden_size),
+        wanted(needs_weight_hh, *weight_hh.shape),
+        grad_h_0,
     )
 
 

@@ -25,17 +25,17 @@ def _loop(rows, weight_hh):
     return 2 * rows * prod(weight_hh)  # of heads, their blocks alone
 
 
-@register_flop_formula(torch.ops.rnnfused.forward)
+@register_flop_formula(torch.ops.rnnfused.recurrence)
 def _(projections, weight_hh, *_, **__):
     return _loop(_states(projections), weight_hh)
 
 
-@register_flop_formula(torch.ops.rnnfused.backward)
+@register_flop_formula(torch.ops.rnnfused.recurrence_backward)
 def _(grad_output, grad_h_n, output, weight_hh, *_, **__):
     return _loop(_states(output), weight_hh)
 
 
-@register_flop_formula(torch.ops.rnnfused.layer_forward)
+@register_flop_formula(torch.ops.rnnfused.layer)
 def _(input, weight_ih, bias_ih, bias_hh, weight_hh, *_, out_shape, **__):
     rows = _states(out_shape[0])
     is_ids = len(input) < len(out_shape[0])

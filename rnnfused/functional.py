@@ -7,8 +7,9 @@ from .arguments import check_choices, check_h_0, check_sequence, check_tensors, 
 from .autocast import cast, is_anywhere_active
 from .autograd import layer, recorded_layer, recurrence
 from .custom_function import is_recorded
+from .op import NONLINEARITIES
 from .products import project
-from .steps import past_end, with_contiguous_features
+from .steps import Extents, Layout, past_end, with_contiguous_features
 from .token_lookup import check_ids, project_tokens
 
 
@@ -85,16 +86,13 @@ def rnn(
             f"or (heads, {hidden} / heads, {hidden} / heads), got {tuple(weight_hh.shape)}"
         )
     check_h_0(h_0, batch, hidden)
-    if batch_first:
-        projections = projections.transpose(0, 1)
     if batch_sizes is not None:
         batch_sizes = batch_sizes.contiguous()
-    arguments = (
+    return recurrence(
         with_contiguous_features(projections), weight_hh, with_contiguous_features(h_0),
-        batch_sizes, lengths, nonlinearity, reverse, state_grad_clip,
+        batch_sizes, lengths, int(batch_first), NONLINEARITIES[nonlinearity], reverse,
+        state_grad_clip,
     )  # fmt: skip
-    output, h_n = recurrence(*arguments)
-    return (output.transpose(0, 1) if batch_first else output), h_n
 
 
 def rnn_layer(
@@ -151,9 +149,9 @@ def rnn_layer(
 
     output, h_n = run_layer(
         input, weight_ih, weight_hh, bias, None, None if h_0 is None else h_0.unsqueeze(0),
-        nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip,
+        nonlinearity, int(batch_first), reverse, batch_sizes, lengths, state_grad_clip,
     )  # fmt: skip
-    return output, h_n.squeeze(0)
+    return output, h_n.squeeze(0).clone()  # not a view: it may be changed in place
 
 
 def run_layer(
@@ -164,7 +162,7 @@ def run_layer(
     bias_hh,
     h_0,
     nonlinearity,
-    batch_first,
+    time_dim,
     reverse,
     batch_sizes=None,
     lengths=None,
@@ -172,57 +170,35 @@ def run_layer(
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn_layer` without its checks, for the layers, which make their own.
 
-    It takes token ids too, two biases that are added, and states (1, B, H), as those of several layers are.
+    Its arguments are those of the op ``layer``, described in :mod:`rnnfused.op`, but for the nonlinearity's name and
+    ids of any integer dtype. No result is a view of another tensor: what is saved for backward is known by itself.
     """
-    if batch_first:
-        input = input.transpose(0, 1)
+    number = NONLINEARITIES.get(nonlinearity)
+    if number is None:
+        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
     is_ids = not (input.is_floating_point() or input.is_complex())
     if is_ids:
         input = input.long()
-        if lengths is not None and input.dim() == 2:
-            input = input.masked_fill(past_end(input, lengths), 0)  # there, ids may be anything
+        if lengths is not None and input.dim() == 2:  # past a row's end, ids may be anything
+            input = input.masked_fill(past_end(input, lengths, time_dim), 0)
     if weight_hh.is_complex():
-        output, h_n = _complex_layer(
-            input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, nonlinearity=nonlinearity,
-            reverse=reverse, batch_sizes=batch_sizes, lengths=lengths,
-            state_grad_clip=state_grad_clip,
+        return _complex_layer(
+            input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, Extents(batch_sizes, lengths),
+            time_dim, nonlinearity=nonlinearity, reverse=reverse, state_grad_clip=state_grad_clip,
         )  # fmt: skip
-        return (output.transpose(0, 1) if batch_first else output), h_n
-    is_cpu = input.is_cpu
     if is_anywhere_active():
         input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
             input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
         )
-    if batch_sizes is not None:
-        batch_sizes = batch_sizes.contiguous()
-    options = (batch_sizes, lengths, nonlinearity, reverse, state_grad_clip)
-    recorded = is_recorded()
-    if recorded and onnx_export.is_exporting():
-        output, h_n = onnx_export.layer(
-            input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *options
-        )
-    elif is_cpu:
-        arguments = (
-            input if is_ids else with_contiguous_features(input), weight_ih,
-            with_contiguous_features(bias_ih), with_contiguous_features(bias_hh), weight_hh,
-            with_contiguous_features(h_0), *options,
-        )  # fmt: skip
-        if recorded:
-            output, h_n = recorded_layer(*arguments)
-        else:
-            output, h_n = _with_ids_explained(*arguments) if is_ids else layer(*arguments)
-    else:
-        bias = bias_ih if bias_hh is None else bias_ih + bias_hh
-        projections = (project_tokens if is_ids else project)(input, weight_ih, bias)
-        h_0 = None if h_0 is None else h_0.squeeze(0)
-        output, h_n = recurrence(
-            with_contiguous_features(projections),
-            weight_hh,
-            with_contiguous_features(h_0),
-            *options,
-        )
-        h_n = h_n.unsqueeze(0)
-    return (output.transpose(0, 1) if batch_first else output), h_n
+    arguments = (
+        input if is_ids else with_contiguous_features(input), weight_ih,
+        with_contiguous_features(bias_ih), with_contiguous_features(bias_hh), weight_hh,
+        with_contiguous_features(h_0), None if batch_sizes is None else batch_sizes.contiguous(),
+        lengths, time_dim, number, reverse, state_grad_clip,
+    )  # fmt: skip
+    if is_recorded():
+        return (onnx_export.layer if onnx_export.is_exporting() else recorded_layer)(*arguments)
+    return _with_ids_explained(*arguments) if is_ids else layer(*arguments)
 
 
 def _with_ids_explained(ids, weight_ih, *others):
@@ -237,11 +213,16 @@ def _with_ids_explained(ids, weight_ih, *others):
         raise
 
 
-def _complex_layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, **options):
+def _complex_layer(
+    input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, extents, time_dim, **options
+):  # fmt: skip
     """Step by step, by the reference: no kernel takes complex numbers."""
     projections = (project if input.is_complex() else project_tokens)(input, weight_ih, bias_ih)
     if bias_hh is not None:
         projections = projections + bias_hh
-    h_0 = None if h_0 is None else h_0.squeeze(0)
-    output, h_n = reference.rnn(projections, weight_hh, h_0, **options)
-    return output, h_n.unsqueeze(0)
+    layout = Layout.of(projections.dim() - 1, extents, time_dim)
+    output, h_n = reference.rnn(
+        layout.time_major(projections), weight_hh, layout.loop_state(h_0),
+        batch_sizes=extents.batch_sizes, lengths=extents.lengths, **options,
+    )  # fmt: skip
+    return layout.restore(output).clone(), layout.layer_state(h_n).clone()

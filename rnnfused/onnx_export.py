@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .op import NONLINEARITIES
+from .steps import Extents, Layout
+
 VERSION = 14  # of the operator: from opset 14 on
 
 
@@ -17,19 +20,23 @@ def is_exporting() -> bool:
 
 
 def layer(
-    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, nonlinearity, reverse,
-    state_grad_clip,
+    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
+    nonlinearity, reverse, state_grad_clip,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As the op ``layer_forward``, recorded as an ONNX operator.
+    """As the op ``layer``, recorded as an ONNX operator.
 
     Raises:
         NotImplementedError: a packed or jagged batch, for which ONNX has none.
     """
-    if batch_sizes is not None or input.dim() + (not input.is_floating_point()) != 3:
+    rows_dims = input.dim() - input.is_floating_point()
+    layout = Layout.of(rows_dims, Extents(batch_sizes, lengths), time_dim)
+    if layout.is_flat:
         raise NotImplementedError(
             "input must be a padded batch for export to ONNX, which has no PackedSequence "
             "or nested tensor: use lengths"
         )
+    input, h_0 = layout.time_major(input), layout.loop_state(h_0)
+    h_0 = None if h_0 is None else h_0.unsqueeze(0)
     if not input.is_floating_point():
         input = F.one_hot(input, weight_ih.size(1)).to(weight_ih.dtype)
     if weight_hh.dim() == 3:
@@ -43,7 +50,7 @@ def layer(
     if lengths is not None:
         lengths = lengths.int()
     attributes = {
-        "activations": [nonlinearity.capitalize()],
+        "activations": ["Tanh" if nonlinearity == NONLINEARITIES["tanh"] else "Relu"],
         "direction": "reverse" if reverse else "forward",
         "hidden_size": weight_hh.size(0),
     }
@@ -57,7 +64,7 @@ def layer(
             "RNN", tensors, attributes, version=VERSION,
             dtypes=(input.dtype, input.dtype), shapes=((time, 1, batch, hidden), (1, batch, hidden)),
         )  # fmt: skip
-    return output.squeeze(1), h_n
+    return layout.restore(output.squeeze(1)), layout.layer_state(h_n.squeeze(0))
 
 
 class _Traced(torch.autograd.Function):

@@ -1,8 +1,13 @@
 """The compiled op: loads the shared libraries.
 
-``torch.ops.rnnfused.forward`` and ``torch.ops.rnnfused.backward`` run the whole time loop, each in one call;
-``layer_forward`` and ``layer_backward`` with the input projection and all gradients of a layer. Use them through
-:func:`rnnfused.functional.rnn` and the layers, which check their arguments.
+``torch.ops.rnnfused.recurrence`` runs the whole time loop in one call, and ``layer`` the loop with its input
+projection; ``recurrence_backward`` and ``layer_backward`` return their gradients. Use the ops through
+:func:`rnnfused.functional.rnn` and the layers, which check their arguments. Of their arguments,
+
+- ``time_dim`` (not of ``recurrence_backward``, where it is 0) is the dimension of time in a sequence: 0, 1, or -1 where the sequence is a single step without it.
+  A sequence without a batch is one row. A layer's states have the layers in front, of which a call is one,
+  (1, batch, hidden), but for a single step; those of ``recurrence`` are (batch, hidden);
+- ``nonlinearity`` is one of :data:`NONLINEARITIES`.
 """
 
 import warnings
@@ -31,9 +36,11 @@ if torch.version.cuda is not None and CUDA_LIBRARY.exists():
             stacklevel=2,
         )
 
-forward = below_autograd(torch.ops.rnnfused.forward.default)
-layer_forward = below_autograd(torch.ops.rnnfused.layer_forward.default)
-backward = below_autograd(torch.ops.rnnfused.backward.default)
+NONLINEARITIES = {"tanh": 0, "relu": 1}
+
+recurrence = below_autograd(torch.ops.rnnfused.recurrence.default)
+recurrence_backward = below_autograd(torch.ops.rnnfused.recurrence_backward.default)
+layer = below_autograd(torch.ops.rnnfused.layer.default)
 layer_backward = below_autograd(torch.ops.rnnfused.layer_backward.default)
 
 

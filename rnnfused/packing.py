@@ -41,7 +41,7 @@ class PackedRows:
 
 
 def forward(op, projections, weight_hh, h_0, lengths, *options):
-    """The op ``forward`` for rows with lengths, by one for packed rows."""
+    """The op ``recurrence``, time first, for rows with lengths, by one for packed rows."""
     rows = PackedRows(projections, lengths)
     if rows.order.numel() == 0:
         return torch.zeros_like(projections), rows.unsort(
@@ -54,7 +54,7 @@ def forward(op, projections, weight_hh, h_0, lengths, *options):
 
 
 def backward(op, grad_output, grad_h_n, output, weight_hh, lengths, *options):
-    """The op ``backward`` for rows with lengths, by one for packed rows; its last option is needs_grad_h_0."""
+    """The op ``recurrence_backward`` for rows with lengths, by one for packed rows; its last option is needs_grad_h_0."""
     rows = PackedRows(output, lengths)
     if rows.order.numel() == 0:
         d, grad_h_0 = torch.zeros_like(output), output.new_empty(0, output.size(-1))

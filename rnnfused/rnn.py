@@ -143,14 +143,8 @@ class RNN(torch.nn.RNNBase):
         if not batched:
             if lengths is not None:
                 raise ValueError(f"lengths must be None for an unbatched input, {tuple(shape)}")
-            self.check_input(input, None)  # whose message should have this shape
-            input = input.unsqueeze(batch_dim)
-            shape = input.shape
-            hx = None if hx is None else hx.unsqueeze(1)
-        self._check(input, hx, None, shape[batch_dim])
-        if not self.batch_first:
-            # And so is the output, whose memory is laid out as the input's.
-            input = input.contiguous()
+            time_dim = 0
+        self._check(input, hx, None, shape[batch_dim : batch_dim + 1] if batched else ())
         if shape[time_dim] == 0:
             raise RuntimeError(f"input must have at least one time step, got shape {tuple(shape)}")
         extents = _WHOLE
@@ -158,10 +152,7 @@ class RNN(torch.nn.RNNBase):
             extents = Extents(
                 lengths=arguments.check_lengths(lengths, shape[batch_dim], shape[time_dim], "input")
             )
-        output, h_n = self._run_layers(input, hx, extents)
-        if not batched:
-            return output.squeeze(batch_dim), h_n.squeeze(1)
-        return output, h_n
+        return self._run_layers(input, hx, extents, time_dim)
 
     def _forward_others(self, input, hx, lengths):
         # A leaf of symbolic tracing, as modules of torch.nn are.
@@ -182,7 +173,7 @@ class RNN(torch.nn.RNNBase):
             _check_hx(hx)
             hx = self.permute_hidden(hx, sorted_indices)
         self._check(data, hx, batch_sizes, None)
-        output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes))
+        output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes), 0)
         packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(h_n, unsorted_indices)
 
@@ -204,11 +195,11 @@ class RNN(torch.nn.RNNBase):
                 f"input, if nested, must have offsets from 0 on, got {offsets.tolist()}"
             )
         lengths = arguments.check_lengths(offsets.diff(), None, data.size(0), "input")
-        self._check(data, hx, None, lengths.size(0))
-        output, h_n = self._run_layers(data, hx, Extents(lengths=lengths))
+        self._check(data, hx, None, lengths.shape)
+        output, h_n = self._run_layers(data, hx, Extents(lengths=lengths), 0)
         return torch.nested.nested_tensor_from_jagged(output, offsets), h_n
 
-    def _check(self, input: Tensor, hx: Tensor | None, batch_sizes, batch_size) -> None:
+    def _check(self, input: Tensor, hx: Tensor | None, batch_sizes, batch) -> None:
         self.check_input(input, batch_sizes)
         weight = self._weight("weight_hh_l0")
         # The cheapest question first; where the answer may be wrong, what follows asks again and says so.
@@ -220,9 +211,9 @@ class RNN(torch.nn.RNNBase):
                     f"input must be on {weight.device} like the weights, got {input.device}"
                 )
         if hx is not None:
-            batch_size = int(batch_sizes[0]) if batch_size is None else batch_size
+            batch = (int(batch_sizes[0]),) if batch is None else batch
             directions = 2 if self.bidirectional else 1
-            expected = (self.num_layers * directions, batch_size, self.hidden_size)
+            expected = (self.num_layers * directions, *batch, self.hidden_size)
             if hx.shape != expected:
                 raise RuntimeError(f"hx must have shape {expected}, got {tuple(hx.shape)}")
             if autocast.dtype_of(hx) != autocast.dtype_of(weight) or hx.device != weight.device:
@@ -253,32 +244,32 @@ class RNN(torch.nn.RNNBase):
         weight = self._parameters.get(name)
         return getattr(self, name) if weight is None else weight
 
-    def _run_layers(self, output, hx, extents) -> tuple[Tensor, Tensor]:
+    def _run_layers(self, output, hx, extents, time_dim) -> tuple[Tensor, Tensor]:
         states = []
         num_directions = 2 if self.bidirectional else 1
         if self.num_layers == num_directions == 1:
-            return self._run_direction(output, hx, extents, 0)
+            return self._run_direction(output, hx, extents, time_dim, 0)
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0 and self.training:
-                output = self._drop(output)
+                output = self._drop(output, time_dim)
             directions = []
             for _ in range(num_directions):
                 i = len(states)
                 h_0 = None if hx is None else hx[i : i + 1]
-                states_of_direction, h_n = self._run_direction(output, h_0, extents, i)
+                states_of_direction, h_n = self._run_direction(output, h_0, extents, time_dim, i)
                 directions.append(states_of_direction)
                 states.append(h_n)
             output = directions[0] if num_directions == 1 else torch.cat(directions, -1)
         return output, torch.cat(states)
 
-    def _drop(self, output: Tensor) -> Tensor:
+    def _drop(self, output: Tensor, time_dim: int) -> Tensor:
         # Random numbers are drawn in the order of memory: with time outside, as in torch's, masks are the same.
-        if self.batch_first and output.dim() == 3:
+        if time_dim == 1:
             output = output.transpose(0, 1).contiguous()
             return F.dropout(output, self.dropout).transpose(0, 1)
         return F.dropout(output, self.dropout)
 
-    def _run_direction(self, input, h_0, extents, i) -> tuple[Tensor, Tensor]:
+    def _run_direction(self, input, h_0, extents, time_dim, i) -> tuple[Tensor, Tensor]:
         """The i-th of all directions of all layers."""
         parameter = self._parameters.get  # as in _weight, without a call for each
         weights = [
@@ -286,10 +277,8 @@ class RNN(torch.nn.RNNBase):
             for name in self._all_weights[i]
         ]
         biases = weights[2:] if self.bias else (None, None)
-        # Packed and jagged data has no dimension of its own for time.
-        batch_first = self.batch_first and input.dim() > (1 if is_integer(input) else 2)
         return functional.run_layer(
-            input, *weights[:2], *biases, h_0, self.nonlinearity, batch_first,
+            input, *weights[:2], *biases, h_0, self.nonlinearity, time_dim,
             self.bidirectional and i % 2 == 1, *extents, self.state_grad_clip,
         )  # fmt: skip
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .op import NONLINEARITIES
+
 
 class ScriptableRNN(torch.nn.RNNBase):
     """The layers of an RNN over a padded batch, each direction a call of the op; parameters are shared."""
@@ -16,6 +18,7 @@ class ScriptableRNN(torch.nn.RNNBase):
         self.__dict__ = {**rnn.__dict__, "heads": rnn.heads, "state_grad_clip": rnn.state_grad_clip}
         # What torch.jit.script would hold on to of the parameters is named here once and for all.
         self.has_ids = rnn._feature_dims == 0
+        self.nonlinearity_number = NONLINEARITIES[rnn.nonlinearity]
         return self
 
     def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:  # noqa: UP045
@@ -24,20 +27,19 @@ class ScriptableRNN(torch.nn.RNNBase):
             raise ValueError(f"input must have {unbatched_dims} or {unbatched_dims + 1} dimensions")
         batched = input.dim() == unbatched_dims + 1
         batch_dim = 0 if self.batch_first else 1
-        if not batched:
-            input = input.unsqueeze(batch_dim)
-            if hx is not None:
-                hx = hx.unsqueeze(1)
-        if self.batch_first:
-            input = input.transpose(0, 1)
+        time_dim = 1 - batch_dim if batched else 0
         if self.has_ids:
             if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
                 raise TypeError("input must be token ids of an integer dtype")
             input = input.to(torch.int64)
         num_directions = 2 if self.bidirectional else 1
-        expected = (self.num_layers * num_directions, input.size(1), self.hidden_size)
         if hx is not None:
-            self.check_hidden_size(hx, expected, "hx must have shape {}, got {}")
+            batch = input.size(batch_dim) if batched else 1
+            expected = (self.num_layers * num_directions, batch, self.hidden_size)
+            if batched:
+                self.check_hidden_size(hx, expected, "hx must have shape {}, got {}")
+            else:
+                self.check_hidden_size(hx.unsqueeze(1), expected, "hx must have shape {}, got {}")
         output = input.contiguous()
         states: list[Tensor] = []
         for layer in range(self.num_layers):
@@ -57,16 +59,11 @@ class ScriptableRNN(torch.nn.RNNBase):
                     h_0 = hx[i : i + 1].contiguous()
                 weight_ih, weight_hh = weights[first], weights[first + 1]
                 assert weight_ih is not None and weight_hh is not None
-                of_direction, h_n = torch.ops.rnnfused.layer_forward(
-                    output, weight_ih, bias_ih, bias_hh, weight_hh, h_0, None, None,
-                    self.nonlinearity, direction == 1, self.state_grad_clip,
+                of_direction, h_n = torch.ops.rnnfused.layer(
+                    output, weight_ih, bias_ih, bias_hh, weight_hh, h_0, None, None, time_dim,
+                    self.nonlinearity_number, direction == 1, self.state_grad_clip,
                 )  # fmt: skip
                 directions.append(of_direction)
                 states.append(h_n)
-            output = torch.cat(directions, -1)
-        h_n = torch.cat(states)
-        if self.batch_first:
-            output = output.transpose(0, 1)
-        if not batched:
-            return output.squeeze(batch_dim), h_n.squeeze(1)
-        return output, h_n
+            output = directions[0] if num_directions == 1 else torch.cat(directions, -1)
+        return output, states[0] if len(states) == 1 else torch.cat(states)

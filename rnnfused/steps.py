@@ -23,6 +23,58 @@ class Extents(NamedTuple):
         return self.batch_sizes is None and self.lengths is None
 
 
+class Layout(NamedTuple):
+    """How the sequences and states of the op ``layer`` lie, which formulas want as (T, B, ..) and (B, H).
+
+    The tensors may have a mapped dimension in front of all others, which stays there.
+    """
+
+    time_dim: int
+    has_batch: bool
+    is_flat: bool
+    first_dim: int = 0
+
+    @classmethod
+    def of(cls, rows_dims: int, extents: Extents, time_dim: int, *, is_mapped: bool = False):
+        """Of sequences with so many dimensions beside the features, and beside a mapped one."""
+        is_flat = rows_dims == 1 and not extents.is_padded()
+        has_batch = is_flat or rows_dims > (time_dim >= 0)
+        return cls(time_dim, has_batch, is_flat, int(is_mapped))
+
+    def time_major(self, sequence: Tensor | None) -> Tensor | None:
+        """The sequence as (T, B, ..), a flat one as it is: a view."""
+        if sequence is None or self.is_flat or (self.time_dim == 0 and self.has_batch):
+            return sequence
+        first = self.first_dim
+        if self.time_dim == 1:
+            return sequence.transpose(first, first + 1)
+        if not self.has_batch:
+            sequence = sequence.unsqueeze(first + 1 if self.time_dim == 0 else first)
+        return sequence if self.time_dim == 0 else sequence.unsqueeze(first)
+
+    def restore(self, sequence: Tensor | None) -> Tensor | None:
+        """The inverse of :meth:`time_major`."""
+        if sequence is None or self.is_flat or (self.time_dim == 0 and self.has_batch):
+            return sequence
+        first = self.first_dim
+        if self.time_dim == 1:
+            return sequence.transpose(first, first + 1)
+        sequence = sequence if self.has_batch else sequence.squeeze(first + 1)
+        return sequence if self.time_dim == 0 else sequence.squeeze(first)
+
+    def loop_state(self, state: Tensor | None) -> Tensor | None:
+        """A layer's state as (B, H): a view."""
+        if state is None or self.has_batch != (self.time_dim >= 0):
+            return state
+        return state.squeeze(self.first_dim) if self.has_batch else state.unsqueeze(self.first_dim)
+
+    def layer_state(self, state: Tensor | None) -> Tensor | None:
+        """The inverse of :meth:`loop_state`."""
+        if state is None or self.has_batch != (self.time_dim >= 0):
+            return state
+        return state.unsqueeze(self.first_dim) if self.has_batch else state.squeeze(self.first_dim)
+
+
 def new_sequence(model: Tensor) -> Tensor:
     """An empty sequence like the model; as new_sequence in csrc/tensors.h, to the strides.
 
@@ -46,10 +98,10 @@ def is_batch_major(sequence: Tensor) -> bool:
     return sequence.dim() == 3 and sequence.size(1) > 1 and sequence.stride(0) < sequence.stride(1)
 
 
-def past_end(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """(T, B): where a padded sequence goes on after its rows' ends."""
-    steps = torch.arange(sequence.size(0), device=sequence.device)
-    return steps.unsqueeze(1) >= lengths.to(sequence.device)
+def past_end(sequence: Tensor, lengths: Tensor, time_dim: int = 0) -> Tensor:
+    """(T, B), or (B, T): where a padded sequence goes on after its rows' ends."""
+    steps = torch.arange(sequence.size(time_dim), device=sequence.device)
+    return steps.unsqueeze(1 - time_dim) >= lengths.to(sequence.device).unsqueeze(time_dim)
 
 
 def _packed_positions(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,14 +1,17 @@
 """The recurrence as one torch matrix product and one pointwise kernel a step, on any device.
 
-The ops ``rnnfused::forward`` and ``rnnfused::backward`` where no fused kernel takes a call: their contract but
+The ops ``rnnfused::recurrence`` and ``rnnfused::recurrence_backward`` on (T, B, H) or packed rows where no fused kernel takes a call: their contract but
 for lengths, their results, and nothing but torch. On a GPU it is also the oracle that the fused kernels are compared with.
 """
 
 import torch
 from torch import Tensor
 
+from .op import NONLINEARITIES
 from .products import times
 from .steps import new_sequence
+
+TANH = NONLINEARITIES["tanh"]
 
 
 def _steps(sequence: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
@@ -38,11 +41,11 @@ def advance(
     weight_hh: Tensor,
     h_0: Tensor | None,
     batch_sizes: Tensor | None,
-    nonlinearity: str,
+    nonlinearity: int,
     reverse: bool,
 ) -> None:
     """The forward loop in place: ``states`` holds the projections and becomes the output; fills ``h_n``."""
-    activate = torch.tanh_ if nonlinearity == "tanh" else torch.relu_
+    activate = torch.tanh_ if nonlinearity == TANH else torch.relu_
     last = states.new_empty(0, states.size(-1))
     for now in _in_order(_steps(states, batch_sizes), not reverse):
         going_on = min(now.size(0), last.size(0))
@@ -62,7 +65,7 @@ def retreat(
     grad_h_n: Tensor | None,
     output: Tensor,
     batch_sizes: Tensor | None,
-    nonlinearity: str,
+    nonlinearity: int,
     reverse: bool,
     state_grad_clip: float | None = None,
 ) -> None:
@@ -80,7 +83,7 @@ def retreat(
             now[going_on:] += grad_h_n[going_on : now.size(0)]
         if grad_h_0.size(0) and later.size(0) > going_on:
             grad_h_0[going_on : later.size(0)] = times(later[going_on:], weight_hh)
-        if nonlinearity == "tanh":
+        if nonlinearity == TANH:
             torch.ops.aten.tanh_backward.grad_input(now, h, grad_input=now)
         else:
             torch.ops.aten.threshold_backward.grad_input(now, h, 0, grad_input=now)
@@ -102,7 +105,7 @@ def fill(tensor: Tensor, start: Tensor | None) -> None:
 
 
 def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run=run):
-    """As the op ``rnnfused::forward``: ``(output, h_n)``. ``run`` may be :mod:`rnnfused.graphed`'s."""
+    """As the op ``rnnfused::recurrence``: ``(output, h_n)``. ``run`` may be :mod:`rnnfused.graphed`'s."""
     output = new_sequence(projections)
     h_n = output.new_empty(batch_size(output, batch_sizes), output.size(-1))
     options = (batch_sizes, nonlinearity, reverse)
@@ -114,7 +117,7 @@ def backward(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0,
     state_grad_clip=None, run=run,
 ):  # fmt: skip
-    """As the op ``rnnfused::backward``: ``(grad_projections, grad_h_0)``; ``run`` as in :func:`forward`."""
+    """As the op ``rnnfused::recurrence_backward``: ``(grad_projections, grad_h_0)``; ``run`` as in :func:`forward`."""
     d = new_sequence(output)
     rows = batch_size(output, batch_sizes) if needs_grad_h_0 else 0
     grad_h_0 = output.new_empty(rows, output.size(-1))

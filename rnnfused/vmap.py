@@ -6,10 +6,10 @@ and W_hh is block-diagonal: a head for each call (or several, if it had heads be
 
 import torch
 
-from .steps import with_contiguous_features
+from .steps import Extents, Layout, with_contiguous_features
 
-_forward = torch.ops.rnnfused.forward.default
-_backward = torch.ops.rnnfused.backward.default
+_recurrence = torch.ops.rnnfused.recurrence.default
+_recurrence_backward = torch.ops.rnnfused.recurrence_backward.default
 
 
 class _Rows:
@@ -103,28 +103,34 @@ def _with_dims(*results):
     return tensors, dims
 
 
-def _map_forward(info, in_dims, projections, weight_hh, h_0, batch_sizes, lengths, *options):
+def _map_recurrence(
+    info, in_dims, projections, weight_hh, h_0, batch_sizes, lengths, time_dim, *options
+):
     projections, weight_hh, h_0 = _mapped(info, in_dims, (projections, weight_hh, h_0))
+    extents = Extents(batch_sizes, lengths)
     (lengths,) = _mapped(info, in_dims[4:], (lengths,))
+    layout = Layout.of(projections.dim() - 2, extents, time_dim, is_mapped=True)
+    projections = layout.time_major(projections)
     way = _choose(info, projections, in_dims[1], in_dims[3:5], batch_sizes, lengths)
-    output, h_n = _forward(
+    output, h_n = _recurrence(
         with_contiguous_features(way.fold_sequence(projections)), way.fold_weight(weight_hh),
-        with_contiguous_features(way.fold_state(h_0)), way.batch_sizes, way.lengths, *options,
+        with_contiguous_features(way.fold_state(h_0)), way.batch_sizes, way.lengths, 0, *options,
     )  # fmt: skip
-    return _with_dims(way.unfold_sequence(output), way.unfold_state(h_n))
+    output, dim = way.unfold_sequence(output)
+    return _with_dims((layout.restore(output.movedim(dim, 0)), 0), way.unfold_state(h_n))
 
 
-torch.library.register_vmap("rnnfused::forward", _map_forward)
+torch.library.register_vmap("rnnfused::recurrence", _map_recurrence)
 
 
-@torch.library.register_vmap("rnnfused::backward")
+@torch.library.register_vmap("rnnfused::recurrence_backward")
 def _(info, in_dims, grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, *options):
     grad_output, grad_h_n, output, weight_hh = _mapped(
         info, in_dims, (grad_output, grad_h_n, output, weight_hh)
     )
     (lengths,) = _mapped(info, in_dims[5:], (lengths,))
     way = _choose(info, output, in_dims[3], in_dims[4:6], batch_sizes, lengths)
-    d, grad_h_0 = _backward(
+    d, grad_h_0 = _recurrence_backward(
         with_contiguous_features(way.fold_sequence(grad_output)),
         with_contiguous_features(way.fold_state(grad_h_n)),
         with_contiguous_features(way.fold_sequence(output)), way.fold_weight(weight_hh),
@@ -133,13 +139,20 @@ def _(info, in_dims, grad_output, grad_h_n, output, weight_hh, batch_sizes, leng
     return _with_dims(way.unfold_sequence(d), way.unfold_state(grad_h_0))
 
 
-@torch.library.register_vmap("rnnfused::layer_forward")
-def _(info, in_dims, input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *others):
-    """By the projection of every call, and the op ``forward``."""
+@torch.library.register_vmap("rnnfused::layer")
+def _(
+    info, in_dims, input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths,
+    time_dim, *options,
+):  # fmt: skip
+    """By the projection of every call, and the op ``recurrence``."""
     input, weight_ih, bias_ih, bias_hh = _mapped(
         info, in_dims, (input, weight_ih, bias_ih, bias_hh)
     )
-    rows = input.flatten(1) if not input.is_floating_point() else input.flatten(1, -2)
+    (h_0,) = _mapped(info, in_dims[5:], (h_0,))
+    rows_dims = input.dim() - 1 - input.is_floating_point()
+    extents = Extents(batch_sizes, lengths if in_dims[7] is None or lengths is None else lengths[0])
+    layout = Layout.of(rows_dims, extents, time_dim, is_mapped=True)
+    rows = input.flatten(1, rows_dims) if rows_dims > 0 else input.unsqueeze(1)
     if input.is_floating_point():
         projections = torch.bmm(rows, weight_ih.mT)
     else:
@@ -148,13 +161,10 @@ def _(info, in_dims, input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, *others
     for bias in (bias_ih, bias_hh):
         if bias is not None:
             projections = projections + bias.unsqueeze(1)
-    shape = input.shape[:-1] if input.is_floating_point() else input.shape
-    projections = projections.reshape(*shape, -1)
-    h_dim = in_dims[5]
-    if h_0 is not None:
-        h_0 = h_0.squeeze(0) if h_dim is None else h_0.movedim(h_dim, 0).squeeze(1)
-    (output, h_n), (output_dim, h_n_dim) = _map_forward(
-        info, (0, in_dims[4], None if h_dim is None else 0, *in_dims[6:]),
-        projections, weight_hh, h_0, *others,
+    projections = layout.time_major(projections.reshape(*input.shape[: 1 + rows_dims], -1))
+    (output, h_n), (output_dim, h_n_dim) = _map_recurrence(
+        info, (0, in_dims[4], None if h_0 is None else 0, *in_dims[6:]),
+        projections, weight_hh, layout.loop_state(h_0), batch_sizes, lengths, 0, *options,
     )  # fmt: skip
-    return (output, h_n.unsqueeze(0)), (output_dim, h_n_dim + 1)
+    output, h_n = output.movedim(output_dim, 0), h_n.movedim(h_n_dim, 0)
+    return (layout.restore(output), layout.layer_state(h_n)), (0, 0)

@@ -39,7 +39,7 @@ def arguments(seed=0, steps=5, batch=3, hidden=4, batch_sizes=None, reverse=Fals
 
     shape = (steps, batch) if batch_sizes is None else (int(batch_sizes.sum()),)
     weight, h_0, grad_h_n = new(hidden, hidden), new(batch, hidden), new(batch, hidden)
-    rest = (weight, batch_sizes, "tanh", reverse)
+    rest = (weight, batch_sizes, stepwise.TANH, reverse)
     forward = (new(*shape, hidden), weight, h_0 if given else None, *rest[1:])
     gradients = (new(*shape, hidden), grad_h_n) if given else (None, None)
     return forward, gradients, rest

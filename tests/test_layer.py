@@ -9,6 +9,8 @@ import torch.nn.functional as F
 import rnnfused
 from rnnfused import functional, op, products, reference
 
+TANH = op.NONLINEARITIES["tanh"]
+
 pytestmark = pytest.mark.usefixtures("device")
 
 SIZES = [5, 3, 3, 1]
@@ -151,8 +153,8 @@ def test_opcheck_of_the_layer(batch_sizes, given, transposed, device):
         input = torch.randn(9, 4, 3).transpose(0, 1)
     biases, h_0 = ((torch.randn(5),) * 2, torch.randn(1, 9, 5)) if given else ((None, None), None)
     weights = torch.randn(5, 3), *biases, torch.randn(5, 5)
-    arguments = (input, *weights, h_0, batch_sizes, None, "tanh", False, None)
-    torch.library.opcheck(torch.ops.rnnfused.layer_forward, arguments)
+    arguments = (input, *weights, h_0, batch_sizes, None, 0, TANH, False, None)
+    torch.library.opcheck(torch.ops.rnnfused.layer, arguments)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -227,11 +229,11 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
     with pytest.raises(RuntimeError, match="same rows"):
         torch.ops.rnnfused.sum_of_products(torch.randn(2, 3, 4), torch.randn(2, 4, 4))
     x, h = torch.randn(4, 3, 2), torch.randn(3, 5)
-    good = [x, torch.randn(5, 2), b, b, torch.randn(5, 5), h[None], None, None, "tanh", False, None]
-    op.layer_forward(*good)
+    good = [x, torch.randn(5, 2), b, b, torch.randn(5, 5), h[None], None, None, 0, TANH, False, None]
+    op.layer(*good)
     for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, b[:4]), (4, torch.randn(4, 4)), (5, h[None, :2]), (5, h)):  # fmt: skip
         with pytest.raises(RuntimeError):
-            op.layer_forward(*good[:place], wrong, *good[place + 1 :])
+            op.layer(*good[:place], wrong, *good[place + 1 :])
 
 
 @pytest.mark.parametrize("batch_sizes", [None, torch.tensor([9, 2, 1], device="cpu")])
@@ -245,7 +247,7 @@ def test_opcheck_of_the_layers_gradients(batch_sizes, given, needs, device):
     h_0 = torch.randn(1, 9, 5) if given else None
     arguments = (
         *gradients, torch.randn(*rows, 5), torch.randn(*rows, 3), torch.randn(5, 3),
-        torch.randn(5, 5), h_0, batch_sizes, None, "tanh", True, None, *needs,
+        torch.randn(5, 5), h_0, batch_sizes, None, 0, TANH, True, None, *needs,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.rnnfused.layer_backward, arguments)
 
@@ -280,7 +282,7 @@ def run_tokens(ids, one_hot, leaves, h_0=None, batch_first=False, batch_sizes=No
     input = F.one_hot(ids, weight_ih.size(1)).to(weight_ih.dtype) if one_hot else ids
     return functional.run_layer(
         input, weight_ih, weight_hh, bias, None, None if h_0 is None else h_0[None], "tanh",
-        batch_first, False, batch_sizes,
+        int(batch_first), False, batch_sizes,
     )  # fmt: skip
 
 
@@ -317,10 +319,10 @@ def test_opcheck_of_token_ids(transposed, device):
     ids = torch.randint(4, (9, 3)).t() if transposed else torch.randint(4, (3, 9))
     w, b, u = torch.randn(5, 4), torch.randn(5), torch.randn(5, 5)
     torch.library.opcheck(
-        torch.ops.rnnfused.layer_forward,
-        (ids, w, b, None, u, None, None, None, "tanh", False, None),
+        torch.ops.rnnfused.layer,
+        (ids, w, b, None, u, None, None, None, 0, TANH, False, None),
     )
-    output, _ = op.layer_forward(ids, w, b, None, u, None, None, None, "tanh", False, None)
+    output, _ = op.layer(ids, w, b, None, u, None, None, None, 0, TANH, False, None)
     needs = (False, True, True, True, True)
     arguments = (
         torch.randn_like(output),
@@ -332,7 +334,8 @@ def test_opcheck_of_token_ids(transposed, device):
         None,
         None,
         None,
-        "tanh",
+        0,
+        TANH,
         False,
         None,
         *needs,
@@ -341,7 +344,7 @@ def test_opcheck_of_token_ids(transposed, device):
     for wrong in (-1, 4):
         ids[1, 2] = wrong
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
-            op.layer_forward(ids, w, b, None, u, None, None, None, "tanh", False, None)
+            op.layer(ids, w, b, None, u, None, None, None, 0, TANH, False, None)
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
             op.layer_backward(*arguments)
 

@@ -11,6 +11,8 @@ import torch
 import rnnfused
 from rnnfused import functional, op
 
+TANH, RELU = op.NONLINEARITIES["tanh"], op.NONLINEARITIES["relu"]
+
 SIZES = torch.tensor([3, 2, 1])
 
 
@@ -24,7 +26,7 @@ def forward_arguments(*, h_0=True, batch_sizes=None, requires_grad=False, **layo
     for leaf in leaves:
         if leaf is not None:
             leaf.requires_grad_(requires_grad)
-    return (*leaves, batch_sizes, None, "tanh", False, None)
+    return (*leaves, batch_sizes, None, 0, TANH, False, None)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +41,14 @@ def forward_arguments(*, h_0=True, batch_sizes=None, requires_grad=False, **layo
     ],
 )
 def test_opcheck_forward(arguments):
-    torch.library.opcheck(torch.ops.rnnfused.forward, arguments)
+    torch.library.opcheck(torch.ops.rnnfused.recurrence, arguments)
 
 
 def test_opcheck_where_the_output_cannot_keep_the_strides():
     overlapping = torch.randn(9).unfold(0, 6, 1).unsqueeze(1)
     torch.library.opcheck(
-        torch.ops.rnnfused.forward,
-        (overlapping, torch.randn(6, 6), None, None, None, "tanh", False, None),
+        torch.ops.rnnfused.recurrence,
+        (overlapping, torch.randn(6, 6), None, None, None, 0, TANH, False, None),
         # The others clone the input, and a clone of this one has other strides.
         test_utils=("test_schema", "test_faketensor"),
     )
@@ -60,7 +62,7 @@ def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
     grad_output = torch.randn_like(output) if sources[0] else None
     grad_h_n = torch.randn(3, 5) if sources[1] else None
     torch.library.opcheck(
-        torch.ops.rnnfused.backward,
+        torch.ops.rnnfused.recurrence_backward,
         (
             grad_output,
             grad_h_n,
@@ -68,7 +70,7 @@ def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
             weight_hh,
             batch_sizes,
             None,
-            "relu",
+            RELU,
             True,
             0.5,
             needs_grad_h_0,
@@ -77,7 +79,7 @@ def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
 
 
 def test_a_direct_call_cannot_read_out_of_bounds():
-    p, w, h, _, _, f, reverse, _ = forward_arguments()
+    p, w, h, _, _, _, f, reverse, _ = forward_arguments()
     wrong = [
         (p[0], w, h, None, f, reverse),
         (p[:0], w, h, None, f, reverse),
@@ -88,7 +90,7 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         (p, w, h[:2], None, f, reverse),
         (p, w, h.double(), None, f, reverse),
         (p.int(), w.int(), None, None, f, reverse),
-        (p, w, h, None, "gelu", reverse),
+        (p, w, h, None, 2, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3]), f, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 3, 3, 3, 3]), f, reverse),
         (p.flatten(0, 1), w, h, torch.tensor([3, 4, 5]), f, reverse),
@@ -98,23 +100,23 @@ def test_a_direct_call_cannot_read_out_of_bounds():
     ]
     for *tensors, batch_sizes, f_, reverse_ in wrong:
         with pytest.raises(RuntimeError, match="rnnfused: "):
-            op.forward(*tensors, batch_sizes, None, f_, reverse_, None)
+            op.recurrence(*tensors, batch_sizes, None, 0, f_, reverse_, None)
     rows = p.flatten(0, 1)
     for sequence, lengths in (
         (p, [4, 4]), (p, [4, 4, 5]), (p, [4, -1, 4]), (rows, [4, 4, 3]), (rows, [4, 4, 5]),
         (rows, [13, -1]), (rows, [2**62, 2**62, 12]),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match="rnnfused: lengths"):
-            op.forward(sequence, w, None, None, torch.tensor(lengths), f, reverse, None)
+            op.recurrence(sequence, w, None, None, torch.tensor(lengths), 0, f, reverse, None)
     for lengths in (
         torch.tensor([4.0, 4, 4]),
         torch.tensor([[4, 4, 4]]),
         torch.tensor([4] * 6)[::2],
     ):
         with pytest.raises(RuntimeError, match="rnnfused: lengths"):
-            op.forward(p, w, None, None, lengths, f, reverse, None)
+            op.recurrence(p, w, None, None, lengths, 0, f, reverse, None)
     with pytest.raises(RuntimeError, match="not both"):
-        op.forward(rows, w, None, torch.tensor([12]), torch.tensor([12]), f, reverse, None)
+        op.recurrence(rows, w, None, torch.tensor([12]), torch.tensor([12]), 0, f, reverse, None)
     for weight in (
         torch.randn(2, 2, 2),
         torch.randn(5, 1, 2),
@@ -122,10 +124,10 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         torch.randn(5),
     ):
         with pytest.raises(RuntimeError, match="rnnfused: weight_hh"):
-            op.forward(p, weight, None, None, None, f, reverse, None)
+            op.recurrence(p, weight, None, None, None, 0, f, reverse, None)
     for grad_output in (p[:3], p.double(), p.transpose(0, 1)):
         with pytest.raises(RuntimeError, match="rnnfused: grad_output"):
-            op.backward(grad_output, None, p, w, None, None, f, reverse, None, True)
+            op.recurrence_backward(grad_output, None, p, w, None, None, f, reverse, None, True)
 
 
 @pytest.mark.parametrize(("batch", "hidden"), [(2, 700), (31, 200), (64, 128)])
@@ -136,9 +138,9 @@ def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
     results = []
     for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)
-        output, _ = op.forward(projections, weight_hh, None, None, None, "tanh", False, None)
-        arguments = (grad_output, None, output, weight_hh, None, None, "tanh", False, None, True)
-        results.append((output, *op.backward(*arguments)))
+        output, _ = op.recurrence(projections, weight_hh, None, None, None, 0, TANH, False, None)
+        arguments = (grad_output, None, output, weight_hh, None, None, TANH, False, None, True)
+        results.append((output, *op.recurrence_backward(*arguments)))
     for other in results[1:]:
         for got, expected in zip(other, results[0], strict=True):
             assert torch.equal(got, expected)

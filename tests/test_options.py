@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import rnnfused
-from rnnfused import functional, packing, reference
+from rnnfused import functional, op, packing, reference
 
 T, B, H = 5, 4, 6
 LENGTHS = torch.tensor([3, 5, 0, 2])
@@ -134,16 +134,20 @@ def test_packing_rows_gives_what_the_op_gives(reverse, jagged, lengths):
     shape = (int(lengths.sum()), H) if jagged else (T, B, H)
     p, g = torch.randn(2, *shape, dtype=torch.float64)
     weight, h_0, g_n = (torch.randn(n, H, dtype=torch.float64) for n in (H, B, B))
-    options = ("tanh", reverse, None)
+    options = (op.NONLINEARITIES["tanh"], reverse, None)
     for h, grad_h_n in ((h_0, g_n), (None, None)):
-        expected = ops.forward(p, weight, h, None, lengths, *options)
-        got = packing.forward(ops.forward, p, weight, h, lengths, *options)
+        expected = ops.recurrence(p, weight, h, None, lengths, 0, *options)
+
+        def loop(p, weight, h, batch_sizes, lengths, *options):
+            return ops.recurrence(p, weight, h, batch_sizes, lengths, 0, *options)
+
+        got = packing.forward(loop, p, weight, h, lengths, *options)
         torch.testing.assert_close(got, expected)
         for needs in (True, False):
             arguments = (weight, None, lengths, *options, needs)
-            expected_gradients = ops.backward(g, grad_h_n, expected[0], *arguments)
+            expected_gradients = ops.recurrence_backward(g, grad_h_n, expected[0], *arguments)
             got = packing.backward(
-                ops.backward, g, grad_h_n, expected[0], weight, lengths, *options, needs
+                ops.recurrence_backward, g, grad_h_n, expected[0], weight, lengths, *options, needs
             )
             torch.testing.assert_close(got, expected_gradients)
 
@@ -330,7 +334,7 @@ def test_sparse_and_nested_tensors_are_refused():
 def test_the_op_without_values_of_its_sizes():
     p, weight = torch.randn(T, B, H), torch.randn(H, H)
     with pytest.raises(RuntimeError, match="must be on the CPU"):
-        torch.ops.rnnfused.forward(p, weight, None, None, LENGTHS.to("meta"), "tanh", False, None)
+        torch.ops.rnnfused.recurrence(p, weight, None, None, LENGTHS.to("meta"), 0, 0, False, None)
     output, h_n = functional.rnn(p.to("meta"), weight.to("meta"), lengths=LENGTHS)
     assert output.shape == p.shape and h_n.shape == (B, H) and h_n.is_meta
     packed, sizes = torch.randn(8, H, device="meta"), torch.tensor([4, 3, 1])

@@ -90,8 +90,8 @@ def test_sums_of_16_bit_types_are_rounded_once(shape, dtype, threads):
     # The same sums of the same d, from the op that keeps all of it.
     with torch.no_grad():
         output = layer(inputs[0], inputs[1])[0]
-    d, _ = torch.ops.rnnfused.backward(
-        inputs[2], inputs[3][0], output, layer.weight_hh_l0.detach(), None, None, "tanh", False, None, False
+    d, _ = torch.ops.rnnfused.recurrence_backward(
+        inputs[2], inputs[3][0], output, layer.weight_hh_l0.detach(), None, None, 0, False, None, False
     )  # fmt: skip
     before = torch.cat([inputs[1].detach(), output[:-1]]).float()
     tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 2e-2}

@@ -12,7 +12,7 @@ SIZES = torch.tensor([5, 3, 3, 1])
 
 def test_without_h_0_the_first_step_does_not_read_the_weight():
     nan = torch.full((4, 4), float("nan"))
-    output, _ = stepwise.forward(torch.randn(2, 3, 4), nan, None, None, "tanh", False)
+    output, _ = stepwise.forward(torch.randn(2, 3, 4), nan, None, None, stepwise.TANH, False)
     assert output[0].isfinite().all() and output[1].isnan().all()
 
 
@@ -29,6 +29,7 @@ def check(got, expected):
 @pytest.mark.parametrize("heads", [1, 7])
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip):
+    nonlinearity = op.NONLINEARITIES[nonlinearity]
     batch_sizes = SIZES if layout == "packed" else None
     shape = {"time_first": (6, 5, 7), "batch_first": (5, 6, 7), "packed": (12, 7)}[layout]
     projections, gradient = torch.randn(2, *shape, dtype=torch.float64)
@@ -42,12 +43,12 @@ def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip)
         h_0 = h_0[:1].expand(5, 7)
         grad_h_n = grad_h_n[:1].expand(5, 7)
     arguments = (projections, weight_hh, h_0, batch_sizes)
-    output, h_n = op.forward(*arguments, None, nonlinearity, reverse, clip)
+    output, h_n = op.recurrence(*arguments, None, 0, nonlinearity, reverse, clip)
     check(stepwise.forward(*arguments, nonlinearity, reverse), (output, h_n))
     for grad_output in (gradient, None):
         for needs_grad_h_0 in (True, False):
             arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes)
             check(
                 stepwise.backward(*arguments, nonlinearity, reverse, needs_grad_h_0, clip),
-                op.backward(*arguments, None, nonlinearity, reverse, clip, needs_grad_h_0),
+                op.recurrence_backward(*arguments, None, nonlinearity, reverse, clip, needs_grad_h_0),
             )

@@ -20,14 +20,14 @@ TOLERANCE = {
 
 
 def arguments(steps, batch, hidden, dtype=torch.float32, packed=False, reverse=False, f="tanh"):
-    """Random arguments of the ops forward and backward."""
+    """Random arguments of the ops forward_fused and backward_fused."""
     torch.manual_seed(0)
     batch = int(PACKED[0]) if packed else batch
     shape = (int(PACKED.sum()), hidden) if packed else (steps, batch, hidden)
     p, g = torch.randn(2, *shape, dtype=dtype, device="cuda")
     h_0, g_n = torch.randn(2, batch, hidden, dtype=dtype, device="cuda")
     weight = torch.randn(hidden, hidden, dtype=dtype, device="cuda") / hidden**0.5
-    sizes = PACKED if packed else None
+    sizes, f = PACKED if packed else None, op.NONLINEARITIES[f]
     return (p, weight, h_0, sizes, f, reverse), (g, g_n, weight, sizes, f, reverse, True)
 
 

@@ -179,7 +179,7 @@ def test_fx_keeps_the_module_whole():
 def test_make_fx_records_the_op():
     module = layer()
     graph = torch.fx.experimental.proxy_tensor.make_fx(module)(torch.randn(7, 3, 6))
-    assert sum("layer_forward" in str(node.target) for node in graph.graph.nodes) == 4
+    assert sum("rnnfused.layer" in str(node.target) for node in graph.graph.nodes) == 4
 
 
 class WithLengths(torch.nn.Module):
