@@ -7,7 +7,7 @@ torch's, ``functional.rnn`` is the op for those who bring their own projections,
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import cuda, fake, flops, functional, reference, scratch, vmap  # noqa: F401 (what torch asks of ops)
+from . import cuda, fake, flops, functional, legacy, reference, scratch, vmap  # noqa: F401 (for torch's dispatcher)
 from .cell import RNNCell
 from .clip import clip_gradients
 from .op import cpu_capability

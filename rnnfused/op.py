@@ -10,6 +10,7 @@ projection; ``recurrence_backward`` and ``layer_backward`` return their gradient
 - ``nonlinearity`` is one of :data:`NONLINEARITIES`.
 """
 
+import functools
 import warnings
 from pathlib import Path
 
@@ -44,6 +45,7 @@ layer = below_autograd(torch.ops.rnnfused.layer.default)
 layer_backward = below_autograd(torch.ops.rnnfused.layer_backward.default)
 
 
+@functools.cache  # torch leaks the string that the op returns
 def cpu_capability() -> str:
     """The instruction set of the CPU kernels: ``"default"``, ``"avx2"``, ``"avx512"`` or ``"avx512_bf16"``.
 
