@@ -57,7 +57,7 @@ class Problem {
     if (batch_dims == 1) batch_dim_ = time_dim == 0 ? 1 : 0;
     if (batch_dims == 1) batch_size = sequence.size(batch_dim_);
     RNNFUSED_CHECK(!extents.lengths || (time_dim >= 0 && batch_dims == 1), "lengths are for a batch");
-    RNNFUSED_CHECK(hidden_size >= 1 && num_steps >= 1, "there must be a step and a hidden unit");
+    RNNFUSED_CHECK(num_steps >= 1, "there must be a step");
   }
 
   // Reads which rows take part in which steps: after all shapes are checked and all results have memory, as this
@@ -65,8 +65,7 @@ class Problem {
   void read_extents() {
     if (extents_.batch_sizes) read_batch_sizes();
     if (extents_.lengths) read_lengths();
-    RNNFUSED_CHECK(hidden_size >= 1 && (num_steps >= 1 || (extents_.lengths && is_flat())),
-                   "there must be a step and a hidden unit");
+    RNNFUSED_CHECK(num_steps >= 1 || (extents_.lengths && is_flat()), "there must be a step");
   }
 
   bool is_flat() const { return num_rows >= 0; }
@@ -107,7 +106,7 @@ class Problem {
       places.push_back(num_rows < 0 ? row : starts[row]);
     }
     if (num_rows >= 0) num_steps = count ? lengths[0] : 0;
-    if (count == 0) return;  // as any empty batch
+    if (count == 0 || hidden_size == 0) return;  // no step has work, however many there are
     int64_t active = count;
     for (int64_t t = 0; t < num_steps; ++t) {
       while (active > 0 && lengths[active - 1] <= t) --active;
@@ -147,7 +146,7 @@ class Problem {
 
   // What no step writes: a sequence past its rows' ends is zero.
   void clear_past_ends(const Sequence& sequence, int64_t item_bytes) const {
-    if (num_rows >= 0) return;
+    if (num_rows >= 0 || hidden_size == 0) return;
     for (size_t i = 0; i < lengths.size(); ++i) {
       const Sequence row = skip(sequence, places[i] * sequence.batch_stride, item_bytes);
       for (int64_t t = lengths[i]; t < num_steps; ++t) {

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstring>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -36,7 +37,7 @@ std::tuple<Tensor, Tensor> recurrence(Tensor projections, Tensor weight_hh, Opti
                                       int64_t nonlinearity, bool reverse, std::optional<double>) {
   const rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
                                          nonlinearity, reverse);
-  run(tensors.call);
+  if (tensors.problem.hidden_size > 0) run(tensors.call);
   return {tensors.output, tensors.h_n};
 }
 
@@ -47,6 +48,7 @@ std::tuple<Tensor, Tensor> layer(Tensor input, Tensor weight_ih, OptionalTensor 
   const rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, {batch_sizes, lengths},
                                        time_dim, nonlinearity, reverse);
   const rnnfused::Forward& call = tensors.call;
+  if (call.hidden_size == 0) return {tensors.output, tensors.h_n};
   if (rnnfused::cpu_kernels().projects(call.num_heads > 1 ? call.of_head(0) : call)) {
     run(call);
   } else {
@@ -61,7 +63,7 @@ std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, Optio
                                                std::optional<double> state_grad_clip, bool needs_grad_h_0) {
   const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths}, 0,
                                           nonlinearity, reverse, state_grad_clip, needs_grad_h_0);
-  run(tensors.call);
+  if (tensors.problem.hidden_size > 0) run(tensors.call);
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
@@ -73,7 +75,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
   const rnnfused::LayerBackwardTensors tensors(
       grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
       nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
-  run(tensors.call);
+  if (tensors.call.loop.hidden_size > 0) {
+    run(tensors.call);
+  } else if (needs_input) {  // a sum over no hidden units
+    std::memset(tensors.grad_input.mutable_data_ptr(), 0, tensors.grad_input.numel() * tensors.call.item_bytes());
+  }
   return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_bias, tensors.grad_weight_hh,
           tensors.loop.grad_h_0};
 }

@@ -77,9 +77,9 @@ def check_state_grad_clip(value: float | None) -> float | None:
 
 
 def hidden_size_of(weight_hh: Tensor) -> int:
-    """The features that the matrix, or its blocks, are for; 0 if they are not square."""
+    """The features that the matrix, or its blocks, are for; -1 if they are not square."""
     if weight_hh.dim() not in (2, 3) or weight_hh.size(-1) != weight_hh.size(-2):
-        return 0
+        return -1
     return weight_hh.size(-1) * (weight_hh.size(0) if weight_hh.dim() == 3 else 1)
 
 

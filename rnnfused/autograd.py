@@ -36,8 +36,9 @@ import torch
 from torch import Tensor
 
 from . import op
-from .custom_function import entry, is_differentiated
+from .custom_function import entry, is_differentiated, is_recorded
 from .products import project, sum_by_head, sum_of_products, times
+from .registry import register_autograd
 from .steps import (
     Extents,
     Layout,
@@ -143,8 +144,6 @@ def _tangents(loop, u, weight_tangent, h_0_tangent):
 def _through_time(loop, grad_output, grad_h_n, needs_weight, needs_h_0, backpropagate):
     """``(d, grad_weight_hh, grad_h_0)`` of a loop, of which those that are not needed are None."""
     weight_hh, h_0, extents, output, nonlinearity, reverse, state_grad_clip = loop
-    if grad_output is None and grad_h_n is None:
-        return None, None, None
     # The graph of this gradient is recorded only for a second derivative.
     d, grad_h_0 = backpropagate(
         grad_output, grad_h_n, output, weight_hh, *extents,
@@ -169,28 +168,52 @@ class Recurrence(torch.autograd.Function):
         _save(ctx, args.weight_hh, args.h_0, args.batch_sizes, args.lengths, output[0])
 
     @staticmethod
-    def _loop(ctx):
-        weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
-        extents = Extents(batch_sizes, lengths)
-        time_dim, *options = ctx.options
-        layout = Layout.of(output.dim() - 1, extents, time_dim)
-        return layout, _Loop(weight_hh, h_0, extents, layout.time_major(output), *options)
-
-    @staticmethod
-    def jvp(ctx, projections, weight_hh, h_0, *_):
-        layout, loop = Recurrence._loop(ctx)
-        q, last = _tangents(loop, layout.time_major(projections), weight_hh, h_0)
+    def jvp(ctx, projections_tangent, weight_tangent, h_0_tangent, *_):
+        layout, loop = _recurrence_loop(*ctx.saved_tensors, *ctx.options)
+        q, last = _tangents(
+            loop, layout.time_major(projections_tangent), weight_tangent, h_0_tangent
+        )
         return layout.restore(q), last
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
-        layout, loop = Recurrence._loop(ctx)
-        needs_projections, *needs = ctx.needs_input_grad[:3]
-        d, grad_weight_hh, grad_h_0 = _through_time(
-            loop, layout.time_major(grad_output), grad_h_n, *needs, backpropagation
+        if grad_output is None and grad_h_n is None:
+            return RecurrenceArgs()
+        needs = ctx.needs_input_grad[:3]
+        weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
+        arguments = (
+            grad_output, grad_h_n, output, weight_hh, h_0, batch_sizes, lengths, *ctx.options,
+            *needs[1:],
+        )  # fmt: skip
+        if is_recorded() and not is_differentiated():
+            gradients = torch.ops.rnnfused.recurrence_gradients(*arguments)
+        else:
+            gradients = recurrence_gradients(backpropagation, *arguments)
+        return RecurrenceArgs(
+            *(gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
         )
-        d = layout.restore(d) if needs_projections else None
-        return RecurrenceArgs(d, grad_weight_hh, grad_h_0)
+
+
+def _recurrence_loop(weight_hh, h_0, batch_sizes, lengths, output, time_dim, *options):
+    """``(layout, loop)`` of a recurrence that has run."""
+    extents = Extents(batch_sizes, lengths)
+    layout = Layout.of(output.dim() - 1, extents, time_dim)
+    return layout, _Loop(weight_hh, h_0, extents, layout.time_major(output), *options)
+
+
+def recurrence_gradients(
+    backpropagate, grad_output, grad_h_n, output, weight_hh, h_0, batch_sizes, lengths, time_dim,
+    nonlinearity, reverse, state_grad_clip, needs_weight_hh, needs_h_0,
+):  # fmt: skip
+    """``(grad_projections, grad_weight_hh, grad_h_0)``; ``backpropagate`` as for :func:`layer_gradients`."""
+    layout, loop = _recurrence_loop(
+        weight_hh, h_0, batch_sizes, lengths, output, time_dim, nonlinearity, reverse,
+        state_grad_clip,
+    )  # fmt: skip
+    d, grad_weight_hh, grad_h_0 = _through_time(
+        loop, layout.time_major(grad_output), grad_h_n, needs_weight_hh, needs_h_0, backpropagate
+    )
+    return layout.restore(d), grad_weight_hh, grad_h_0
 
 
 class Layer(torch.autograd.Function):
@@ -393,7 +416,7 @@ def _check_not_clipped(ctx):
 
 def _register(function, op):
     # For calls that are recorded as ops.
-    torch.library.register_autograd(op, function.backward, setup_context=function.setup_context)
+    register_autograd(op, function.backward, setup_context=function.setup_context)
     return op
 
 

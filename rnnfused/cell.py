@@ -1,9 +1,11 @@
 """``RNNCell``, a drop-in for :class:`torch.nn.RNNCell`: one step, in one call of the fused op."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import arguments, autocast, functional
+from .special_inputs import PLAIN_WEIGHTS, run_specially
 
 
 class RNNCell(torch.nn.RNNCell):
@@ -38,6 +40,10 @@ class RNNCell(torch.nn.RNNCell):
             ValueError: input or hx has not 1 or 2 dimensions.
             RuntimeError: another mistake in a shape or a dtype, or an unknown nonlinearity.
         """
+        if not isinstance(input, Tensor) or type(self._parameters["weight_hh"]) not in PLAIN_WEIGHTS:
+            result = run_specially(self, input, hx)
+            if result is not NotImplemented:
+                return result
         arguments.check_layout("input", input)
         if hx is not None:
             arguments.check_layout("hx", hx)
@@ -64,6 +70,20 @@ class RNNCell(torch.nn.RNNCell):
         # As in RNN: getattr is slow.
         weight = self._parameters.get(name)
         return getattr(self, name) if weight is None else weight
+
+    def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> Tensor:
+        """:meth:`forward` in operations that torch has gradients per sample of."""
+        h = F.linear(input, self.weight_ih, self.bias_ih)
+        if hx is None:
+            hx = h.new_zeros(*input.shape[:-1], self.hidden_size)
+        h = h + F.linear(hx, self.weight_hh, self.bias_hh)
+        return torch.tanh(h) if self.nonlinearity == "tanh" else torch.relu(h)
+
+    def __prepare_scriptable__(self):
+        """The module that :func:`torch.jit.script` compiles in place of this one."""
+        from .scriptable import ScriptableRNNCell
+
+        return ScriptableRNNCell.of(self)
 
     def _check(self, name: str, tensor: Tensor, shape: tuple[int, int], weight: Tensor) -> None:
         if tensor.shape != shape:

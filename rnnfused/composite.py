@@ -1,12 +1,17 @@
-"""The ops ``layer`` and ``layer_backward`` made of other ops, for devices that lack a fused kernel for a layer.
+"""Ops made of other ops.
 
-The input projection, the loop and the products of its gradients are calls of their own.
+``layer`` and ``layer_backward``, for devices that lack a fused kernel for a layer: the input projection, the loop and
+the products of its gradients are calls of their own. And two ops for calls that are recorded, ``recurrence_gradients``
+and ``copied``: a compiler that saves a view of a tensor for backward does not see that the tensor is changed later,
+so the views are made inside of an op.
 """
 
 import torch
 
-from .autograd import layer_gradients
+from .autograd import layer_gradients, recurrence_gradients
+from .custom_function import is_recorded
 from .products import project
+from .registry import define, impl, register_autograd, register_fake
 from .steps import Extents, Layout, with_contiguous_features
 from .token_lookup import project_tokens
 
@@ -33,3 +38,47 @@ def layer_backward(grad_output, grad_h_n, output, *others):
         torch.ops.rnnfused.recurrence_backward, grad_output, grad_h_n, output, *others
     )
     return tuple(output.new_empty(0) if x is None else x.contiguous() for x in gradients)
+
+
+define(
+    "rnnfused::recurrence_gradients",
+    "(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, "
+    "Tensor? lengths, int time_dim, int nonlinearity, bool reverse, float? state_grad_clip, bool needs_weight_hh, "
+    "bool needs_h_0) -> (Tensor grad_projections, Tensor grad_weight_hh, Tensor grad_h_0)",
+)
+
+
+@impl("rnnfused::recurrence_gradients", "CompositeExplicitAutograd")
+def _(grad_output, grad_h_n, output, *others):
+    gradients = recurrence_gradients(
+        torch.ops.rnnfused.recurrence_backward, with_contiguous_features(grad_output),
+        with_contiguous_features(grad_h_n), output, *others,
+    )  # fmt: skip
+    return tuple(output.new_empty(0) if x is None else x.contiguous() for x in gradients)
+
+
+@register_fake("rnnfused::recurrence_gradients")
+def _(grad_output, grad_h_n, output, weight_hh, h_0, *others):
+    *_, needs_weight_hh, needs_h_0 = others
+    return (
+        torch.empty_like(output, memory_format=torch.contiguous_format),
+        output.new_empty(weight_hh.shape if needs_weight_hh else 0),
+        output.new_empty(h_0.shape if needs_h_0 else 0),
+    )
+
+
+define("rnnfused::copied", "(Tensor x) -> Tensor")
+impl("rnnfused::copied", "CompositeExplicitAutograd", lambda x: x.contiguous().clone())
+register_fake("rnnfused::copied")(lambda x: x.new_empty(x.shape))
+register_autograd(
+    "rnnfused::copied",
+    lambda ctx, gradient: gradient,
+    setup_context=lambda ctx, inputs, output: None,
+)
+
+
+def copy_of_view(view):
+    """A copy where calls are recorded, so that what is saved of a part of a tensor is not a view of it."""
+    if view is None or not is_recorded() or torch.onnx.is_in_onnx_export():
+        return view
+    return torch.ops.rnnfused.copied(view)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import composite, graphed, op, packing, stepwise
+from .registry import impl
 from .steps import Extents, Layout
 
 
@@ -40,7 +41,7 @@ def _loop(projections, weight_hh, h_0, batch_sizes, lengths, *options):
     return _loops_by_step().forward(*arguments)
 
 
-@torch.library.impl("rnnfused::recurrence", "CUDA")
+@impl("rnnfused::recurrence", "CUDA")
 def _(
     projections, weight_hh, h_0, batch_sizes, lengths, time_dim, nonlinearity, reverse,
     state_grad_clip,
@@ -52,7 +53,7 @@ def _(
     return layout.restore(output), h_n
 
 
-@torch.library.impl("rnnfused::recurrence_backward", "CUDA")
+@impl("rnnfused::recurrence_backward", "CUDA")
 def _(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, nonlinearity, reverse,
     state_grad_clip, needs_grad_h_0,
@@ -69,5 +70,5 @@ def _(
     return _loops_by_step().backward(*arguments, needs_grad_h_0, state_grad_clip)
 
 
-torch.library.impl("rnnfused::layer", "CUDA", composite.layer)
-torch.library.impl("rnnfused::layer_backward", "CUDA", composite.layer_backward)
+impl("rnnfused::layer", "CUDA", composite.layer)
+impl("rnnfused::layer_backward", "CUDA", composite.layer_backward)

@@ -3,6 +3,7 @@
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from .registry import register_fake
 from .steps import Extents, Layout, new_sequence
 
 
@@ -28,7 +29,7 @@ def _check_together(*tensors, sizes=()):
         raise RuntimeError("batch_sizes and lengths must be on the CPU")
 
 
-@torch.library.register_fake("rnnfused::recurrence")
+@register_fake("rnnfused::recurrence")
 def _(
     projections, weight_hh, h_0, batch_sizes, lengths, time_dim, nonlinearity, reverse,
     state_grad_clip,
@@ -40,7 +41,7 @@ def _(
     return new_sequence(projections), h_n
 
 
-@torch.library.register_fake("rnnfused::layer")
+@register_fake("rnnfused::layer")
 def _(
     input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
     nonlinearity, reverse, state_grad_clip,
@@ -56,7 +57,7 @@ def _(
     return weight_hh.new_empty((*rows, hidden_size)), h_n
 
 
-@torch.library.register_fake("rnnfused::recurrence_backward")
+@register_fake("rnnfused::recurrence_backward")
 def _(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, nonlinearity, reverse,
     state_grad_clip, needs_grad_h_0,
@@ -69,7 +70,7 @@ def _(
     return new_sequence(output), output.new_empty((rows, output.size(-1)))
 
 
-@torch.library.register_fake("rnnfused::layer_backward")
+@register_fake("rnnfused::layer_backward")
 def _(
     grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, lengths, time_dim,
     nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias,
@@ -109,13 +110,13 @@ def _(
     )
 
 
-@torch.library.register_fake("rnnfused::project")
+@register_fake("rnnfused::project")
 def _(input, weight, bias):
     _check_together(input, weight, bias)
     return input.new_empty((input.size(0), weight.size(0)))
 
 
-@torch.library.register_fake("rnnfused::sum_of_products")
+@register_fake("rnnfused::sum_of_products")
 def _(left, right):
     _check_together(left, right)
     return left.new_empty((left.size(2), right.size(2)))

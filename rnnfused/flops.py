@@ -9,11 +9,14 @@ from math import prod
 
 import torch
 
+from .registry import once
+
 _log = logging.getLogger("torch.utils.flop_counter")
 _log.disabled = True  # it warns of a missing triton, of which nobody here asked
 from torch.utils.flop_counter import register_flop_formula  # noqa: E402 (now that it is quiet)
 
 _log.disabled = False
+register_flop_formula = once(register_flop_formula)
 
 
 def _states(shape):
@@ -30,9 +33,18 @@ def _(projections, weight_hh, *_, **__):
     return _loop(_states(projections), weight_hh)
 
 
+def _loop_backward(output, weight_hh, state, needs_h_0):
+    """Without the product of the first step, whose result is the gradient of h_0, unless that is needed."""
+    rows = _states(output)
+    if not needs_h_0:
+        # The number of a packed batch's rows is known from a state alone.
+        rows -= output[1] if len(output) == 3 else _states(state) if state else 0
+    return _loop(rows, weight_hh)
+
+
 @register_flop_formula(torch.ops.rnnfused.recurrence_backward)
-def _(grad_output, grad_h_n, output, weight_hh, *_, **__):
-    return _loop(_states(output), weight_hh)
+def _(grad_output, grad_h_n, output, weight_hh, *options, **__):
+    return _loop_backward(output, weight_hh, grad_h_n, options[-1])
 
 
 @register_flop_formula(torch.ops.rnnfused.layer)
@@ -44,12 +56,16 @@ def _(input, weight_ih, bias_ih, bias_hh, weight_hh, *_, out_shape, **__):
 
 @register_flop_formula(torch.ops.rnnfused.layer_backward)
 def _(grad_output, grad_h_n, output, input, weight_ih, weight_hh, *options, **__):
-    needs_input, needs_weight_ih, _, needs_weight_hh, _ = options[-5:]
+    h_0, _, _, time_dim, *_ = options
+    needs_input, needs_weight_ih, _, needs_weight_hh, needs_h_0 = options[-5:]
     rows = _states(output)
     is_ids = len(input) < len(output)
     projection = 0 if is_ids else 2 * rows * prod(weight_ih)
-    loops = 2 if needs_weight_hh else 1
-    return loops * _loop(rows, weight_hh) + (needs_input + needs_weight_ih) * projection
+    if time_dim == 1:
+        output = (output[1], output[0], output[2])
+    loop = _loop_backward(output, weight_hh, h_0 or grad_h_n, needs_h_0)
+    weight = _loop(rows, weight_hh) if needs_weight_hh else 0
+    return loop + weight + (needs_input + needs_weight_ih) * projection
 
 
 @register_flop_formula(torch.ops.rnnfused.project)

@@ -6,6 +6,7 @@ from . import onnx_export, reference
 from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
 from .autocast import cast, is_anywhere_active
 from .autograd import layer, recorded_layer, recurrence
+from .composite import copy_of_view
 from .custom_function import is_recorded
 from .op import NONLINEARITIES
 from .products import project
@@ -76,10 +77,6 @@ def rnn(
         "projections", "H", projections, batch_first, batch_sizes, lengths
     )
     hidden = projections.size(-1)
-    if hidden == 0:
-        raise ValueError(
-            f"projections must have at least one hidden unit, got shape {tuple(projections.shape)}"
-        )
     if hidden_size_of(weight_hh) != hidden:
         raise ValueError(
             f"weight_hh must be ({hidden}, {hidden}) for projections of {hidden} hidden units, "
@@ -134,7 +131,7 @@ def rnn_layer(
     state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
     batch, lengths = check_sequence("input", "I", input, batch_first, batch_sizes, lengths)
     hidden = hidden_size_of(weight_hh)
-    if hidden == 0:
+    if hidden < 0:
         raise ValueError(
             f"weight_hh must be (H, H) or (heads, H / heads, H / heads), got {tuple(weight_hh.shape)}"
         )
@@ -148,7 +145,8 @@ def rnn_layer(
     check_h_0(h_0, batch, hidden)
 
     output, h_n = run_layer(
-        input, weight_ih, weight_hh, bias, None, None if h_0 is None else h_0.unsqueeze(0),
+        input, weight_ih, weight_hh, bias, None,
+        None if h_0 is None else copy_of_view(h_0.unsqueeze(0)),
         nonlinearity, int(batch_first), reverse, batch_sizes, lengths, state_grad_clip,
     )  # fmt: skip
     return output, h_n.squeeze(0).clone()  # not a view: it may be changed in place
@@ -225,4 +223,4 @@ def _complex_layer(
         layout.time_major(projections), weight_hh, layout.loop_state(h_0),
         batch_sizes=extents.batch_sizes, lengths=extents.lengths, **options,
     )  # fmt: skip
-    return layout.restore(output).clone(), layout.layer_state(h_n).clone()
+    return copy_of_view(layout.restore(output).clone()), copy_of_view(layout.layer_state(h_n).clone())

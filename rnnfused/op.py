@@ -22,9 +22,12 @@ LIBRARY = Path(__file__).with_name("_cpu.so")
 CUDA_LIBRARY = LIBRARY.with_name("_cuda.so")  # there if it was built where there is an nvcc
 
 if not LIBRARY.exists():
+    project = LIBRARY.parents[1]
     raise ImportError(
-        f"rnnfused's compiled library {LIBRARY.name} is missing from {LIBRARY.parent}: "
-        "build it with `pip install .` in the project's folder"
+        f"{project} is the source tree of rnnfused, which is not built in place: start Python in another folder to "
+        "use an rnnfused that `pip install .` has installed, or build here with `pip install -e .`"
+        if (project / "setup.py").exists()
+        else f"rnnfused's compiled library {LIBRARY.name} is missing from {LIBRARY.parent}: install rnnfused again"
     )
 torch.ops.load_library(LIBRARY)
 

@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import arguments, autocast, functional
+from .composite import copy_of_view
 from .custom_function import is_recorded
+from .special_inputs import PLAIN_WEIGHTS, run_specially
 from .steps import Extents
 from .token_lookup import is_integer
 
@@ -117,8 +119,15 @@ class RNN(torch.nn.RNNBase):
                 not integers.
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
-        if not isinstance(input, Tensor):
-            return self._forward_others(input, hx, lengths)
+        if (
+            not isinstance(input, Tensor)
+            or type(self._parameters["weight_hh_l0"]) not in PLAIN_WEIGHTS
+        ):
+            result = run_specially(self, input, hx, lengths=lengths)
+            if result is not NotImplemented:
+                return result
+            if not isinstance(input, Tensor):
+                return self._forward_packed(input, hx, lengths)
         if hx is not None:
             _check_hx(hx)
         if input.is_nested:
@@ -154,14 +163,19 @@ class RNN(torch.nn.RNNBase):
             )
         return self._run_layers(input, hx, extents, time_dim)
 
-    def _forward_others(self, input, hx, lengths):
-        # A leaf of symbolic tracing, as modules of torch.nn are.
-        if isinstance(input, torch.fx.Proxy):
-            tracer = input.tracer
-            kwargs = {} if lengths is None else {"lengths": lengths}
-            return tracer.create_proxy(
-                "call_module", tracer.path_of_module(self), (input, hx), kwargs
-            )
+    def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` in operations that torch has gradients per sample of.
+
+        Raises:
+            NotImplementedError: ``heads`` or ``state_grad_clip`` are used.
+        """
+        if self.heads > 1 or self.state_grad_clip is not None:
+            raise NotImplementedError("gradients per sample with heads or state_grad_clip")
+        plain = torch.nn.RNN.__new__(torch.nn.RNN)
+        plain.__dict__ = self.__dict__
+        return plain.forward(input, hx)
+
+    def _forward_packed(self, input, hx, lengths):
         if not isinstance(input, PackedSequence):
             raise TypeError(
                 f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
@@ -255,7 +269,7 @@ class RNN(torch.nn.RNNBase):
             directions = []
             for _ in range(num_directions):
                 i = len(states)
-                h_0 = None if hx is None else hx[i : i + 1]
+                h_0 = None if hx is None else copy_of_view(hx[i : i + 1])
                 states_of_direction, h_n = self._run_direction(output, h_0, extents, time_dim, i)
                 directions.append(states_of_direction)
                 states.append(h_n)
@@ -329,6 +343,12 @@ class TokenRNN(RNN):
 
     def __init__(self, vocab_size: int, hidden_size: int, *args, **kwargs):
         super().__init__(vocab_size, hidden_size, *args, **kwargs)
+
+    def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
+        """:meth:`RNN.forward_per_sample` on the one-hot rows of token ids."""
+        TokenRNN.check_input(self, input, None)
+        dtype = self.weight_hh_l0.orig_weight.dtype
+        return super().forward_per_sample(F.one_hot(input.long(), self.input_size).to(dtype), hx)
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         if not is_integer(input):

@@ -4,13 +4,16 @@ Names, shapes and call signatures are those of *Dive into Deep Learning*, chapte
 Smola, https://d2l.ai), so its trainer and its vocabulary can drive these classes.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import functional
+from . import autocast, functional
 from .board import Board
 from .clip import clip_gradients
+from .composite import copy_of_view
 from .rnn import TokenRNN
 from .token_lookup import check_ids, is_integer, project_tokens
 
@@ -37,35 +40,44 @@ class RNNScratch(nn.Module):
         self.b_h = nn.Parameter(torch.zeros(num_hiddens))
 
     def forward(
-        self, inputs: Tensor, state: Tensor | tuple[Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        inputs: Tensor | Iterable[Tensor],
+        state: Tensor | tuple[Tensor] | None = None,
+        *,
+        stacked: bool = False,
+    ) -> tuple[list[Tensor] | Tensor, Tensor]:
         """Runs over the outermost axis of ``inputs``.
 
         Args:
-            inputs: (num_steps, batch, I) floating point, or a list of (batch, I) steps; or token ids
-                (num_steps, batch) of any integer dtype, which stand for their one-hot rows.
+            inputs: (num_steps, batch, I) floating point, or (batch, I) steps one after another in a list
+                or another iterable; or token ids (num_steps, batch) of any integer dtype, which stand for
+                their one-hot rows.
             state: (batch, H), or (1, H) for every row the same, bare or as a 1-tuple; zeros if None.
+            stacked: return the outputs as one tensor, which needs no copy of each.
 
         Returns:
-            ``(outputs, state)``: (num_steps, batch, H), and (batch, H) the last one.
+            ``(outputs, state)``: a list of num_steps tensors (batch, H), or (num_steps, batch, H) if
+            ``stacked``, and (batch, H) the last one.
 
         Raises:
             ValueError: a shape or a device does not fit.
             TypeError: a type or a dtype does not fit.
             IndexError: a token id is outside [0, I).
         """
-        if isinstance(inputs, (list, tuple)):
-            if not inputs:
-                raise ValueError("inputs must have a step, got an empty list")
-            inputs = torch.stack(list(inputs))
         if not isinstance(inputs, Tensor):
-            raise TypeError(f"inputs must be a Tensor or a list, got {type(inputs).__name__}")
+            if not isinstance(inputs, Iterable):
+                raise TypeError(f"inputs must be a Tensor or a list, got {type(inputs).__name__}")
+            steps = list(inputs)
+            if not steps:
+                raise ValueError("inputs must have a step, got an empty list")
+            if not all(isinstance(step, Tensor) for step in steps):
+                raise TypeError("inputs must be a Tensor or a list of Tensors")
+            inputs = torch.stack(steps)
         if is_integer(inputs):
             if inputs.dim() != 2:
                 raise ValueError(
                     f"inputs of token ids must be (num_steps, batch), got {tuple(inputs.shape)}"
                 )
-            projections = project_tokens(inputs, self.W_xh.t(), self.b_h)
         else:
             if inputs.dim() != 3 or inputs.size(2) != self.num_inputs:
                 raise ValueError(
@@ -79,16 +91,23 @@ class RNNScratch(nn.Module):
                 raise ValueError(
                     f"inputs must be on {self.W_xh.device} like the weights, got {inputs.device}"
                 )
-            projections = inputs @ self.W_xh + self.b_h
-        h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens)
-        return functional.rnn(projections, self.W_hh.t(), h_0)
+        if inputs.size(0) == 0:
+            raise ValueError(f"inputs must have a step, got shape {tuple(inputs.shape)}")
+        h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens, self.W_hh)
+        outputs, last = functional.run_layer(
+            inputs, self.W_xh.t(), self.W_hh.t(), self.b_h, None,
+            None if h_0 is None else copy_of_view(h_0.unsqueeze(0)), "tanh", 0, False,
+        )  # fmt: skip
+        if not stacked:
+            outputs = [copy_of_view(step) for step in torch.unbind_copy(outputs)]
+        return outputs, last.squeeze(0).clone()  # no result is a view: each may be changed in place
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"{self.num_inputs}, {self.num_hiddens}"
 
 
-def _unwrap_state(state, batch: int, num_hiddens: int) -> Tensor | None:
+def _unwrap_state(state, batch: int, num_hiddens: int, weight: Tensor) -> Tensor | None:
     if isinstance(state, (tuple, list)):
         if len(state) != 1:
             raise ValueError(
@@ -103,6 +122,10 @@ def _unwrap_state(state, batch: int, num_hiddens: int) -> Tensor | None:
         raise ValueError(
             f"state must be (batch, num_hiddens) = ({batch}, {num_hiddens}), got {tuple(state.shape)}"
         )
+    if state.dtype != weight.dtype and autocast.dtype_of(state) != autocast.dtype_of(weight):
+        raise TypeError(f"state must be {weight.dtype} like the weights, got {state.dtype}")
+    if state.device != weight.device:
+        raise ValueError(f"state must be on {weight.device} like the weights, got {state.device}")
     return state.expand(batch, num_hiddens)
 
 
@@ -140,8 +163,10 @@ class RNNScratchCell(nn.Module):
             raise TypeError(f"x must be {self.Wx.dtype} like the weights, got {x.dtype}")
         if x.device != self.Wx.device:
             raise ValueError(f"x must be on {self.Wx.device} like the weights, got {x.device}")
-        h = _unwrap_state(h, x.size(0), self.num_hidden)
-        return functional.rnn((x @ self.Wx + self.b).unsqueeze(0), self.Wh.t(), h)[1]
+        h = _unwrap_state(h, x.size(0), self.num_hidden, self.Wh)
+        return functional.run_layer(
+            x, self.Wx.t(), self.Wh.t(), self.b, None, h, "tanh", -1, False
+        )[0]
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
@@ -153,8 +178,8 @@ class RNNLMScratch(nn.Module):
 
     Args:
         rnn: :class:`RNNScratch` or :class:`rnnfused.TokenRNN`, which look token ids up; or any module
-            that takes one-hot inputs (num_steps, batch, V) and a state, and returns the outputs
-            (num_steps, batch, H) and the last state. It says H as ``num_hiddens`` or ``hidden_size``.
+            that takes one-hot inputs (num_steps, batch, V) and a state, and returns the outputs,
+            (num_steps, batch, H) or a list of steps, and the last state. It says H as ``num_hiddens`` or ``hidden_size``.
             A ``batch_first`` one is refused.
         vocab_size: V, the number of tokens.
         lr: the learning rate of :meth:`configure_optimizers`.
@@ -201,7 +226,8 @@ class RNNLMScratch(nn.Module):
         """Outputs (num_steps, batch, H), or a list of steps, to logits (batch, num_steps, V)."""
         if not isinstance(rnn_outputs, Tensor):
             rnn_outputs = torch.stack(list(rnn_outputs))
-        return (rnn_outputs @ self.W_hq + self.b_q).transpose(0, 1)
+        # The addition comes last: its result is no view, and lies in memory step by step.
+        return (rnn_outputs @ self.W_hq).transpose(0, 1) + self.b_q
 
     def forward(self, X: Tensor, state: Tensor | tuple[Tensor] | None = None) -> Tensor:
         """Ids (batch, num_steps) of any integer dtype to logits (batch, num_steps, V).
@@ -222,8 +248,10 @@ class RNNLMScratch(nn.Module):
             raise ValueError(
                 f"X must be token ids (batch, num_steps) of a step or more, got shape {tuple(X.shape)}"
             )
+        if type(self.rnn).forward is RNNScratch.forward:
+            return self.rnn(copy_of_view(X.t()), state, stacked=True)
         looks_up = isinstance(self.rnn, (RNNScratch, TokenRNN))
-        return self.rnn(X.t() if looks_up else self.one_hot(X), state)
+        return self.rnn(copy_of_view(X.t()) if looks_up else self.one_hot(X), state)
 
     def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
         """Cross-entropy, in nats, of logits (batch, num_steps, V) against ids (batch, num_steps).

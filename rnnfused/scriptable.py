@@ -1,4 +1,4 @@
-"""What TorchScript compiles in the place of an :class:`rnnfused.RNN`, whose Python it does not understand."""
+"""The modules that TorchScript compiles in place of the layers, whose Python it does not understand."""
 
 from typing import Optional  # TorchScript reads no `Tensor | None`
 
@@ -67,3 +67,24 @@ class ScriptableRNN(torch.nn.RNNBase):
                 states.append(h_n)
             output = directions[0] if num_directions == 1 else torch.cat(directions, -1)
         return output, states[0] if len(states) == 1 else torch.cat(states)
+
+
+class ScriptableRNNCell(torch.nn.RNNCell):
+    """One step of an RNN, a call of the op; parameters are shared."""
+
+    @classmethod
+    def of(cls, cell: torch.nn.RNNCell) -> "ScriptableRNNCell":
+        self = cls.__new__(cls)
+        self.__dict__ = {**cell.__dict__, "nonlinearity_number": NONLINEARITIES[cell.nonlinearity]}
+        return self
+
+    def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+        if input.dim() != 1 and input.dim() != 2:
+            raise ValueError("input must have 1 or 2 dimensions")
+        if hx is not None:
+            hx = hx.contiguous()
+        output, _ = torch.ops.rnnfused.layer(
+            input.contiguous(), self.weight_ih, self.bias_ih, self.bias_hh, self.weight_hh, hx, None,
+            None, -1, self.nonlinearity_number, False, None,
+        )  # fmt: skip
+        return output

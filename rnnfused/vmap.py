@@ -6,6 +6,7 @@ and W_hh is block-diagonal: a head for each call (or several, if it had heads be
 
 import torch
 
+from .registry import register_vmap
 from .steps import Extents, Layout, with_contiguous_features
 
 _recurrence = torch.ops.rnnfused.recurrence.default
@@ -120,10 +121,10 @@ def _map_recurrence(
     return _with_dims((layout.restore(output.movedim(dim, 0)), 0), way.unfold_state(h_n))
 
 
-torch.library.register_vmap("rnnfused::recurrence", _map_recurrence)
+register_vmap("rnnfused::recurrence", _map_recurrence)
 
 
-@torch.library.register_vmap("rnnfused::recurrence_backward")
+@register_vmap("rnnfused::recurrence_backward")
 def _(info, in_dims, grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, *options):
     grad_output, grad_h_n, output, weight_hh = _mapped(
         info, in_dims, (grad_output, grad_h_n, output, weight_hh)
@@ -139,7 +140,7 @@ def _(info, in_dims, grad_output, grad_h_n, output, weight_hh, batch_sizes, leng
     return _with_dims(way.unfold_sequence(d), way.unfold_state(grad_h_0))
 
 
-@torch.library.register_vmap("rnnfused::layer")
+@register_vmap("rnnfused::layer")
 def _(
     info, in_dims, input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths,
     time_dim, *options,

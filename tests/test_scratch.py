@@ -42,9 +42,11 @@ def check_rnn(cell, inputs, dense_inputs, state=None, given_as=None):
     parameters = list(cell.parameters())
     outputs, last = cell(inputs, state if given_as is None else given_as)
     expected, expected_last = rnn(dense_inputs, *parameters, state)
-    torch.testing.assert_close(outputs, torch.stack(expected))
+    torch.testing.assert_close(outputs, expected)
+    stacked, _ = cell(inputs, state if given_as is None else given_as, stacked=True)
+    torch.testing.assert_close(stacked, torch.stack(expected))
     torch.testing.assert_close(last, expected_last)
-    loss, expected_loss = (o.sin().sum() for o in (outputs, torch.stack(expected)))
+    loss, expected_loss = (torch.stack(o).sin().sum() for o in (outputs, expected))
     torch.testing.assert_close(
         torch.autograd.grad(loss, parameters), torch.autograd.grad(expected_loss, parameters)
     )

@@ -1,0 +1,39 @@
+"""Layers called with objects that are no tensors, or while torch computes gradients per sample."""
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.overrides import handle_torch_function, has_torch_function
+
+# What a weight is in an ordinary call; None where a parametrization makes it.
+PLAIN_WEIGHTS = (Parameter, Tensor, type(None))
+
+
+def run_specially(module, input, hx, **keywords):
+    """The result of the module's call, or NotImplemented if it is an ordinary one after all.
+
+    - A ``torch.fx.Proxy`` records the module as a leaf of the graph, as modules of torch.nn are.
+    - Another object with ``__torch_function__`` takes the call over, as it does a function of torch.
+    - Weights that are torch's ``ExpandedWeight`` (:func:`torch.nn.utils._per_sample_grad.call_for_per_sample_grads`)
+      go through ``module.forward_per_sample``.
+    """
+    if isinstance(input, torch.fx.Proxy):
+        given = {name: value for name, value in keywords.items() if value is not None}
+        return input.tracer.create_proxy(
+            "call_module", input.tracer.path_of_module(module), (input, hx), given
+        )
+    others = [x for x in (input, hx) if x is not None and not isinstance(x, Tensor)]
+    if has_torch_function(others):
+        return handle_torch_function(type(module).forward, others, module, input, hx, **keywords)
+    if isinstance(input, Tensor) and _is_per_sample(module):
+        wrong = {name: value for name, value in keywords.items() if value is not None}
+        if wrong:
+            raise NotImplementedError(f"gradients per sample with {' and '.join(wrong)}")
+        return module.forward_per_sample(input, hx)
+    return NotImplemented
+
+
+def _is_per_sample(module) -> bool:
+    from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
+
+    return any(isinstance(weight, ExpandedWeight) for weight in module._parameters.values())
