@@ -1,4 +1,4 @@
-"""A trained model on disk: its weights in a file named by their content, ``model.json`` the rest."""
+"""A trained model on disk: the weights in a file named by content, ``model.json`` all the rest."""
 
 import hashlib
 import json

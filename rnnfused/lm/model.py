@@ -36,7 +36,9 @@ class CharLMConfig:
         for name in ("vocab_size", "hidden_size", "num_layers"):
             check_count(name, getattr(self, name))
         if self.nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {shown(self.nonlinearity)}")
+            raise ValueError(
+                f"nonlinearity must be 'tanh' or 'relu', got {shown(self.nonlinearity)}"
+            )
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)):
             raise TypeError(f"dropout must be a float, got {shown(self.dropout)}")
         if not 0 <= self.dropout < 1:

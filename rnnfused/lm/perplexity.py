@@ -34,7 +34,8 @@ def evaluate(model: CharLM, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
 
     Args:
         model: left in the train or eval mode it came in.
-        batches: consecutive windows ``(x, y)`` of shape ``(B, T)``, of any integer dtype, as of ``StreamBatches``.
+        batches: consecutive windows ``(x, y)`` of shape ``(B, T)`` and any integer dtype, as of
+            ``StreamBatches``.
 
     Raises:
         ValueError: ``batches`` is empty.

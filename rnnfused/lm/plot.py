@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 
@@ -19,16 +20,27 @@ def import_matplotlib():
         Exception: its settings or its files are broken.
     """
     try:
-        import matplotlib.figure
+        return _import_whole()
     except ValueError:
         # A notebook's backend, say, inherited by a command. Figures in files need none.
         backend = os.environ.pop("MPLBACKEND", None)
         if backend is None:
             raise
         try:
-            import matplotlib.figure
+            return _import_whole()
         finally:
             os.environ["MPLBACKEND"] = backend
+
+
+def _import_whole():
+    try:
+        import matplotlib.figure
+    except Exception:
+        # The parts that did come in would make the next import fail in another way.
+        if "matplotlib" not in sys.modules:
+            for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+                del sys.modules[name]
+        raise
     return matplotlib
 
 

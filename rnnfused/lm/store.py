@@ -112,9 +112,7 @@ def _read_file(path: Path) -> bytes:
     if path.is_file():
         with suppress(FileNotFoundError):
             return path.read_bytes()
-    raise FileNotFoundError(
-        f"no checkpoint in {shown(str(path.parent))}: {path.name} is missing"
-    )
+    raise FileNotFoundError(f"no checkpoint in {shown(str(path.parent))}: {path.name} is missing")
 
 
 def write(folder: Path, files: dict[str, bytes], record: str) -> None:

@@ -104,13 +104,17 @@ def _download(url: str, timeout: float) -> bytes:
     except DownloadError:
         raise
     except urllib.error.HTTPError as error:
-        raise DownloadError(f"{name} answered {error.code} {shorten(str(error.reason), 200)}") from None
+        raise DownloadError(
+            f"{name} answered {error.code} {shorten(str(error.reason), 200)}"
+        ) from None
     except TimeoutError:
         raise DownloadError(f"{name} did not finish within {timeout:g} seconds") from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
             raise DownloadError(f"{name} did not answer within {timeout:g} seconds") from None
-        raise DownloadError(f"{name} cannot be reached: {shorten(str(error.reason), 200)}") from None
+        raise DownloadError(
+            f"{name} cannot be reached: {shorten(str(error.reason), 200)}"
+        ) from None
     except (http.client.HTTPException, OSError, ValueError) as error:
         reason = shorten(str(error), 200) or type(error).__name__
         raise DownloadError(f"{name} cannot be fetched: {reason}") from None

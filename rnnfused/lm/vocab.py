@@ -73,7 +73,9 @@ class Vocab:
         if not isinstance(token, str):
             raise TypeError(f"token must be a str or a list of str, got {type(token).__name__}")
         if len(token) != 1 and token != UNKNOWN:
-            raise ValueError(f"token must be one character, got {shown(token)}; for a text use encode()")
+            raise ValueError(
+                f"token must be one character, got {shown(token)}; for a text use encode()"
+            )
         return self.token_to_idx.get(token, 0)
 
     def smallest_dtype(self) -> torch.dtype:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rnnfused.lm import Bigram, StreamBatches, bigram, fit_bigram
+from rnnfused.lm import Bigram, StreamBatches, fit_bigram
 
 
 def test_probabilities_by_hand():
@@ -70,9 +70,9 @@ def test_counted_piece_by_piece(monkeypatch, table):
     first = torch.arange(30).repeat_interleave(30)
     second = torch.arange(30).repeat(30)
     expected = (counts + 0.5) / (counts.sum(1, keepdim=True) + 15)
-    monkeypatch.setattr(bigram, "_TABLE", table)
+    monkeypatch.setattr("rnnfused.lm.bigram._TABLE", table)
     for piece in (1, 7, 998, 999, 1000, 2**22):
-        monkeypatch.setattr(bigram, "_PIECE", piece)
+        monkeypatch.setattr("rnnfused.lm.bigram._PIECE", piece)
         given = Bigram(ids, 30, 0.5).log_prob(first, second).exp()
         torch.testing.assert_close(given.view(30, 30), expected)
         for wrong in (-1, 30):
@@ -83,7 +83,9 @@ def test_counted_piece_by_piece(monkeypatch, table):
 def test_counts_of_a_fit_are_made_once_for_all_alphas(monkeypatch):
     counted = []
     real = torch.bincount
-    monkeypatch.setattr(torch, "bincount", lambda ids, **k: counted.append(len(ids)) or real(ids, **k))
+    monkeypatch.setattr(
+        torch, "bincount", lambda ids, **k: counted.append(len(ids)) or real(ids, **k)
+    )
     fit_bigram(torch.arange(1000) % 10, 10)
     assert sum(counted) == 899 + 99 + 999
 

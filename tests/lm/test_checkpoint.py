@@ -235,11 +235,14 @@ def test_format_1_is_checked_like_format_2(folder):
     "name",
     [None, 1, [], "", ".", "../secret", "/etc/passwd", "model.json", "sub/model-0123456789abcdef",
      "../model-0123456789abcdef.safetensors", "model-0123456789abcdef.safetensors\n",
-     "model-0123456789ABCDEF.safetensors", "model-\u0661123456789abcdef.safetensors", "x" * 100_000],
+     "model-0123456789ABCDEF.safetensors", "model-\u0661123456789abcdef.safetensors",
+     "x" * 100_000],
 )  # fmt: skip
 def test_a_record_cannot_name_files_elsewhere(folder, name):
     edit(folder, weights=name)
-    with pytest.raises(CheckpointError, match="weights must be a file name such as model-") as caught:
+    with pytest.raises(
+        CheckpointError, match="weights must be a file name such as model-"
+    ) as caught:
         load_checkpoint(folder)
     assert len(str(caught.value)) < 700
     edit(folder, weights=["deep"], format=2)

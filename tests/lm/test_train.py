@@ -18,7 +18,6 @@ from rnnfused.lm import (
     split_text,
     train,
 )
-from rnnfused.lm.plot import plot_perplexity
 from rnnfused.lm.train import warmup_cosine
 
 SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, passes=3, lr=0.02)
@@ -226,6 +225,15 @@ def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment
         assert (tmp_path / "loss.png").read_bytes().endswith(b"IEND\xaeB`\x82")
 
 
+def test_letters_only_prepares_text_and_prefix_and_is_recorded(tmp_path, capsys):
+    settings = TrainSettings(**(SMALL.to_json() | {"letters_only": True, "passes": 1}))
+    train(TEXT.upper().replace("CC", "?!C"), tmp_path, settings, prefix="A, B")
+    assert "sample:\na b" in capsys.readouterr().out
+    model, vocab, record = load_checkpoint(tmp_path)
+    assert vocab == Vocab("abc ")
+    assert record["settings"]["letters_only"] is True
+
+
 def test_learning_rate_warms_up_and_decays():
     shares = [warmup_cosine(update, 100) for update in range(100)]
     assert shares[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
@@ -260,18 +268,10 @@ def test_learning_rate_warms_up_and_decays():
         ({"seed": -1}, ValueError, "seed must lie in 0"),
         ({"device": "toaster"}, ValueError, "device 'toaster' cannot be used here"),
         ({"device": "meta"}, ValueError, "device 'meta' cannot be used here"),
+        ({"letters_only": 1}, TypeError, "letters_only must be a bool, got 1"),
         ({"device": None}, TypeError, "device must be a str"),
     ],
 )
 def test_settings_refuse(change, error, message):
     with pytest.raises(error, match=message):
         TrainSettings(**change)
-
-
-def test_plot_needs_a_pass_and_spares_the_old_file(tmp_path):
-    (tmp_path / "loss.png").write_bytes(b"old")
-    with pytest.raises(ValueError, match="metrics must hold at least one pass"):
-        plot_perplexity([], tmp_path / "loss.png")
-    with pytest.raises(KeyError):
-        plot_perplexity([{"pass": 1}], tmp_path / "loss.png")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
