@@ -74,6 +74,7 @@ def test_an_interrupt_in_an_import_is_neither_lost_nor_another_error(tmp_path, t
 # Interrupts the process when a function of ours with the given name is called for the first time.
 WHEN = """
 import os, signal, sys
+import rnnfused.lm.cli  # importing it under a profile takes many seconds
 def watch(frame, event, argument):
     code = frame.f_code
     if code.co_name == "{name}" and event == "call" and "/rnnfused/lm/" in code.co_filename:
