@@ -13,6 +13,7 @@ from torch import Tensor
 import rnnfused
 
 from . import store
+from .atomic import remove_temporaries
 from .lock import FolderLock
 from .messages import shorten, shown
 from .model import CharLM, CharLMConfig
@@ -41,7 +42,7 @@ def save_checkpoint(
     The weights go into ``model-<16 hexadecimal digits of their SHA-256>.safetensors``. Then
     ``model.json``, which names that file, is renamed into place: that one rename is the commit.
     Whenever the writer is stopped or killed, ``load_checkpoint`` finds the earlier model or this
-    one. The earlier model's weights are removed at the end.
+    one. The earlier model's weights are removed at the end, and what killed writers left behind.
 
     The record's ``"sha256"`` is the sum of weights, config and vocabulary together, which
     ``load_checkpoint`` checks.
@@ -59,6 +60,9 @@ def save_checkpoint(
     """
     files, record = describe(model, vocab, settings or {}, metrics or [])
     with FolderLock(folder) as lock:
+        # A file system without locks leaves open whose these files are.
+        if lock.excludes:
+            remove_temporaries(lock.folder, store.CHECKPOINT_FILES)
         store.write(lock.folder, files, record)
 
 

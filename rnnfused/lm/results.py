@@ -15,7 +15,7 @@ from .plot import plot_perplexity
 from .vocab import Vocab
 
 METRICS, PLOT = "metrics.jsonl", "loss.png"
-_OWN = re.compile(r"model\.json|model(-[0-9a-f]{16})?\.safetensors|metrics\.jsonl|loss\.png")
+_OWN = re.compile(rf"{store.CHECKPOINT_FILES.pattern}|metrics\.jsonl|loss\.png")
 
 
 class RunFolder:

@@ -22,6 +22,8 @@ STEMS = {"weights": "model"}
 # Format 1 had one file of a fixed name.
 WEIGHTS_1 = "model.safetensors"
 
+# The files of a checkpoint that may be in the making.
+CHECKPOINT_FILES = re.compile(r"model\.json|model(-[0-9a-f]{16})?\.safetensors")
 _OWN = re.compile(rf"(?:{'|'.join(STEMS.values())})-[0-9a-f]{{16}}\.safetensors")
 # How often a reader starts again because a newer checkpoint was committed meanwhile.
 _TRIES = 1000

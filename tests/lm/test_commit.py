@@ -202,7 +202,9 @@ def test_no_files_of_others_are_removed(folder, models, vocab):
               ".model.json.tmp", "model.json.bak"]  # fmt: skip
     for name in others:
         (folder / name).write_text("mine")
-    (folder / "model-0123456789abcdef.safetensors").write_text("left by a crash")
+    for name in ("model-0123456789abcdef.safetensors", ".model.json.0123abcd.tmp",
+                 ".model-0123456789abcdef.safetensors.0123abcd.tmp"):  # fmt: skip
+        (folder / name).write_text("left by a crash")
     save_checkpoint(folder, models[1], vocab)
     assert names(folder) == sorted([*kept(folder), *others])
 
