@@ -9,6 +9,7 @@ from .batches import StreamBatches
 from .bigram import Bigram, fit_bigram
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .generate import generate
+from .lock import FolderBusyError
 from .model import CharLM, CharLMConfig
 from .perplexity import evaluate, perplexity
 from .settings import TrainSettings
@@ -24,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "DownloadError",
+    "FolderBusyError",
     "StreamBatches",
     "TextError",
     "TrainSettings",

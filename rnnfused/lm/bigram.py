@@ -11,6 +11,9 @@ from .perplexity import perplexity
 
 ALPHAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
+# Symbols that are counted at once, and cells of the largest full table of pairs.
+_PIECE, _TABLE = 2**22, 2**22
+
 
 class Bigram:
     """Add-alpha bigram counts: ``p(b | a) = (count(a b) + alpha) / (count(a .) + alpha V)``.
@@ -37,19 +40,13 @@ class Bigram:
             raise ValueError(
                 f"ids must be 1-D with at least 2 symbols, got shape {tuple(ids.shape)}"
             )
-        # torch can neither compare nor count the wider unsigned dtypes.
-        ids = ids.long()
-        if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
-            raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, vocab_size={vocab_size}")
-        if not alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {alpha}")
+        _check_alpha(alpha)
         self.vocab_size = vocab_size
         self.alpha = alpha
-        self._first_counts = torch.bincount(ids[:-1], minlength=vocab_size)
         # Seen pairs only: a full table would need V * V cells, too many for large alphabets.
-        self._pairs, self._pair_counts = torch.unique(
-            self._pair_keys(ids[:-1], ids[1:]), return_counts=True
-        )
+        self._pairs, self._pair_counts = _count_pairs(ids, vocab_size)
+        self._first_counts = torch.zeros(vocab_size, dtype=torch.long, device=ids.device)
+        self._first_counts.index_add_(0, self._pairs // vocab_size, self._pair_counts)
 
     def _pair_keys(self, first: Tensor, second: Tensor) -> Tensor:
         return first * self.vocab_size + second
@@ -94,12 +91,53 @@ def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -
     Raises:
         TypeError, ValueError: as ``Bigram``, or ``alphas`` is empty.
     """
-    cut = len(ids) - len(ids) // 10
-    if len(alphas) > 1 and 2 <= cut < len(ids) - 1:
-        held_out = [(ids[cut:-1], ids[cut + 1 :])]
-        alpha = min(alphas, key=lambda a: Bigram(ids[:cut], vocab_size, a).perplexity(held_out))
-    elif alphas:
-        alpha = alphas[0]
-    else:
+    if not alphas:
         raise ValueError("alphas must hold at least one value, got none")
-    return Bigram(ids, vocab_size, alpha)
+    for alpha in alphas:
+        _check_alpha(alpha)
+    cut = len(ids) - len(ids) // 10
+    if len(alphas) == 1 or not 2 <= cut < len(ids) - 1:
+        return Bigram(ids, vocab_size, alphas[0])
+    model = Bigram(ids[:cut], vocab_size, alphas[0])
+    # Each different pair is scored once, and counts as often as it occurs.
+    pairs, counts = _count_pairs(ids[cut:], vocab_size)
+    first, second = pairs // vocab_size, pairs % vocab_size
+
+    def nats(alpha: float) -> float:
+        model.alpha = alpha
+        return -(counts * model.log_prob(first, second)).sum().item()
+
+    return Bigram(ids, vocab_size, min(alphas, key=nats))
+
+
+def _check_alpha(alpha: float) -> None:
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}")
+
+
+def _count_pairs(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """Keys ``first * vocab_size + second`` of the pairs in ``ids``, sorted, and how many of each.
+
+    Raises:
+        ValueError: an id is outside the vocabulary.
+    """
+    cells = vocab_size**2
+    table = torch.zeros(cells if cells <= _TABLE else 0, dtype=torch.long, device=ids.device)
+    pairs = counts = torch.zeros(0, dtype=torch.long, device=ids.device)
+    # A piece at a time: as int64, and sorted, a large text would take many times its size.
+    for start in range(0, len(ids) - 1, _PIECE):
+        # torch can neither compare nor count the wider unsigned dtypes.
+        piece = ids[start : start + _PIECE + 1].long()
+        if int(piece.min()) < 0 or int(piece.max()) >= vocab_size:
+            raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, vocab_size={vocab_size}")
+        keys = piece[:-1] * vocab_size + piece[1:]
+        if len(table):
+            table += torch.bincount(keys, minlength=cells)
+        else:
+            new, of_new = torch.unique(keys, return_counts=True)
+            pairs, places = torch.unique(torch.cat([pairs, new]), return_inverse=True)
+            counts = torch.zeros_like(pairs).index_add_(0, places, torch.cat([counts, of_new]))
+    if len(table):
+        pairs = table.nonzero().squeeze(1)
+        counts = table[pairs]
+    return pairs, counts

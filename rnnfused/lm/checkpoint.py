@@ -1,4 +1,4 @@
-"""A trained model on disk: ``model.safetensors``, the weights, and ``model.json``, all the rest."""
+"""A trained model on disk: the weights in a file named by content, ``model.json`` all the rest."""
 
 import hashlib
 import json
@@ -12,16 +12,13 @@ from torch import Tensor
 
 import rnnfused
 
-from .atomic import replacing
+from . import store
+from .atomic import remove_temporaries
+from .lock import FolderLock
+from .messages import shorten, shown
 from .model import CharLM, CharLMConfig
+from .store import RECORD, CheckpointError
 from .vocab import Vocab
-
-WEIGHTS, RECORD = "model.safetensors", "model.json"
-FORMAT = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint's files are damaged, or do not belong together."""
 
 
 class Checkpoint(NamedTuple):
@@ -40,11 +37,15 @@ def save_checkpoint(
     settings: dict | None = None,
     metrics: list[dict] | None = None,
 ) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into ``folder``, which must exist.
+    """Write the model into ``folder``, which must exist, as the one checkpoint there.
+
+    The weights go into ``model-<16 hexadecimal digits of their SHA-256>.safetensors``. Then
+    ``model.json``, which names that file, is renamed into place: that one rename is the commit.
+    Whenever the writer is stopped or killed, ``load_checkpoint`` finds the earlier model or this
+    one. The earlier model's weights are removed at the end, and what killed writers left behind.
 
     The record's ``"sha256"`` is the sum of weights, config and vocabulary together, which
-    ``load_checkpoint`` checks. Both files are written beside their targets first and then moved
-    into place, one after the other.
+    ``load_checkpoint`` checks.
 
     Args:
         model: its parameters float32 or float64, all of the same.
@@ -52,37 +53,56 @@ def save_checkpoint(
         metrics: one dict a pass, for the record; likewise.
 
     Raises:
+        FolderBusyError: another process or thread is writing to the folder, a training run, say.
         OSError: the folder is missing or cannot be written to.
         ValueError: ``settings`` or ``metrics`` hold infinities or NaN, or the parameters are of
             other or mixed dtypes.
+    """
+    files, record = describe(model, vocab, settings or {}, metrics or [])
+    with FolderLock(folder) as lock:
+        # A file system without locks leaves open whose these files are.
+        if lock.excludes:
+            remove_temporaries(lock.folder, store.CHECKPOINT_FILES)
+        store.write(lock.folder, files, record)
+
+
+def describe(
+    model: CharLM, vocab: Vocab, settings: dict, metrics: list[dict]
+) -> tuple[dict[str, bytes], str]:
+    """What ``store.write`` takes: contents by file name, and the record's text.
+
+    Raises:
+        ValueError: as ``save_checkpoint``.
     """
     from safetensors.torch import save
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     _check_dtypes(tensors)
     weights = save(tensors)
+    name = store.content_name("weights", weights)
     record = {
-        "format": FORMAT,
+        "format": store.FORMAT,
+        "weights": name,
         "config": model.config.to_json(),
         "vocab": vocab.to_json(),
-        "settings": settings or {},
-        "metrics": metrics or [],
+        "settings": settings,
+        "metrics": metrics,
         "versions": {
             "rnnfused": rnnfused.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        # Ties the two files to each other.
+        # Ties weights, config and vocabulary to each other.
         "sha256": _sum(model.config, vocab, weights),
     }
-    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    with replacing(Path(folder, WEIGHTS), Path(folder, RECORD)) as [new_weights, new_record]:
-        new_weights.write_bytes(weights)
-        new_record.write_text(text, encoding="utf-8")
+    return {name: weights}, json.dumps(record, indent=1, allow_nan=False) + "\n"
 
 
 def load_checkpoint(folder: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read what ``save_checkpoint`` wrote.
+    """Read what ``save_checkpoint`` wrote, or an earlier version of it (format 1).
+
+    It takes no lock and never fails because of a run that is writing there: it gives the newest
+    model that was committed.
 
     Checked are the format number, the config and the vocabulary for themselves; that weights,
     config and vocabulary together have the SHA-256 sum that was recorded with them; and that the
@@ -98,34 +118,23 @@ def load_checkpoint(folder: str | os.PathLike, device: str | torch.device = "cpu
     from safetensors.torch import load
 
     folder = Path(folder)
-    for path in (folder / RECORD, folder / WEIGHTS):
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint in {str(folder)!r}: {path.name} is missing")
-    record_path, weights = folder / RECORD, (folder / WEIGHTS).read_bytes()
-    try:
-        record = json.loads(record_path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{str(record_path)!r} is not JSON: {error}") from None
-    found = record.get("format") if isinstance(record, dict) else None
-    # By type as well: true and 1.0 are equal to 1 in Python.
-    if type(found) is not int or found != FORMAT:
-        raise CheckpointError(
-            f"{str(record_path)!r} must be a checkpoint of format {FORMAT}, got format {found!r}"
-        )
+    record, names, contents = store.read(folder)
+    weights = contents["weights"]
+    described = shown(str(folder / RECORD))
     try:
         config = CharLMConfig.from_json(record.get("config"))
         vocab = Vocab.from_json(record.get("vocab"))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{str(record_path)!r} is damaged: {error}") from None
+        raise CheckpointError(f"{described} is damaged: {error}") from None
     if len(vocab) != config.vocab_size:
         raise CheckpointError(
-            f"{str(record_path)!r} is damaged: vocab has {len(vocab)} symbols, "
+            f"{described} is damaged: vocab has {len(vocab)} symbols, "
             f"but config says vocab_size={config.vocab_size}"
         )
     if _sum(config, vocab, weights) != record.get("sha256"):
         raise CheckpointError(
-            f"{WEIGHTS} or {RECORD} in {str(folder)!r} is damaged, or they are not of the same "
-            "run: the SHA-256 sum of weights, config and vocab is not the recorded one"
+            f"{names['weights']} or {RECORD} in {shown(str(folder))} is damaged, or they are not "
+            "of the same run: the SHA-256 sum of weights, config and vocab is not the recorded one"
         )
     try:
         tensors = load(weights)
@@ -135,7 +144,8 @@ def load_checkpoint(folder: str | os.PathLike, device: str | torch.device = "cpu
         model.load_state_dict(tensors, assign=True)
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{WEIGHTS} in {str(folder)!r} does not fit the config in {RECORD}: {error}"
+            f"{names['weights']} in {shown(str(folder))} does not fit the config in {RECORD}: "
+            f"{shorten(str(error))}"
         ) from None
     return Checkpoint(model.to(device).eval(), vocab, record)
 

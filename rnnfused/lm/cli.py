@@ -10,6 +10,7 @@ import rnnfused
 
 from .checkpoint import load_checkpoint
 from .generate import generate
+from .messages import for_stream, one_line, shown
 from .settings import TrainSettings, check_device
 from .text import default_text, letters_only, read_text
 from .timemachine import URL, fetch_timemachine
@@ -56,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     0: done; 2: the user's mistake or a failure outside the program, said in one line on stderr;
     130: interrupted; 141 (128 + SIGPIPE): whoever read the output stopped reading, which ends any
     command, training too. ``--help`` and ``--version`` raise ``SystemExit(0)``, as argparse does.
-    A stream that was closed at the start (``>&-``) counts as ``/dev/null``.
+    A stream that was closed at the start (``>&-``) counts as ``/dev/null``. On a terminal,
+    characters that would steer it are printed as backslash escapes; files and pipes get them raw.
     """
     for name in ("stdout", "stderr"):
         # Python has None there, and print(file=None) would mix errors into the output.
@@ -98,7 +100,7 @@ def _guarded(argv: list[str] | None) -> int:
     except OSError as error:
         # The system's own errors read "[Errno 2] No such file or directory: 'x'"; drop the number.
         plain = error.strerror or error
-        return _fail(plain if error.filename is None else f"{plain}: {error.filename!r}")
+        return _fail(plain if error.filename is None else f"{plain}: {shown(error.filename)}")
     except NotImplementedError as error:
         return _fail(error)
     except RuntimeError as error:
@@ -114,7 +116,7 @@ def _guarded(argv: list[str] | None) -> int:
 
 
 def _fail(reason: object) -> int:
-    print("rnnfused: error:", " ".join(str(reason).split()), file=sys.stderr)
+    print("rnnfused: error:", one_line(reason), file=sys.stderr)
     return 2
 
 
@@ -166,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--letters-only",
         action="store_true",
-        help="lower-case the text and turn all but letters into single spaces",
+        help="lower-case text and prefix, and turn all but letters into single spaces",
     )
     for name, kind, text in _SETTINGS:
         command.add_argument(
@@ -184,7 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("sample", help="continue a text with a trained model", **defaults)
     command.set_defaults(run=_sample)
     command.add_argument("folder", type=_folder, metavar="DIR", help="what --out named in training")
-    command.add_argument("--prefix", required=True, metavar="TEXT", help="the text to continue")
+    command.add_argument(
+        "--prefix",
+        required=True,
+        metavar="TEXT",
+        help="the text to continue; prepared as in training, if that was with --letters-only",
+    )
     command.add_argument(
         "--num-chars", type=int, default=500, metavar="N", help="characters to add"
     )
@@ -218,10 +225,9 @@ def _add_threads(command: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    settings = TrainSettings(**{name: getattr(arguments, name) for name, _, _ in _SETTINGS})
+    values = {name: getattr(arguments, name) for name, _, _ in _SETTINGS}
+    settings = TrainSettings(**values, letters_only=arguments.letters_only)
     text = default_text() if arguments.file is None else read_text(arguments.file)
-    if arguments.letters_only:
-        text = letters_only(text)
     train(
         text,
         arguments.out,
@@ -233,17 +239,21 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _sample(arguments: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(arguments.folder, check_device(arguments.device))
-    print(
-        generate(
-            checkpoint.model,
-            checkpoint.vocab,
-            arguments.prefix,
-            arguments.num_chars,
-            temperature=arguments.temperature,
-            seed=arguments.seed,
-        )
+    settings = checkpoint.record.get("settings")
+    prefix = arguments.prefix
+    if isinstance(settings, dict) and settings.get("letters_only") is True:
+        prefix = letters_only(prefix)
+    text = generate(
+        checkpoint.model,
+        checkpoint.vocab,
+        prefix,
+        arguments.num_chars,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
     )
+    print(for_stream(text, sys.stdout))
 
 
 def _fetch_timemachine(arguments: argparse.Namespace) -> None:
-    print(fetch_timemachine(url=arguments.url, timeout=arguments.timeout))
+    path = fetch_timemachine(url=arguments.url, timeout=arguments.timeout)
+    print(for_stream(str(path), sys.stdout))

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from .messages import shown
 from .model import CharLM
 from .vocab import Vocab
 
@@ -58,13 +59,13 @@ def generate(
             not of the model's size, or the model's logits are not finite.
     """
     if isinstance(num_chars, bool) or not isinstance(num_chars, int):
-        raise TypeError(f"num_chars must be an int, got {num_chars!r}")
+        raise TypeError(f"num_chars must be an int, got {shown(num_chars)}")
     if num_chars < 0:
-        raise ValueError(f"num_chars must be at least 0, got {num_chars}")
+        raise ValueError(f"num_chars must be at least 0, got {shown(num_chars)}")
     if not (0 <= temperature < math.inf):
         raise ValueError(f"temperature must be finite and at least 0, got {temperature}")
     if seed is not None and not 0 <= seed < 2**63:
-        raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {seed}")
+        raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {shown(seed)}")
     if len(vocab) != model.config.vocab_size:
         raise ValueError(
             f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"

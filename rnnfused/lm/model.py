@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rnnfused import TokenRNN
 
 from .counts import check_count
+from .messages import shown
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class CharLMConfig:
         for name in ("vocab_size", "hidden_size", "num_layers"):
             check_count(name, getattr(self, name))
         if self.nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
+            raise ValueError(
+                f"nonlinearity must be 'tanh' or 'relu', got {shown(self.nonlinearity)}"
+            )
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)):
-            raise TypeError(f"dropout must be a float, got {self.dropout!r}")
+            raise TypeError(f"dropout must be a float, got {shown(self.dropout)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
@@ -56,7 +59,7 @@ class CharLMConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             got = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise ValueError(f"config must have the fields {sorted(names)}, got {got}")
+            raise ValueError(f"config must have the fields {sorted(names)}, got {shown(got)}")
         return cls(**values)
 
 

@@ -34,7 +34,8 @@ def evaluate(model: CharLM, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
 
     Args:
         model: left in the train or eval mode it came in.
-        batches: consecutive windows ``(x, y)`` of shape ``(B, T)``, as of ``StreamBatches``.
+        batches: consecutive windows ``(x, y)`` of shape ``(B, T)`` and any integer dtype, as of
+            ``StreamBatches``.
 
     Raises:
         ValueError: ``batches`` is empty.
@@ -45,7 +46,9 @@ def evaluate(model: CharLM, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         state, total_nats, num_symbols = None, 0.0, 0
         for x, y in batches:
             logits, state = model(x, state)
-            total_nats += F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum").item()
+            # The loss takes int64 only.
+            targets = y.flatten().long()
+            total_nats += F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
             num_symbols += y.numel()
         return perplexity(total_nats, num_symbols)
     finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .counts import check_count
+from .messages import shorten, shown
 
 _COUNTS = ("hidden_size", "num_layers", "num_steps", "batch_size", "passes")
 
@@ -32,6 +33,8 @@ class TrainSettings:
         validation_fraction: share of the text held out at its end, between 0 and 1.
         seed: fixes parameters, dropout and the sample; between 0 and 2 ** 63 - 1.
         device: where to train, as for ``torch.device``.
+        letters_only: whether text and prefix are prepared by ``letters_only`` first, in training
+            and whenever the command ``rnnfused sample`` continues a prefix.
 
     Raises:
         TypeError, ValueError: an attribute is of the wrong type or out of its range.
@@ -49,16 +52,17 @@ class TrainSettings:
     validation_fraction: float = 0.1
     seed: int = 0
     device: str = "cpu"
+    letters_only: bool = False
 
     def __post_init__(self):
         for name in _COUNTS:
             check_count(name, getattr(self, name))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"seed must be an int, got {self.seed!r}")
+            raise TypeError(f"seed must be an int, got {shown(self.seed)}")
         for name in ("lr", "weight_decay", "clip", "dropout", "validation_fraction"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a float, got {value!r}")
+                raise TypeError(f"{name} must be a float, got {shown(value)}")
         if not 0 < self.lr <= 1:
             raise ValueError(f"lr must be above 0 and at most 1, got {self.lr}")
         if not 0 < self.clip < math.inf:
@@ -72,9 +76,11 @@ class TrainSettings:
                 f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"
             )
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {self.seed}")
+            raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {shown(self.seed)}")
         if not isinstance(self.device, str):
-            raise TypeError(f"device must be a str, got {self.device!r}")
+            raise TypeError(f"device must be a str, got {shown(self.device)}")
+        if not isinstance(self.letters_only, bool):
+            raise TypeError(f"letters_only must be a bool, got {shown(self.letters_only)}")
         check_device(self.device)
 
     def to_json(self) -> dict:
@@ -93,5 +99,7 @@ def check_device(device: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+        raise ValueError(
+            f"device {shown(device)} cannot be used here: {shorten(reason, 250)}"
+        ) from None
     return torch.device(device)

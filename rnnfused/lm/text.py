@@ -4,6 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from .codes import pieces
+from .messages import shown
+
 
 class TextError(ValueError):
     """The text cannot be used: not text at all, empty, or too short."""
@@ -19,26 +22,26 @@ def read_text(path: str | os.PathLike) -> str:
     """
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"text file {str(path)!r} is a folder; name a file")
+        raise IsADirectoryError(f"text file {shown(str(path))} is a folder; name a file")
     # A pipe or a device could block for ever or never end.
     if path.exists() and not path.is_file():
-        raise TextError(f"text file {str(path)!r} is not a regular file")
+        raise TextError(f"text file {shown(str(path))} is not a regular file")
     data = path.read_bytes()
     if not data:
-        raise TextError(f"text file {str(path)!r} is empty")
+        raise TextError(f"text file {shown(str(path))} is empty")
     nul = data.find(b"\0")
     if nul >= 0:
-        raise TextError(f"text file {str(path)!r} is binary: NUL byte at byte offset {nul}")
+        raise TextError(f"text file {shown(str(path))} is binary: NUL byte at byte offset {nul}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise TextError(
-            f"text file {str(path)!r} is not UTF-8: byte 0x{data[error.start]:02x} "
+            f"text file {shown(str(path))} is not UTF-8: byte 0x{data[error.start]:02x} "
             f"at byte offset {error.start} ({error.reason})"
         ) from None
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text:
-        raise TextError(f"text file {str(path)!r} is empty but for a byte order mark")
+        raise TextError(f"text file {shown(str(path))} is empty but for a byte order mark")
     return text
 
 
@@ -87,5 +90,19 @@ def letters_only(text: str) -> str:
 
     The preparation of *The Time Machine* in Zhang, Lipton, Li and Smola, *Dive into Deep
     Learning*, section 9.2 (https://d2l.ai/chapter_recurrent-neural-networks/text-sequence.html).
+
+    Raises:
+        TypeError: ``text`` is not a ``str``.
     """
-    return re.sub("[^A-Za-z]+", " ", text).lower()
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a str, got {type(text).__name__}")
+    parts = [""]
+    # In pieces: of a whole large text, re.sub makes a list of millions of words.
+    for _, piece in pieces(text):
+        part = re.sub("[^A-Za-z]+", " ", piece).lower()
+        # One run of other characters can reach over several pieces.
+        if parts[-1].endswith(" "):
+            part = part.removeprefix(" ")
+        if part:
+            parts.append(part)
+    return "".join(parts)

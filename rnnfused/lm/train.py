@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 import time
 
@@ -13,11 +14,13 @@ from rnnfused import clip_gradients
 from .batches import StreamBatches
 from .bigram import fit_bigram
 from .generate import encode_prefix, generate
+from .messages import for_stream
 from .model import CharLM, CharLMConfig
 from .perplexity import evaluate, perplexity
-from .results import make_folder, save_results
+from .plot import check_installed
+from .results import RunFolder
 from .settings import TrainSettings
-from .text import split_text
+from .text import letters_only, split_text
 from .vocab import Vocab
 
 
@@ -31,9 +34,12 @@ def train(
 ) -> list[dict]:
     """Train a ``CharLM`` on ``text``; print a line a pass and, at the end, a sample.
 
-    After each pass the folder ``out`` holds, all of that pass, ``model.safetensors`` and
-    ``model.json`` (see ``load_checkpoint``), ``metrics.jsonl`` (one JSON object a pass) and
-    ``loss.png``. Each file is replaced whole, so stopping a run damages none of them.
+    After each pass the folder ``out`` holds, all of that pass, ``model.json`` and the weights that
+    it names (see ``load_checkpoint``), ``metrics.jsonl`` (one JSON object a pass) and
+    ``loss.png``. Each file is replaced whole, and the model in one step, so stopping or killing a
+    run at any moment damages none of them. A plot that cannot be drawn is a warning on stderr.
+
+    The folder is locked for the whole run. Others may load its checkpoint meanwhile.
 
     Perplexity is ``exp`` of the mean cross-entropy in nats. Validation perplexity is that of the
     model at the end of a pass, over the held-out end of the text; the bigram model's is over
@@ -45,9 +51,11 @@ def train(
 
     Args:
         text: the whole text; its end is held out for validation.
-        out: folder for the results, made if missing; the files of an earlier run are replaced.
+        out: folder for the results, made if missing; the files of an earlier run are replaced, and
+            what killed runs left unfinished is removed.
         settings: see there.
-        prefix: what the sample begins with; None takes the text's first word.
+        prefix: what the sample begins with, prepared as the text is; None takes the text's first
+            word.
         source: where the text comes from, for the record.
 
     Returns:
@@ -56,23 +64,38 @@ def train(
 
     Raises:
         TextError, ValueError: the text is too short, or ``prefix`` holds unknown symbols.
-        OSError: ``out`` cannot be written to; said before training begins.
+        FolderBusyError: another run writes to ``out``; said before anything is done.
+        OSError: ``out`` cannot be written to; likewise.
         ModuleNotFoundError: one of the libraries of ``rnnfused[lm]`` is missing.
         FloatingPointError: training diverged; the files of the last good pass are kept.
     """
     # All three here, so that a missing one is found now and not after the first pass.
-    import matplotlib.figure  # noqa: F401
+    check_installed()
     import safetensors.torch  # noqa: F401
+    import tqdm  # noqa: F401
+
+    if settings.letters_only:
+        text, prefix = letters_only(text), None if prefix is None else letters_only(prefix)
+    with RunFolder(out) as folder:
+        return _train(text, folder, settings, prefix, source)
+
+
+def _train(
+    text: str, folder: RunFolder, settings: TrainSettings, prefix: str | None, source: str
+) -> list[dict]:
     from tqdm import tqdm
 
     # ---- data: text -> ids -> windows
     train_text, validation_text = split_text(text, settings.validation_fraction)
     vocab = Vocab(train_text)
     if prefix is None:
-        prefix = (train_text.split(maxsplit=1) or [train_text])[0][:20]
+        word = re.search(r"\S{1,20}", train_text)
+        prefix = word[0] if word else train_text[:20]
     encode_prefix(vocab, prefix)
-    train_ids = vocab.encode(train_text).to(settings.device)
-    validation_ids = vocab.encode(validation_text).to(settings.device)
+    # As narrow as they can be; what reads them widens a window at a time.
+    narrow = vocab.smallest_dtype()
+    train_ids = vocab.encode(train_text, narrow).to(settings.device)
+    validation_ids = vocab.encode(validation_text, narrow).to(settings.device)
     train_batches = StreamBatches(train_ids, settings.batch_size, settings.num_steps)
     # A short validation part gets fewer, longer streams, and so fewer cold starts.
     validation_batches = StreamBatches(
@@ -88,8 +111,6 @@ def train(
         len(vocab), settings.hidden_size, settings.num_layers, dropout=settings.dropout
     )
     model = CharLM(config, device=settings.device)
-    # Only now: a model too large for the memory leaves no empty folder behind.
-    out = make_folder(out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(
         f"text: {len(train_text):,} characters to train on, {len(validation_text):,} to validate "
@@ -123,7 +144,7 @@ def train(
             logits, state = model(x, state)
             # The state goes on, the gradient stops: truncated backpropagation through time.
             state = state.detach()
-            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+            loss = F.cross_entropy(logits.flatten(0, 1), y.flatten().long())
             optimizer.zero_grad()
             loss.backward()
             clip_gradients(settings.clip, model)
@@ -146,10 +167,11 @@ def train(
         _check_converging(row, settings)
         metrics.append(row)
         record = settings.to_json() | {"source": source}
-        save_results(out, model, vocab, settings=record, metrics=metrics)
+        folder.save(model, vocab, settings=record, metrics=metrics)
         print(_line(row, settings.passes), flush=True)
 
-    print(f"\nsample:\n{generate(model, vocab, prefix, 500, seed=settings.seed)}", flush=True)
+    sample = for_stream(generate(model, vocab, prefix, 500, seed=settings.seed), sys.stdout)
+    print(f"\nsample:\n{sample}", flush=True)
     return metrics
 
 

@@ -5,6 +5,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from rnnfused.token_lookup import is_integer
+
+from .codes import pieces, to_codes, to_text
+from .messages import shown
+
+# What torch can index and look up with, narrowest first; it lacks the wider unsigned dtypes.
+_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 UNKNOWN = "<unk>"
 
 
@@ -65,31 +73,75 @@ class Vocab:
         if not isinstance(token, str):
             raise TypeError(f"token must be a str or a list of str, got {type(token).__name__}")
         if len(token) != 1 and token != UNKNOWN:
-            raise ValueError(f"token must be one character, got {token!r}; for a text use encode()")
+            raise ValueError(
+                f"token must be one character, got {shown(token)}; for a text use encode()"
+            )
         return self.token_to_idx.get(token, 0)
 
-    def encode(self, text: str) -> Tensor:
-        """Ids of the characters of ``text``: int64 of shape ``(len(text),)``, 0 where unknown.
+    def smallest_dtype(self) -> torch.dtype:
+        """The narrowest dtype that holds every id: ``torch.uint8``, ``int16`` or ``int32``."""
+        fitting = (dtype for dtype in _DTYPES if len(self) - 1 <= torch.iinfo(dtype).max)
+        return next(fitting)
+
+    def encode(self, text: str, dtype: torch.dtype = torch.long) -> Tensor:
+        """Ids of the characters of ``text``: shape ``(len(text),)``, 0 where unknown.
+
+        Beside the result it needs a few megabytes, however long the text.
+
+        Args:
+            dtype: ``torch.int64``; or a narrower one for large texts, as ``smallest_dtype`` says.
 
         Raises:
             TypeError: ``text`` is not a ``str``.
+            ValueError: ``dtype`` is not uint8, int8, int16, int32 or int64, or too narrow.
         """
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, got {type(text).__name__}")
-        get = self.token_to_idx.get
-        return torch.tensor([get(character, 0) for character in text], dtype=torch.long)
+        if dtype not in _DTYPES or len(self) - 1 > torch.iinfo(dtype).max:
+            raise ValueError(
+                "dtype must be torch.uint8, int8, int16, int32 or int64 and hold ids up to "
+                f"{len(self) - 1}, got {shown(dtype)}"
+            )
+        codes = to_codes("".join(self.idx_to_token[1:]))
+        # Its last entry is for all characters beyond the vocabulary's.
+        table = torch.zeros(int(codes.max()) + 2 if len(codes) else 1, dtype=dtype)
+        table[codes.long()] = torch.arange(1, len(self), dtype=dtype)
+        ids = torch.empty(len(text), dtype=dtype)
+        for start, piece in pieces(text):
+            codes = to_codes(piece).clamp_(max=len(table) - 1)
+            torch.index_select(table, 0, codes, out=ids[start : start + len(piece)])
+        return ids
 
     def decode(self, ids: Tensor | Iterable[int]) -> str:
         """Text of a 1-D tensor or an iterable of ids; ``"\\ufffd"`` stands for id 0.
 
         Raises:
+            TypeError: a tensor that is not of integers.
+            ValueError: a tensor that is not 1-D.
             IndexError: an id below 0 or not below ``len(self)``.
         """
-        ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        if isinstance(ids, Tensor):
+            return self._decode_tensor(ids)
+        ids = list(ids)
         for index in ids:
             if not 0 <= index < len(self):
                 raise IndexError(f"ids must lie in 0 .. {len(self) - 1}, got {index}")
         return "".join(self.idx_to_token[index] if index else "\ufffd" for index in ids)
+
+    def _decode_tensor(self, ids: Tensor) -> str:
+        if not is_integer(ids):
+            raise TypeError(f"ids must be a tensor of integers, got {ids.dtype}")
+        if ids.dim() != 1:
+            raise ValueError(f"ids must be 1-D, got shape {tuple(ids.shape)}")
+        table = to_codes("\ufffd" + "".join(self.idx_to_token[1:]))
+        texts = []
+        for _, piece in pieces(ids):
+            piece = piece.cpu().long()
+            wrong = piece[(piece < 0) | (piece >= len(self))]
+            if len(wrong):
+                raise IndexError(f"ids must lie in 0 .. {len(self) - 1}, got {int(wrong[0])}")
+            texts.append(to_text(table[piece]))
+        return "".join(texts)
 
     def to_json(self) -> list[str]:
         """A value for ``json.dump``: the tokens in the order of their ids."""

@@ -32,3 +32,14 @@ def model(vocab):
     torch.manual_seed(0)
     config = CharLMConfig(len(vocab), hidden_size=12, num_layers=2, dropout=0.3)
     return CharLM(config, dtype=torch.float64)
+
+
+@pytest.fixture
+def models(vocab):
+    """Two models of one shape; the bias tells which one was loaded."""
+    made = []
+    for value in (1.0, 2.0):
+        model = CharLM(CharLMConfig(len(vocab), hidden_size=4, num_layers=1))
+        torch.nn.init.constant_(model.head.bias, value)
+        made.append(model)
+    return made

@@ -61,6 +61,35 @@ def test_a_large_alphabet_needs_no_large_table():
     assert bigram.log_prob(ids[:1], ids[1:2]).item() == pytest.approx(math.log(3 / 1_000_002))
 
 
+@pytest.mark.parametrize("table", [2**22, 0])
+def test_counted_piece_by_piece(monkeypatch, table):
+    ids = torch.randint(30, (1000,), generator=torch.Generator().manual_seed(1))
+    counts = torch.zeros(30, 30, dtype=torch.float64)
+    for first, second in zip(ids[:-1].tolist(), ids[1:].tolist()):
+        counts[first, second] += 1
+    first = torch.arange(30).repeat_interleave(30)
+    second = torch.arange(30).repeat(30)
+    expected = (counts + 0.5) / (counts.sum(1, keepdim=True) + 15)
+    monkeypatch.setattr("rnnfused.lm.bigram._TABLE", table)
+    for piece in (1, 7, 998, 999, 1000, 2**22):
+        monkeypatch.setattr("rnnfused.lm.bigram._PIECE", piece)
+        given = Bigram(ids, 30, 0.5).log_prob(first, second).exp()
+        torch.testing.assert_close(given.view(30, 30), expected)
+        for wrong in (-1, 30):
+            with pytest.raises(ValueError, match=r"ids must lie in 0 .. 29"):
+                Bigram(torch.cat([ids, torch.tensor([wrong])]), 30, 0.5)
+
+
+def test_counts_of_a_fit_are_made_once_for_all_alphas(monkeypatch):
+    counted = []
+    real = torch.bincount
+    monkeypatch.setattr(
+        torch, "bincount", lambda ids, **k: counted.append(len(ids)) or real(ids, **k)
+    )
+    fit_bigram(torch.arange(1000) % 10, 10)
+    assert sum(counted) == 899 + 99 + 999
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32])
 def test_any_integer_dtype(dtype):
     ids = torch.tensor([0, 0, 1, 0, 1, 2])
@@ -96,6 +125,8 @@ def test_wrong_arguments():
         Bigram(ids, 2, alpha=1)
     with pytest.raises(ValueError, match=r"at least 2 symbols, got shape \(1,\)"):
         Bigram(ids[:1], 3, alpha=1)
+    with pytest.raises(ValueError, match="alpha must be above 0, got -1"):
+        fit_bigram(ids, 3, alphas=(1, -1))
     with pytest.raises(ValueError, match="alphas must hold at least one"):
         fit_bigram(ids, 3, alphas=())
     with pytest.raises(ValueError, match="num_symbols"):

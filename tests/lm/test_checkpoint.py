@@ -1,7 +1,7 @@
-"""Saving and loading, and files that are whole or absent."""
+"""Saving and loading: what is recorded, and what is refused. See test_commit.py for crashes."""
 
 import json
-import os
+import re
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ from rnnfused.lm import (
     load_checkpoint,
     save_checkpoint,
 )
-from rnnfused.lm.atomic import replacing
+from rnnfused.lm.atomic import remove_temporaries, replacing
 from rnnfused.lm.checkpoint import _sum
+from rnnfused.lm.store import content_name
 
 
 @pytest.fixture
@@ -33,12 +34,16 @@ def edit(folder, **changes):
     (folder / "model.json").write_text(json.dumps(record | changes))
 
 
+def weights_of(folder):
+    return folder / json.loads((folder / "model.json").read_text())["weights"]
+
+
 def seal(folder, **changes):
     """Edit, and record the sum that is then right."""
     edit(folder, **changes)
     record = json.loads((folder / "model.json").read_text())
     config, vocab = CharLMConfig.from_json(record["config"]), Vocab.from_json(record["vocab"])
-    edit(folder, sha256=_sum(config, vocab, (folder / "model.safetensors").read_bytes()))
+    edit(folder, sha256=_sum(config, vocab, weights_of(folder).read_bytes()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -55,8 +60,10 @@ def test_round_trip_gives_identical_logits(tmp_path, model, vocab, dtype):
 
 
 def test_the_record(folder):
-    assert sorted(contents(folder)) == ["model.json", "model.safetensors"]
     record = load_checkpoint(folder).record
+    assert record["format"] == 2
+    assert sorted(contents(folder)) == sorted(["model.json", record["weights"]])
+    assert record["weights"] == content_name("weights", weights_of(folder).read_bytes())
     assert record["settings"] == {"lr": 0.1}
     assert record["metrics"] == [{"pass": 1}]
     assert set(record["versions"]) == {"rnnfused", "torch", "python"}
@@ -65,25 +72,25 @@ def test_the_record(folder):
 def test_missing(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="absent': model.json is missing"):
         load_checkpoint(tmp_path / "absent")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="model.safetensors is missing"):
+    weights_of(folder).unlink()
+    with pytest.raises(FileNotFoundError, match=r"model-\w{16}.safetensors is missing"):
         load_checkpoint(folder)
 
 
 def test_damaged_weights(folder):
-    path = folder / "model.safetensors"
+    path = weights_of(folder)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="model.safetensors .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"model-\w{16}.safetensors .* is damaged"):
         load_checkpoint(folder)
     path.write_bytes(data[:50])
-    with pytest.raises(CheckpointError, match="model.safetensors .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"model-\w{16}.safetensors .* is damaged"):
         load_checkpoint(folder)
 
 
 def test_weights_that_are_no_safetensors(folder):
-    (folder / "model.safetensors").write_bytes(b"nonsense")
+    weights_of(folder).write_bytes(b"nonsense")
     seal(folder)
     with pytest.raises(CheckpointError, match="does not fit the config"):
         load_checkpoint(folder)
@@ -100,11 +107,11 @@ def test_record_that_is_not_json(folder, data):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b'{"format": 2}',
+@pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b'{"format": 3}',
                                   b'{"format": true}', b'{"format": 1.0}'])  # fmt: skip
 def test_record_of_another_format(folder, data):
     (folder / "model.json").write_bytes(data)
-    with pytest.raises(CheckpointError, match="must be a checkpoint of format 1"):
+    with pytest.raises(CheckpointError, match="must be a checkpoint of format 1 or 2, got"):
         load_checkpoint(folder)
 
 
@@ -170,7 +177,7 @@ def test_weights_of_another_dtype(folder, model, vocab, dtype):
     with pytest.raises(ValueError, match="must be float32 or float64, all of the same, got torch"):
         save_checkpoint(folder, model, vocab)
     assert contents(folder) == before
-    save_file(model.state_dict(), folder / "model.safetensors")
+    save_file(model.state_dict(), weights_of(folder))
     seal(folder)
     with pytest.raises(CheckpointError, match="must be float32 or float64, all of the same"):
         load_checkpoint(folder)
@@ -181,28 +188,9 @@ def test_files_of_two_runs(folder, tmp_path, vocab):
     other.mkdir()
     config = CharLMConfig(len(vocab), hidden_size=12, num_layers=2, dropout=0.3)
     save_checkpoint(other, CharLM(config), vocab)
-    (other / "model.json").replace(folder / "model.json")
+    weights_of(other).replace(weights_of(folder))
     with pytest.raises(CheckpointError, match="not of the same run"):
         load_checkpoint(folder)
-
-
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_interrupted_save_leaves_the_old_files_whole(
-    folder, model, vocab, monkeypatch, interrupt, call
-):
-    before = contents(folder)
-    with torch.no_grad():
-        model.head.bias.add_(1)
-
-    def stop(*_):
-        raise interrupt
-
-    monkeypatch.setattr(os, call, stop)
-    with pytest.raises(interrupt):
-        save_checkpoint(folder, model, vocab)
-    assert contents(folder) == before
-    load_checkpoint(folder)
 
 
 def test_save_refuses_what_json_cannot_hold(folder, model, vocab):
@@ -212,6 +200,83 @@ def test_save_refuses_what_json_cannot_hold(folder, model, vocab):
     assert contents(folder) == before
     with pytest.raises(FileNotFoundError):
         save_checkpoint(folder / "absent", model, vocab)
+
+
+def to_format_1(folder):
+    """Turn the checkpoint into what the first version of this package wrote."""
+    weights_of(folder).rename(folder / "model.safetensors")
+    record = json.loads((folder / "model.json").read_text())
+    del record["weights"]
+    (folder / "model.json").write_text(json.dumps(record | {"format": 1}))
+
+
+def test_format_1_loads_and_gives_way_to_format_2(folder, model, vocab):
+    to_format_1(folder)
+    assert sorted(contents(folder)) == ["model.json", "model.safetensors"]
+    loaded = load_checkpoint(folder)
+    assert loaded.record["format"] == 1 and loaded.record["settings"] == {"lr": 0.1}
+    assert torch.equal(loaded.model.head.bias, model.head.bias)
+    save_checkpoint(folder, model, vocab)
+    assert sorted(contents(folder)) == sorted(["model.json", weights_of(folder).name])
+    load_checkpoint(folder)
+
+
+def test_format_1_is_checked_like_format_2(folder):
+    to_format_1(folder)
+    (folder / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="model.safetensors or model.json .* is damaged"):
+        load_checkpoint(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model.safetensors is missing"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [None, 1, [], "", ".", "../secret", "/etc/passwd", "model.json", "sub/model-0123456789abcdef",
+     "../model-0123456789abcdef.safetensors", "model-0123456789abcdef.safetensors\n",
+     "model-0123456789ABCDEF.safetensors", "model-\u0661123456789abcdef.safetensors",
+     "x" * 100_000],
+)  # fmt: skip
+def test_a_record_cannot_name_files_elsewhere(folder, name):
+    edit(folder, weights=name)
+    with pytest.raises(
+        CheckpointError, match="weights must be a file name such as model-"
+    ) as caught:
+        load_checkpoint(folder)
+    assert len(str(caught.value)) < 700
+    edit(folder, weights=["deep"], format=2)
+    with pytest.raises(CheckpointError, match="weights must be a file name"):
+        load_checkpoint(folder)
+
+
+def test_messages_about_hostile_records_are_short(folder, model):
+    config = model.config.to_json()
+    long = "x" * 100_000
+    for change in (
+        {"format": long},
+        {"config": {long: 1}},
+        {"config": config | {"hidden_size": long}},
+        {"config": config | {"hidden_size": 10**4000}},
+        {"config": config | {"nonlinearity": long}},
+        {"config": config | {"dropout": long}},
+    ):
+        before = contents(folder)
+        edit(folder, **change)
+        with pytest.raises(CheckpointError) as caught:
+            load_checkpoint(folder)
+        assert len(str(caught.value)) < 700
+        (folder / "model.json").write_bytes(before["model.json"])
+
+
+def test_messages_about_hostile_weights_are_short(folder):
+    from safetensors.torch import save_file
+
+    save_file({f"{index}" * 500: torch.zeros(1) for index in range(300)}, weights_of(folder))
+    seal(folder)
+    with pytest.raises(CheckpointError, match="does not fit the config") as caught:
+        load_checkpoint(folder)
+    assert len(str(caught.value)) < 900
 
 
 def test_replacing(tmp_path):
@@ -229,3 +294,15 @@ def test_replacing(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(path, tmp_path / "b") as [new, _]:
         new.write_text("newer")
     assert contents(tmp_path) == {"a": b"new"}
+
+
+def test_only_temporaries_of_ours_are_removed(tmp_path):
+    ours = [".a.json.0123abcd.tmp", ".a.json.ffffffff.tmp"]
+    others = ["a.json", ".a.json.0123abcd", ".a.json.0123abc.tmp", ".b.json.0123abcd.tmp", ".tmp"]
+    for name in [*ours, *others]:
+        (tmp_path / name).write_text("x")
+    remove_temporaries(tmp_path, re.compile(r"a\.json"), seconds=1000)
+    assert sorted(contents(tmp_path)) == sorted([*ours, *others])
+    remove_temporaries(tmp_path, re.compile(r"a\.json"))
+    assert sorted(contents(tmp_path)) == sorted(others)
+    remove_temporaries(tmp_path / "absent", re.compile("a"))

@@ -73,8 +73,8 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in wanted.items()]
     assert main(["train", book, "--out", "x", *flags, "--threads", "2", "--letters-only"]) == 0
     (text, out, settings), keywords = calls[0]
-    assert settings.to_json() == wanted
-    assert out == "x" and text == "she sells sea shells by the sea shore " * 30
+    assert settings.to_json() == wanted | {"letters_only": True}
+    assert out == "x" and text == TEXT
     assert keywords == {"prefix": None, "source": book}
     assert torch.get_num_threads() == 2
 
@@ -84,6 +84,27 @@ def test_default_text(monkeypatch):
     monkeypatch.setattr(cli, "train", lambda text, *_, **__: texts.append(text))
     assert main(["train", "--out", "x"]) == 0
     assert len(texts[0]) > 300_000
+
+
+def test_letters_only_holds_for_the_sample_too(tmp_path, book, capsys):
+    folder = str(tmp_path / "run")
+    # "B" and ",": the text has them in another form, or not at all.
+    train = ["train", book, "--out", folder, *TINY, "--letters-only", "--prefix", "By, the"]
+    assert main(train) == 0
+    assert "sample:\nby the" in capsys.readouterr().out
+    assert main(["sample", folder, "--prefix", "By, the", "--num-chars", "3"]) == 0
+    assert capsys.readouterr().out.startswith("by the")
+    assert "at least one character" in error_of(capsys, ["sample", folder, "--prefix", ""])
+
+
+@pytest.mark.parametrize("settings", [None, [], {}, {"letters_only": "yes"}])
+def test_a_record_without_the_setting_has_its_prefix_as_it_is(run, capsys, settings):
+    path = os.path.join(run, "model.json")
+    record = json.loads(open(path).read())
+    with open(path, "w") as file:
+        json.dump(record | {"settings": settings}, file)
+    assert main(["sample", run, "--prefix", "She", "--num-chars", "3"]) == 0
+    assert capsys.readouterr().out.startswith("She")
 
 
 def test_version_and_help(capsys):
@@ -168,9 +189,10 @@ def test_wrong_samples(run, tmp_path, capsys):
     assert "temperature must be finite" in error_of(capsys, [*sample, "--temperature", "-1"])
     assert "device 'toaster'" in error_of(capsys, [*sample, "--device", "toaster"])
     assert "seed" in error_of(capsys, [*sample, "--seed", str(2**70)])
-    with open(os.path.join(run, "model.safetensors"), "ab") as file:
+    weights = load_checkpoint(run).record["weights"]
+    with open(os.path.join(run, weights), "ab") as file:
         file.write(b"!")
-    assert "model.safetensors" in error_of(capsys, sample)
+    assert f"{weights} or model.json" in error_of(capsys, sample)
 
 
 @pytest.mark.parametrize("library", ["tqdm", "matplotlib", "safetensors"])

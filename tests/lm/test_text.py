@@ -1,11 +1,13 @@
 """Reading, splitting and simplifying text."""
 
 import os
+import random
+import re
 from pathlib import Path
 
 import pytest
 
-from rnnfused.lm import TextError, Vocab, default_text, letters_only, read_text, split_text
+from rnnfused.lm import TextError, Vocab, codes, default_text, letters_only, read_text, split_text
 
 TIME_MACHINE = Path(__file__).parents[3] / "shared" / "data" / "timemachine.txt"
 
@@ -98,3 +100,14 @@ def test_letters_only_gives_the_textbook_s_counts():
     letters = letters_only(read_text(TIME_MACHINE))
     assert len(letters) == 173_428
     assert len(Vocab(letters)) == 28
+
+
+def test_letters_only_in_pieces(monkeypatch):
+    text = "".join(random.Random(0).choices("aB,. \n\u00e9", k=300)) + "," * 30 + "z"
+    expected = re.sub("[^a-z]+", " ", text.lower())
+    for piece in (1, 2, 3, 7, 331, 332):
+        monkeypatch.setattr(codes, "PIECE", piece)
+        assert letters_only(text) == expected
+    assert letters_only("") == "" and letters_only("??") == " "
+    with pytest.raises(TypeError, match="text must be a str, got bytes"):
+        letters_only(b"a")

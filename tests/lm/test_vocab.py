@@ -1,11 +1,12 @@
 """The map between characters and ids."""
 
 import json
+import tracemalloc
 
 import pytest
 import torch
 
-from rnnfused.lm import Vocab
+from rnnfused.lm import Vocab, codes, letters_only
 
 
 def test_ids_are_sorted_and_zero_is_unknown():
@@ -68,3 +69,82 @@ def test_wrong_arguments():
     for index in (4, -1):
         with pytest.raises(IndexError, match=f"0 .. 3, got {index}"):
             vocab.decode([index])
+
+
+WIDE = "a\U0001f600\ud83d\ude00\udfff\uffff\U0010ffff\x00\n"
+
+
+def test_astral_characters_and_lone_surrogates_are_symbols_of_their_own():
+    vocab = Vocab(WIDE)
+    assert len(vocab) == 1 + len(set(WIDE)) == 10
+    ids = vocab.encode(WIDE)
+    assert ids.tolist() == [vocab.token_to_idx[character] for character in WIDE]
+    # Two lone surrogates stay two.
+    assert vocab.decode(ids) == WIDE and len(WIDE) == 9
+    assert Vocab("b").encode(WIDE).tolist() == [0] * 9
+    assert Vocab("\U0010ffff").encode(WIDE).tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0]
+
+
+def test_texts_longer_than_a_piece(monkeypatch):
+    monkeypatch.setattr(codes, "PIECE", 7)
+    text = (WIDE + "the quick brown fox, ") * 20
+    vocab = Vocab(text[:40])
+    for length in (0, 1, 6, 7, 8, 14, 15, len(text)):
+        part = text[:length]
+        ids = vocab.encode(part)
+        assert ids.tolist() == [vocab.token_to_idx.get(character, 0) for character in part]
+        assert vocab.decode(ids) == vocab.decode(ids.tolist())
+    with pytest.raises(IndexError, match="got 99"):
+        vocab.decode(torch.tensor([1] * 20 + [99]))
+
+
+@pytest.mark.parametrize(
+    ("size", "smallest"),
+    [(1, torch.uint8), (255, torch.uint8), (256, torch.int16), (2**15 - 1, torch.int16),
+     (2**15, torch.int32)],
+)  # fmt: skip
+def test_narrow_ids(size, smallest):
+    text = "".join(map(chr, range(40, 40 + size)))
+    vocab = Vocab(text)
+    assert vocab.smallest_dtype() == smallest
+    ids = vocab.encode(text + "\x01", smallest)
+    assert ids.dtype == smallest
+    assert ids.tolist() == [*range(1, size + 1), 0]
+    assert vocab.decode(ids[:-1]) == text
+
+
+def test_dtypes_that_cannot_hold_the_ids():
+    vocab = Vocab("".join(map(chr, range(40, 300))))
+    for dtype in (torch.uint8, torch.int8, torch.uint16, torch.float32, torch.bool, None, "int64"):
+        with pytest.raises(ValueError, match="dtype must be torch.uint8, int8, .* ids up to 260"):
+            vocab.encode("a", dtype)
+
+
+def test_decode_takes_vectors_of_integers_only():
+    vocab = Vocab("banana")
+    for dtype in (torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint64):
+        assert vocab.decode(torch.tensor([3, 0, 1]).to(dtype)) == "n\ufffda"
+    assert vocab.decode(torch.empty(0, dtype=torch.int32)) == ""
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.float32"):
+        vocab.decode(torch.tensor([1.0]))
+    for shape in ((), (1, 1)):
+        with pytest.raises(ValueError, match="ids must be 1-D, got shape"):
+            vocab.decode(torch.ones(shape, dtype=torch.long))
+
+
+@pytest.mark.parametrize("work", ["encode", "decode", "letters_only"])
+def test_a_large_text_is_not_made_a_list(work):
+    text = "lazy dogs, " * 200_000
+    vocab = Vocab(text)
+    ids = vocab.encode(text, torch.uint8)
+    tracemalloc.start()
+    try:
+        if work == "letters_only":
+            assert len(letters_only(text)) == 2_000_000
+        else:
+            vocab.encode(text) if work == "encode" else vocab.decode(ids)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Torch's tensors are not counted; a list would take 8 bytes a character.
+    assert peak < 4.5 * len(text)

@@ -1,0 +1,207 @@
+"""Ctrl-C: one line, exit code 130, whole files, at any moment of the command."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_train import TEXT
+
+from rnnfused.lm import load_checkpoint
+from rnnfused.lm.interrupts import held_back
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+
+ROOT = Path(__file__).parents[2]
+SHOWN = "rnnfused: interrupted\n"
+# What the script of the command does.
+COMMAND = "import sys; from rnnfused_command import main; sys.exit(main())"
+
+
+def start(*arguments, before="", path="", **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(path), str(ROOT)]))
+    return subprocess.Popen(
+        [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options,
+    )  # fmt: skip
+
+
+def end(process):
+    """Exit code and stderr, once it has ended."""
+    try:
+        _, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, error
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(TEXT * 20)
+    return path
+
+
+def training(tmp_path, book, **options):
+    return start(
+        "train", book, "--out", tmp_path / "run", "--hidden-size", "8", "--num-layers", "1",
+        "--num-steps", "8", "--batch-size", "4", "--passes", "100000", "--threads", "1", **options,
+    )  # fmt: skip
+
+
+# A library that drops whatever goes wrong in it, or turns it into an error of its own.
+SWALLOWS = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+except BaseException:
+    {then}
+"""
+
+
+@pytest.mark.parametrize("then", ["pass", "raise ValueError('too many values to unpack')"])
+def test_an_interrupt_in_an_import_is_neither_lost_nor_another_error(tmp_path, then):
+    (tmp_path / "torch.py").write_text(SWALLOWS.format(then=then))
+    assert end(start("--version", path=tmp_path)) == (130, SHOWN)
+
+
+# Interrupts the process when a function of ours with the given name is called for the first time.
+WHEN = """
+import os, signal, sys
+import rnnfused.lm.cli  # importing it under a profile takes many seconds
+def watch(frame, event, argument):
+    code = frame.f_code
+    if code.co_name == "{name}" and event == "call" and "/rnnfused/lm/" in code.co_filename:
+        sys.setprofile(None)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            pass  # what a callback from C makes of it
+sys.setprofile(watch)
+"""
+
+
+@pytest.mark.parametrize("name", ["read_text", "forward", "_draw", "generate"])
+def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name):
+    process = training(tmp_path, book, before=WHEN.format(name=name))
+    if name == "generate":
+        process.kill()
+        process.communicate()
+        run = tmp_path / "run"
+        tiny = ["--hidden-size", "8", "--num-layers", "1", "--passes", "1", "--threads", "1"]
+        process = start("train", book, "--out", run, *tiny, before=WHEN.format(name=name))
+    assert end(process) == (130, SHOWN)
+    if name == "_draw":
+        assert len(list((tmp_path / "run").iterdir())) == 3
+        load_checkpoint(tmp_path / "run")
+    elif name == "generate":
+        assert len(list((tmp_path / "run").iterdir())) == 4
+    else:
+        # Nothing was saved: the folder and its lock are gone.
+        assert list(tmp_path.iterdir()) == [book]
+
+
+def test_an_interrupt_while_a_checkpoint_is_written_waits(tmp_path, book):
+    process = training(tmp_path, book, before=WHEN.format(name="write"))
+    assert end(process) == (130, SHOWN)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    weights = load_checkpoint(tmp_path / "run").record["weights"]
+    assert names == {"metrics.jsonl", "model.json", weights}
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.4, 0.8, 1.2, 1.6, 2.5])
+def test_at_any_time(tmp_path, book, delay):
+    started = "import sys; print(flush=True); "
+    process = training(tmp_path, book, before=started)
+    process.stdout.readline()  # Python's own start is over
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    assert end(process) == (130, SHOWN)
+
+
+def test_two_interrupts_at_once(tmp_path, book):
+    process = training(tmp_path, book)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    assert end(process) == (130, SHOWN)
+
+
+def test_as_a_module(tmp_path, book):
+    process = training(tmp_path, book, before="import runpy; runpy.run_module('rnnfused.lm'); ")
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert end(process) == (130, SHOWN)
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    during = "import os; os.kill(os.getpid(), signal.SIGINT); "
+    process = start("--version", before=ignore + during)
+    assert end(process) == (0, "")
+
+
+def test_once_done_an_interrupt_changes_nothing():
+    late = "import atexit, os; atexit.register(os.kill, os.getpid(), 2); "
+    assert end(start("--version", before=late)) == (0, "")
+
+
+def test_a_closed_stderr_and_a_file_in_its_place(tmp_path):
+    # The file gets descriptor 2, which is free; the message must not go there.
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\n"
+        f"os.open({str(tmp_path / 'precious')!r}, os.O_WRONLY | os.O_CREAT)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    process = start("--version", path=tmp_path, preexec_fn=lambda: os.close(2))
+    assert process.wait(60) == 130
+    assert (tmp_path / "precious").read_text() == ""
+
+
+# ---- held_back
+
+
+def test_held_back_until_the_end_of_the_block():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with held_back():
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with held_back():
+        done.append(2)
+    assert done == [1, 2]
+
+
+def test_a_second_interrupt_is_not_held_back():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with held_back():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+    assert done == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_held_back_in_another_thread_does_nothing():
+    failed = []
+
+    def work():
+        try:
+            with held_back():
+                pass
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert failed == []

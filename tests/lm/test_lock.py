@@ -1,0 +1,170 @@
+"""One writer per folder; a folder that a run makes for itself."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from test_commit import fork, kept, loaded, names, posix
+from test_train import SMALL, TEXT
+
+from rnnfused.lm import FolderBusyError, lock, save_checkpoint, train
+from rnnfused.lm.lock import LOCK, FolderLock
+from rnnfused.lm.results import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path, models, vocab):
+    save_checkpoint(tmp_path, models[0], vocab)
+    return tmp_path
+
+
+@posix
+def test_a_second_writer_is_refused_and_touches_nothing(folder, models, vocab, tmp_path_factory):
+    link = tmp_path_factory.mktemp("elsewhere") / "link"
+    link.symlink_to(folder)
+    with RunFolder(folder):
+        (folder / ".loss.png.0123abcd.tmp").write_text("being written")
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for path in (folder, link, os.path.relpath(folder)):
+            with pytest.raises(FolderBusyError, match="is in use: another run writes there"):
+                save_checkpoint(path, models[1], vocab)
+            with pytest.raises(FolderBusyError, match="is in use: another run writes there"):
+                train(TEXT, path, SMALL)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert loaded(folder) == 1.0
+    save_checkpoint(link, models[1], vocab)
+    assert loaded(folder) == 2.0
+
+
+@posix
+def test_a_second_command_is_refused_in_one_line(folder, tmp_path_factory):
+    book = tmp_path_factory.mktemp("book") / "book.txt"
+    book.write_text(TEXT)
+    with RunFolder(folder):
+        before = names(folder)
+        done = subprocess.run(
+            [sys.executable, "-m", "rnnfused.lm", "train", book, "--out", folder, "--passes", "1"],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert names(folder) == before
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"rnnfused: error: folder {str(folder)!r} is in use" in done.stderr
+
+
+@posix
+def test_two_threads_take_turns_or_are_refused(folder, models, vocab):
+    refused, failed = [], []
+
+    def save(model):
+        for _ in range(30):
+            try:
+                save_checkpoint(folder, model, vocab)
+            except FolderBusyError as error:
+                refused.append(error)
+            except BaseException as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=save, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert loaded(folder) in (1.0, 2.0)
+    assert names(folder) == kept(folder)
+
+
+@posix
+def test_a_forked_child_has_not_the_lock(folder):
+    ready, go = os.pipe()
+    held = FolderLock(folder)
+    child = fork(os.read, ready, 1)  # outlives the lock's owner
+    try:
+        held.release()
+        with FolderLock(folder) as again:
+            assert again.excludes
+            # Nor does a child that ends its copy take the file or the lock away.
+            assert os.waitstatus_to_exitcode(os.waitpid(fork(again.release), 0)[1]) == 0
+            assert (folder / LOCK).exists()
+            with pytest.raises(FolderBusyError):
+                FolderLock(folder)
+    finally:
+        os.write(go, b"x")
+        os.waitpid(child, 0)
+        os.close(ready)
+        os.close(go)
+
+
+@posix
+def test_a_lock_on_a_removed_file_is_not_taken_for_one(folder, monkeypatch):
+    real, owner = lock.fcntl.flock, [FolderLock(folder)]
+
+    def late(descriptor, operation):
+        if owner:
+            # Between the second one's open and its flock, the first one ends.
+            owner.pop().release()
+        return real(descriptor, operation)
+
+    monkeypatch.setattr(lock.fcntl, "flock", late)
+    with FolderLock(folder):
+        with pytest.raises(FolderBusyError):
+            FolderLock(folder)
+
+
+@posix
+def test_a_file_system_without_locks_is_said_and_used(folder, models, vocab, monkeypatch, capsys):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
+    save_checkpoint(folder, models[1], vocab)
+    assert loaded(folder) == 2.0
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "cannot be locked (No locks available): make sure that nothing else writes" in error
+    # Whose the temporary files are is not known then.
+    (folder / ".model.json.0123abcd.tmp").write_text("another run's")
+    with RunFolder(folder):
+        assert (folder / ".model.json.0123abcd.tmp").exists()
+
+
+def test_without_the_module_for_locks(folder, models, vocab, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    save_checkpoint(folder, models[1], vocab)
+    assert names(folder) == kept(folder)
+
+
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path):
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "a" / "b" / "c"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "mine"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["mine"]
+    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
+    with pytest.raises(FileExistsError):
+        RunFolder(tmp_path / "dangling")
+    assert names(tmp_path) == ["dangling", "mine"]
+
+
+def test_a_run_keeps_its_folder_when_the_process_changes_its_own(
+    tmp_path, models, vocab, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    row = {
+        "pass": 1,
+        "train_perplexity": 2.0,
+        "validation_perplexity": 2.0,
+        "bigram_perplexity": 3.0,
+    }
+    with RunFolder("run") as folder:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        folder.save(models[0], vocab, settings={}, metrics=[row])
+    assert names(tmp_path / "run") == sorted([*kept(tmp_path / "run"), "loss.png", "metrics.jsonl"])
+    assert names(tmp_path / "elsewhere") == []
