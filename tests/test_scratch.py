@@ -306,3 +306,87 @@ def test_parity_on_the_time_machine(seed):
     assert [x for x, _ in model.board.points["val_ppl"]] == list(range(1, 101))
     assert model.board.points["val_ppl"][-1][1] == pytest.approx(trainer.val_perplexity)
     assert model.board.points["train_ppl"][-1][0] == pytest.approx(100, abs=0.2)
+
+
+class Stacked(torch.nn.Module):
+    """Layers as the textbook stacks them, chapter 10.3: each takes the list that the one below returns, stacked."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(RNNScratch(*pair, sigma=0.3) for pair in zip(sizes, sizes[1:], strict=False))
+
+    def forward(self, inputs, states=None):
+        states = states or [None] * len(self.layers)
+        for i, layer in enumerate(self.layers):
+            outputs, states[i] = layer(inputs, states[i])
+            inputs = torch.stack(outputs, 0)
+        return inputs, states
+
+
+def test_stacked_as_in_the_textbook():
+    model = Stacked([10, 7, 5])
+    inputs = torch.randn(5, 3, 10)
+    outputs, states = model(inputs)
+    for layer, state in zip(model.layers, states, strict=True):
+        steps, expected_state = rnn(inputs, *layer.parameters())
+        inputs = torch.stack(steps)
+        torch.testing.assert_close(state, expected_state)
+    torch.testing.assert_close(outputs, inputs)
+
+
+def test_both_directions_as_in_the_textbook():
+    """Chapter 10.4: ``reversed`` of the inputs goes in, and ``reversed`` of the outputs is taken."""
+    forward, backward = (RNNScratch(10, 7, sigma=0.3) for _ in range(2))
+    inputs = torch.randn(5, 3, 10)
+    steps = rnn(inputs.flip(0), *backward.parameters())[0]
+    expected = [torch.cat(pair, -1) for pair in zip(rnn(inputs, *forward.parameters())[0], steps[::-1])]
+    for given in (inputs, list(inputs)):
+        outputs, _ = forward(given)
+        others, _ = backward(reversed(given))
+        got = [torch.cat(pair, -1) for pair in zip(outputs, reversed(others), strict=True)]
+        torch.testing.assert_close(got, expected)
+
+
+def test_the_textbooks_language_model_drives_the_list():
+    """An output layer that multiplies step by step, and an RNN of the model's own that is a subclass."""
+
+    class Doubled(RNNScratch):
+        def forward(self, inputs, state=None):
+            outputs, state = super().forward(inputs, state)
+            return [2 * output for output in outputs], state
+
+    model = RNNLMScratch(Doubled(10, 7, sigma=0.3), 10)
+    ids = torch.randint(10, (3, 5))
+    outputs, _ = RNNScratch.forward(model.rnn, ids.t())
+    expected = torch.stack([2 * h @ model.W_hq + model.b_q for h in outputs], 1)
+    torch.testing.assert_close(model(ids), expected)
+
+
+def test_results_are_tensors_of_their_own():
+    outputs, state = RNNScratch(10, 7)(torch.randn(5, 3, 10))
+    logits = RNNLMScratch(RNNScratch(10, 7), 10)(torch.randint(10, (3, 5)))
+    for result in (*outputs, state, RNNScratchCell(10, 7)(torch.randn(3, 10)), logits):
+        assert not result._is_view()
+        result.detach_()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        (3, TypeError, "inputs must be a Tensor or a list, got int"),
+        ([], ValueError, "inputs must have a step, got an empty list"),
+        (iter([]), ValueError, "inputs must have a step"),
+        ([1, 2], TypeError, "inputs must be a Tensor or a list of Tensors"),
+        (torch.randn(0, 3, 10), ValueError, "inputs must have a step, got shape"),
+    ],
+)
+def test_inputs_that_are_no_steps(inputs, error, message):
+    with pytest.raises(error, match=message):
+        RNNScratch(10, 7)(inputs)
+
+
+@pytest.mark.parametrize("module", [RNNScratch(10, 7), RNNScratchCell(10, 7)])
+def test_a_state_of_another_dtype(module):
+    x = torch.randn(3, 10) if isinstance(module, RNNScratchCell) else torch.randn(5, 3, 10)
+    with pytest.raises(TypeError, match="state must be torch.float32 like the weights"):
+        module(x, torch.randn(3, 7).double())

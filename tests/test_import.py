@@ -1,0 +1,51 @@
+"""Importing the package: twice, and from a source tree that is not built."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import rnnfused
+
+TWICE = """
+import importlib, sys, torch, rnnfused
+importlib.reload(rnnfused)
+first = rnnfused
+for name in [name for name in sys.modules if name.split(".")[0] == "rnnfused"]:
+    del sys.modules[name]
+import rnnfused
+assert rnnfused is not first
+layer, x = rnnfused.RNN(3, 4, 2), torch.randn(5, 2, 3, requires_grad=True)
+torch.compile(layer, backend="aot_eager")(x)[0].sum().backward()
+compiled = x.grad
+x.grad = None
+layer(x)[0].sum().backward()
+torch.testing.assert_close(x.grad, compiled)
+torch.testing.assert_close(torch.vmap(layer)(x.expand(2, 5, 2, 3))[0][1], layer(x)[0])
+"""
+
+
+def run(code, folder=None):
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        capture_output=True, text=True, cwd=folder, timeout=120,
+    )  # fmt: skip
+
+
+def test_imported_twice():
+    result = run(TWICE)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_source_tree_that_is_not_built(tmp_path):
+    source = Path(rnnfused.__file__).parent
+    copied = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(source, tmp_path / "rnnfused", ignore=copied)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rnnfused"
+    result = run(code, tmp_path)
+    assert result.returncode == 1 and "install rnnfused again" in result.stderr
+    (tmp_path / "setup.py").touch()
+    result = run(code, tmp_path)
+    message = result.stderr.strip().splitlines()[-1]
+    assert f"ImportError: {tmp_path} is the source tree of rnnfused" in message
+    assert "start Python in another folder" in message
