@@ -151,7 +151,7 @@ struct LayerBackwardTensors {
                        bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0)
       : loop(grad_output, grad_h_n, output, weight_hh, extents, time_dim, nonlinearity, reverse, clip, needs_h_0,
              true, needs_d(extents, weight_hh)),
-        grad_input(wanted(needs_input, output, loop.problem.sequence_sizes(last_size(input)))),
+        grad_input(wanted(needs_input, output, loop.problem.sequence_sizes(needs_input ? last_size(input) : 0))),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
         grad_bias(wanted(needs_bias, output, {hidden()})),
         grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())) {

@@ -76,7 +76,7 @@ def test_a_returned_state_can_be_fed_back(cell, batch):
     for wrap in (lambda s: s, lambda s: (s,)):
         first, state = cell(inputs[:2])
         second, end = cell(inputs[2:], wrap(state))
-        torch.testing.assert_close(torch.cat([first, second]), whole)
+        torch.testing.assert_close([*first, *second], whole)
         torch.testing.assert_close(end, last)
 
 
