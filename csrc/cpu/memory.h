@@ -5,6 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <stdexcept>
+
+#include "sizes.h"
 
 namespace rnnfused {
 
@@ -72,8 +75,11 @@ class Memory {
     if (block_.memory) spare_blocks().give(block_);
   }
 
-  // To be called once.
+  // To be called once. Throws if there cannot be so much.
   void allocate(int64_t bytes) {
+    if (bytes < 0 || bytes >= kTooLarge) {
+      throw std::runtime_error("rnnfused: a call of these sizes needs more memory than there can be");
+    }
     if (bytes > kLittle) block_ = spare_blocks().take(bytes);
   }
   char* get() { return block_.memory ? block_.memory : little_; }
