@@ -96,7 +96,7 @@ inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_to
       wrong |= id | (last - id);
     }
   };
-  for (int64_t i = 0; i < outer; ++i) {
+  for (int64_t i = 0; inner > 0 && i < outer; ++i) {
     const int64_t* const ids_there = data + i * outer_stride;
     inner_stride == 1 ? look_at(ids_there, 1) : look_at(ids_there, inner_stride);
   }

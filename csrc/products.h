@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "recurrence.h"
+#include "sizes.h"
 
 namespace rnnfused {
 
@@ -71,9 +72,9 @@ struct ProductSum {
       std::swap(inner, outer);
       left.inner_stride = left.outer_stride;
       right.inner_stride = right.outer_stride;
-    } else if (left.outer_stride == inner * left.inner_stride &&
+    } else if (inner > 0 && outer > 0 && left.outer_stride == inner * left.inner_stride &&
                right.outer_stride == inner * right.inner_stride) {
-      inner *= outer;
+      inner = product_of(inner, outer);
       outer = 1;
     }
   }

@@ -24,19 +24,19 @@ RNNFUSED_INLINE Vector<T> activate(Vector<T> x) {
 template <class T>
 RNNFUSED_INLINE bool copies_input(const Forward& call) {
   return call.batch_size > 1 && !kConverts<T> &&
-         call.input.batch_stride * static_cast<int64_t>(sizeof(Operand<T>)) % 2048 == 0;
+         static_cast<uint64_t>(call.input.batch_stride) * sizeof(Operand<T>) % 2048 == 0;
 }
 template <class T>
 RNNFUSED_INLINE int64_t input_elements(const Forward& call, int64_t rows) {
   if (!copies_input<T>(call) || call.input_size == 0 || call.ids.data) return 0;
-  return rows_at_once<T>(call.hidden_size, rows) * padded_stride<T>(call.input_size);
+  return product_of(rows_at_once<T>(call.hidden_size, rows), padded_stride<T>(call.input_size));
 }
 
 // Whether a tile should ask for what it will write: the output is more than a cache holds, and the tile takes long.
 template <class T>
 RNNFUSED_INLINE bool asks_for_output(const Forward& call) {
   constexpr int64_t kManyBytes = 1024 * 1024, kLongDepth = 128;
-  return call.num_steps * call.batch_size * call.hidden_size * static_cast<int64_t>(sizeof(T)) > kManyBytes &&
+  return product_of(call.num_steps, call.batch_size, call.hidden_size, sizeof(T)) > kManyBytes &&
          call.hidden_size + call.input_size >= kLongDepth;
 }
 

@@ -7,7 +7,7 @@ namespace rnnfused {
 namespace RNNFUSED_ISA {
 
 typedef uint16_t Halves __attribute__((vector_size(RNNFUSED_VECTOR_BYTES / 2)));
-typedef uint32_t Words __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
+using Words = Bits<float>;
 
 template <class T>
 RNNFUSED_INLINE Halves load_halves(const T* from) {

@@ -24,8 +24,7 @@ RNNFUSED_INLINE auto for_dtype(Dtype dtype, const Function& function) {
 
 static int64_t packed_bytes(Dtype dtype, int64_t depth, int64_t columns) {
   return for_dtype(dtype, [&](auto zero) -> int64_t {
-    using T = decltype(zero);
-    return packed_elements<T>(depth, columns) * sizeof(Operand<T>);
+    return packed_bytes<decltype(zero)>(depth, columns);
   });
 }
 
@@ -44,15 +43,15 @@ static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t 
 static int64_t forward_scratch_bytes(const Forward& call, int64_t rows, int64_t members) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
     using T = decltype(zero);
-    const int64_t inputs = members * input_elements<T>(call, rows);
-    return (scratch_elements<T>(call.hidden_size, rows) + inputs) * sizeof(Operand<T>);
+    const int64_t inputs = product_of(members, input_elements<T>(call, rows));
+    return product_of(scratch_elements<T>(call.hidden_size, rows) + inputs, sizeof(Operand<T>));
   });
 }
 
 static int64_t backward_scratch_bytes(const Backward& call, int64_t rows) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
     using T = decltype(zero);
-    return scratch_elements<T>(call.hidden_size, rows) * sizeof(Operand<T>);
+    return product_of(scratch_elements<T>(call.hidden_size, rows), sizeof(Operand<T>));
   });
 }
 
@@ -64,7 +63,7 @@ static bool projects(const Forward& call) {
   constexpr int64_t kLittle = 100'000;
   return for_dtype(call.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t work = call.num_steps * call.batch_size * call.input_size * call.hidden_size;
+    const int64_t work = product_of(call.num_steps, call.batch_size, call.input_size, call.hidden_size);
     return !kConverts<T> && (call.batch_size >= 8 || work <= kLittle) &&
            (fits_l2<T>(call.hidden_size + call.input_size, call.hidden_size) ||
             !fits_l2<T>(call.hidden_size, call.hidden_size));
@@ -91,7 +90,7 @@ template <class Call>
 static int64_t scratch_bytes(const Call& call) {
   return for_dtype(call.dtype, [&](auto zero) -> int64_t {
     using T = decltype(zero);
-    return scratch_elements<T>(call) * sizeof(Operand<T>);
+    return product_of(scratch_elements<T>(call), sizeof(Operand<T>));
   });
 }
 

@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 
 #include "dispatch.h"
 #include "memory.h"
+#include "sizes.h"
 #include "team.h"
 
 namespace rnnfused {
@@ -20,6 +22,12 @@ constexpr int64_t kMinPackPerThread = 200'000;
 
 inline int64_t num_chunks(int64_t work, int64_t min_work, int64_t max_chunks) {
   return std::max<int64_t>(1, std::min(work / min_work, max_chunks));
+}
+
+// The multiply-adds of a call. One that cannot end is refused, before anything is done.
+inline int64_t refuse_endless(int64_t work) {
+  if (work >= kTooLarge) throw std::runtime_error("rnnfused: a call of these sizes would not end");
+  return work;
 }
 
 inline int64_t round_up(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
@@ -39,10 +47,10 @@ class Packed {
     memory_.allocate(cpu.packed_bytes(dtype, depth, columns));
     const int64_t panels = num_panels(dtype, columns);
     const int64_t packers =
-        num_chunks(depth * columns, kMinPackPerThread, std::min(max_threads, panels));
+        num_chunks(product_of(depth, columns), kMinPackPerThread, std::min(max_threads, panels));
+    const Parts parts(panels, packers);
     parallel_for(packers, [&](int64_t i) {
-      cpu.pack(dtype, matrix, depth, columns, memory_.get(), panels * i / packers,
-               panels * (i + 1) / packers);
+      cpu.pack(dtype, matrix, depth, columns, memory_.get(), parts.begin(i), parts.begin(i + 1));
     });
   }
   void* get() const { return memory_.get(); }
@@ -98,10 +106,9 @@ void share(int64_t items, int64_t work, int64_t max_threads, const ScratchBytes&
            const Run& run, const ParallelFor& parallel_for) {
   const int64_t threads = num_chunks(work, kMinWorkPerThread, std::min(max_threads, items));
   const int64_t bytes = round_up(scratch_bytes((items + threads - 1) / threads));
-  Memory scratch(threads * bytes);
-  parallel_for(threads, [&](int64_t i) {
-    run(scratch.get() + i * bytes, items * i / threads, items * (i + 1) / threads);
-  });
+  const Parts parts(items, threads);
+  Memory scratch(product_of(threads, bytes));
+  parallel_for(threads, [&](int64_t i) { run(scratch.get() + i * bytes, parts.begin(i), parts.begin(i + 1)); });
 }
 
 template <class ParallelFor>
@@ -113,11 +120,13 @@ void launch(const Backward& call, int64_t max_threads, const ParallelFor& parall
 // weight, which is larger than its nearest cache, and where a step is long beside a meeting.
 inline int64_t team_size(const Recurrence& call, int64_t max_threads) {
   constexpr int64_t kFewRows = 4, kMinBytes = 128 * 1024, kMinWorkPerMeeting = 32'000;
-  const int64_t rows = call.batch_size, values = call.hidden_size * call.hidden_size;
-  if (rows >= kFewRows * max_threads || rows > kMostTeamRows || values * bytes_of(call.dtype) < kMinBytes) return 1;
-  const int64_t enough = num_chunks(call.num_steps * rows * values, kMinWorkPerThread, max_threads);
+  const int64_t rows = call.batch_size, values = product_of(call.hidden_size, call.hidden_size);
+  if (rows >= kFewRows * max_threads || rows > kMostTeamRows || product_of(values, bytes_of(call.dtype)) < kMinBytes) {
+    return 1;
+  }
+  const int64_t enough = num_chunks(product_of(call.num_steps, rows, values), kMinWorkPerThread, max_threads);
   const int64_t panels = num_panels(call.dtype, call.hidden_size);
-  return num_chunks(rows * values, kMinWorkPerMeeting, std::min({enough, panels, kMostMembers}));
+  return num_chunks(product_of(rows, values), kMinWorkPerMeeting, std::min({enough, panels, kMostMembers}));
 }
 
 // Whether each thread should pack the weights that it uses, for what another packed would have to come out of that
@@ -145,7 +154,7 @@ bool share_rows(const Recurrence& call, const PackedWeights* weights, int64_t in
   if (members > 1) {
     Memory scratch(scratch_bytes(call.batch_size, members));
     // A step takes less; a thread that has lost its processor is away for longer.
-    Team team(members, 200'000 + call.batch_size * call.hidden_size * call.hidden_size / 4);
+    Team team(members, 200'000 + product_of(call.batch_size, call.hidden_size, call.hidden_size) / 4);
     parallel_for(members, [&](int64_t) {
       with_weights([&](const PackedWeights& weights) {
         Member member;
@@ -157,7 +166,7 @@ bool share_rows(const Recurrence& call, const PackedWeights* weights, int64_t in
     return team.was_late();
   }
   share(
-      call.batch_size, call.num_steps * call.batch_size * depth * call.hidden_size, max_threads,
+      call.batch_size, product_of(call.num_steps, call.batch_size, depth, call.hidden_size), max_threads,
       [&](int64_t rows) { return scratch_bytes(rows, 1); },
       [&](void* scratch, int64_t begin, int64_t end) {
         with_weights([&](const PackedWeights& weights) { run(weights, scratch, begin, end, Member()); });
@@ -174,18 +183,25 @@ struct OneThread {
   }
 };
 
+// Multiply-adds of the loop.
+inline int64_t work_of(const Recurrence& call) {
+  const int64_t rows = call.is_flat() ? call.num_rows : product_of(call.num_steps, call.batch_size);
+  return product_of(rows, call.hidden_size, call.hidden_size / call.num_heads);
+}
+
 // Runs each head's call, heads on threads of their own where they are enough.
 template <class Call, class ParallelFor>
 void launch_heads(const Call& call, int64_t max_threads, const ParallelFor& parallel_for) {
   const int64_t heads = call.num_heads, size = call.hidden_size / heads;
-  const int64_t work = call.num_steps * call.batch_size * call.hidden_size * size;
+  const int64_t work = product_of(call.num_steps, call.batch_size, call.hidden_size, size);
   const int64_t threads = num_chunks(work, kMinWorkPerThread, max_threads);
   if (threads == 1 || heads < threads) {
     for (int64_t i = 0; i < heads; ++i) launch(call.of_head(i), max_threads, parallel_for);
     return;
   }
+  const Parts parts(heads, threads);
   parallel_for(threads, [&](int64_t thread) {
-    for (int64_t i = heads * thread / threads; i < heads * (thread + 1) / threads; ++i) {
+    for (int64_t i = parts.begin(thread); i < parts.begin(thread + 1); ++i) {
       launch(call.of_head(i), 1, OneThread());
     }
   });
@@ -206,6 +222,8 @@ bool launch(const Forward& call, const PackedWeights* weights, int64_t max_threa
 
 template <class ParallelFor>
 void launch(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (call.batch_size == 0) return;
+  refuse_endless(work_of(call));
   if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
   const int64_t hidden = call.hidden_size, input = call.input_size;
   const PaddedBias bias(call, hidden);
@@ -231,6 +249,8 @@ bool launch(const Backward& call, const PackedWeights* weights, int64_t max_thre
 
 template <class ParallelFor>
 void launch(const Backward& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (call.batch_size == 0) return;
+  refuse_endless(work_of(call));
   if (call.num_heads > 1) return launch_heads(call, max_threads, parallel_for);
   if (packs_itself(call, 0, max_threads)) return void(launch(call, nullptr, max_threads, parallel_for));
   const int64_t hidden = call.hidden_size;
@@ -244,7 +264,7 @@ void launch(Projection call, const Packed& packed, int64_t max_threads, const Pa
   const CpuKernels& cpu = cpu_kernels();
   const PaddedBias bias(call, call.out_size);
   share(
-      call.rows, call.rows * call.in_size * call.out_size, max_threads,
+      call.rows, product_of(call.rows, call.in_size, call.out_size), max_threads,
       [&](int64_t) { return cpu.project_scratch_bytes(call); },
       [&](void* scratch, int64_t begin, int64_t end) {
         cpu.project(call, packed.get(), scratch, begin, end);
@@ -257,19 +277,22 @@ void launch(Projection call, const Packed& packed, int64_t max_threads, const Pa
 inline int64_t column_shares(const Projection& call, int64_t max_threads) {
   const int64_t panels = num_panels(call.dtype, call.out_size);
   const int64_t threads =
-      num_chunks(call.rows * call.in_size * call.out_size, kMinWorkPerThread, std::min(max_threads, panels));
+      num_chunks(product_of(call.rows, call.in_size, call.out_size), kMinWorkPerThread, std::min(max_threads, panels));
   const int64_t most = (panels + threads - 1) / threads * threads;
   return call.rows <= call.out_size && 8 * most <= 9 * panels ? threads : 1;
 }
 
 template <class ParallelFor>
 void launch(const Projection& call, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (call.rows == 0 || call.out_size == 0) return;
+  refuse_endless(product_of(call.rows, call.in_size, call.out_size));
   const int64_t shares = column_shares(call, max_threads);
   if (shares > 1) {
     const int64_t panels = num_panels(call.dtype, call.out_size), each = cpu_kernels().panel_columns(call.dtype);
+    const Parts parts(panels, shares);
     return parallel_for(shares, [&](int64_t i) {
-      const int64_t end = std::min(panels * (i + 1) / shares * each, call.out_size);
-      launch(call.columns(panels * i / shares * each, end), 1, OneThread());
+      const int64_t end = std::min(parts.begin(i + 1) * each, call.out_size);
+      launch(call.columns(parts.begin(i) * each, end), 1, OneThread());
     });
   }
   const Packed packed(call.dtype, call.weight, call.in_size, call.out_size, max_threads, parallel_for);
@@ -279,8 +302,16 @@ void launch(const Projection& call, int64_t max_threads, const ParallelFor& para
 template <class ParallelFor>
 void launch(const ProductSum& call, int64_t max_threads, const ParallelFor& parallel_for) {
   const CpuKernels& cpu = cpu_kernels();
+  if (call.left_size == 0 || call.right_size == 0) return;
+  if (call.outer == 0 || call.inner == 0) {
+    const int64_t bytes = call.left_size * call.right_size * bytes_of(sum_dtype(call.dtype));
+    if (!call.adds) std::memset(call.result, 0, bytes);
+    return;
+  }
+  const int64_t work = product_of(call.outer, call.inner, call.left_size, call.right_size);
+  if (!call.lengths) refuse_endless(work);
   share(
-      call.left_size, call.outer * call.inner * call.left_size * call.right_size, max_threads,
+      call.left_size, work, max_threads,
       [&](int64_t) { return cpu.sum_scratch_bytes(call); },
       [&](void* scratch, int64_t begin, int64_t end) { cpu.sum_products(call, scratch, begin, end); },
       parallel_for);
@@ -290,7 +321,7 @@ template <class ParallelFor>
 void launch(const TokenSum& call, int64_t max_threads, const ParallelFor& parallel_for) {
   constexpr int64_t kColumns = 16;  // that no two threads should share
   share(
-      (call.size + kColumns - 1) / kColumns, call.outer * call.inner * call.size, max_threads,
+      (call.size + kColumns - 1) / kColumns, product_of(call.outer, call.inner, call.size), max_threads,
       [](int64_t) { return 0; },
       [&](void*, int64_t begin, int64_t end) {
         cpu_kernels().sum_tokens(call, begin * kColumns, std::min(end * kColumns, call.size));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -18,8 +19,10 @@ constexpr int64_t kRunSteps = 128;  // of a part where the batch is outside the 
 // laid out as the input.
 template <class ParallelFor>
 void launch_projected(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (call.batch_size == 0) return;
+  refuse_endless(work_of(call));
   const int64_t hidden = call.hidden_size, sum_bytes = bytes_of(sum_dtype(call.dtype));
-  const int64_t rows = call.is_flat() ? call.num_rows : call.num_steps * call.batch_size;
+  const int64_t rows = call.is_flat() ? call.num_rows : product_of(call.num_steps, call.batch_size);
   const bool by_batch = !call.is_flat() && call.input.time_stride < call.input.batch_stride;
   Projection product;
   product.in_size = call.input_size;
@@ -47,19 +50,20 @@ void launch_projected(Forward call, int64_t max_threads, const ParallelFor& para
   };
   const int64_t part_rows = max_threads * std::max<int64_t>(kPartBytes / (hidden * sum_bytes), 64);
   if (!call.is_plain() || rows <= 2 * part_rows) {
-    Memory memory(rows * hidden * sum_bytes);
+    Memory memory(product_of(rows, hidden, sum_bytes));
     project(call, memory.get());
     return launch(call, max_threads, parallel_for);
   }
   const int64_t least = by_batch ? kRunSteps : 1, steps = call.num_steps;
   const int64_t part_steps = std::min(steps, std::max(least, part_rows / call.batch_size));
   const int64_t parts = (steps + part_steps - 1) / part_steps;
-  Memory memory((steps + parts - 1) / parts * call.batch_size * hidden * sum_bytes);
+  const Parts starts(steps, parts);
+  Memory memory(product_of((steps + parts - 1) / parts, call.batch_size, hidden, sum_bytes));
   const Packed weight_hh(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
   const PackedWeights weights = {weight_hh.get()};
   for (int64_t i = 0; i < parts; ++i) {
     const int64_t at = call.reverse ? parts - 1 - i : i;
-    Forward part = call.part(steps * at / parts, steps * (at + 1) / parts);
+    Forward part = call.part(starts.begin(at), starts.begin(at + 1));
     project(part, memory.get());
     if (launch(part, &weights, max_threads, parallel_for)) max_threads = 1;  // on a busy machine, alone from here on
   }
@@ -75,12 +79,12 @@ inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
   constexpr int64_t kTileRows = 14, kManyRows = 56;
   const Backward& loop = layer.loop;
   const int64_t bytes = loop.hidden_size * layer.item_bytes();
-  const int64_t whole = kPartBytes / (bytes * loop.num_steps) / kTileRows * kTileRows;
-  if (rows * bytes * loop.num_steps <= 2 * kPartBytes) return {rows, loop.num_steps};
+  const int64_t whole = kPartBytes / product_of(bytes, loop.num_steps) / kTileRows * kTileRows;
+  if (product_of(rows, bytes, loop.num_steps) <= 2 * kPartBytes) return {rows, loop.num_steps};
   if (whole > 0) return {whole, loop.num_steps};
-  if (bytes * loop.hidden_size <= kResidentBytes) rows = std::min(rows, kManyRows);
+  if (product_of(bytes, loop.hidden_size) <= kResidentBytes) rows = std::min(rows, kManyRows);
   const int64_t least = layer.is_by_batch() ? kRunSteps : (kStripRows + rows - 1) / rows;
-  return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / (bytes * rows)))};
+  return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / product_of(bytes, rows)))};
 }
 
 // The weights of a layer, as its backward multiplies with them. Neither is here where a team has all in one part, which
@@ -115,16 +119,17 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
   const int64_t row_bytes = layer.loop.hidden_size * layer.item_bytes();
   const int64_t rows = end - begin, steps = layer.loop.num_steps;
   const PartSize size = part_size(layer, std::max<int64_t>(rows, 1));  // no rows: one part, for zeros
-  Memory d(size.rows * size.steps * row_bytes), d_after(size.rows * row_bytes);
+  Memory d(product_of(size.rows, size.steps, row_bytes)), d_after(product_of(size.rows, row_bytes));
   const int64_t blocks = std::max<int64_t>(1, (rows + size.rows - 1) / size.rows);
   const int64_t runs = (steps + size.steps - 1) / size.steps;
+  const Parts rows_of(rows, blocks), steps_of(steps, runs);
   const PackedWeights weights = {packed.weight_hh ? packed.weight_hh->get() : nullptr};
   bool adds = layer.adds;
   for (int64_t block = 0; block < blocks; ++block) {
-    const int64_t top = begin + rows * block / blocks, bottom = begin + rows * (block + 1) / blocks;
+    const int64_t top = begin + rows_of.begin(block), bottom = begin + rows_of.begin(block + 1);
     for (int64_t i = 0; i < runs; ++i) {
       const int64_t run = layer.loop.reverse ? i : runs - 1 - i;
-      LayerBackward part = layer.part(top, bottom, steps * run / runs, steps * (run + 1) / runs, d.get(),
+      LayerBackward part = layer.part(top, bottom, steps_of.begin(run), steps_of.begin(run + 1), d.get(),
                                       {d_after.get(), layer.loop.hidden_size});
       part.adds = adds;
       adds = true;
@@ -147,7 +152,7 @@ class GradientSums {
     if (of_the_layer && sum_dtype(layer.loop.dtype) == layer.loop.dtype) return;
     for (int i = 0; i < kCount; ++i) {
       if (!(layer.gradients.*kEach[i])) continue;
-      memory_[i].allocate(size(layer, i) * bytes_of(sum_dtype(layer.loop.dtype)));
+      memory_[i].allocate(product_of(size(layer, i), bytes_of(sum_dtype(layer.loop.dtype))));
       sums_.*kEach[i] = memory_[i].get();
     }
   }
@@ -158,7 +163,15 @@ class GradientSums {
   static int64_t bytes(const LayerBackward& layer) {
     int64_t values = 0;
     for (int i = 0; i < kCount; ++i) values += size(layer, i);
-    return values * bytes_of(sum_dtype(layer.loop.dtype));
+    return product_of(values, bytes_of(sum_dtype(layer.loop.dtype)));
+  }
+
+  // Zeros where they are wanted, of a layer without rows.
+  static void clear(const LayerBackward& layer) {
+    for (int i = 0; i < kCount; ++i) {
+      void* const to = layer.gradients.*kEach[i];
+      if (to) std::memset(to, 0, size(layer, i) * layer.item_bytes());
+    }
   }
 
   // The others' share number `share` of so many shares; T is what the sums are in.
@@ -168,7 +181,8 @@ class GradientSums {
       T* const sum = static_cast<T*>(sums_.*kEach[i]);
       const T* const other = static_cast<const T*>(others.sums_.*kEach[i]);
       const int64_t n = sum ? size(layer, i) : 0;
-      for (int64_t j = n * share / shares; j < n * (share + 1) / shares; ++j) sum[j] += other[j];
+      const Parts parts(n, shares);
+      for (int64_t j = parts.begin(share); j < parts.begin(share + 1); ++j) sum[j] += other[j];
     }
   }
 
@@ -188,7 +202,8 @@ class GradientSums {
 
   static int64_t size(const LayerBackward& layer, int i) {
     const int64_t hidden = layer.loop.hidden_size;
-    const int64_t sizes[kCount] = {hidden * layer.input_size, hidden * hidden / layer.loop.num_heads, hidden};
+    const int64_t sizes[kCount] = {product_of(hidden, layer.input_size),
+                                   product_of(hidden, hidden / layer.loop.num_heads), hidden};
     return sizes[i];
   }
 
@@ -203,7 +218,8 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
   constexpr int64_t kMostBytes = 2 * 1024 * 1024, kMinBytesPerAdder = 32 * 1024;
   const Backward& loop = layer.loop;
   const int64_t hidden = loop.hidden_size, rows = loop.batch_size;
-  const int64_t work = loop.num_steps * rows * hidden * (2 * hidden + layer.input_size);
+  const int64_t depth = 2 * hidden + std::min(layer.input_size, kTooLarge);
+  const int64_t work = product_of(loop.num_steps, rows, hidden, depth);
   const int64_t useful = num_chunks(work, kMinWorkPerThread, max_threads);
   const bool own = useful > 1 && useful <= rows && GradientSums::bytes(layer) <= kMostBytes;
   const int64_t threads = own ? useful : 1;
@@ -212,13 +228,13 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
   if (!each_packs) packed.emplace(layer, max_threads, parallel_for);
   std::vector<std::optional<GradientSums>> sums(threads);
   for (int64_t i = 0; i < threads; ++i) sums[i].emplace(layer, i == 0);
+  const Parts shares(rows, threads);
   const auto run = [&](int64_t i, int64_t threads_each, const auto& parallel) {
     LayerBackward share = layer;
     share.gradients = sums[i]->sums();
     std::optional<PackedLayer> own_packed;
     if (each_packs) own_packed.emplace(layer, 1, parallel);
-    run_parts(share, each_packs ? *own_packed : *packed, rows * i / threads, rows * (i + 1) / threads, threads_each,
-              parallel);
+    run_parts(share, each_packs ? *own_packed : *packed, shares.begin(i), shares.begin(i + 1), threads_each, parallel);
   };
   if (own) {
     parallel_for(threads, [&](int64_t i) { run(i, 1, OneThread()); });
@@ -238,6 +254,8 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
 
 template <class ParallelFor>
 void launch(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (layer.loop.batch_size == 0) return GradientSums::clear(layer);
+  refuse_endless(work_of(layer.loop));
   if (layer.in_parts) return launch_in_parts(layer, max_threads, parallel_for);
   const GradientSums sums(layer, true);
   LayerBackward in_sums = layer;

@@ -11,13 +11,13 @@ namespace RNNFUSED_ISA {
 
 template <class T>
 RNNFUSED_INLINE bool fits_l2(int64_t depth, int64_t columns) {
-  return packed_elements<T>(depth, columns) * static_cast<int64_t>(sizeof(Operand<T>)) <= kResidentBytes;
+  return packed_bytes<T>(depth, columns) <= kResidentBytes;
 }
 
 // Whether rows at this distance meet in few sets of L1, as those of a power of two do.
 template <class T>
 RNNFUSED_INLINE bool aliases(int64_t stride) {
-  return stride * static_cast<int64_t>(sizeof(Operand<T>)) % 1024 == 0;
+  return static_cast<uint64_t>(stride) * sizeof(Operand<T>) % 1024 == 0;
 }
 
 // Elements between rows that don't: 64 bytes mod 256.
@@ -45,6 +45,7 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
   alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
   // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
+  const Parts parts(rows, blocks);
   const int widest = max_vectors(blocks == 1 ? static_cast<int>(rows) : kMaxRows);
   // Whole tiles may come in the opposite order: then what was used last, and is still in cache, is used first.
   const int64_t tile_columns = widest * kLanes<T>, size = end - begin;
@@ -56,18 +57,18 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
     const int64_t width = vectors * kLanes<T>, columns = smaller(width, end - column);
     const auto run = [&](int64_t first, int64_t last, int factor_count) {
       if (first >= last) return;
-      Factor<T> parts[2];
+      Factor<T> here[2];
       for (int f = 0; f < factor_count; ++f) {
-        parts[f] = factors[f];
-        parts[f].rows += first * factors[f].stride;
-        parts[f].packed += column * padded_depth<T>(factors[f].depth);
+        here[f] = factors[f];
+        here[f].rows += first * factors[f].stride;
+        here[f].packed += column * padded_depth<T>(factors[f].depth);
       }
       const Start<T> from = start(first, last - first, column, columns, width, sums);
-      tile_for<T>(static_cast<int>(last - first), vectors)(from, parts, factor_count, sums);
+      tile_for<T>(static_cast<int>(last - first), vectors)(from, here, factor_count, sums);
       emit(Sums<T>{first, last, column, columns, width, sums});
     };
     for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t first = rows * block / blocks, last = rows * (block + 1) / blocks;
+      const int64_t first = parts.begin(block), last = parts.begin(block + 1);
       const int64_t middle = zero_from < first ? first : smaller(zero_from, last);
       run(first, middle, count);
       run(middle, last, count - 1);

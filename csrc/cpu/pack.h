@@ -6,6 +6,7 @@
 #include "operand.h"
 #include "recurrence.h"
 #include "simd.h"
+#include "sizes.h"
 #include "transpose.h"
 
 namespace rnnfused {
@@ -27,10 +28,15 @@ RNNFUSED_INLINE int panel_vectors(int64_t columns, int64_t first_column) {
   return columns - first_column > kLanes<T> ? kPanelVectors : 1;
 }
 
-// Elements of a packed matrix of `depth` rows.
+// Elements of a packed matrix of `depth` rows, and their bytes; at most kTooLarge of either.
 template <class T>
 RNNFUSED_INLINE int64_t packed_elements(int64_t depth, int64_t columns) {
-  return count_panels<T>(columns) * kPanelColumns<T> * padded_depth<T>(depth);
+  const int64_t panels = count_panels<T>(smaller(columns, kTooLarge));
+  return product_of(panels * kPanelColumns<T>, padded_depth<T>(smaller(depth, kTooLarge)));
+}
+template <class T>
+RNNFUSED_INLINE int64_t packed_bytes(int64_t depth, int64_t columns) {
+  return product_of(packed_elements<T>(depth, columns), sizeof(Operand<T>));
 }
 
 // Where row k goes, of the register of columns that starts at `column`.

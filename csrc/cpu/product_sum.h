@@ -23,7 +23,7 @@ constexpr int64_t kShortBytes = 1024;
 template <class T>
 RNNFUSED_INLINE bool is_short(const ProductSum& call) {
   constexpr bool kMasks = RNNFUSED_VECTOR_BYTES > 16, kAsIs = kProducts<T> == 1 && !kConverts<T>;
-  return kMasks && kAsIs && call.right.inner_stride * static_cast<int64_t>(sizeof(T)) <= kShortBytes;
+  return kMasks && kAsIs && product_of(call.right.inner_stride, sizeof(T)) <= kShortBytes;
 }
 
 // Values between the rows of a copy of a few left columns.
@@ -140,12 +140,13 @@ void add_strip(const ProductSum& call, const Strip<T>& left, const Strip<T>& rig
                int64_t columns, bool first) {
   constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
+  const Parts parts(end - begin, blocks);
   const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(left.stride);
   const bool is_one = packed && copies;  // of the copies' rows
   const int64_t last_runs = is_one ? 1 : runs, last_size = is_one ? runs * size : size;
   for (int64_t i = 0; i < blocks; ++i) {
-    const int64_t start = begin + (end - begin) * i / blocks;
-    const int count = static_cast<int>(begin + (end - begin) * (i + 1) / blocks - start);
+    const int64_t start = begin + parts.begin(i);
+    const int count = static_cast<int>(begin + parts.begin(i + 1) - start);
     const Strip<T> columns_of = {left.rows + start, left.stride, left.run_stride};
     Strip<Operand<T>> factor = {block, kBlockStride<T>, size * kBlockStride<T>};
     if (copies) {
@@ -196,16 +197,18 @@ void sum_products(const ProductSum& call, Operand<T>* scratch, int64_t begin, in
     };
     if (together > 1) {
       const int64_t strips = (call.outer + together - 1) / together;
+      const Parts parts(call.outer, strips);
       for (int64_t strip = 0; strip < strips; ++strip) {
-        const int64_t run = call.outer * strip / strips;
-        add(run, 0, call.outer * (strip + 1) / strips - run, call.inner);
+        const int64_t run = parts.begin(strip);
+        add(run, 0, parts.begin(strip + 1) - run, call.inner);
       }
     }
     for (int64_t outer = 0; together <= 1 && outer < call.outer; ++outer) {
       const int64_t length = call.length(outer), strips = (length + kStripRows - 1) / kStripRows;
+      const Parts parts(length, strips);
       for (int64_t strip = 0; strip < strips; ++strip) {
-        const int64_t inner = length * strip / strips;
-        add(call.place(outer), inner, 1, length * (strip + 1) / strips - inner);
+        const int64_t inner = parts.begin(strip);
+        add(call.place(outer), inner, 1, parts.begin(strip + 1) - inner);
       }
     }
     if (!first) continue;

@@ -19,7 +19,7 @@ RNNFUSED_INLINE int64_t rows_a_turn(const Projection& call) {
 // A padded copy of the rows that take a turn.
 template <class T>
 RNNFUSED_INLINE int64_t scratch_elements(const Projection& call) {
-  return rows_a_turn<T>(call) * padded_stride<T>(call.in_size);
+  return product_of(rows_a_turn<T>(call), padded_stride<T>(call.in_size));
 }
 
 template <class T, class Value>
@@ -27,10 +27,10 @@ void project_rows(const Projection& call, const Operand<T>* packed, Operand<T>* 
                   int64_t end) {
   const int64_t turn = rows_a_turn<T>(call);
   const int64_t turns = (end - begin + turn - 1) / turn;
+  const Parts parts(end - begin, turns);
   const bool copies = kConverts<T> || aliases<T>(call.input.batch_stride);
   for (int64_t i = 0; i < turns; ++i) {
-    const int64_t first = begin + (end - begin) * i / turns;
-    const int64_t rows = begin + (end - begin) * (i + 1) / turns - first;
+    const int64_t first = begin + parts.begin(i), rows = begin + parts.begin(i + 1) - first;
     const T* const in = static_cast<const T*>(call.input.data) + first * call.input.batch_stride;
     int64_t stride = call.input.batch_stride;
     const Operand<T>* factor_rows = scratch;

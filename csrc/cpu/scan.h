@@ -37,7 +37,7 @@ RNNFUSED_INLINE T* row_at(const Sequence& sequence, int64_t start, int64_t place
 // Two states: the one that a step reads and the one that it writes.
 template <class T>
 RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
-  return 2 * rows_at_once<T>(hidden_size, rows) * padded_stride<T>(hidden_size);
+  return 2 * product_of(rows_at_once<T>(hidden_size, rows), padded_stride<T>(hidden_size));
 }
 
 // Packs those of panels [first, last) that are not there yet, if the weights are a thread's own.
@@ -153,9 +153,9 @@ void scan(const Step& step, const PackedWeights& weights, Operand<T>* scratch, i
   const int64_t at_once = rows_at_once<T>(step.call.hidden_size, rows);
   if (at_once == 0) return;
   const int64_t blocks = (rows + at_once - 1) / at_once;
+  const Parts parts(rows, blocks);
   for (int64_t block = 0; block < blocks; ++block) {
-    scan_rows<T>(step, weights, scratch, begin + rows * block / blocks,
-                 begin + rows * (block + 1) / blocks, member);
+    scan_rows<T>(step, weights, scratch, begin + parts.begin(block), begin + parts.begin(block + 1), member);
   }
 }
 

@@ -43,12 +43,14 @@ template <>
 struct Simd<float> {
   typedef float Vector __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
   typedef int32_t Integers __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
+  typedef uint32_t Bits __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
 };
 
 template <>
 struct Simd<double> {
   typedef double Vector __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
   typedef int64_t Integers __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
+  typedef uint64_t Bits __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
 };
 
 // A register of values of T, as they are computed with.
@@ -56,6 +58,8 @@ template <class T>
 using Vector = typename Simd<Sum<T>>::Vector;
 template <class T>
 using Integers = typename Simd<Sum<T>>::Integers;
+template <class T>
+using Bits = typename Simd<Sum<T>>::Bits;  // unsigned: lanes that hold anything may be shifted and added
 
 // Values of T in a register.
 template <class T>

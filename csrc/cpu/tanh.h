@@ -13,11 +13,11 @@ namespace RNNFUSED_ISA {
 // float32: a polynomial in a - m of the piece that |x| = a lies in. Registers hold the pieces' columns.
 RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   using V = Vector<float>;
-  using I = Integers<float>;
-  const I sign = (I)x & (I)splat(-0.0f);
-  const V a = at_most((V)((I)x ^ sign), 9.1f);  // from 9.02 on the result rounds to 1
+  using U = Bits<float>;
+  const U sign = (U)x & (U)splat(-0.0f);
+  const V a = at_most((V)((U)x ^ sign), 9.1f);  // from 9.02 on the result rounds to 1
   // A quarter of an octave a piece, and one up to 1/16; the instruction takes the number modulo 32.
-  const I piece = (I)_mm512_maskz_max_ps(0xffff, (__m512)a, _mm512_set1_ps(0.06f)) >> 21;
+  const U piece = (U)_mm512_maskz_max_ps(0xffff, (__m512)a, _mm512_set1_ps(0.06f)) >> 21;
   const auto column = [&](int row) __attribute__((always_inline)) {
     return (V)_mm512_permutex2var_ps(_mm512_load_ps(kTanhTable[row]), (__m512i)piece,
                                      _mm512_load_ps(kTanhTable[row] + 16));
@@ -28,7 +28,7 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   sum = sum * r + column(3);
   sum = sum * r + column(2);
   sum = sum * r + column(1);
-  return (V)((I)sum | sign);
+  return (V)((U)sum | sign);
 }
 
 #else
@@ -36,9 +36,9 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
 // float32: below 0.55 an odd minimax polynomial, above it 1 - 2 / (exp(2|x|) + 1).
 RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   using V = Vector<float>;
-  using I = Integers<float>;
-  const I sign = (I)x & (I)splat(-0.0f);
-  const V a = (V)((I)x ^ sign);
+  using U = Bits<float>;
+  const U sign = (U)x & (U)splat(-0.0f);
+  const V a = (V)((U)x ^ sign);
 
   const V s = a * a;
   V odd = s * -0.0062742042f + 0.021071656f;
@@ -58,10 +58,10 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   V expm1 = r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f);
   expm1 = expm1 * r2 + (r * 0.16666543f + 0.49999997f);
   expm1 = expm1 * r2 + r;
-  const V scale = (V)(((I)shifted << 23) + (127 << 23));
+  const V scale = (V)(((U)shifted << 23) + (127U << 23));
   const V large = 1.0f - 2.0f / (expm1 * scale + (scale + 1.0f));
 
-  return (V)((I)(a < 0.55f ? small : large) | sign);
+  return (V)((U)(a < 0.55f ? small : large) | sign);
 }
 
 #endif
@@ -69,9 +69,9 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
 // float64: expm1(2|x|) / (expm1(2|x|) + 2), expm1 by its Taylor series on |r| <= ln(2) / 2.
 RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
   using V = Vector<double>;
-  using I = Integers<double>;
-  const I sign = (I)x & (I)splat(-0.0);
-  const V a = (V)((I)x ^ sign);
+  using U = Bits<double>;
+  const U sign = (U)x & (U)splat(-0.0);
+  const V a = (V)((U)x ^ sign);
 
   V y = a > 20.0 ? splat(20.0) : a;  // from 19.07 on the result rounds to 1
   y = y + y;
@@ -90,11 +90,11 @@ RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
   tail = tail * r + 1.0 / 24;
   tail = tail * r + 1.0 / 6;
   tail = tail * r + 0.5;
-  const V scale = (V)(((I)shifted << 52) + (1023LL << 52));
+  const V scale = (V)(((U)shifted << 52) + (1023ULL << 52));
   const V expm1 = (tail * r * r + r) * scale + (scale - 1.0);
   const V result = expm1 / (expm1 + 2.0);
 
-  return (V)((I)result | sign);
+  return (V)((U)result | sign);
 }
 
 }  // namespace RNNFUSED_ISA

@@ -16,7 +16,7 @@ void sum_tokens(const TokenSum& call, int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) result[token * call.size + j] = 0;
     }
   }
-  for (int64_t outer = 0; outer < call.outer; ++outer) {
+  for (int64_t outer = 0; call.inner > 0 && outer < call.outer; ++outer) {
     const T* row = static_cast<const T*>(call.rows.data) + outer * call.rows.outer_stride;
     const int64_t* id = call.ids + outer * call.ids_outer_stride;
     for (int64_t inner = 0; inner < call.inner; ++inner) {
