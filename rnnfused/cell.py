@@ -36,14 +36,21 @@ class RNNCell(torch.nn.RNNCell):
             (B, H), or (H,).
 
         Raises:
-            TypeError: input or hx is not dense.
+            TypeError: input or hx is no tensor, or not dense.
             ValueError: input or hx has not 1 or 2 dimensions.
             RuntimeError: another mistake in a shape or a dtype, or an unknown nonlinearity.
         """
-        if not isinstance(input, Tensor) or type(self._parameters["weight_hh"]) not in PLAIN_WEIGHTS:
+        if (
+            not isinstance(input, Tensor)
+            or (hx is not None and not isinstance(hx, Tensor))
+            or type(self._parameters.get("weight_hh")) not in PLAIN_WEIGHTS
+        ):
             result = run_specially(self, input, hx)
             if result is not NotImplemented:
                 return result
+            for name, value in (("input", input), ("hx", hx)):
+                if not isinstance(value, Tensor | None):
+                    raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
         arguments.check_layout("input", input)
         if hx is not None:
             arguments.check_layout("hx", hx)

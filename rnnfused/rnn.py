@@ -121,7 +121,8 @@ class RNN(torch.nn.RNNBase):
         """
         if (
             not isinstance(input, Tensor)
-            or type(self._parameters["weight_hh_l0"]) not in PLAIN_WEIGHTS
+            or (hx is not None and not isinstance(hx, Tensor))
+            or type(self._parameters.get("weight_hh_l0")) not in PLAIN_WEIGHTS
         ):
             result = run_specially(self, input, hx, lengths=lengths)
             if result is not NotImplemented:

