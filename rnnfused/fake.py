@@ -102,7 +102,7 @@ def _(
         batch_size = _batch_size(output, layout, state, batch_sizes, lengths)
         grad_h_0 = layout.layer_state(output.new_empty((batch_size, hidden_size)))
     return (
-        wanted(needs_input, *output.shape[:-1], input.size(-1)),
+        output.new_empty((*output.shape[:-1], input.size(-1)) if needs_input else 0),
         grad_weight_ih,
         wanted(needs_bias, hidden_size),
         wanted(needs_weight_hh, *weight_hh.shape),
