@@ -8,6 +8,7 @@
 
 #include "arrays.h"
 #include "cpu/kernels.h"
+#include "sizes.h"
 
 using namespace rnnfused;
 
@@ -71,6 +72,11 @@ class Kernels {
   }
 
   std::string name() const { return kernels_->name; }
+
+  // Of a matrix of the example's dtype.
+  int64_t packed_bytes(const py::array& example, int64_t depth, int64_t columns) const {
+    return kernels_->packed_bytes(dtype_of(example), depth, columns);
+  }
 
   void tanh(const py::array& in, py::array& out) const {
     kernels_->tanh(dtype_of(in), in.data(), out.mutable_data(), in.size());
@@ -191,6 +197,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<Kernels>(m, "Kernels")
       .def(py::init<std::string, std::string>())
       .def_property_readonly("name", &Kernels::name)
+      .def("packed_bytes", &Kernels::packed_bytes)
       .def("tanh", &Kernels::tanh)
       .def("to_sums", &Kernels::to_sums)
       .def("from_sums", &Kernels::from_sums)
@@ -200,4 +207,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("backward", &Kernels::backward)
       .def("project", &Kernels::project)
       .def("sum_products", &Kernels::sum_products);
+  m.attr("TOO_LARGE") = kTooLarge;
+  m.def("product_of", [](int64_t a, int64_t b, int64_t c) { return product_of(a, b, c); });
+  m.def("begin_of_part", [](int64_t count, int64_t parts, int64_t i) { return Parts(count, parts).begin(i); });
 }
