@@ -32,12 +32,15 @@ def layer(
     return layout.restore(output), layout.layer_state(h_n)
 
 
-def layer_backward(grad_output, grad_h_n, output, *others):
+def layer_backward(grad_output, grad_h_n, output, input, *others):
     """As the op ``rnnfused::layer_backward``."""
     gradients = layer_gradients(
-        torch.ops.rnnfused.recurrence_backward, grad_output, grad_h_n, output, *others
+        torch.ops.rnnfused.recurrence_backward, grad_output, grad_h_n, output, input, *others
     )
-    return tuple(output.new_empty(0) if x is None else x.contiguous() for x in gradients)
+    grad_input, grad_weight_ih, *rest = (output.new_empty(0) if x is None else x for x in gradients)
+    if input.is_floating_point():  # else it lies by token
+        grad_weight_ih = grad_weight_ih.contiguous()
+    return grad_input.contiguous(), grad_weight_ih, *(x.contiguous() for x in rest)
 
 
 define(
@@ -78,7 +81,11 @@ register_autograd(
 
 
 def copy_of_view(view):
-    """A copy where calls are recorded, so that what is saved of a part of a tensor is not a view of it."""
-    if view is None or not is_recorded() or torch.onnx.is_in_onnx_export():
+    """A copy where calls are compiled, so that what is saved of a part of a tensor is not a view of it.
+
+    Not in exported programs, which then run where this package is no more than its compiled library.
+    """
+    compiled = is_recorded() and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
+    if view is None or not compiled or torch.onnx.is_in_onnx_export():
         return view
     return torch.ops.rnnfused.copied(view)

@@ -122,6 +122,15 @@ def test_export_and_back_from_a_file(strict, batch_first):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_needs_the_compiled_library_alone(strict):
+    """Its ops are those that are registered from C++."""
+    arguments = (torch.randn(7, 3, 6), torch.randn(4, 3, 8))
+    program = torch.export.export(layer(), arguments, strict=strict)
+    ours = {str(node.target) for node in program.graph.nodes if "rnnfused" in str(node.target)}
+    assert ours == {"rnnfused.layer.default"}
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_trace_and_back_from_a_file():
     module, hx = layer(), torch.randn(4, 3, 8)
