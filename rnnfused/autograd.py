@@ -52,37 +52,6 @@ from .token_lookup import project_tokens
 TANH = op.NONLINEARITIES["tanh"]
 
 
-class RecurrenceArgs(NamedTuple):
-    """The arguments of the op ``recurrence``, or the gradients of them."""
-
-    projections: Tensor | None = None
-    weight_hh: Tensor | None = None
-    h_0: Tensor | None = None
-    batch_sizes: Tensor | None = None
-    lengths: Tensor | None = None
-    time_dim: int | None = None
-    nonlinearity: int | None = None
-    reverse: bool | None = None
-    state_grad_clip: float | None = None
-
-
-class LayerArgs(NamedTuple):
-    """The arguments of the op ``layer``, or the gradients of them."""
-
-    input: Tensor | None = None
-    weight_ih: Tensor | None = None
-    bias_ih: Tensor | None = None
-    bias_hh: Tensor | None = None
-    weight_hh: Tensor | None = None
-    h_0: Tensor | None = None
-    batch_sizes: Tensor | None = None
-    lengths: Tensor | None = None
-    time_dim: int | None = None
-    nonlinearity: int | None = None
-    reverse: bool | None = None
-    state_grad_clip: float | None = None
-
-
 class _Loop(NamedTuple):
     """A forward loop that has run, its output as (T, B, H) or flat, its state as (B, H)."""
 
@@ -163,7 +132,7 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        args = RecurrenceArgs(*inputs)
+        args = op.RecurrenceArgs(*inputs)
         ctx.options = args[5:]
         _save(ctx, args.weight_hh, args.h_0, args.batch_sizes, args.lengths, output[0])
 
@@ -178,7 +147,7 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
-            return RecurrenceArgs()
+            return op.RecurrenceArgs()
         needs = ctx.needs_input_grad[:3]
         weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
         arguments = (
@@ -189,8 +158,11 @@ class Recurrence(torch.autograd.Function):
             gradients = torch.ops.rnnfused.recurrence_gradients(*arguments)
         else:
             gradients = recurrence_gradients(backpropagation, *arguments)
-        return RecurrenceArgs(
-            *(gradient if needed else None for gradient, needed in zip(gradients, needs, strict=True))
+        return op.RecurrenceArgs(
+            *(
+                gradient if needed else None
+                for gradient, needed in zip(gradients, needs, strict=True)
+            )
         )
 
 
@@ -227,7 +199,7 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        args = LayerArgs(*inputs)
+        args = op.LayerArgs(*inputs)
         ctx.options = args[8:]
         _save(
             ctx, args.input, args.weight_ih, args.weight_hh, args.h_0, args.batch_sizes,
@@ -252,8 +224,8 @@ class Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
-            return LayerArgs()
-        needs = LayerArgs(*ctx.needs_input_grad[: len(LayerArgs._fields)])
+            return op.LayerArgs()
+        needs = op.LayerArgs(*ctx.needs_input_grad[: len(op.LayerArgs._fields)])
         wanted = (
             needs.input, needs.weight_ih, needs.bias_ih or needs.bias_hh, needs.weight_hh, needs.h_0,
         )  # fmt: skip
@@ -264,12 +236,11 @@ class Layer(torch.autograd.Function):
             weight_ih, weight_hh, h_0, batch_sizes, lengths, *ctx.options, *wanted,
         )  # fmt: skip
         grad_input, grad_weight_ih, grad_bias, grad_weight_hh, grad_h_0 = (
-            gradient if needed else None
-            for gradient, needed in zip(gradients, wanted, strict=True)
+            gradient if needed else None for gradient, needed in zip(gradients, wanted, strict=True)
         )
         # Equal, but of its own memory: either may be changed in place.
         grad_bias_hh = grad_bias.clone() if needs.bias_ih and needs.bias_hh else grad_bias
-        return LayerArgs(
+        return op.LayerArgs(
             grad_input,
             grad_weight_ih,
             grad_bias if needs.bias_ih else None,

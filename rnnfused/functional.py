@@ -223,4 +223,6 @@ def _complex_layer(
         layout.time_major(projections), weight_hh, layout.loop_state(h_0),
         batch_sizes=extents.batch_sizes, lengths=extents.lengths, **options,
     )  # fmt: skip
-    return copy_of_view(layout.restore(output).clone()), copy_of_view(layout.layer_state(h_n).clone())
+    return copy_of_view(layout.restore(output).clone()), copy_of_view(
+        layout.layer_state(h_n).clone()
+    )

@@ -13,8 +13,10 @@ projection; ``recurrence_backward`` and ``layer_backward`` return their gradient
 import functools
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .custom_function import below_autograd
 
@@ -41,6 +43,38 @@ if torch.version.cuda is not None and CUDA_LIBRARY.exists():
         )
 
 NONLINEARITIES = {"tanh": 0, "relu": 1}
+
+
+class RecurrenceArgs(NamedTuple):
+    """The arguments of the op ``recurrence``, or the gradients of them."""
+
+    projections: Tensor | None = None
+    weight_hh: Tensor | None = None
+    h_0: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+    time_dim: int | None = None
+    nonlinearity: int | None = None
+    reverse: bool | None = None
+    state_grad_clip: float | None = None
+
+
+class LayerArgs(NamedTuple):
+    """The arguments of the op ``layer``, or the gradients of them."""
+
+    input: Tensor | None = None
+    weight_ih: Tensor | None = None
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    weight_hh: Tensor | None = None
+    h_0: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+    time_dim: int | None = None
+    nonlinearity: int | None = None
+    reverse: bool | None = None
+    state_grad_clip: float | None = None
+
 
 recurrence = below_autograd(torch.ops.rnnfused.recurrence.default)
 recurrence_backward = below_autograd(torch.ops.rnnfused.recurrence_backward.default)

@@ -229,7 +229,20 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
     with pytest.raises(RuntimeError, match="same rows"):
         torch.ops.rnnfused.sum_of_products(torch.randn(2, 3, 4), torch.randn(2, 4, 4))
     x, h = torch.randn(4, 3, 2), torch.randn(3, 5)
-    good = [x, torch.randn(5, 2), b, b, torch.randn(5, 5), h[None], None, None, 0, TANH, False, None]
+    good = [
+        x,
+        torch.randn(5, 2),
+        b,
+        b,
+        torch.randn(5, 5),
+        h[None],
+        None,
+        None,
+        0,
+        TANH,
+        False,
+        None,
+    ]
     op.layer(*good)
     for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, b[:4]), (4, torch.randn(4, 4)), (5, h[None, :2]), (5, h)):  # fmt: skip
         with pytest.raises(RuntimeError):

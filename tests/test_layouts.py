@@ -23,7 +23,9 @@ def arguments(layout, *, ids=False, reverse=False, clip=None):
     rows, time_dim, states = LAYOUTS[layout]
     new = {"dtype": torch.float64, "requires_grad": True}
     input = torch.randint(INPUT, rows) if ids else torch.randn(*rows, INPUT, **new)
-    weights = [torch.randn(n, **new) for n in ((HIDDEN, INPUT), (HIDDEN,), (HIDDEN,), (HIDDEN, HIDDEN))]
+    weights = [
+        torch.randn(n, **new) for n in ((HIDDEN, INPUT), (HIDDEN,), (HIDDEN,), (HIDDEN, HIDDEN))
+    ]
     h_0 = torch.randn(*states, HIDDEN, **new)
     return [input, *weights, h_0, None, None, time_dim, TANH, reverse, clip]
 

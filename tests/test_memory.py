@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import memory_growth
+import pytest
 
 MODELS = ["layers", "tokens", "cell", "lengths", "language_model", "compiled"]
 # A dictionary that is resized once, torch's own caches: 20 KB in all. A string a step was 48 bytes and more.

@@ -313,7 +313,9 @@ class Stacked(torch.nn.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        self.layers = torch.nn.ModuleList(RNNScratch(*pair, sigma=0.3) for pair in zip(sizes, sizes[1:], strict=False))
+        self.layers = torch.nn.ModuleList(
+            RNNScratch(*pair, sigma=0.3) for pair in zip(sizes, sizes[1:], strict=False)
+        )
 
     def forward(self, inputs, states=None):
         states = states or [None] * len(self.layers)
@@ -339,7 +341,9 @@ def test_both_directions_as_in_the_textbook():
     forward, backward = (RNNScratch(10, 7, sigma=0.3) for _ in range(2))
     inputs = torch.randn(5, 3, 10)
     steps = rnn(inputs.flip(0), *backward.parameters())[0]
-    expected = [torch.cat(pair, -1) for pair in zip(rnn(inputs, *forward.parameters())[0], steps[::-1])]
+    expected = [
+        torch.cat(pair, -1) for pair in zip(rnn(inputs, *forward.parameters())[0], steps[::-1])
+    ]
     for given in (inputs, list(inputs)):
         outputs, _ = forward(given)
         others, _ = backward(reversed(given))

@@ -50,5 +50,7 @@ def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip)
             arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes)
             check(
                 stepwise.backward(*arguments, nonlinearity, reverse, needs_grad_h_0, clip),
-                op.recurrence_backward(*arguments, None, nonlinearity, reverse, clip, needs_grad_h_0),
+                op.recurrence_backward(
+                    *arguments, None, nonlinearity, reverse, clip, needs_grad_h_0
+                ),
             )

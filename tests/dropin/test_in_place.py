@@ -185,7 +185,9 @@ def test_no_result_is_a_view(case):
     with torch.no_grad():
         results = module(*inputs)
     for result in results:
-        result *= torch.ones_like(result, requires_grad=True)  # of a view made without gradients: an error
+        result *= torch.ones_like(
+            result, requires_grad=True
+        )  # of a view made without gradients: an error
 
 
 def test_complex_layers_return_no_view():

@@ -14,7 +14,9 @@ def test_bytes_of_a_packed_matrix(kernels, kernels_module, dtype):
             # At least what is there, in 16 bits, and all of it in whole registers of 32 bits and more.
             least, most = 2 * depth * columns, 8 * (depth + 1) * (columns + 32)
             got = kernels.packed_bytes(example, depth, columns)
-            assert min(least, kernels_module.TOO_LARGE) <= got <= min(most, kernels_module.TOO_LARGE)
+            assert (
+                min(least, kernels_module.TOO_LARGE) <= got <= min(most, kernels_module.TOO_LARGE)
+            )
 
 
 def test_products(kernels_module):
