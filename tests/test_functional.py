@@ -278,11 +278,6 @@ WRONG = {
         ValueError,
         r"time step.*\(0, 3, 5\)",
     ),
-    "no units": (
-        lambda: good(projections=torch.randn(4, 3, 0), weight_hh=torch.randn(0, 0), h_0=None),
-        ValueError,
-        "hidden unit",
-    ),
     "batch_first no bool": (lambda: good(batch_first=1), TypeError, "batch_first must be a bool"),
     "reverse no bool": (lambda: good(reverse="no"), TypeError, "reverse must be a bool, got 'no'"),
     "weight not square": (

@@ -205,7 +205,7 @@ def good(**changes):
         (
             dict(weight_hh=torch.randn(0, 0)),
             ValueError,
-            r"weight_hh must be \(H, H\) or .*, got \(0, 0\)",
+            r"weight_ih must be \(hidden, features\) = \(0, .*",
         ),
         (dict(bias=torch.randn(5, 1)), ValueError, r"bias must be \(5,\), got \(5, 1\)"),
         (dict(h_0=torch.randn(2, 5)), ValueError, r"h_0 must be .* \(3, 5\), got \(2, 5\)"),
