@@ -21,8 +21,8 @@ inline int64_t hidden_size_of(const Tensor& weight_hh) {
   return weight_hh.dim() == 2 ? weight_hh.size(0) : weight_hh.size(0) * weight_hh.size(1);
 }
 
-// The sizes of a state: (batch, hidden); or a layer's, with what it lacks beside a layer's sequence.
-struct StateSizes {
+// The sizes of a sequence or a state, of at most three dimensions.
+struct Shape {
   int64_t sizes[3];
   size_t dims;
 
@@ -194,9 +194,9 @@ class Problem {
     return view<const void*>(tensor, tensor.const_data_ptr(), name);
   }
 
-  // The sizes of a sequence of so many features, as the call's own.
-  StateSizes sequence_sizes(int64_t features) const {
-    StateSizes result = {{0, 0, 0}, 0};
+  // A sequence like the call's own, with this number of features.
+  Shape sequence_sizes(int64_t features) const {
+    Shape result = {{0, 0, 0}, 0};
     if (is_flat()) result.sizes[result.dims++] = num_rows;
     if (!is_flat() && time_dim_ == 1) result.sizes[result.dims++] = batch_size;
     if (!is_flat() && time_dim_ >= 0) result.sizes[result.dims++] = num_steps;
@@ -207,9 +207,9 @@ class Problem {
 
   // A state of a loop is (batch, hidden). A layer's has the layers in front, of which this is one, unless the call is
   // a single step; and no batch where the sequence has none.
-  StateSizes state_sizes(bool of_layer) const {
+  Shape state_sizes(bool of_layer) const {
     if (!of_layer) return {{batch_size, hidden_size}, 2};
-    StateSizes result = {{1, 0, 0}, time_dim_ >= 0};
+    Shape result = {{1, 0, 0}, time_dim_ >= 0};
     if (is_flat() || batch_dim_ >= 0) result.sizes[result.dims++] = batch_size;
     result.sizes[result.dims++] = hidden_size;
     return result;
@@ -218,7 +218,7 @@ class Problem {
   ConstState state(const OptionalTensor& tensor, const Tensor& model, const char* name, bool of_layer) const {
     if (!tensor) return {};
     check_like(*tensor, model, name);
-    const StateSizes sizes = state_sizes(of_layer);
+    const Shape sizes = state_sizes(of_layer);
     check_sizes(*tensor, sizes, name);
     check_features(*tensor, name);
     return {tensor->const_data_ptr(), sizes.dims >= 2 ? tensor->stride(sizes.dims - 2) : hidden_size};

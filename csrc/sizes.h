@@ -22,7 +22,7 @@ RNNFUSED_SIZE int64_t product_of(int64_t a, int64_t b, Sizes... others) {
   return product_of(a, product_of(b, others...));
 }
 
-// A number of things in so many parts, of which the first ones may be larger by one.
+// Splits `count` items into `parts` parts. The first parts may be larger by one.
 class Parts {
  public:
   RNNFUSED_SIZE Parts(int64_t count, int64_t parts)

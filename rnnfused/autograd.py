@@ -111,7 +111,7 @@ def _tangents(loop, u, weight_tangent, h_0_tangent):
 
 
 def _through_time(loop, grad_output, grad_h_n, needs_weight, needs_h_0, backpropagate):
-    """``(d, grad_weight_hh, grad_h_0)`` of a loop, of which those that are not needed are None."""
+    """``(d, grad_weight_hh, grad_h_0)`` of a loop; None for a gradient that is not needed."""
     weight_hh, h_0, extents, output, nonlinearity, reverse, state_grad_clip = loop
     # The graph of this gradient is recorded only for a second derivative.
     d, grad_h_0 = backpropagate(

@@ -81,7 +81,7 @@ register_autograd(
 
 
 def copy_of_view(view):
-    """A copy where calls are compiled, so that what is saved of a part of a tensor is not a view of it.
+    """A copy where calls are compiled: a compiler must save no view of an argument for backward.
 
     Not in exported programs, which then run where this package is no more than its compiled library.
     """

@@ -4,8 +4,8 @@
 projection; ``recurrence_backward`` and ``layer_backward`` return their gradients. Use the ops through
 :func:`rnnfused.functional.rnn` and the layers, which check their arguments. Of their arguments,
 
-- ``time_dim`` (not of ``recurrence_backward``, where it is 0) is the dimension of time in a sequence: 0, 1, or -1 where the sequence is a single step without it.
-  A sequence without a batch is one row. A layer's states have the layers in front, of which a call is one,
+- ``time_dim`` is the dimension of time in a sequence: 0, 1, or -1 where the sequence is a single step without it
+  (``recurrence_backward`` lacks it: 0). A sequence without a batch is one row. A layer's states have the layers in front, of which a call is one,
   (1, batch, hidden), but for a single step; those of ``recurrence`` are (batch, hidden);
 - ``nonlinearity`` is one of :data:`NONLINEARITIES`.
 """

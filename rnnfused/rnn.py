@@ -135,9 +135,8 @@ class RNN(torch.nn.RNNBase):
             return self._forward_nested(input, hx, lengths)
         if input.layout is not torch.strided:
             arguments.check_layout("input", input)  # says what is wrong
-        shape = (
-            input.shape
-        )  # once: each question to a tensor, and each call, shows beside a small loop
+        # Once: each question to a tensor, and each call, shows beside a small loop.
+        shape = input.shape
         unbatched_dims = 1 + self._feature_dims
         batched = len(shape) == unbatched_dims + 1
         if not batched and len(shape) != unbatched_dims:

@@ -1,4 +1,4 @@
-"""The modules that TorchScript compiles in place of the layers, whose Python it does not understand."""
+"""Modules that TorchScript compiles in place of the layers; it cannot compile the layers' own Python."""
 
 from typing import Optional  # TorchScript reads no `Tensor | None`
 

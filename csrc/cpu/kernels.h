@@ -26,7 +26,7 @@ struct PackedWeights {
 struct CpuKernels {
   const char* name;
 
-  // All sizes are in bytes, of what the caller allocates, 64-byte aligned; those that cannot be are kTooLarge or more.
+  // All sizes are in bytes, of what the caller allocates, 64-byte aligned. A size that overflows is kTooLarge or more.
 
   // Packs panels [begin, end) of a (depth, columns) matrix, as the kernels multiply that dtype.
   int64_t (*packed_bytes)(Dtype dtype, int64_t depth, int64_t columns);
