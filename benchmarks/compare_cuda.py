@@ -11,7 +11,6 @@ Writes results/cuda.json.
 import argparse
 import itertools
 import json
-import os
 import statistics
 from datetime import date
 from functools import partial
@@ -63,7 +62,7 @@ def medians(calls):
     times = {name: [] for name in calls}
     for warm in range(-3, ROUNDS):
         for name, call in calls.items():
-            os.environ["RNNFUSED_CUDA_FUSED"] = "steps" if name == "steps" else "1"
+            rnnfused.cuda.choice = "steps" if name == "steps" else "1"
             torch.backends.cudnn.allow_tf32 = name == "cudnn_tf32"
             torch.cuda._sleep(WAIT_CYCLES)
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -89,21 +88,21 @@ def compare(shape, dtype, with_flashrnn):
     x = torch.randn(num_steps, batch_size, hidden_size, **new)
     gradient = torch.randn_like(x)
     ours = modules["ours"]
-    os.environ["RNNFUSED_CUDA_FUSED"] = "1"
+    rnnfused.cuda.choice = "1"
     for name, module in modules.items():
         module.load_state_dict(ours.state_dict())
         if name == "flashrnn":
             torch.testing.assert_close(module(x)[0], ours(x)[0], rtol=0.1, atol=0.1)
     projections = torch.nn.functional.linear(x, ours.weight_ih_l0, ours.bias_ih_l0).detach()
     loop = partial(
-        rnnfused.op.recurrence,
+        rnnfused.ops.recurrence,
         projections,
         ours.weight_hh_l0.detach(),
         None,
         None,
         None,
         0,
-        rnnfused.op.NONLINEARITIES["tanh"],
+        rnnfused.ops.NONLINEARITIES["tanh"],
         False,
         None,
     )
@@ -115,7 +114,7 @@ def compare(shape, dtype, with_flashrnn):
         if way == "forward":
             calls["loop"] = loop
         runs = [medians(calls) for _ in range(2)]
-        os.environ["RNNFUSED_CUDA_FUSED"] = "1"
+        rnnfused.cuda.choice = "1"
         peers = [name for name in kinds if name != "ours"]
         yield {
             "shape": shape,

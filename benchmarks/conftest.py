@@ -22,7 +22,9 @@ def pytest_addoption(parser):
     group.addoption("--peers", nargs="+", default=[], choices=others, help="besides nn.RNN")
     group.addoption("--seconds", type=float, default=2, help="a measurement (default: 2)")
     group.addoption("--threads", type=int, help="and cores (default: all of them)")
-    group.addoption("--results", type=Path, default=results.cpu_file(), help="file that gets the records")
+    group.addoption(
+        "--results", type=Path, default=results.cpu_file(), help="file that gets the records"
+    )
 
 
 def pytest_configure(config):

@@ -88,7 +88,9 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dumps({**common, **sections}))
         older = (
-            "" if is_same or not file else "; older ones were of another machine or version, and went"
+            ""
+            if is_same or not file
+            else "; older ones were of another machine or version, and went"
         )
         return f"{new} records into {path.name}{older}"
 

@@ -10,7 +10,7 @@ from cases import CELL, COMPILED, FIXED_COST, LENGTHS, NARROW, SECOND_ORDER, SUB
 from peers import PEERS, torch_ways
 
 import rnnfused
-from rnnfused.op import layer
+from rnnfused.ops import layer
 
 pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing does for the other side
 
@@ -51,9 +51,7 @@ def test_parts_of_fixed_cost(part, run, in_turn):
     weight_ih, weight_hh, bias_ih, bias_hh = (p.detach() for p in module.parameters())
 
     def op():
-        layer(
-            x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, None, 0, 0, False, None
-        )
+        layer(x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, None, 0, 0, False, None)
 
     parts = {"op": op, "dispatch": lambda: torch.ops.rnnfused.cpu_multiply_add(0)}
     in_turn(FIXED_COST, "forward", part, torch_ways(module, x, gradient)["forward"], parts[part])

@@ -7,10 +7,10 @@ torch's, ``functional.rnn`` is the op for those who bring their own projections,
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import cuda, fake, flops, functional, legacy, reference, scratch, vmap  # noqa: F401 (for torch's dispatcher)
+from . import cuda, functional, reference, scratch
 from .cell import RNNCell
 from .clip import clip_gradients
-from .op import cpu_capability
+from .ops import cpu_capability
 from .replace import replace_rnn, restore_rnn
 from .rnn import RNN, TokenRNN
 

@@ -6,8 +6,8 @@ import numbers
 import torch
 from torch import Tensor
 
-from .custom_function import hides_values, is_recorded
-from .token_lookup import is_integer
+from .ops.modes import hides_values, is_recorded
+from .ops.tokens import is_integer
 
 _DEVICES = ("cpu", "cuda", "meta")
 # The 16-bit types round every state and compute in float32.

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import arguments, autocast, functional
+from . import arguments, functional
+from .ops import autocast
 from .special_inputs import PLAIN_WEIGHTS, run_specially
 
 
@@ -88,7 +89,7 @@ class RNNCell(torch.nn.RNNCell):
 
     def __prepare_scriptable__(self):
         """The module that :func:`torch.jit.script` compiles in place of this one."""
-        from .scriptable import ScriptableRNNCell
+        from .export.torchscript import ScriptableRNNCell
 
         return ScriptableRNNCell.of(self)
 

@@ -2,16 +2,17 @@
 
 from torch import Tensor
 
-from . import onnx_export, reference
+from . import reference
 from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
-from .autocast import cast, is_anywhere_active
-from .autograd import layer, recorded_layer, recurrence
-from .composite import copy_of_view
-from .custom_function import is_recorded
-from .op import NONLINEARITIES
-from .products import project
-from .steps import Extents, Layout, past_end, with_contiguous_features
-from .token_lookup import check_ids, project_tokens
+from .export import onnx
+from .ops import NONLINEARITIES
+from .ops.autocast import cast, is_anywhere_active
+from .ops.autograd import layer, recorded_layer, recurrence
+from .ops.compiled import copy_of_view
+from .ops.matmul import project
+from .ops.modes import is_recorded
+from .ops.sequence import Extents, Layout, past_end, with_contiguous_features
+from .ops.tokens import check_ids, project_tokens
 
 
 def rnn(
@@ -168,7 +169,7 @@ def run_layer(
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn_layer` without its checks, for the layers, which make their own.
 
-    Its arguments are those of the op ``layer``, described in :mod:`rnnfused.op`, but for the nonlinearity's name and
+    Its arguments are those of the op ``layer``, described in :mod:`rnnfused.ops`, but for the nonlinearity's name and
     ids of any integer dtype. No result is a view of another tensor: what is saved for backward is known by itself.
     """
     number = NONLINEARITIES.get(nonlinearity)
@@ -195,7 +196,7 @@ def run_layer(
         lengths, time_dim, number, reverse, state_grad_clip,
     )  # fmt: skip
     if is_recorded():
-        return (onnx_export.layer if onnx_export.is_exporting() else recorded_layer)(*arguments)
+        return (onnx.layer if onnx.is_exporting() else recorded_layer)(*arguments)
     return _with_ids_explained(*arguments) if is_ids else layer(*arguments)
 
 

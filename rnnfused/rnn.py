@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import arguments, autocast, functional
-from .composite import copy_of_view
-from .custom_function import is_recorded
+from . import arguments, functional
+from .ops import autocast
+from .ops.compiled import copy_of_view
+from .ops.modes import is_recorded
+from .ops.sequence import Extents
+from .ops.tokens import is_integer
 from .special_inputs import PLAIN_WEIGHTS, run_specially
-from .steps import Extents
-from .token_lookup import is_integer
 
 
 class RNN(torch.nn.RNNBase):
@@ -300,7 +301,7 @@ class RNN(torch.nn.RNNBase):
 
     def __prepare_scriptable__(self):
         """What :func:`torch.jit.script` compiles in the place of this module."""
-        from .scriptable import ScriptableRNN
+        from .export.torchscript import ScriptableRNN
 
         return ScriptableRNN.of(self)
 

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import autocast, functional
+from . import functional
 from .board import Board
 from .clip import clip_gradients
-from .composite import copy_of_view
+from .ops import autocast
+from .ops.compiled import copy_of_view
+from .ops.tokens import check_ids, is_integer, project_tokens
 from .rnn import TokenRNN
-from .token_lookup import check_ids, is_integer, project_tokens
 
 __all__ = ["RNNLMScratch", "RNNScratch", "RNNScratchCell", "clip_gradients"]
 

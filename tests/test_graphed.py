@@ -5,7 +5,8 @@ import threading
 import pytest
 import torch
 
-from rnnfused import graphed, stepwise
+from rnnfused.cuda import graphs as graphed
+from rnnfused.ops import stepwise
 
 
 class FakeGraphs(graphed.Graphs):

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import rnnfused
-from rnnfused import functional, op, products, reference
+from rnnfused import functional, reference
+from rnnfused import ops as op
+from rnnfused.ops import matmul as products
 
 TANH = op.NONLINEARITIES["tanh"]
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from rnnfused import composite, op, reference
+from rnnfused import ops as op
+from rnnfused import reference
+from rnnfused.ops import composite
 
 T, B, INPUT, HIDDEN = 4, 3, 2, 5
 TANH, RELU = op.NONLINEARITIES["tanh"], op.NONLINEARITIES["relu"]
@@ -143,7 +145,7 @@ def test_vmap(layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradcheck_to_second_order(layout):
     """By the layers' own way into the op, which has derivatives of any order and mode."""
-    from rnnfused.autograd import layer
+    from rnnfused.ops.autograd import layer
 
     *leaves, _, _, time_dim, _, _, _ = arguments(layout)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import rnnfused
-from rnnfused import functional, op
+from rnnfused import functional
+from rnnfused import ops as op
 
 TANH, RELU = op.NONLINEARITIES["tanh"], op.NONLINEARITIES["relu"]
 

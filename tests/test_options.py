@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import rnnfused
-from rnnfused import functional, op, packing, reference
+from rnnfused import functional, reference
+from rnnfused import ops as op
+from rnnfused.ops import packing
 
 T, B, H = 5, 4, 6
 LENGTHS = torch.tensor([3, 5, 0, 2])

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rnnfused import op, stepwise
+from rnnfused import ops as op
+from rnnfused.ops import stepwise
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -49,7 +50,7 @@ def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip)
         for needs_grad_h_0 in (True, False):
             arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes)
             check(
-                stepwise.backward(*arguments, nonlinearity, reverse, needs_grad_h_0, clip),
+                stepwise.backward(*arguments, nonlinearity, reverse, clip, needs_grad_h_0),
                 op.recurrence_backward(
                     *arguments, None, nonlinearity, reverse, clip, needs_grad_h_0
                 ),

@@ -4,7 +4,10 @@ determinism."""
 import pytest
 import torch
 
-from rnnfused import TokenRNN, cuda, graphed, op, stepwise
+from rnnfused import TokenRNN, cuda
+from rnnfused import ops as op
+from rnnfused.cuda import graphs as graphed
+from rnnfused.ops import stepwise
 
 if not torch.cuda.is_available() or not op.has_cuda_kernels():
     pytest.skip("needs an NVIDIA GPU and the CUDA kernels", allow_module_level=True)
@@ -160,7 +163,7 @@ def test_graph_capture_and_replay(hidden, packed):
 
 
 def test_graph_capture_of_a_training_step_on_token_ids(monkeypatch):
-    monkeypatch.setenv("RNNFUSED_CUDA_FUSED", "1")
+    monkeypatch.setattr(cuda, "choice", "1")
     torch.manual_seed(0)
     model = TokenRNN(20, 64, device="cuda")
     ids = torch.randint(20, (12, 5), device="cuda")
@@ -227,8 +230,8 @@ def test_a_call_runs_on_its_tensors_gpu(hidden):
 def test_the_switch(monkeypatch):
     weight = torch.randn(64, 64, device="cuda")
     for choice in ("", "steps"):
-        monkeypatch.setenv("RNNFUSED_CUDA_FUSED", choice)
+        monkeypatch.setattr(cuda, "choice", choice)
         assert not cuda.uses_fused_kernels(weight, 1)
-    monkeypatch.setenv("RNNFUSED_CUDA_FUSED", "1")
+    monkeypatch.setattr(cuda, "choice", "1")
     assert cuda.uses_fused_kernels(weight, 1)
     assert not cuda.uses_fused_kernels(torch.randn(5000, 5000, device="cuda"), 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils import cpp_extension
 
-import rnnfused.op
+import rnnfused.ops
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -49,6 +49,6 @@ def emulator_module():
 def kernels(request, kernels_module):
     """The kernels of each instruction set, as the installed library has them."""
     try:
-        return kernels_module.Kernels(str(rnnfused.op.LIBRARY), request.param)
+        return kernels_module.Kernels(str(rnnfused.ops.LIBRARY), request.param)
     except KeyError:
         pytest.skip(f"this machine or build has no {request.param}")

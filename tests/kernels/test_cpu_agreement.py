@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from recurrence_case import Case
 
-import rnnfused.op
+import rnnfused.ops
 
 # Units of rounding, at 1 or at the value if that is larger; what sums of up to 450 products leave, and twice that.
 MOST_ULPS = 40
@@ -18,7 +18,7 @@ def pairs(kernels_module):
     found = []
     for name in ("default", "avx2", "avx512"):
         try:
-            found.append(kernels_module.Kernels(str(rnnfused.op.LIBRARY), name))
+            found.append(kernels_module.Kernels(str(rnnfused.ops.LIBRARY), name))
         except KeyError:
             continue
     if len(found) < 2:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import rnnfused.op
+import rnnfused.ops
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -23,7 +23,7 @@ def build(source, program, *options):
 @pytest.mark.parametrize(("name", "options"), [("default", []), ("avx2", ["-mavx2", "-mfma"])])
 def test_any_bits(tmp_path, kernels_module, name, options):
     try:
-        kernels_module.Kernels(str(rnnfused.op.LIBRARY), name)
+        kernels_module.Kernels(str(rnnfused.ops.LIBRARY), name)
     except KeyError:
         pytest.skip(f"this machine or build has no {name}")
     nothing = tmp_path / "nothing.cpp"

@@ -1,4 +1,4 @@
-"""The step-by-step loops of :mod:`rnnfused.stepwise` as CUDA graphs: one launch for all their kernels.
+"""The step-by-step loops of :mod:`rnnfused.ops.stepwise` as CUDA graphs: one launch for all their kernels.
 
 A graph is bound to the memory that it was captured with. So a call copies its tensors into the graph's own,
 replays, and copies the results out; beside the matrix products those copies are small. A loop is captured
@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 
-from . import stepwise
+from ..ops import stepwise
 
 MAX_STEPS = 4096  # of a captured loop: a graph has two kernels a step
 MAX_BYTES = 2**30  # of one graph's own tensors
@@ -90,7 +90,7 @@ class Graphs:
         self.graphs: OrderedDict[Hashable, Graph | None] = OrderedDict()  # None: cannot be captured
 
     def run(self, loop, results, start, others, options):
-        """As :func:`rnnfused.stepwise.run`, by a graph from the second such call on."""
+        """As :func:`rnnfused.ops.stepwise.run`, by a graph from the second such call on."""
         graph = self._find(loop, results, others, options) if self.may_capture() else None
         if graph is None:
             return stepwise.run(loop, results, start, others, options)

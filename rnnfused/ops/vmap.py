@@ -7,7 +7,7 @@ and W_hh is block-diagonal: a head for each call (or several, if it had heads be
 import torch
 
 from .registry import register_vmap
-from .steps import Extents, Layout, with_contiguous_features
+from .sequence import Extents, Layout, with_contiguous_features
 
 _recurrence = torch.ops.rnnfused.recurrence.default
 _recurrence_backward = torch.ops.rnnfused.recurrence_backward.default

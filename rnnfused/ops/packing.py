@@ -40,28 +40,28 @@ class PackedRows:
         return of_others.index_copy(0, self.order, state)
 
 
-def forward(op, projections, weight_hh, h_0, lengths, *options):
+def forward(loop, projections, weight_hh, h_0, lengths, *options):
     """The op ``recurrence``, time first, for rows with lengths, by one for packed rows."""
     rows = PackedRows(projections, lengths)
     if rows.order.numel() == 0:
         return torch.zeros_like(projections), rows.unsort(
             projections.new_empty(0, projections.size(-1)), h_0
         )
-    output, h_n = op(
-        rows.pack(projections), weight_hh, rows.sort(h_0), rows.batch_sizes, None, *options
+    output, h_n = loop(
+        rows.pack(projections), weight_hh, rows.sort(h_0), rows.batch_sizes, *options
     )
     return rows.unpack(output), rows.unsort(h_n, h_0)
 
 
-def backward(op, grad_output, grad_h_n, output, weight_hh, lengths, *options):
+def backward(loop, grad_output, grad_h_n, output, weight_hh, lengths, *options):
     """The op ``recurrence_backward`` for rows with lengths, by one for packed rows; its last option is needs_grad_h_0."""
     rows = PackedRows(output, lengths)
     if rows.order.numel() == 0:
         d, grad_h_0 = torch.zeros_like(output), output.new_empty(0, output.size(-1))
     else:
-        d, grad_h_0 = op(
+        d, grad_h_0 = loop(
             rows.pack(grad_output), rows.sort(grad_h_n), rows.pack(output), weight_hh,
-            rows.batch_sizes, None, *options,
+            rows.batch_sizes, *options,
         )  # fmt: skip
         d = rows.unpack(d)
     return d, rows.unsort(grad_h_0, grad_h_n) if options[-1] else grad_h_0

@@ -7,9 +7,9 @@ for lengths, their results, and nothing but torch. On a GPU it is also the oracl
 import torch
 from torch import Tensor
 
-from .op import NONLINEARITIES
-from .products import times
-from .steps import new_sequence
+from .matmul import times
+from .schema import NONLINEARITIES
+from .sequence import new_sequence
 
 TANH = NONLINEARITIES["tanh"]
 
@@ -105,7 +105,7 @@ def fill(tensor: Tensor, start: Tensor | None) -> None:
 
 
 def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run=run):
-    """As the op ``rnnfused::recurrence``: ``(output, h_n)``. ``run`` may be :mod:`rnnfused.graphed`'s."""
+    """As the op ``rnnfused::recurrence``: ``(output, h_n)``. ``run`` may be :mod:`rnnfused.cuda.graphs`'s."""
     output = new_sequence(projections)
     h_n = output.new_empty(batch_size(output, batch_sizes), output.size(-1))
     options = (batch_sizes, nonlinearity, reverse)
@@ -114,8 +114,8 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run
 
 
 def backward(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, needs_grad_h_0,
-    state_grad_clip=None, run=run,
+    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
+    needs_grad_h_0, run=run,
 ):  # fmt: skip
     """As the op ``rnnfused::recurrence_backward``: ``(grad_projections, grad_h_0)``; ``run`` as in :func:`forward`."""
     d = new_sequence(output)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .op import NONLINEARITIES
-from .steps import Extents, Layout
+from ..ops import NONLINEARITIES
+from ..ops.sequence import Extents, Layout
 
 VERSION = 14  # of the operator: from opset 14 on
 

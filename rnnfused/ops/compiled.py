@@ -1,47 +1,15 @@
-"""Ops made of other ops.
+"""Ops for calls that are compiled: they hide views from the compiler.
 
-``layer`` and ``layer_backward``, for devices that lack a fused kernel for a layer: the input projection, the loop and
-the products of its gradients are calls of their own. And two ops for calls that are recorded, ``recurrence_gradients``
-and ``copied``: a compiler that saves a view of a tensor for backward does not see that the tensor is changed later,
-so the views are made inside of an op.
+A compiler that saves a view of a tensor for backward misses a later change of the tensor. So the views are made
+inside of an op: ``recurrence_gradients`` and ``copied``.
 """
 
 import torch
 
-from .autograd import layer_gradients, recurrence_gradients
-from .custom_function import is_recorded
-from .products import project
+from .autograd import recurrence_gradients
+from .modes import is_recorded
 from .registry import define, impl, register_autograd, register_fake
-from .steps import Extents, Layout, with_contiguous_features
-from .token_lookup import project_tokens
-
-
-def layer(
-    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
-    nonlinearity, reverse, state_grad_clip,
-):  # fmt: skip
-    """As the op ``rnnfused::layer``."""
-    bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
-    projections = (project if input.is_floating_point() else project_tokens)(input, weight_ih, bias)
-    layout = Layout.of(projections.dim() - 1, Extents(batch_sizes, lengths), time_dim)
-    output, h_n = torch.ops.rnnfused.recurrence(
-        layout.time_major(projections.contiguous()), weight_hh,
-        with_contiguous_features(layout.loop_state(h_0)), batch_sizes, lengths, 0, nonlinearity,
-        reverse, state_grad_clip,
-    )  # fmt: skip
-    return layout.restore(output), layout.layer_state(h_n)
-
-
-def layer_backward(grad_output, grad_h_n, output, input, *others):
-    """As the op ``rnnfused::layer_backward``."""
-    gradients = layer_gradients(
-        torch.ops.rnnfused.recurrence_backward, grad_output, grad_h_n, output, input, *others
-    )
-    grad_input, grad_weight_ih, *rest = (output.new_empty(0) if x is None else x for x in gradients)
-    if input.is_floating_point():  # else it lies by token
-        grad_weight_ih = grad_weight_ih.contiguous()
-    return grad_input.contiguous(), grad_weight_ih, *(x.contiguous() for x in rest)
-
+from .sequence import with_contiguous_features
 
 define(
     "rnnfused::recurrence_gradients",

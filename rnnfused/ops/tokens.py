@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .custom_function import hides_values
+from .modes import hides_values
 
 
 def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -6,8 +6,8 @@ has the batch outside the time in memory where the input has: compiled programs 
 
 import torch
 
-from .op import NONLINEARITIES
 from .registry import define, impl
+from .schema import NONLINEARITIES
 
 define(
     "rnnfused::forward",

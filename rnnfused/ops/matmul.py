@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .custom_function import entry, is_recorded, is_transformed
-from .steps import is_batch_major, with_contiguous_features
+from .modes import entry, is_recorded, is_transformed
+from .sequence import is_batch_major, with_contiguous_features
 
 # Multiply-adds below which a call of ours costs more than it saves.
 MIN_WORK = 1_000_000

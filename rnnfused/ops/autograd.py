@@ -35,11 +35,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import op
-from .custom_function import entry, is_differentiated, is_recorded
-from .products import project, sum_by_head, sum_of_products, times
+from . import library
+from .matmul import project, sum_by_head, sum_of_products, times
+from .modes import entry, is_differentiated, is_recorded
 from .registry import register_autograd
-from .steps import (
+from .schema import NONLINEARITIES, LayerArgs, RecurrenceArgs
+from .sequence import (
     Extents,
     Layout,
     add_to_last,
@@ -47,9 +48,9 @@ from .steps import (
     take_last,
     with_contiguous_features,
 )
-from .token_lookup import project_tokens
+from .tokens import project_tokens
 
-TANH = op.NONLINEARITIES["tanh"]
+TANH = NONLINEARITIES["tanh"]
 
 
 class _Loop(NamedTuple):
@@ -128,11 +129,11 @@ class Recurrence(torch.autograd.Function):
     """The op ``recurrence``."""
 
     generate_vmap_rule = True
-    forward = staticmethod(op.recurrence)
+    forward = staticmethod(library.recurrence)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        args = op.RecurrenceArgs(*inputs)
+        args = RecurrenceArgs(*inputs)
         ctx.options = args[5:]
         _save(ctx, args.weight_hh, args.h_0, args.batch_sizes, args.lengths, output[0])
 
@@ -147,7 +148,7 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
-            return op.RecurrenceArgs()
+            return RecurrenceArgs()
         needs = ctx.needs_input_grad[:3]
         weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
         arguments = (
@@ -158,7 +159,7 @@ class Recurrence(torch.autograd.Function):
             gradients = torch.ops.rnnfused.recurrence_gradients(*arguments)
         else:
             gradients = recurrence_gradients(backpropagation, *arguments)
-        return op.RecurrenceArgs(
+        return RecurrenceArgs(
             *(
                 gradient if needed else None
                 for gradient, needed in zip(gradients, needs, strict=True)
@@ -195,11 +196,11 @@ class Layer(torch.autograd.Function):
     """
 
     generate_vmap_rule = True
-    forward = staticmethod(op.layer)
+    forward = staticmethod(library.layer)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        args = op.LayerArgs(*inputs)
+        args = LayerArgs(*inputs)
         ctx.options = args[8:]
         _save(
             ctx, args.input, args.weight_ih, args.weight_hh, args.h_0, args.batch_sizes,
@@ -224,13 +225,13 @@ class Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
-            return op.LayerArgs()
-        needs = op.LayerArgs(*ctx.needs_input_grad[: len(op.LayerArgs._fields)])
+            return LayerArgs()
+        needs = LayerArgs(*ctx.needs_input_grad[: len(LayerArgs._fields)])
         wanted = (
             needs.input, needs.weight_ih, needs.bias_ih or needs.bias_hh, needs.weight_hh, needs.h_0,
         )  # fmt: skip
         input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
-        backward = _differentiable_layer_backward if is_differentiated() else op.layer_backward
+        backward = _differentiable_layer_backward if is_differentiated() else library.layer_backward
         gradients = backward(
             with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output, input,
             weight_ih, weight_hh, h_0, batch_sizes, lengths, *ctx.options, *wanted,
@@ -240,7 +241,7 @@ class Layer(torch.autograd.Function):
         )
         # Equal, but of its own memory: either may be changed in place.
         grad_bias_hh = grad_bias.clone() if needs.bias_ih and needs.bias_hh else grad_bias
-        return op.LayerArgs(
+        return LayerArgs(
             grad_input,
             grad_weight_ih,
             grad_bias if needs.bias_ih else None,
@@ -306,7 +307,7 @@ class Backpropagation(torch.autograd.Function):
 
     @staticmethod
     def forward(grad_output, grad_h_n, *others):
-        return op.recurrence_backward(
+        return library.recurrence_backward(
             with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), *others
         )
 

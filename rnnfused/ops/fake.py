@@ -4,7 +4,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from .registry import register_fake
-from .steps import Extents, Layout, new_sequence
+from .sequence import Extents, Layout, new_sequence
 
 
 def _batch_size(sequence, layout, state, batch_sizes, lengths):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .op import NONLINEARITIES
+from ..ops import NONLINEARITIES
 
 
 class ScriptableRNN(torch.nn.RNNBase):

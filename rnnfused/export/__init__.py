@@ -1,0 +1,1 @@
+"""Layers in the form that exporters record: an ONNX operator, a TorchScript module."""
