@@ -2,17 +2,15 @@
 
 from torch import Tensor
 
-from . import reference
 from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
 from .export import onnx
-from .ops import NONLINEARITIES
+from .ops import NONLINEARITIES, complex
 from .ops.autocast import cast, is_anywhere_active
 from .ops.autograd import layer, recorded_layer, recurrence
 from .ops.compiled import copy_of_view
-from .ops.matmul import project
 from .ops.modes import is_recorded
-from .ops.sequence import Extents, Layout, past_end, with_contiguous_features
-from .ops.tokens import check_ids, project_tokens
+from .ops.sequence import past_end, with_contiguous_features
+from .ops.tokens import check_ids
 
 
 def rnn(
@@ -67,7 +65,6 @@ def rnn(
         ValueError: a shape, a device, ``batch_sizes``, ``lengths``, ``state_grad_clip`` or ``nonlinearity``
             is wrong.
         RuntimeError: (second or forward-mode derivatives) ``state_grad_clip`` is given.
-        NotImplementedError: the tensors are on a device that the op does not run on.
     """
     if isinstance(projections, Tensor):
         projections, weight_hh, h_0 = cast(projections.device.type, projections, weight_hh, h_0)
@@ -181,9 +178,9 @@ def run_layer(
         if lengths is not None and input.dim() == 2:  # past a row's end, ids may be anything
             input = input.masked_fill(past_end(input, lengths, time_dim), 0)
     if weight_hh.is_complex():
-        return _complex_layer(
-            input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, Extents(batch_sizes, lengths),
-            time_dim, nonlinearity=nonlinearity, reverse=reverse, state_grad_clip=state_grad_clip,
+        return complex.layer(
+            input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
+            number, reverse, state_grad_clip,
         )  # fmt: skip
     if is_anywhere_active():
         input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
@@ -210,20 +207,3 @@ def _with_ids_explained(ids, weight_ih, *others):
         except (ValueError, IndexError) as explanation:
             raise explanation from None
         raise
-
-
-def _complex_layer(
-    input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, extents, time_dim, **options
-):  # fmt: skip
-    """Step by step, by the reference: no kernel takes complex numbers."""
-    projections = (project if input.is_complex() else project_tokens)(input, weight_ih, bias_ih)
-    if bias_hh is not None:
-        projections = projections + bias_hh
-    layout = Layout.of(projections.dim() - 1, extents, time_dim)
-    output, h_n = reference.rnn(
-        layout.time_major(projections), weight_hh, layout.loop_state(h_0),
-        batch_sizes=extents.batch_sizes, lengths=extents.lengths, **options,
-    )  # fmt: skip
-    return copy_of_view(layout.restore(output).clone()), copy_of_view(
-        layout.layer_state(h_n).clone()
-    )

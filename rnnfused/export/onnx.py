@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..ops import NONLINEARITIES
 from ..ops.sequence import Extents, Layout
+from ..ops.tokens import is_ids
 
 VERSION = 14  # of the operator: from opset 14 on
 
@@ -28,7 +29,7 @@ def layer(
     Raises:
         NotImplementedError: a packed or jagged batch, for which ONNX has none.
     """
-    rows_dims = input.dim() - input.is_floating_point()
+    rows_dims = input.dim() - (not is_ids(input))
     layout = Layout.of(rows_dims, Extents(batch_sizes, lengths), time_dim)
     if layout.is_flat:
         raise NotImplementedError(
@@ -37,7 +38,7 @@ def layer(
         )
     input, h_0 = layout.time_major(input), layout.loop_state(h_0)
     h_0 = None if h_0 is None else h_0.unsqueeze(0)
-    if not input.is_floating_point():
+    if is_ids(input):
         input = F.one_hot(input, weight_ih.size(1)).to(weight_ih.dtype)
     if weight_hh.dim() == 3:
         heads, part, _ = weight_hh.shape

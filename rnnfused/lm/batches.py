@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rnnfused.token_lookup import is_integer
+from rnnfused.arguments import is_integer
 
 
 class StreamBatches:

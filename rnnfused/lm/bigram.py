@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from rnnfused.token_lookup import check_ids, is_integer
+from rnnfused.arguments import check_ids, is_integer
 
 from .perplexity import perplexity
 

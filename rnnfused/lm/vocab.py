@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from rnnfused.token_lookup import is_integer
+from rnnfused.arguments import is_integer
 
 from .codes import pieces, to_codes, to_text
 from .messages import shown

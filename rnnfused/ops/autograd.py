@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from . import library
-from .matmul import project, sum_by_head, sum_of_products, times
+from .matmul import project, project_input, sum_by_head, sum_of_products, times
 from .modes import entry, is_differentiated, is_recorded
 from .registry import register_autograd
 from .schema import NONLINEARITIES, LayerArgs, RecurrenceArgs
@@ -48,7 +48,7 @@ from .sequence import (
     take_last,
     with_contiguous_features,
 )
-from .tokens import project_tokens
+from .tokens import is_ids
 
 TANH = NONLINEARITIES["tanh"]
 
@@ -212,8 +212,7 @@ class Layer(torch.autograd.Function):
         layout, input, weight_ih, loop = _layer_loop(*ctx.saved_tensors, *ctx.options)
         u = None
         if weight_ih_tangent is not None:
-            of = project if input.is_floating_point() else project_tokens
-            u = of(input, weight_ih_tangent)
+            u = project_input(input, weight_ih_tangent)
         if input_tangent is not None:
             u = _sum(u, project(layout.time_major(input_tangent), weight_ih))
         bias = _sum(bias_ih, bias_hh)
@@ -281,9 +280,9 @@ def layer_gradients(
         needs_h_0, backpropagate,
     )  # fmt: skip
     grad_weight_ih = None
-    if needs_weight_ih and input.is_floating_point():
+    if needs_weight_ih and not is_ids(input):
         grad_weight_ih = sum_of_products(d, input)
-    elif needs_weight_ih:  # token ids: the sum of one-hot rows
+    elif needs_weight_ih:  # the sum of one-hot rows
         table = d.new_zeros(weight_ih.t().shape)
         grad_weight_ih = table.index_add(0, input.flatten(), d.flatten(0, -2)).t()
     return (

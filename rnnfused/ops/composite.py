@@ -8,10 +8,10 @@ import torch
 
 from . import packing, stepwise
 from .autograd import layer_gradients
-from .matmul import project
+from .matmul import project_input
 from .registry import impl
 from .sequence import Extents, Layout, with_contiguous_features
-from .tokens import project_tokens
+from .tokens import is_ids
 
 
 def recurrence_by(loop):
@@ -60,7 +60,7 @@ def layer(
 ):  # fmt: skip
     """As the op ``rnnfused::layer``."""
     bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
-    projections = (project if input.is_floating_point() else project_tokens)(input, weight_ih, bias)
+    projections = project_input(input, weight_ih, bias)
     layout = Layout.of(projections.dim() - 1, Extents(batch_sizes, lengths), time_dim)
     output, h_n = torch.ops.rnnfused.recurrence(
         layout.time_major(projections.contiguous()), weight_hh,
@@ -76,7 +76,7 @@ def layer_backward(grad_output, grad_h_n, output, input, *others):
         torch.ops.rnnfused.recurrence_backward, grad_output, grad_h_n, output, input, *others
     )
     grad_input, grad_weight_ih, *rest = (output.new_empty(0) if x is None else x for x in gradients)
-    if input.is_floating_point():  # else it lies by token
+    if not is_ids(input):  # a gradient by token is stored transposed
         grad_weight_ih = grad_weight_ih.contiguous()
     return grad_input.contiguous(), grad_weight_ih, *(x.contiguous() for x in rest)
 

@@ -5,6 +5,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from .registry import register_fake
 from .sequence import Extents, Layout, new_sequence
+from .tokens import is_ids
 
 
 def _batch_size(sequence, layout, state, batch_sizes, lengths):
@@ -50,7 +51,7 @@ def _(
         input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, sizes=(batch_sizes, lengths)
     )
     hidden_size = weight_ih.size(0)
-    rows = input.shape[:-1] if input.is_floating_point() else input.shape
+    rows = input.shape if is_ids(input) else input.shape[:-1]
     layout = Layout.of(len(rows), Extents(batch_sizes, lengths), time_dim)
     batch_size = _batch_size(input, layout, h_0, batch_sizes, lengths)
     h_n = layout.layer_state(weight_hh.new_empty((batch_size, hidden_size)))
@@ -91,7 +92,7 @@ def _(
         return output.new_empty(shape if needed else (0,))
 
     hidden_size, features = weight_ih.shape
-    if needs_weight_ih and not input.is_floating_point():  # by token, seen the other way round
+    if needs_weight_ih and is_ids(input):  # stored by token, transposed
         grad_weight_ih = output.new_empty((features, hidden_size)).t()
     else:
         grad_weight_ih = wanted(needs_weight_ih, hidden_size, features)

@@ -8,6 +8,7 @@ import torch
 
 from .registry import define, impl
 from .schema import NONLINEARITIES
+from .tokens import is_ids
 
 define(
     "rnnfused::forward",
@@ -39,7 +40,7 @@ def _(projections, *others):
 def _(input, *others):
     *tensors, nonlinearity, reverse, state_grad_clip = others
     options = (_number(nonlinearity), reverse, state_grad_clip)
-    is_padded = input.dim() - input.is_floating_point() == 2
+    is_padded = input.dim() - (not is_ids(input)) == 2
     if is_padded and input.size(1) > 1 and input.stride(0) < input.stride(1):
         batch_first = input.transpose(0, 1)
         output, h_n = torch.ops.rnnfused.layer(batch_first, *tensors, 1, *options)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .modes import entry, is_recorded, is_transformed
 from .sequence import is_batch_major, with_contiguous_features
+from .tokens import is_ids, project_tokens
 
 # Multiply-adds below which a call of ours costs more than it saves.
 MIN_WORK = 1_000_000
@@ -38,6 +39,11 @@ def project(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         return project(input.transpose(0, 1), weight, bias).transpose(0, 1)
     rows = input.reshape(-1, input.size(-1))
     return _project_rows(rows, weight, bias).view(*input.shape[:-1], weight.size(0))
+
+
+def project_input(input: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input W_ih^T + bias`` for features (.., I) or token ids (..): (.., H)."""
+    return (project_tokens if is_ids(input) else project)(input, weight_ih, bias)
 
 
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:

@@ -57,6 +57,11 @@ def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "i
     return ids
 
 
+def is_ids(input: Tensor) -> bool:
+    """Whether a layer's input is token ids; below the modules' edge ids are int64."""
+    return input.dtype is torch.int64
+
+
 def is_integer(value: object) -> bool:
     """Whether this is a tensor of a dtype that counts: integers of any width, but not bool."""
     if not isinstance(value, Tensor):

@@ -8,6 +8,7 @@ import torch
 
 from .registry import register_vmap
 from .sequence import Extents, Layout, with_contiguous_features
+from .tokens import is_ids
 
 _recurrence = torch.ops.rnnfused.recurrence.default
 _recurrence_backward = torch.ops.rnnfused.recurrence_backward.default
@@ -150,11 +151,11 @@ def _(
         info, in_dims, (input, weight_ih, bias_ih, bias_hh)
     )
     (h_0,) = _mapped(info, in_dims[5:], (h_0,))
-    rows_dims = input.dim() - 1 - input.is_floating_point()
+    rows_dims = input.dim() - 1 - (not is_ids(input))
     extents = Extents(batch_sizes, lengths if in_dims[7] is None or lengths is None else lengths[0])
     layout = Layout.of(rows_dims, extents, time_dim, is_mapped=True)
     rows = input.flatten(1, rows_dims) if rows_dims > 0 else input.unsqueeze(1)
-    if input.is_floating_point():
+    if not is_ids(input):
         projections = torch.bmm(rows, weight_ih.mT)
     else:
         columns = rows.unsqueeze(1).expand(-1, weight_ih.size(1), -1)
