@@ -95,12 +95,11 @@ def compare(shape, dtype, with_flashrnn):
             torch.testing.assert_close(module(x)[0], ours(x)[0], rtol=0.1, atol=0.1)
     projections = torch.nn.functional.linear(x, ours.weight_ih_l0, ours.bias_ih_l0).detach()
     loop = partial(
-        rnnfused.ops.recurrence,
+        rnnfused.ops.layer,
         projections,
+        None,
         ours.weight_hh_l0.detach(),
-        None,
-        None,
-        None,
+        *[None] * 5,
         0,
         rnnfused.ops.NONLINEARITIES["tanh"],
         False,

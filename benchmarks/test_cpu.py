@@ -51,7 +51,7 @@ def test_parts_of_fixed_cost(part, run, in_turn):
     weight_ih, weight_hh, bias_ih, bias_hh = (p.detach() for p in module.parameters())
 
     def op():
-        layer(x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, None, 0, 0, False, None)
+        layer(x, weight_ih, weight_hh, bias_ih, bias_hh, None, None, None, 0, 0, False, None)
 
     parts = {"op": op, "dispatch": lambda: torch.ops.rnnfused.cpu_multiply_add(0)}
     in_turn(FIXED_COST, "forward", part, torch_ways(module, x, gradient)["forward"], parts[part])

@@ -104,19 +104,40 @@ inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_to
   return {data, rows.time_stride, rows.batch_stride};
 }
 
-// The arguments of the op `layer`, its results and its call, whose projections are still to be made: by the loop, or
-// by `project` before it.
+// The arguments of the op `layer`, its results and its call. Without weight_ih the input is the projections; else these
+// are still to be made: by the loop, or by `project` before it.
 struct LayerTensors {
   Problem problem;
   Tensor output, h_n;
   Forward call;
 
-  LayerTensors(const Tensor& input, const Tensor& weight_ih, const OptionalTensor& bias_ih,
-               const OptionalTensor& bias_hh, const Tensor& weight_hh, const OptionalTensor& h_0,
+  LayerTensors(const Tensor& input, const OptionalTensor& weight_ih, const Tensor& weight_hh,
+               const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, const OptionalTensor& h_0,
                const Extents& extents, int64_t time_dim, int64_t nonlinearity, bool reverse)
-      : problem(input, extents, time_dim, hidden_size_of(weight_hh), is_ids(input)),
-        output(new_tensor(weight_hh, problem.sequence_sizes(problem.hidden_size))),
-        h_n(new_tensor(weight_hh, problem.state_sizes(true))) {
+      : problem(input, extents, time_dim, hidden_size_of(weight_hh), weight_ih && is_ids(input)),
+        output(weight_ih ? new_tensor(weight_hh, problem.sequence_sizes(problem.hidden_size)) : new_sequence(input)),
+        h_n(new_tensor(weight_hh, problem.state_sizes())) {
+    if (weight_ih) {
+      take_input(input, *weight_ih, weight_hh);
+      call.bias = bias_data(bias_ih, weight_hh, problem.hidden_size);
+      call.other_bias = bias_data(bias_hh, weight_hh, problem.hidden_size);
+    } else {
+      RNNFUSED_CHECK(!bias_ih && !bias_hh, "biases are for an input with weight_ih");
+      RNNFUSED_CHECK(last_size(input) == problem.hidden_size, "weight_hh must be for the hidden units of the projections");
+      check_like(input, weight_hh, "projections");
+      call.projections = problem.view<const void*>(input, input.const_data_ptr(), "projections");
+    }
+    call.h_0 = problem.state(h_0, weight_hh, "h_0");
+    call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
+    call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
+    problem.read_extents();
+    problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
+    problem.clear_past_ends(call.output, bytes_of(call.dtype));
+    problem.pass_states(call.h_0, call.h_n, bytes_of(call.dtype));
+  }
+
+ private:
+  void take_input(const Tensor& input, const Tensor& weight_ih, const Tensor& weight_hh) {
     check_weight_ih(weight_ih, weight_hh, input);
     call.input_size = weight_ih.size(1);
     if (is_ids(input)) {
@@ -126,76 +147,80 @@ struct LayerTensors {
       call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
     }
     call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
-    call.bias = bias_data(bias_ih, weight_hh, problem.hidden_size);
-    call.other_bias = bias_data(bias_hh, weight_hh, problem.hidden_size);
-    call.h_0 = problem.state(h_0, weight_hh, "h_0", true);
-    call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
-    call.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
-    problem.read_extents();
-    problem.fill(call, weight_hh, weight_hh, nonlinearity, reverse);
-    problem.clear_past_ends(call.output, bytes_of(call.dtype));
-    problem.pass_states(call.h_0, call.h_n, bytes_of(call.dtype));
   }
 };
 
-// The arguments of the op `layer_backward`, its results and its calls. Results that are not wanted are empty.
+// The arguments of the op `layer_backward`, its results and its calls. Unwanted results are empty. Without weight_ih
+// the input's gradient is the loop's own.
 struct LayerBackwardTensors {
   BackwardTensors loop;
-  Tensor grad_input, grad_weight_ih, grad_bias, grad_weight_hh;
+  Tensor grad_input, grad_weight_ih, grad_weight_hh, grad_bias;
   LayerBackward call;
 
-  LayerBackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
-                       const Tensor& output, const Tensor& input, const Tensor& weight_ih,
-                       const Tensor& weight_hh, const OptionalTensor& h_0, const Extents& extents,
-                       int64_t time_dim, int64_t nonlinearity, bool reverse, std::optional<double> clip,
-                       bool needs_input, bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0)
+  LayerBackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n, const Tensor& output,
+                       const OptionalTensor& input, const OptionalTensor& weight_ih, const Tensor& weight_hh,
+                       const OptionalTensor& h_0, const Extents& extents, int64_t time_dim, int64_t nonlinearity,
+                       bool reverse, std::optional<double> clip, bool needs_input, bool needs_weight_ih,
+                       bool needs_weight_hh, bool needs_bias, bool needs_h_0)
       : loop(grad_output, grad_h_n, output, weight_hh, extents, time_dim, nonlinearity, reverse, clip, needs_h_0,
-             true, needs_d(extents, weight_hh)),
-        grad_input(wanted(needs_input, output, loop.problem.sequence_sizes(needs_input ? last_size(input) : 0))),
-        grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih)),
-        grad_bias(wanted(needs_bias, output, {hidden()})),
-        grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())) {
+             needs_d(extents, weight_ih, weight_hh)),
+        grad_input(!weight_ih ? loop.grad_projections
+                              : wanted(needs_input, output,
+                                       loop.problem.sequence_sizes(needs_input && input ? last_size(*input) : 0))),
+        grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih, output)),
+        grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())),
+        grad_bias(wanted(needs_bias, output, {hidden()})) {
     const Problem& problem = loop.problem;
-    const bool ids = is_ids(input);
-    RNNFUSED_CHECK(input.dim() + ids == output.dim() &&
-                       std::equal(input.sizes().begin(), input.sizes().end() - !ids, output.sizes().begin()),
-                   "input must have the rows of output");
-    check_weight_ih(weight_ih, weight_hh, input);
-    RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
+    RNNFUSED_CHECK(input.has_value() >= weight_ih.has_value(), "weight_ih needs the input");
     call.loop = loop.call;
-    call.in_parts = !needs_d(extents, weight_hh);
-    call.input_size = weight_ih.size(1);
-    if (ids) {
-      call.ids = ids_of(problem, input, call.input_size);
-    } else {
-      check_like(input, output, "input");
-      call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
-    }
-    call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
-    call.h_0 = problem.state(h_0, output, "h_0", true);
+    call.in_parts = !needs_d(extents, weight_ih, weight_hh);
+    if (weight_ih) take_input(*input, *weight_ih, weight_hh, output, needs_input);
+    RNNFUSED_CHECK(weight_ih || !needs_bias, "biases are for an input with weight_ih");
+    call.h_0 = problem.state(h_0, output, "h_0");
     const auto pointer = [](bool needed, const Tensor& tensor) {
       return needed ? tensor.mutable_data_ptr() : nullptr;
     };
-    // Of token ids, the gradient is a transposed view of memory by token.
+    // The gradient of a weight for token ids is a transposed view of memory by token.
     call.gradients = {pointer(needs_weight_ih, grad_weight_ih), pointer(needs_weight_hh, grad_weight_hh),
                       pointer(needs_bias, grad_bias), {}};
-    if (needs_input) {
+    if (needs_input && weight_ih) {
       call.gradients.input = problem.view<void*>(grad_input, grad_input.mutable_data_ptr(), "grad_input");
     }
   }
 
  private:
   int64_t hidden() const { return loop.problem.hidden_size; }
-  // Whether all of d must be there at once.
-  static bool needs_d(const Extents& extents, const Tensor& weight_hh) {
-    return extents.batch_sizes || extents.lengths || weight_hh.dim() == 3;
+
+  // Whether all of d must have memory at once.
+  static bool needs_d(const Extents& extents, const OptionalTensor& weight_ih, const Tensor& weight_hh) {
+    return !weight_ih || extents.batch_sizes || extents.lengths || weight_hh.dim() == 3;
   }
 
-  Tensor new_weight_ih(bool needed, const Tensor& input, const Tensor& weight_ih) const {
-    RNNFUSED_CHECK(weight_ih.dim() == 2, "weight_ih must be (hidden, features)");
-    const int64_t features = weight_ih.size(1);
-    if (!needed || !is_ids(input)) return wanted(needed, weight_ih, {hidden(), features});
-    return new_tensor(weight_ih, {hidden(), features}, {1, hidden()});
+  void take_input(const Tensor& input, const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& output,
+                  bool needs_input) {
+    const bool ids = is_ids(input);
+    RNNFUSED_CHECK(input.dim() + ids == output.dim() &&
+                       std::equal(input.sizes().begin(), input.sizes().end() - !ids, output.sizes().begin()),
+                   "input must have the rows of output");
+    check_weight_ih(weight_ih, weight_hh, input);
+    RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
+    call.input_size = weight_ih.size(1);
+    if (ids) {
+      call.ids = ids_of(loop.problem, input, call.input_size);
+    } else {
+      check_like(input, output, "input");
+      call.input = loop.problem.view<const void*>(input, input.const_data_ptr(), "input");
+    }
+    call.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
+  }
+
+  Tensor new_weight_ih(bool needed, const OptionalTensor& input, const OptionalTensor& weight_ih,
+                       const Tensor& output) const {
+    if (!needed) return new_tensor(output, {0});
+    RNNFUSED_CHECK(weight_ih && input && weight_ih->dim() == 2, "weight_ih must be (hidden, features)");
+    const int64_t features = weight_ih->size(1);
+    if (!is_ids(*input)) return new_tensor(output, {hidden(), features});
+    return new_tensor(output, {hidden(), features}, {1, hidden()});
   }
   static Tensor wanted(bool needed, const Tensor& model, Sizes sizes) {
     return needed ? new_tensor(model, sizes) : new_tensor(model, {0});

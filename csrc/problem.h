@@ -205,20 +205,19 @@ class Problem {
     return result;
   }
 
-  // A state of a loop is (batch, hidden). A layer's has the layers in front, of which this is one, unless the call is
-  // a single step; and no batch where the sequence has none.
-  Shape state_sizes(bool of_layer) const {
-    if (!of_layer) return {{batch_size, hidden_size}, 2};
+  // A state is shaped as one step of the sequence, time first: (1, batch, hidden), (1, hidden) without a batch; where
+  // the call is a single step, as its sequence.
+  Shape state_sizes() const {
     Shape result = {{1, 0, 0}, time_dim_ >= 0};
     if (is_flat() || batch_dim_ >= 0) result.sizes[result.dims++] = batch_size;
     result.sizes[result.dims++] = hidden_size;
     return result;
   }
 
-  ConstState state(const OptionalTensor& tensor, const Tensor& model, const char* name, bool of_layer) const {
+  ConstState state(const OptionalTensor& tensor, const Tensor& model, const char* name) const {
     if (!tensor) return {};
     check_like(*tensor, model, name);
-    const Shape sizes = state_sizes(of_layer);
+    const Shape sizes = state_sizes();
     check_sizes(*tensor, sizes, name);
     check_features(*tensor, name);
     return {tensor->const_data_ptr(), sizes.dims >= 2 ? tensor->stride(sizes.dims - 2) : hidden_size};

@@ -32,24 +32,15 @@ void run(const Call& call) {
   rnnfused::launch(call, torch::stable::get_num_threads(), parallel_for);
 }
 
-std::tuple<Tensor, Tensor> recurrence(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
-                                      OptionalTensor batch_sizes, OptionalTensor lengths, int64_t time_dim,
-                                      int64_t nonlinearity, bool reverse, std::optional<double>) {
-  const rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
-                                         nonlinearity, reverse);
-  if (tensors.problem.hidden_size > 0) run(tensors.call);
-  return {tensors.output, tensors.h_n};
-}
-
-std::tuple<Tensor, Tensor> layer(Tensor input, Tensor weight_ih, OptionalTensor bias_ih, OptionalTensor bias_hh,
-                                 Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
+std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih,
+                                 OptionalTensor bias_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
                                  OptionalTensor lengths, int64_t time_dim, int64_t nonlinearity, bool reverse,
                                  std::optional<double>) {
-  const rnnfused::LayerTensors tensors(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, {batch_sizes, lengths},
+  const rnnfused::LayerTensors tensors(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, {batch_sizes, lengths},
                                        time_dim, nonlinearity, reverse);
   const rnnfused::Forward& call = tensors.call;
   if (call.hidden_size == 0) return {tensors.output, tensors.h_n};
-  if (rnnfused::cpu_kernels().projects(call.num_heads > 1 ? call.of_head(0) : call)) {
+  if (!weight_ih || rnnfused::cpu_kernels().projects(call.num_heads > 1 ? call.of_head(0) : call)) {
     run(call);
   } else {
     rnnfused::launch_projected(call, torch::stable::get_num_threads(), parallel_for);
@@ -60,27 +51,27 @@ std::tuple<Tensor, Tensor> layer(Tensor input, Tensor weight_ih, OptionalTensor 
 std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
                                                Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
                                                OptionalTensor lengths, int64_t nonlinearity, bool reverse,
-                                               std::optional<double> state_grad_clip, bool needs_grad_h_0) {
+                                               std::optional<double> state_grad_clip, bool needs_h_0) {
   const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths}, 0,
-                                          nonlinearity, reverse, state_grad_clip, needs_grad_h_0);
+                                          nonlinearity, reverse, state_grad_clip, needs_h_0);
   if (tensors.problem.hidden_size > 0) run(tensors.call);
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
-    OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output, Tensor input, Tensor weight_ih,
-    Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths,
-    int64_t time_dim, int64_t nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input,
-    bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0) {
+    OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output, OptionalTensor input, OptionalTensor weight_ih,
+    Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths, int64_t time_dim,
+    int64_t nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input, bool needs_weight_ih,
+    bool needs_weight_hh, bool needs_bias, bool needs_h_0) {
   const rnnfused::LayerBackwardTensors tensors(
       grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
-      nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias, needs_weight_hh, needs_h_0);
+      nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
   if (tensors.call.loop.hidden_size > 0) {
     run(tensors.call);
-  } else if (needs_input) {  // a sum over no hidden units
+  } else if (needs_input && weight_ih) {  // a sum over no hidden units
     std::memset(tensors.grad_input.mutable_data_ptr(), 0, tensors.grad_input.numel() * tensors.call.item_bytes());
   }
-  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_bias, tensors.grad_weight_hh,
+  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias,
           tensors.loop.grad_h_0};
 }
 
@@ -115,26 +106,24 @@ std::string cpu_capability() { return rnnfused::cpu_kernels().name; }
 }  // namespace
 
 STABLE_TORCH_LIBRARY(rnnfused, m) {
-  // time_dim: where a sequence's time is, 0 or 1, or -1 for a single step. nonlinearity: 0 is tanh, 1 is relu.
-  // state_grad_clip is for the gradient alone; a forward op takes it so that its gradient knows it. No op that is
-  // called more than once takes or returns a string: torch 2.10 to 2.13 leak each one that crosses their stable ABI.
+  // weight_ih null: the input is the projections. time_dim: the dimension of time in a sequence, 0 or 1, or -1 for a
+  // single step. nonlinearity: 0 is tanh, 1 is relu. state_grad_clip concerns the gradient alone; the forward op takes
+  // it so that its gradient knows it. No op that is called more than once takes or returns a string: torch 2.10 to 2.13
+  // leak each string that crosses their stable ABI.
   m.def(
-      "recurrence(Tensor projections, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, "
-      "int time_dim, int nonlinearity, bool reverse, float? state_grad_clip) -> (Tensor output, Tensor h_n)");
-  m.def(
-      "layer(Tensor input, Tensor weight_ih, Tensor? bias_ih, Tensor? bias_hh, Tensor weight_hh, Tensor? h_0, "
+      "layer(Tensor input, Tensor? weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? h_0, "
       "Tensor? batch_sizes, Tensor? lengths, int time_dim, int nonlinearity, bool reverse, "
       "float? state_grad_clip) -> (Tensor output, Tensor h_n)");
   m.def(
+      "layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor? input, Tensor? weight_ih, "
+      "Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, int time_dim, int nonlinearity, "
+      "bool reverse, float? state_grad_clip, bool needs_input, bool needs_weight_ih, bool needs_weight_hh, "
+      "bool needs_bias, bool needs_h_0) -> (Tensor grad_input, Tensor grad_weight_ih, Tensor grad_weight_hh, "
+      "Tensor grad_bias, Tensor grad_h_0)");
+  m.def(
       "recurrence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
       "Tensor? batch_sizes, Tensor? lengths, int nonlinearity, bool reverse, float? state_grad_clip, "
-      "bool needs_grad_h_0) -> (Tensor grad_projections, Tensor grad_h_0)");
-  m.def(
-      "layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor input, "
-      "Tensor weight_ih, Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, "
-      "int time_dim, int nonlinearity, bool reverse, float? state_grad_clip, bool needs_input, "
-      "bool needs_weight_ih, bool needs_bias, bool needs_weight_hh, bool needs_h_0) -> (Tensor grad_input, "
-      "Tensor grad_weight_ih, Tensor grad_bias, Tensor grad_weight_hh, Tensor grad_h_0)");
+      "bool needs_h_0) -> (Tensor grad_projections, Tensor grad_h_0)");
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
   m.def("cpu_capability() -> str");
@@ -142,7 +131,6 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
-  m.impl("recurrence", TORCH_BOX(&recurrence));
   m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
   m.impl("layer", TORCH_BOX(&layer));
   m.impl("layer_backward", TORCH_BOX(&layer_backward));

@@ -10,7 +10,7 @@
 #include <tuple>
 
 #include "cuda/launch.h"
-#include "recurrence_tensors.h"
+#include "layer_tensors.h"
 
 namespace {
 
@@ -62,17 +62,16 @@ void run(Call& call, const Problem& problem, const Tensor& model) {
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
                                    OptionalTensor batch_sizes, int64_t nonlinearity,
                                    bool reverse) {
-  rnnfused::ForwardTensors tensors(projections, weight_hh, h_0, {batch_sizes, {}}, 0, nonlinearity,
-                                   reverse);
+  rnnfused::LayerTensors tensors(projections, {}, weight_hh, {}, {}, h_0, {batch_sizes, {}}, 0, nonlinearity, reverse);
   run(tensors.call, tensors.problem, projections);
   return {tensors.output, tensors.h_n};
 }
 
 std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
                                     Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
-                                    int64_t nonlinearity, bool reverse, bool needs_grad_h_0) {
+                                    int64_t nonlinearity, bool reverse, bool needs_h_0) {
   rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}}, 0,
-                                    nonlinearity, reverse, {}, needs_grad_h_0);
+                                    nonlinearity, reverse, {}, needs_h_0);
   run(tensors.call, tensors.problem, output);
   return {tensors.grad_projections, tensors.grad_h_0};
 }
@@ -94,7 +93,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(rnnfused, m) {
       "int nonlinearity, bool reverse) -> (Tensor output, Tensor h_n)");
   m.def(
       "backward_fused(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
-      "Tensor? batch_sizes, int nonlinearity, bool reverse, bool needs_grad_h_0) "
+      "Tensor? batch_sizes, int nonlinearity, bool reverse, bool needs_h_0) "
       "-> (Tensor grad_projections, Tensor grad_h_0)");
   m.def("fits(Tensor weight_hh, int batch_size) -> bool");
 }

@@ -6,7 +6,7 @@ from .arguments import check_choices, check_h_0, check_sequence, check_tensors, 
 from .export import onnx
 from .ops import NONLINEARITIES, complex
 from .ops.autocast import cast, is_anywhere_active
-from .ops.autograd import layer, recorded_layer, recurrence
+from .ops.autograd import layer, recorded_layer
 from .ops.compiled import copy_of_view
 from .ops.modes import is_recorded
 from .ops.sequence import past_end, with_contiguous_features
@@ -81,13 +81,11 @@ def rnn(
             f"or (heads, {hidden} / heads, {hidden} / heads), got {tuple(weight_hh.shape)}"
         )
     check_h_0(h_0, batch, hidden)
-    if batch_sizes is not None:
-        batch_sizes = batch_sizes.contiguous()
-    return recurrence(
-        with_contiguous_features(projections), weight_hh, with_contiguous_features(h_0),
-        batch_sizes, lengths, int(batch_first), NONLINEARITIES[nonlinearity], reverse,
-        state_grad_clip,
+    output, h_n = run_layer(
+        projections, None, weight_hh, None, None, _one_step(h_0), nonlinearity, int(batch_first),
+        reverse, batch_sizes, lengths, state_grad_clip,
     )  # fmt: skip
+    return output, h_n.squeeze(0).clone()  # no view: a view cannot be detached in place
 
 
 def rnn_layer(
@@ -143,11 +141,15 @@ def rnn_layer(
     check_h_0(h_0, batch, hidden)
 
     output, h_n = run_layer(
-        input, weight_ih, weight_hh, bias, None,
-        None if h_0 is None else copy_of_view(h_0.unsqueeze(0)),
-        nonlinearity, int(batch_first), reverse, batch_sizes, lengths, state_grad_clip,
+        input, weight_ih, weight_hh, bias, None, _one_step(h_0), nonlinearity, int(batch_first),
+        reverse, batch_sizes, lengths, state_grad_clip,
     )  # fmt: skip
-    return output, h_n.squeeze(0).clone()  # not a view: it may be changed in place
+    return output, h_n.squeeze(0).clone()
+
+
+def _one_step(h_0: Tensor | None) -> Tensor | None:
+    """The state (B, H) as the op takes it, (1, B, H)."""
+    return None if h_0 is None else copy_of_view(h_0.unsqueeze(0))
 
 
 def run_layer(
@@ -172,29 +174,26 @@ def run_layer(
     number = NONLINEARITIES.get(nonlinearity)
     if number is None:
         raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-    is_ids = not (input.is_floating_point() or input.is_complex())
-    if is_ids:
+    has_ids = not (input.is_floating_point() or input.is_complex())
+    if has_ids:
         input = input.long()
         if lengths is not None and input.dim() == 2:  # past a row's end, ids may be anything
             input = input.masked_fill(past_end(input, lengths, time_dim), 0)
-    if weight_hh.is_complex():
-        return complex.layer(
-            input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
-            number, reverse, state_grad_clip,
-        )  # fmt: skip
     if is_anywhere_active():
         input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
             input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
         )
     arguments = (
-        input if is_ids else with_contiguous_features(input), weight_ih,
-        with_contiguous_features(bias_ih), with_contiguous_features(bias_hh), weight_hh,
+        input if has_ids else with_contiguous_features(input), weight_ih, weight_hh,
+        with_contiguous_features(bias_ih), with_contiguous_features(bias_hh),
         with_contiguous_features(h_0), None if batch_sizes is None else batch_sizes.contiguous(),
         lengths, time_dim, number, reverse, state_grad_clip,
     )  # fmt: skip
+    if weight_hh.is_complex():
+        return complex.layer(*arguments)
     if is_recorded():
         return (onnx.layer if onnx.is_exporting() else recorded_layer)(*arguments)
-    return _with_ids_explained(*arguments) if is_ids else layer(*arguments)
+    return _with_ids_explained(*arguments) if has_ids else layer(*arguments)
 
 
 def _with_ids_explained(ids, weight_ih, *others):

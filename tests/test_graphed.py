@@ -39,7 +39,7 @@ def arguments(seed=0, steps=5, batch=3, hidden=4, batch_sizes=None, reverse=Fals
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
     shape = (steps, batch) if batch_sizes is None else (int(batch_sizes.sum()),)
-    weight, h_0, grad_h_n = new(hidden, hidden), new(batch, hidden), new(batch, hidden)
+    weight, h_0, grad_h_n = new(hidden, hidden), new(1, batch, hidden), new(1, batch, hidden)
     rest = (weight, batch_sizes, stepwise.TANH, reverse)
     forward = (new(*shape, hidden), weight, h_0 if given else None, *rest[1:])
     gradients = (new(*shape, hidden), grad_h_n) if given else (None, None)
@@ -49,7 +49,7 @@ def arguments(seed=0, steps=5, batch=3, hidden=4, batch_sizes=None, reverse=Fals
 def check(graphs, **what):
     forward, gradients, rest = arguments(**what)
     expected = stepwise.forward(*forward)
-    backward = (*gradients, expected[0], *rest, True)
+    backward = (*gradients, expected[0], *rest, None, True)
     got = stepwise.forward(*forward, run=graphs.run), stepwise.backward(*backward, run=graphs.run)
     torch.testing.assert_close(got, (expected, stepwise.backward(*backward)), rtol=0, atol=0)
     return got

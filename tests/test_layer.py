@@ -154,7 +154,7 @@ def test_opcheck_of_the_layer(batch_sizes, given, transposed, device):
     if transposed and batch_sizes is None:
         input = torch.randn(9, 4, 3).transpose(0, 1)
     biases, h_0 = ((torch.randn(5),) * 2, torch.randn(1, 9, 5)) if given else ((None, None), None)
-    weights = torch.randn(5, 3), *biases, torch.randn(5, 5)
+    weights = torch.randn(5, 3), torch.randn(5, 5), *biases
     arguments = (input, *weights, h_0, batch_sizes, None, 0, TANH, False, None)
     torch.library.opcheck(torch.ops.rnnfused.layer, arguments)
 
@@ -234,9 +234,9 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
     good = [
         x,
         torch.randn(5, 2),
-        b,
-        b,
         torch.randn(5, 5),
+        b,
+        b,
         h[None],
         None,
         None,
@@ -246,14 +246,14 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
         None,
     ]
     op.layer(*good)
-    for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (2, b[:4]), (3, b[:4]), (4, torch.randn(4, 4)), (5, h[None, :2]), (5, h)):  # fmt: skip
+    for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (1, None), (3, b[:4]), (4, b[:4]), (2, torch.randn(4, 4)), (5, h[None, :2]), (5, h)):  # fmt: skip
         with pytest.raises(RuntimeError):
             op.layer(*good[:place], wrong, *good[place + 1 :])
 
 
 @pytest.mark.parametrize("batch_sizes", [None, torch.tensor([9, 2, 1], device="cpu")])
 @pytest.mark.parametrize("given", [True, False])
-@pytest.mark.parametrize("needs", [(True,) * 5, (False,) * 5, (False, True, False, True, False)])
+@pytest.mark.parametrize("needs", [(True,) * 5, (False,) * 5, (False, True, True, False, False)])
 def test_opcheck_of_the_layers_gradients(batch_sizes, given, needs, device):
     if device != "cpu":
         pytest.skip("on other devices the layer is made of other ops")
@@ -335,9 +335,9 @@ def test_opcheck_of_token_ids(transposed, device):
     w, b, u = torch.randn(5, 4), torch.randn(5), torch.randn(5, 5)
     torch.library.opcheck(
         torch.ops.rnnfused.layer,
-        (ids, w, b, None, u, None, None, None, 0, TANH, False, None),
+        (ids, w, u, b, None, None, None, None, 0, TANH, False, None),
     )
-    output, _ = op.layer(ids, w, b, None, u, None, None, None, 0, TANH, False, None)
+    output, _ = op.layer(ids, w, u, b, None, None, None, None, 0, TANH, False, None)
     needs = (False, True, True, True, True)
     arguments = (
         torch.randn_like(output),
@@ -359,7 +359,7 @@ def test_opcheck_of_token_ids(transposed, device):
     for wrong in (-1, 4):
         ids[1, 2] = wrong
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
-            op.layer(ids, w, b, None, u, None, None, None, 0, TANH, False, None)
+            op.layer(ids, w, u, b, None, None, None, None, 0, TANH, False, None)
         with pytest.raises(RuntimeError, match="outside the vocabulary"):
             op.layer_backward(*arguments)
 

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from raw_ops import loop_arguments
 
 from rnnfused import ops as op
 from rnnfused import reference
-from rnnfused.ops import composite
+from rnnfused.ops import composite, stepwise
+
+composite_layer = composite.layer_by(stepwise.forward)
 
 T, B, INPUT, HIDDEN = 4, 3, 2, 5
 TANH, RELU = op.NONLINEARITIES["tanh"], op.NONLINEARITIES["relu"]
@@ -26,13 +29,13 @@ def arguments(layout, *, ids=False, reverse=False, clip=None):
     new = {"dtype": torch.float64, "requires_grad": True}
     input = torch.randint(INPUT, rows) if ids else torch.randn(*rows, INPUT, **new)
     weights = [
-        torch.randn(n, **new) for n in ((HIDDEN, INPUT), (HIDDEN,), (HIDDEN,), (HIDDEN, HIDDEN))
+        torch.randn(n, **new) for n in ((HIDDEN, INPUT), (HIDDEN, HIDDEN), (HIDDEN,), (HIDDEN,))
     ]
     h_0 = torch.randn(*states, HIDDEN, **new)
     return [input, *weights, h_0, None, None, time_dim, TANH, reverse, clip]
 
 
-def by_reference(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, _, __, time_dim, ___, reverse, clip):  # fmt: skip
+def by_reference(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, _, __, time_dim, ___, reverse, clip):  # fmt: skip
     """The same by the reference loop, from (T, B, ..) and back."""
     if not input.is_floating_point():
         input = torch.nn.functional.one_hot(input, INPUT).double()
@@ -75,7 +78,7 @@ def test_opcheck(layout, ids):
     torch.library.opcheck(torch.ops.rnnfused.layer, args)
     with torch.no_grad():
         output, h_n = torch.ops.rnnfused.layer(*args)
-        input, weight_ih, _, _, weight_hh, h_0, *rest = args
+        input, weight_ih, weight_hh, _, _, h_0, *rest = args
         for needs in ((not ids, True, True, True, True), (False,) * 5):
             backward = (torch.randn_like(output), torch.randn_like(h_n), output, input, weight_ih, weight_hh, h_0)  # fmt: skip
             torch.library.opcheck(torch.ops.rnnfused.layer_backward, (*backward, *rest, *needs))
@@ -103,11 +106,11 @@ def test_made_of_other_ops(layout, ids, lengths):
     args[7] = None if lengths is None else torch.tensor(lengths)
     with torch.no_grad():
         expected = torch.ops.rnnfused.layer(*args)
-        check_alike(composite.layer(*args), expected)
+        check_alike(composite_layer(*args), expected)
         output, h_n = expected
-        input, weight_ih, _, _, weight_hh, h_0, *rest = args
+        input, weight_ih, weight_hh, _, _, h_0, *rest = args
         gradients = torch.randn_like(output), torch.randn_like(h_n)
-        for needs in ((not ids, True, True, True, True), (False, True, False, False, False)):
+        for needs in ((not ids, True, True, True, True), (False, False, True, False, False)):
             backward = (*gradients, output, input, weight_ih, weight_hh, h_0, *rest, *needs)
             check_alike(
                 composite.layer_backward(*backward), torch.ops.rnnfused.layer_backward(*backward)
@@ -134,7 +137,7 @@ def test_vmap(layout):
     weights = torch.randn(6, HIDDEN, HIDDEN, dtype=torch.float64)
 
     def ensemble(input, weight_hh, h_0):
-        return torch.ops.rnnfused.layer(input, *args[1:4], weight_hh, h_0, *args[6:])
+        return torch.ops.rnnfused.layer(input, args[1], weight_hh, *args[3:5], h_0, *args[6:])
 
     expected = zip(*map(ensemble, inputs, weights, states), strict=True)
     torch.testing.assert_close(
@@ -156,21 +159,39 @@ def test_gradcheck_to_second_order(layout):
     assert torch.autograd.gradgradcheck(call, leaves)
 
 
-@pytest.mark.parametrize("layout", ["time first", "batch first"])
-def test_opcheck_of_the_recurrence(layout):
-    rows, time_dim, _ = LAYOUTS[layout]
-    projections = torch.randn(*rows, HIDDEN, requires_grad=True)
-    weight_hh = torch.randn(HIDDEN, HIDDEN, requires_grad=True)
-    h_0 = torch.randn(B, HIDDEN, requires_grad=True)
-    args = (projections, weight_hh, h_0, None, None, time_dim, RELU, True, None)
-    torch.library.opcheck(torch.ops.rnnfused.recurrence, args)
-    output, h_n = torch.ops.rnnfused.recurrence(*args)
-    backward = (torch.randn_like(output), torch.randn_like(h_n), output.detach(), weight_hh.detach(), h_0.detach())  # fmt: skip
-    for needs in ((True, True), (False, False)):
-        torch.library.opcheck(
-            torch.ops.rnnfused.recurrence_gradients, (*backward, *args[3:], *needs)
-        )
-    torch.library.opcheck(torch.ops.rnnfused.copied, (h_0[1:],))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_projections_as_the_input(layout):
+    """Without W_ih the input is the projections, and their gradient is the loop's own."""
+    args = arguments(layout)
+    rows, time_dim, states = LAYOUTS[layout]
+    projections = torch.randn(*rows, HIDDEN, dtype=torch.float64, requires_grad=True)
+    weight_hh, h_0 = args[2], args[5]
+    args = loop_arguments(
+        projections, weight_hh, h_0, time_dim=time_dim, reverse=True, nonlinearity=RELU
+    )
+    torch.library.opcheck(torch.ops.rnnfused.layer, args)
+    eye, no_bias = torch.eye(HIDDEN, dtype=torch.float64), torch.zeros(HIDDEN).double()
+    same = (projections, eye, weight_hh, no_bias, None, *args[5:])
+    torch.testing.assert_close(
+        results_and_gradients(torch.ops.rnnfused.layer, args),
+        results_and_gradients(torch.ops.rnnfused.layer, same),
+    )
+    with torch.no_grad():
+        output, h_n = torch.ops.rnnfused.layer(*args)
+        check_alike(composite_layer(*args), (output, h_n))
+        tensors = (torch.randn_like(output), torch.randn_like(h_n), output, None, None)
+        for needs in ((True, False, True, False, True), (True, False, False, False, False)):
+            backward = (*tensors, weight_hh, h_0, *args[6:], *needs)
+            torch.library.opcheck(torch.ops.rnnfused.layer_backward, backward)
+            check_alike(
+                composite.layer_backward(*backward), torch.ops.rnnfused.layer_backward(*backward)
+            )
+        with pytest.raises(RuntimeError, match="biases are for an input with weight_ih"):
+            torch.ops.rnnfused.layer(*args[:3], no_bias, *args[4:])
+
+
+def test_opcheck_of_a_copy():
+    torch.library.opcheck(torch.ops.rnnfused.copied, (torch.randn(3, 2, requires_grad=True)[1:],))
 
 
 @pytest.mark.parametrize("time_dim", [-2, -1, 1, 2])

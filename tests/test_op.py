@@ -7,12 +7,11 @@ import threading
 
 import pytest
 import torch
+from raw_ops import RELU, TANH, loop, loop_arguments
 
 import rnnfused
 from rnnfused import functional
 from rnnfused import ops as op
-
-TANH, RELU = op.NONLINEARITIES["tanh"], op.NONLINEARITIES["relu"]
 
 SIZES = torch.tensor([3, 2, 1])
 
@@ -23,11 +22,11 @@ def forward_arguments(*, h_0=True, batch_sizes=None, requires_grad=False, **layo
     for name, dims in layout.items():
         projections = getattr(projections, name)(*dims).contiguous()
         projections = getattr(projections, name)(*dims)
-    leaves = [projections, torch.randn(5, 5), torch.randn(3, 5) if h_0 else None]
+    leaves = [projections, torch.randn(5, 5), torch.randn(1, 3, 5) if h_0 else None]
     for leaf in leaves:
         if leaf is not None:
             leaf.requires_grad_(requires_grad)
-    return (*leaves, batch_sizes, None, 0, TANH, False, None)
+    return loop_arguments(*leaves, batch_sizes)
 
 
 @pytest.mark.parametrize(
@@ -42,14 +41,14 @@ def forward_arguments(*, h_0=True, batch_sizes=None, requires_grad=False, **layo
     ],
 )
 def test_opcheck_forward(arguments):
-    torch.library.opcheck(torch.ops.rnnfused.recurrence, arguments)
+    torch.library.opcheck(torch.ops.rnnfused.layer, arguments)
 
 
 def test_opcheck_where_the_output_cannot_keep_the_strides():
     overlapping = torch.randn(9).unfold(0, 6, 1).unsqueeze(1)
     torch.library.opcheck(
-        torch.ops.rnnfused.recurrence,
-        (overlapping, torch.randn(6, 6), None, None, None, 0, TANH, False, None),
+        torch.ops.rnnfused.layer,
+        loop_arguments(overlapping, torch.randn(6, 6)),
         # The others clone the input, and a clone of this one has other strides.
         test_utils=("test_schema", "test_faketensor"),
     )
@@ -59,9 +58,9 @@ def test_opcheck_where_the_output_cannot_keep_the_strides():
 @pytest.mark.parametrize("sources", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("batch_sizes", [None, SIZES])
 def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
-    output, weight_hh, *_ = forward_arguments(batch_sizes=batch_sizes)
+    output, _, weight_hh, *_ = forward_arguments(batch_sizes=batch_sizes)
     grad_output = torch.randn_like(output) if sources[0] else None
-    grad_h_n = torch.randn(3, 5) if sources[1] else None
+    grad_h_n = torch.randn(1, 3, 5) if sources[1] else None
     torch.library.opcheck(
         torch.ops.rnnfused.recurrence_backward,
         (
@@ -80,7 +79,8 @@ def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
 
 
 def test_a_direct_call_cannot_read_out_of_bounds():
-    p, w, h, _, _, _, f, reverse, _ = forward_arguments()
+    p, _, w, _, _, h, *_ = forward_arguments()
+    f, reverse = TANH, False
     wrong = [
         (p[0], w, h, None, f, reverse),
         (p[:0], w, h, None, f, reverse),
@@ -88,7 +88,8 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         (p, w[:4], h, None, f, reverse),
         (p, w[:, :4], h, None, f, reverse),
         (p, w.double(), h, None, f, reverse),
-        (p, w, h[:2], None, f, reverse),
+        (p, w, h[:, :2], None, f, reverse),
+        (p, w, h[0], None, f, reverse),
         (p, w, h.double(), None, f, reverse),
         (p.int(), w.int(), None, None, f, reverse),
         (p, w, h, None, 2, reverse),
@@ -101,23 +102,23 @@ def test_a_direct_call_cannot_read_out_of_bounds():
     ]
     for *tensors, batch_sizes, f_, reverse_ in wrong:
         with pytest.raises(RuntimeError, match="rnnfused: "):
-            op.recurrence(*tensors, batch_sizes, None, 0, f_, reverse_, None)
+            loop(*tensors, batch_sizes, nonlinearity=f_, reverse=reverse_)
     rows = p.flatten(0, 1)
     for sequence, lengths in (
         (p, [4, 4]), (p, [4, 4, 5]), (p, [4, -1, 4]), (rows, [4, 4, 3]), (rows, [4, 4, 5]),
         (rows, [13, -1]), (rows, [2**62, 2**62, 12]),
     ):  # fmt: skip
         with pytest.raises(RuntimeError, match="rnnfused: lengths"):
-            op.recurrence(sequence, w, None, None, torch.tensor(lengths), 0, f, reverse, None)
+            loop(sequence, w, lengths=torch.tensor(lengths))
     for lengths in (
         torch.tensor([4.0, 4, 4]),
         torch.tensor([[4, 4, 4]]),
         torch.tensor([4] * 6)[::2],
     ):
         with pytest.raises(RuntimeError, match="rnnfused: lengths"):
-            op.recurrence(p, w, None, None, lengths, 0, f, reverse, None)
+            loop(p, w, lengths=lengths)
     with pytest.raises(RuntimeError, match="not both"):
-        op.recurrence(rows, w, None, torch.tensor([12]), torch.tensor([12]), 0, f, reverse, None)
+        loop(rows, w, None, torch.tensor([12]), torch.tensor([12]))
     for weight in (
         torch.randn(2, 2, 2),
         torch.randn(5, 1, 2),
@@ -125,7 +126,7 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         torch.randn(5),
     ):
         with pytest.raises(RuntimeError, match="rnnfused: weight_hh"):
-            op.recurrence(p, weight, None, None, None, 0, f, reverse, None)
+            loop(p, weight)
     for grad_output in (p[:3], p.double(), p.transpose(0, 1)):
         with pytest.raises(RuntimeError, match="rnnfused: grad_output"):
             op.recurrence_backward(grad_output, None, p, w, None, None, f, reverse, None, True)
@@ -139,7 +140,7 @@ def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
     results = []
     for threads in (1, 2, 3, 7):
         torch.set_num_threads(threads)
-        output, _ = op.recurrence(projections, weight_hh, None, None, None, 0, TANH, False, None)
+        output, _ = loop(projections, weight_hh)
         arguments = (grad_output, None, output, weight_hh, None, None, TANH, False, None, True)
         results.append((output, *op.recurrence_backward(*arguments)))
     for other in results[1:]:

@@ -91,7 +91,7 @@ def test_sums_of_16_bit_types_are_rounded_once(shape, dtype, threads):
     with torch.no_grad():
         output = layer(inputs[0], inputs[1])[0]
     d, _ = torch.ops.rnnfused.recurrence_backward(
-        inputs[2], inputs[3][0], output, layer.weight_hh_l0.detach(), None, None, 0, False, None, False
+        inputs[2], inputs[3], output, layer.weight_hh_l0.detach(), None, None, 0, False, None, False
     )  # fmt: skip
     before = torch.cat([inputs[1].detach(), output[:-1]]).float()
     tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 2e-2}

@@ -76,12 +76,12 @@ output = zeros(1, 1, 1).expand(huge, 2, 4)
 lengths = torch.tensor([huge, 3])
 ops, weight = torch.ops.rnnfused, zeros(4, 4)
 refused(lambda: ops.recurrence_backward(output, None, output, weight, None, lengths, 0, False, None, True))
-refused(lambda: ops.recurrence(output, weight, None, None, lengths, 0, 0, False, None))
-refused(lambda: ops.layer(output, weight, None, None, weight, None, None, lengths, 0, 0, False, None))
+refused(lambda: ops.layer(output, None, weight, None, None, None, None, lengths, 0, 0, False, None))
+refused(lambda: ops.layer(output, weight, weight, None, None, None, None, lengths, 0, 0, False, None))
 needs = (True,) * 5
 refused(lambda: ops.layer_backward(output, None, output, output, weight, weight, None, None, lengths, 0, 0, False, None, *needs))
 ids = torch.zeros(1, 1).long().expand(huge, 2)
-refused(lambda: ops.layer(ids, weight, None, None, weight, None, None, None, 0, 0, False, None))
+refused(lambda: ops.layer(ids, weight, weight, None, None, None, None, None, 0, 0, False, None))
 """,
     "steps of no units": """
 lengths = torch.tensor([huge, 3])

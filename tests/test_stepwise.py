@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from raw_ops import loop
 
 from rnnfused import ops as op
 from rnnfused.ops import stepwise
@@ -39,12 +40,12 @@ def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip)
     weight_hh = torch.randn(7, 7, dtype=torch.float64) / 3
     if heads > 1:
         weight_hh = torch.randn(7, 1, 1, dtype=torch.float64)
-    h_0, grad_h_n = torch.randn(2, 5, 7, dtype=torch.float64) if given else (None, None)
+    h_0, grad_h_n = torch.randn(2, 1, 5, 7, dtype=torch.float64) if given else (None, None)
     if given:
-        h_0 = h_0[:1].expand(5, 7)
-        grad_h_n = grad_h_n[:1].expand(5, 7)
+        h_0 = h_0[:, :1].expand(1, 5, 7)
+        grad_h_n = grad_h_n[:, :1].expand(1, 5, 7)
     arguments = (projections, weight_hh, h_0, batch_sizes)
-    output, h_n = op.recurrence(*arguments, None, 0, nonlinearity, reverse, clip)
+    output, h_n = loop(*arguments, nonlinearity=nonlinearity, reverse=reverse)
     check(stepwise.forward(*arguments, nonlinearity, reverse), (output, h_n))
     for grad_output in (gradient, None):
         for needs_grad_h_0 in (True, False):

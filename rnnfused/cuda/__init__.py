@@ -54,14 +54,14 @@ def _forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
 
 def _backward(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
-    needs_grad_h_0,
+    needs_h_0,
 ):  # fmt: skip
     arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse)
     rows = stepwise.batch_size(output, batch_sizes)
     if state_grad_clip is None and uses_fused_kernels(weight_hh, rows):
-        return torch.ops.rnnfused.backward_fused(*arguments, needs_grad_h_0)
-    return _loops_by_step().backward(*arguments, state_grad_clip, needs_grad_h_0)
+        return torch.ops.rnnfused.backward_fused(*arguments, needs_h_0)
+    return _loops_by_step().backward(*arguments, state_grad_clip, needs_h_0)
 
 
-impl("rnnfused::recurrence", "CUDA", composite.recurrence_by(_forward))
+impl("rnnfused::layer", "CUDA", composite.layer_by(_forward))
 impl("rnnfused::recurrence_backward", "CUDA", composite.recurrence_backward_by(_backward))

@@ -143,12 +143,12 @@ graphs = Graphs()
 
 
 def forward(projections, *rest):
-    """As the op ``rnnfused::recurrence``."""
+    """As :func:`rnnfused.ops.stepwise.forward`."""
     with torch.cuda.device(projections.device):
         return stepwise.forward(projections, *rest, run=graphs.run)
 
 
 def backward(grad_output, grad_h_n, output, *rest):
-    """As the op ``rnnfused::recurrence_backward``."""
+    """As :func:`rnnfused.ops.stepwise.backward`."""
     with torch.cuda.device(output.device):
         return stepwise.backward(grad_output, grad_h_n, output, *rest, run=graphs.run)

@@ -21,7 +21,7 @@ def is_exporting() -> bool:
 
 
 def layer(
-    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
+    input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, batch_sizes, lengths, time_dim,
     nonlinearity, reverse, state_grad_clip,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As the op ``layer``, recorded as an ONNX operator.
@@ -29,6 +29,8 @@ def layer(
     Raises:
         NotImplementedError: a packed or jagged batch, for which ONNX has none.
     """
+    if weight_ih is None:  # projections: the operator has an input weight
+        weight_ih = torch.eye(input.size(-1), dtype=input.dtype, device=input.device)
     rows_dims = input.dim() - (not is_ids(input))
     layout = Layout.of(rows_dims, Extents(batch_sizes, lengths), time_dim)
     if layout.is_flat:
@@ -36,8 +38,7 @@ def layer(
             "input must be a padded batch for export to ONNX, which has no PackedSequence "
             "or nested tensor: use lengths"
         )
-    input, h_0 = layout.time_major(input), layout.loop_state(h_0)
-    h_0 = None if h_0 is None else h_0.unsqueeze(0)
+    input, h_0 = layout.time_major(input), layout.time_major_state(h_0)
     if is_ids(input):
         input = F.one_hot(input, weight_ih.size(1)).to(weight_ih.dtype)
     if weight_hh.dim() == 3:
@@ -65,7 +66,7 @@ def layer(
             "RNN", tensors, attributes, version=VERSION,
             dtypes=(input.dtype, input.dtype), shapes=((time, 1, batch, hidden), (1, batch, hidden)),
         )  # fmt: skip
-    return layout.restore(output.squeeze(1)), layout.layer_state(h_n.squeeze(0))
+    return layout.restore(output.squeeze(1)), layout.restore_state(h_n)
 
 
 class _Traced(torch.autograd.Function):

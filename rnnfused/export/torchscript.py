@@ -60,7 +60,7 @@ class ScriptableRNN(torch.nn.RNNBase):
                 weight_ih, weight_hh = weights[first], weights[first + 1]
                 assert weight_ih is not None and weight_hh is not None
                 of_direction, h_n = torch.ops.rnnfused.layer(
-                    output, weight_ih, bias_ih, bias_hh, weight_hh, h_0, None, None, time_dim,
+                    output, weight_ih, weight_hh, bias_ih, bias_hh, h_0, None, None, time_dim,
                     self.nonlinearity_number, direction == 1, self.state_grad_clip,
                 )  # fmt: skip
                 directions.append(of_direction)
@@ -84,7 +84,7 @@ class ScriptableRNNCell(torch.nn.RNNCell):
         if hx is not None:
             hx = hx.contiguous()
         output, _ = torch.ops.rnnfused.layer(
-            input.contiguous(), self.weight_ih, self.bias_ih, self.bias_hh, self.weight_hh, hx, None,
+            input.contiguous(), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, hx, None,
             None, -1, self.nonlinearity_number, False, None,
         )  # fmt: skip
         return output

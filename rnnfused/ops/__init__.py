@@ -1,13 +1,14 @@
-"""The compiled op: loads the shared libraries.
+"""The ops ``torch.ops.rnnfused``: their loading, derivatives and rules for torch's transformations.
 
-``torch.ops.rnnfused.recurrence`` runs the whole time loop in one call, and ``layer`` the loop with its input
-projection; ``recurrence_backward`` and ``layer_backward`` return their gradients. Use the ops through
-:func:`rnnfused.functional.rnn` and the layers, which check their arguments. Of their arguments,
+``layer`` runs the whole time loop in one call, with its input projection; ``layer_backward`` returns the gradients.
+``recurrence_backward`` is the backward loop alone, which every higher derivative is made of. Use them through
+:func:`rnnfused.functional.rnn` and the layers, which check their arguments (:class:`LayerArgs`):
 
-- ``time_dim`` is the dimension of time in a sequence: 0, 1, or -1 where the sequence is a single step without it
-  (``recurrence_backward`` lacks it: 0). A sequence without a batch is one row. A layer's states have the layers in front, of which a call is one,
-  (1, batch, hidden), but for a single step; those of ``recurrence`` are (batch, hidden);
-- ``nonlinearity`` is one of :data:`NONLINEARITIES`.
+- ``weight_ih``: (H, I); or null, where ``input`` is the projections (.., H).
+- ``time_dim``: the dimension of time in a sequence, 0 or 1, or -1 for a single step without that dimension
+  (``recurrence_backward`` has 0). A sequence without a batch is one row.
+- states: shaped as one step of the sequence, time first: (1, B, H); (1, H) without a batch; (B, H) for a single step.
+- ``nonlinearity``: one of :data:`NONLINEARITIES`.
 """
 
 from . import autograd, compiled, composite, fake, flops, legacy, vmap  # noqa: F401 (they register ops' kernels)
@@ -18,21 +19,18 @@ from .library import (
     has_cuda_kernels,
     layer,
     layer_backward,
-    recurrence,
     recurrence_backward,
 )
-from .schema import NONLINEARITIES, LayerArgs, RecurrenceArgs
+from .schema import NONLINEARITIES, LayerArgs
 
 __all__ = [
     "CUDA_LIBRARY",
     "LIBRARY",
     "NONLINEARITIES",
     "LayerArgs",
-    "RecurrenceArgs",
     "cpu_capability",
     "has_cuda_kernels",
     "layer",
     "layer_backward",
-    "recurrence",
     "recurrence_backward",
 ]

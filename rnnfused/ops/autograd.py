@@ -27,7 +27,7 @@ the same linear loop. Then::
     d'_t = (g'_t + d_{t+1} W' + d'_{t+1} W) * f'(h_t) + e_t,    e_t = a_t f'' h'_t
 
 With ``x_t = d'_t - e_t`` it is the backward loop again: ``x_t = (g'_t + d_{t+1} W' + e_{t+1} W + x_{t+1} W) f'(h_t)``.
-So :class:`Backpropagation` is closed under differentiation, forward and backward.
+So :class:`RecurrenceBackward` is closed under differentiation, forward and backward.
 """
 
 from typing import NamedTuple
@@ -37,24 +37,23 @@ from torch import Tensor
 
 from . import library
 from .matmul import project, project_input, sum_by_head, sum_of_products, times
-from .modes import entry, is_differentiated, is_recorded
+from .modes import entry, is_differentiated
 from .registry import register_autograd
-from .schema import NONLINEARITIES, LayerArgs, RecurrenceArgs
-from .sequence import (
-    Extents,
-    Layout,
-    add_to_last,
-    previous,
-    take_last,
-    with_contiguous_features,
+from .schema import (
+    NONLINEARITIES,
+    LayerArgs,
+    LayerBackwardArgs,
+    LayerGrads,
+    RecurrenceBackwardArgs,
 )
+from .sequence import Extents, Layout, add_to_last, previous, take_last, with_contiguous_features
 from .tokens import is_ids
 
 TANH = NONLINEARITIES["tanh"]
 
 
 class _Loop(NamedTuple):
-    """A forward loop that has run, its output as (T, B, H) or flat, its state as (B, H)."""
+    """A forward loop that has run: its output as (T, B, H) or flat, its state as (1, B, H)."""
 
     weight_hh: Tensor
     h_0: Tensor | None
@@ -65,14 +64,19 @@ class _Loop(NamedTuple):
     state_grad_clip: float | None
 
 
-def _save(ctx, *tensors):
-    ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+def _save(ctx, saved: NamedTuple):
+    ctx.save_for_backward(*saved)
+    ctx.save_for_forward(*saved)
     ctx.set_materialize_grads(False)
 
 
+def _needs(ctx, args):
+    """Which arguments need a gradient, by name."""
+    return args(*ctx.needs_input_grad[: len(args._fields)])
+
+
 def _sum(*terms):
-    """Of those that are there; None if there are none."""
+    """The sum of the terms that are not None; None without any."""
     terms = [term for term in terms if term is not None]
     return sum(terms[1:], terms[0]) if terms else None
 
@@ -81,7 +85,7 @@ def _weight_gradient(d, h, h_0, weight_hh, extents, reverse):
     """``sum_t d_t^T h_{t-1}``: one product over all steps, and a small one for h_0."""
     if extents.is_padded():
         # h_{t-1} is a slice: nothing is copied.
-        now, before, first = (d[:-1], h[1:], d[-1]) if reverse else (d[1:], h[:-1], d[0])
+        now, before, first = (d[:-1], h[1:], d[-1:]) if reverse else (d[1:], h[:-1], d[:1])
         gradient = sum_by_head(now, before, weight_hh)
         return gradient if h_0 is None else gradient + sum_by_head(first, h_0, weight_hh)
     return sum_by_head(d, previous(h, h_0, extents, reverse), weight_hh)
@@ -89,15 +93,17 @@ def _weight_gradient(d, h, h_0, weight_hh, extents, reverse):
 
 def _linearized(u, c, output, weight_hh, extents, nonlinearity, reverse):
     """``q_t = (u_t + q_{t-1} W^T) * f'(h_t)`` with ``q_{-1} = c``, in the direction of the forward loop."""
-    q, _ = backpropagation(
-        u, None if c is None else times(c, weight_hh.mT), output, weight_hh.mT,
-        *extents, nonlinearity, not reverse, None, False,
-    )  # fmt: skip
+    first = None if c is None else times(c, weight_hh.mT)
+    q, _ = recurrence_backward(
+        *RecurrenceBackwardArgs(
+            u, first, output, weight_hh.mT, *extents, nonlinearity, not reverse, None, False
+        )
+    )
     return q
 
 
 def _tangents(loop, u, weight_tangent, h_0_tangent):
-    """Those of a loop's output and last state; u is what moves p."""
+    """The tangents of a loop's output and last state, where u is the tangent of p."""
     weight_hh, h_0, extents, output, nonlinearity, reverse, state_grad_clip = loop
     if state_grad_clip is not None:
         raise RuntimeError(
@@ -111,88 +117,22 @@ def _tangents(loop, u, weight_tangent, h_0_tangent):
     return q, take_last(q, h_0_tangent, extents, reverse)
 
 
-def _through_time(loop, grad_output, grad_h_n, needs_weight, needs_h_0, backpropagate):
-    """``(d, grad_weight_hh, grad_h_0)`` of a loop; None for a gradient that is not needed."""
-    weight_hh, h_0, extents, output, nonlinearity, reverse, state_grad_clip = loop
-    # The graph of this gradient is recorded only for a second derivative.
-    d, grad_h_0 = backpropagate(
-        grad_output, grad_h_n, output, weight_hh, *extents,
-        nonlinearity, reverse, state_grad_clip, needs_h_0,
-    )  # fmt: skip
-    grad_weight = None
-    if needs_weight:
-        grad_weight = _weight_gradient(d, output, h_0, weight_hh, extents, reverse)
-    return d, grad_weight, grad_h_0 if needs_h_0 else None
+class _SavedLayer(NamedTuple):
+    """The tensors that a layer keeps for its gradient. Projections are not among them."""
 
-
-class Recurrence(torch.autograd.Function):
-    """The op ``recurrence``."""
-
-    generate_vmap_rule = True
-    forward = staticmethod(library.recurrence)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        args = RecurrenceArgs(*inputs)
-        ctx.options = args[5:]
-        _save(ctx, args.weight_hh, args.h_0, args.batch_sizes, args.lengths, output[0])
-
-    @staticmethod
-    def jvp(ctx, projections_tangent, weight_tangent, h_0_tangent, *_):
-        layout, loop = _recurrence_loop(*ctx.saved_tensors, *ctx.options)
-        q, last = _tangents(
-            loop, layout.time_major(projections_tangent), weight_tangent, h_0_tangent
-        )
-        return layout.restore(q), last
-
-    @staticmethod
-    def backward(ctx, grad_output, grad_h_n):
-        if grad_output is None and grad_h_n is None:
-            return RecurrenceArgs()
-        needs = ctx.needs_input_grad[:3]
-        weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
-        arguments = (
-            grad_output, grad_h_n, output, weight_hh, h_0, batch_sizes, lengths, *ctx.options,
-            *needs[1:],
-        )  # fmt: skip
-        if is_recorded() and not is_differentiated():
-            gradients = torch.ops.rnnfused.recurrence_gradients(*arguments)
-        else:
-            gradients = recurrence_gradients(backpropagation, *arguments)
-        return RecurrenceArgs(
-            *(
-                gradient if needed else None
-                for gradient, needed in zip(gradients, needs, strict=True)
-            )
-        )
-
-
-def _recurrence_loop(weight_hh, h_0, batch_sizes, lengths, output, time_dim, *options):
-    """``(layout, loop)`` of a recurrence that has run."""
-    extents = Extents(batch_sizes, lengths)
-    layout = Layout.of(output.dim() - 1, extents, time_dim)
-    return layout, _Loop(weight_hh, h_0, extents, layout.time_major(output), *options)
-
-
-def recurrence_gradients(
-    backpropagate, grad_output, grad_h_n, output, weight_hh, h_0, batch_sizes, lengths, time_dim,
-    nonlinearity, reverse, state_grad_clip, needs_weight_hh, needs_h_0,
-):  # fmt: skip
-    """``(grad_projections, grad_weight_hh, grad_h_0)``; ``backpropagate`` as for :func:`layer_gradients`."""
-    layout, loop = _recurrence_loop(
-        weight_hh, h_0, batch_sizes, lengths, output, time_dim, nonlinearity, reverse,
-        state_grad_clip,
-    )  # fmt: skip
-    d, grad_weight_hh, grad_h_0 = _through_time(
-        loop, layout.time_major(grad_output), grad_h_n, needs_weight_hh, needs_h_0, backpropagate
-    )
-    return layout.restore(d), grad_weight_hh, grad_h_0
+    input: Tensor | None
+    weight_ih: Tensor | None
+    weight_hh: Tensor
+    h_0: Tensor | None
+    batch_sizes: Tensor | None
+    lengths: Tensor | None
+    output: Tensor
 
 
 class Layer(torch.autograd.Function):
     """The op ``layer``: the recurrence with its input projection ``p = x W_ih^T + b``.
 
-    x may be token ids, for one-hot rows; b is the sum of the biases that are given.
+    x may be token ids, for one-hot rows; b is the sum of the given biases. Without W_ih, x is p.
     """
 
     generate_vmap_rule = True
@@ -201,105 +141,123 @@ class Layer(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         args = LayerArgs(*inputs)
-        ctx.options = args[8:]
+        ctx.options = (args.time_dim, args.nonlinearity, args.reverse, args.state_grad_clip)
+        input = None if args.weight_ih is None else args.input
         _save(
-            ctx, args.input, args.weight_ih, args.weight_hh, args.h_0, args.batch_sizes,
-            args.lengths, output[0],
+            ctx,
+            _SavedLayer(
+                input, args.weight_ih, args.weight_hh, args.h_0, args.batch_sizes, args.lengths,
+                output[0],
+            ),
         )  # fmt: skip
 
     @staticmethod
-    def jvp(ctx, input_tangent, weight_ih_tangent, bias_ih, bias_hh, weight_hh, h_0, *_):
-        layout, input, weight_ih, loop = _layer_loop(*ctx.saved_tensors, *ctx.options)
+    def jvp(ctx, *tangents):
+        dot = LayerArgs(*tangents)
+        saved = _SavedLayer(*ctx.saved_tensors)
+        layout, loop = _loop_of(saved, *ctx.options)
         u = None
-        if weight_ih_tangent is not None:
-            u = project_input(input, weight_ih_tangent)
-        if input_tangent is not None:
-            u = _sum(u, project(layout.time_major(input_tangent), weight_ih))
-        bias = _sum(bias_ih, bias_hh)
+        if dot.weight_ih is not None:
+            u = project_input(layout.time_major(saved.input), dot.weight_ih)
+        if dot.input is not None:
+            moved = layout.time_major(dot.input)
+            u = _sum(u, moved if saved.weight_ih is None else project(moved, saved.weight_ih))
+        bias = _sum(dot.bias_ih, dot.bias_hh)
         if bias is not None:
             u = bias.expand_as(loop.output) if u is None else u + bias
-        q, last = _tangents(loop, u, weight_hh, layout.loop_state(h_0))
-        return layout.restore(q), layout.layer_state(last)
+        q, last = _tangents(loop, u, dot.weight_hh, layout.time_major_state(dot.h_0))
+        return layout.restore(q), layout.restore_state(last)
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
             return LayerArgs()
-        needs = LayerArgs(*ctx.needs_input_grad[: len(LayerArgs._fields)])
-        wanted = (
-            needs.input, needs.weight_ih, needs.bias_ih or needs.bias_hh, needs.weight_hh, needs.h_0,
-        )  # fmt: skip
-        input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output = ctx.saved_tensors
+        of = _needs(ctx, LayerArgs)
+        needs = LayerGrads(of.input, of.weight_ih, of.weight_hh, of.bias_ih or of.bias_hh, of.h_0)
+        saved = _SavedLayer(*ctx.saved_tensors)
         backward = _differentiable_layer_backward if is_differentiated() else library.layer_backward
         gradients = backward(
-            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), output, input,
-            weight_ih, weight_hh, h_0, batch_sizes, lengths, *ctx.options, *wanted,
+            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), saved.output,
+            *saved[:-1], *ctx.options, *needs,
         )  # fmt: skip
-        grad_input, grad_weight_ih, grad_bias, grad_weight_hh, grad_h_0 = (
-            gradient if needed else None for gradient, needed in zip(gradients, wanted, strict=True)
+        grads = LayerGrads(
+            *(x if needed else None for x, needed in zip(gradients, needs, strict=True))
         )
         # Equal, but of its own memory: either may be changed in place.
-        grad_bias_hh = grad_bias.clone() if needs.bias_ih and needs.bias_hh else grad_bias
+        both = of.bias_ih and of.bias_hh
         return LayerArgs(
-            grad_input,
-            grad_weight_ih,
-            grad_bias if needs.bias_ih else None,
-            grad_bias_hh if needs.bias_hh else None,
-            grad_weight_hh,
-            grad_h_0,
+            grads.input,
+            grads.weight_ih,
+            grads.weight_hh,
+            grads.bias if of.bias_ih else None,
+            grads.bias.clone() if both else grads.bias if of.bias_hh else None,
+            grads.h_0,
         )
 
 
-def _layer_loop(
-    input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output, time_dim, *options
-):  # fmt: skip
-    """``(layout, input, weight_ih, loop)`` of a layer that has run, its input as (T, B, ..) or flat."""
-    extents = Extents(batch_sizes, lengths)
-    layout = Layout.of(output.dim() - 1, extents, time_dim)
-    loop = _Loop(
-        weight_hh, layout.loop_state(h_0), extents, layout.time_major(output), *options
-    )  # fmt: skip
-    return layout, layout.time_major(input), weight_ih, loop
+def _loop_of(saved, time_dim, *options) -> tuple[Layout, _Loop]:
+    """The layout of a layer that has run, and its loop. ``saved`` may be any tuple with the names of _SavedLayer."""
+    extents = Extents(saved.batch_sizes, saved.lengths)
+    layout = Layout.of(saved.output.dim() - 1, extents, time_dim)
+    h_0, output = layout.time_major_state(saved.h_0), layout.time_major(saved.output)
+    return layout, _Loop(saved.weight_hh, h_0, extents, output, *options)
 
 
-def layer_gradients(
-    backpropagate, grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes,
-    lengths, time_dim, nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih,
-    needs_bias, needs_weight_hh, needs_h_0,
-):  # fmt: skip
+def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
     """The op ``layer_backward`` as products beside a backward loop; None where a gradient is not needed.
 
-    ``backpropagate`` is called as the op ``recurrence_backward``.
+    Args:
+        backpropagate: the op ``recurrence_backward``, or a function like it.
     """
-    layout, input, weight_ih, loop = _layer_loop(
-        input, weight_ih, weight_hh, h_0, batch_sizes, lengths, output, time_dim, nonlinearity,
-        reverse, state_grad_clip,
-    )  # fmt: skip
-    d, grad_weight_hh, grad_h_0 = _through_time(
-        loop, layout.time_major(grad_output), layout.loop_state(grad_h_n), needs_weight_hh,
-        needs_h_0, backpropagate,
-    )  # fmt: skip
-    grad_weight_ih = None
-    if needs_weight_ih and not is_ids(input):
-        grad_weight_ih = sum_of_products(d, input)
-    elif needs_weight_ih:  # the sum of one-hot rows
-        table = d.new_zeros(weight_ih.t().shape)
-        grad_weight_ih = table.index_add(0, input.flatten(), d.flatten(0, -2)).t()
-    return (
-        layout.restore(project(d, weight_ih.t())) if needs_input else None,
-        grad_weight_ih,
-        d.flatten(0, -2).sum(0) if needs_bias else None,
-        grad_weight_hh,
-        layout.layer_state(grad_h_0) if needs_h_0 else None,
+    layout, loop = _loop_of(
+        args, args.time_dim, args.nonlinearity, args.reverse, args.state_grad_clip
     )
+    d, grad_h_0 = backpropagate(
+        *RecurrenceBackwardArgs(
+            layout.time_major(args.grad_output), layout.time_major_state(args.grad_h_n),
+            loop.output, loop.weight_hh, *loop.extents, loop.nonlinearity, loop.reverse,
+            loop.state_grad_clip, args.needs_h_0,
+        )
+    )  # fmt: skip
+    grad_input = grad_weight_ih = grad_weight_hh = grad_bias = None
+    if args.needs_input:
+        grad_input = d if args.weight_ih is None else project(d, args.weight_ih.t())
+    if args.needs_weight_ih and is_ids(args.input):  # the sum of one-hot rows
+        table = d.new_zeros(args.weight_ih.t().shape)
+        ids = layout.time_major(args.input).flatten()
+        grad_weight_ih = table.index_add(0, ids, d.flatten(0, -2)).t()
+    elif args.needs_weight_ih:
+        grad_weight_ih = sum_of_products(d, layout.time_major(args.input))
+    if args.needs_weight_hh:
+        grad_weight_hh = _weight_gradient(
+            d, loop.output, loop.h_0, loop.weight_hh, loop.extents, loop.reverse
+        )
+    if args.needs_bias:
+        grad_bias = d.flatten(0, -2).sum(0)
+    return LayerGrads(
+        layout.restore(grad_input), grad_weight_ih, grad_weight_hh, grad_bias,
+        layout.restore_state(grad_h_0) if args.needs_h_0 else None,
+    )  # fmt: skip
 
 
 def _differentiable_layer_backward(*arguments):
     """The op ``layer_backward``, with a graph of its own for the next derivative."""
-    return layer_gradients(backpropagation, *arguments)
+    return layer_gradients(recurrence_backward, LayerBackwardArgs(*arguments))
 
 
-class Backpropagation(torch.autograd.Function):
+class _SavedBackward(NamedTuple):
+    """The tensors that a backward loop keeps for its own gradient."""
+
+    grad_output: Tensor | None
+    grad_h_n: Tensor | None
+    output: Tensor
+    weight_hh: Tensor
+    batch_sizes: Tensor | None
+    lengths: Tensor | None
+    d: Tensor
+
+
+class RecurrenceBackward(torch.autograd.Function):
     """The op ``recurrence_backward``: ``(g, g_n, output, weight_hh, ..) -> (d, dh_0)``."""
 
     generate_vmap_rule = True
@@ -312,69 +270,79 @@ class Backpropagation(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        *tensors, ctx.nonlinearity, ctx.reverse, ctx.state_grad_clip, ctx.needs_grad_h_0 = inputs
-        _save(ctx, *tensors, output[0])
+        args = RecurrenceBackwardArgs(*inputs)
+        ctx.nonlinearity, ctx.reverse = args.nonlinearity, args.reverse
+        ctx.state_grad_clip, ctx.needs_h_0 = args.state_grad_clip, args.needs_h_0
+        _save(
+            ctx,
+            _SavedBackward(
+                args.grad_output, args.grad_h_n, args.output, args.weight_hh, args.batch_sizes,
+                args.lengths, output[0],
+            ),
+        )  # fmt: skip
 
     @staticmethod
-    def jvp(ctx, grad_output, grad_h_n, output_tangent, weight_tangent, *_):
+    def jvp(ctx, *tangents):
         _check_not_clipped(ctx)
-        _, _, output, weight_hh, *extents, d = ctx.saved_tensors
-        extents = Extents(*extents)
-        after = previous(d, None, extents, not ctx.reverse)  # d_{t+1}
-        e = None
-        if output_tangent is not None and ctx.nonlinearity == TANH:
-            e = -2 * output * _before_f(ctx, after) * output_tangent
-            e_after = previous(e, None, extents, not ctx.reverse)
-            grad_output = _sum(grad_output, times(e_after, weight_hh))
-        if weight_tangent is not None:
-            grad_output = _sum(grad_output, times(after, weight_tangent))
-        if grad_output is None and grad_h_n is None:
+        dot = RecurrenceBackwardArgs(*tangents)
+        saved = _SavedBackward(*ctx.saved_tensors)
+        extents, reverse = Extents(saved.batch_sizes, saved.lengths), ctx.reverse
+        after = previous(saved.d, None, extents, not reverse)  # d_{t+1}
+        e, grad_output = None, dot.grad_output
+        if dot.output is not None and ctx.nonlinearity == TANH:
+            e = -2 * saved.output * _before_f(saved, after, extents, reverse) * dot.output
+            e_after = previous(e, None, extents, not reverse)
+            grad_output = _sum(grad_output, times(e_after, saved.weight_hh))
+        if dot.weight_hh is not None:
+            grad_output = _sum(grad_output, times(after, dot.weight_hh))
+        if grad_output is None and dot.grad_h_n is None:
             return e, None
-        x, grad_h_0 = backpropagation(
-            grad_output, grad_h_n, output, weight_hh, *extents,
-            ctx.nonlinearity, ctx.reverse, None, ctx.needs_grad_h_0,
+        x, grad_h_0 = recurrence_backward(
+            *RecurrenceBackwardArgs(
+                grad_output, dot.grad_h_n, saved.output, saved.weight_hh, *extents,
+                ctx.nonlinearity, reverse, None, ctx.needs_h_0,
+            )
         )  # fmt: skip
-        if ctx.needs_grad_h_0:
-            last = not ctx.reverse
-            through_e = None if e is None else times(take_last(e, None, extents, last), weight_hh)
-            through_weight = None
-            if weight_tangent is not None:
-                through_weight = times(take_last(d, None, extents, last), weight_tangent)
+        if ctx.needs_h_0:
+            through_e = through_weight = None
+            if e is not None:
+                through_e = times(take_last(e, None, extents, not reverse), saved.weight_hh)
+            if dot.weight_hh is not None:
+                first_d = take_last(saved.d, None, extents, not reverse)
+                through_weight = times(first_d, dot.weight_hh)
             grad_h_0 = _sum(grad_h_0, through_e, through_weight)
         return _sum(x, e), grad_h_0
 
     @staticmethod
     def backward(ctx, u, c):
         _check_not_clipped(ctx)
-        _, _, output, weight_hh, *extents, d = ctx.saved_tensors
-        extents = Extents(*extents)
-        needs_grad_output, needs_grad_h_n, needs_output, needs_weight = ctx.needs_input_grad[:4]
-        if not ctx.needs_grad_h_0:
+        saved = _SavedBackward(*ctx.saved_tensors)
+        extents, reverse = Extents(saved.batch_sizes, saved.lengths), ctx.reverse
+        needs = _needs(ctx, RecurrenceBackwardArgs)
+        if not ctx.needs_h_0:
             c = None
-        grads = [None] * 10
         if u is None and c is None:
-            return tuple(grads)
-        q = _linearized(u, c, output, weight_hh, extents, ctx.nonlinearity, ctx.reverse)
-        if needs_grad_output:
-            grads[0] = q
-        if needs_grad_h_n:
-            grads[1] = take_last(q, c, extents, ctx.reverse)
-        if needs_output and ctx.nonlinearity == TANH:
-            a = _before_f(ctx, previous(d, None, extents, not ctx.reverse))
-            s = _sum(times(previous(q, c, extents, ctx.reverse), weight_hh.mT), u)
-            grads[2] = -2 * output * a * s
-        if needs_weight:
-            grads[3] = _weight_gradient(d, q, c, weight_hh, extents, ctx.reverse)
-        return tuple(grads)
+            return RecurrenceBackwardArgs()
+        weight_hh = saved.weight_hh
+        q = _linearized(u, c, saved.output, weight_hh, extents, ctx.nonlinearity, reverse)
+        grad_h_n = grad_of_output = grad_weight = None
+        if needs.grad_h_n:
+            grad_h_n = take_last(q, c, extents, reverse)
+        if needs.output and ctx.nonlinearity == TANH:
+            after = previous(saved.d, None, extents, not reverse)
+            s = _sum(times(previous(q, c, extents, reverse), weight_hh.mT), u)
+            grad_of_output = -2 * saved.output * _before_f(saved, after, extents, reverse) * s
+        if needs.weight_hh:
+            grad_weight = _weight_gradient(saved.d, q, c, weight_hh, extents, reverse)
+        return RecurrenceBackwardArgs(
+            q if needs.grad_output else None, grad_h_n, grad_of_output, grad_weight
+        )
 
 
-def _before_f(ctx, after):
+def _before_f(saved, after, extents, reverse):
     """``a_t = g_t + d_{t+1} W`` of a backward loop, with g_n at a row's last step."""
-    grad_output, grad_h_n, _, weight_hh, *extents, _ = ctx.saved_tensors
-    a = _sum(times(after, weight_hh), grad_output)
-    if grad_h_n is None:
-        return a
-    return add_to_last(a, grad_h_n, Extents(*extents), ctx.reverse)
+    a = _sum(times(after, saved.weight_hh), saved.grad_output)
+    return a if saved.grad_h_n is None else add_to_last(a, saved.grad_h_n, extents, reverse)
 
 
 def _check_not_clipped(ctx):
@@ -392,9 +360,8 @@ def _register(function, op):
 
 
 _ops = torch.ops.rnnfused
-recurrence = entry(Recurrence, _register(Recurrence, _ops.recurrence.default))
-backpropagation = entry(
-    Backpropagation, _register(Backpropagation, _ops.recurrence_backward.default)
+recurrence_backward = entry(
+    RecurrenceBackward, _register(RecurrenceBackward, _ops.recurrence_backward.default)
 )
-# Its one caller asks itself whether calls are recorded.
+# The one caller of ``layer`` asks itself whether calls are recorded.
 layer, recorded_layer = entry(Layer), _register(Layer, _ops.layer.default)

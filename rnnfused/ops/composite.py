@@ -10,30 +10,40 @@ from . import packing, stepwise
 from .autograd import layer_gradients
 from .matmul import project_input
 from .registry import impl
+from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .sequence import Extents, Layout, with_contiguous_features
 from .tokens import is_ids
 
 
-def recurrence_by(loop):
-    """The op ``rnnfused::recurrence`` from a loop over (T, B, H) or packed rows.
+def layer_by(loop):
+    """The op ``rnnfused::layer`` from a loop over (T, B, H) or packed rows.
 
     Args:
         loop: ``(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse) -> (output, h_n)``.
     """
 
-    def recurrence(
-        projections, weight_hh, h_0, batch_sizes, lengths, time_dim, nonlinearity, reverse,
-        state_grad_clip,
-    ):  # fmt: skip
-        layout = Layout.of(projections.dim() - 1, Extents(batch_sizes, lengths), time_dim)
-        projections, options = layout.time_major(projections), (nonlinearity, reverse)
-        if lengths is None:
-            output, h_n = loop(projections, weight_hh, h_0, batch_sizes, *options)
+    def layer(*arguments):
+        args = LayerArgs(*arguments)
+        projections = args.input
+        if args.weight_ih is not None:
+            bias = args.bias_ih if args.bias_hh is None else args.bias_hh
+            if args.bias_ih is not None and args.bias_hh is not None:
+                bias = args.bias_ih + args.bias_hh
+            projections = project_input(args.input, args.weight_ih, bias).contiguous()
+        extents = Extents(args.batch_sizes, args.lengths)
+        layout = Layout.of(projections.dim() - 1, extents, args.time_dim)
+        projections = layout.time_major(projections)
+        h_0 = with_contiguous_features(layout.time_major_state(args.h_0))
+        options = (args.nonlinearity, args.reverse)
+        if args.lengths is None:
+            output, h_n = loop(projections, args.weight_hh, h_0, args.batch_sizes, *options)
         else:
-            output, h_n = packing.forward(loop, projections, weight_hh, h_0, lengths, *options)
-        return layout.restore(output), h_n
+            output, h_n = packing.forward(
+                loop, projections, args.weight_hh, h_0, args.lengths, *options
+            )
+        return layout.restore(output), layout.restore_state(h_n)
 
-    return recurrence
+    return layer
 
 
 def recurrence_backward_by(loop):
@@ -41,51 +51,36 @@ def recurrence_backward_by(loop):
 
     Args:
         loop: ``(grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
-            needs_grad_h_0) -> (grad_projections, grad_h_0)``.
+            needs_h_0) -> (grad_projections, grad_h_0)``.
     """
 
-    def recurrence_backward(
-        grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, *options
-    ):
-        if lengths is None:
-            return loop(grad_output, grad_h_n, output, weight_hh, batch_sizes, *options)
-        return packing.backward(loop, grad_output, grad_h_n, output, weight_hh, lengths, *options)
+    def recurrence_backward(*arguments):
+        args = RecurrenceBackwardArgs(*arguments)
+        options = (args.nonlinearity, args.reverse, args.state_grad_clip, args.needs_h_0)
+        tensors = (args.grad_output, args.grad_h_n, args.output, args.weight_hh)
+        if args.lengths is None:
+            return loop(*tensors, args.batch_sizes, *options)
+        return packing.backward(loop, *tensors, args.lengths, *options)
 
     return recurrence_backward
 
 
-def layer(
-    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
-    nonlinearity, reverse, state_grad_clip,
-):  # fmt: skip
-    """As the op ``rnnfused::layer``."""
-    bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
-    projections = project_input(input, weight_ih, bias)
-    layout = Layout.of(projections.dim() - 1, Extents(batch_sizes, lengths), time_dim)
-    output, h_n = torch.ops.rnnfused.recurrence(
-        layout.time_major(projections.contiguous()), weight_hh,
-        with_contiguous_features(layout.loop_state(h_0)), batch_sizes, lengths, 0, nonlinearity,
-        reverse, state_grad_clip,
-    )  # fmt: skip
-    return layout.restore(output), layout.layer_state(h_n)
+def layer_backward(*arguments):
+    """The op ``rnnfused::layer_backward``, whose loop is the device's ``recurrence_backward``."""
+    args = LayerBackwardArgs(*arguments)
+    grads = layer_gradients(torch.ops.rnnfused.recurrence_backward, args)
+
+    def contiguous(name, grad):
+        if grad is None:
+            return args.output.new_empty(0)
+        by_token = name == "weight_ih" and is_ids(args.input)  # stored transposed
+        follows_output = name == "input" and args.weight_ih is None  # the loop's own d
+        return grad if by_token or follows_output else grad.contiguous()
+
+    return tuple(contiguous(name, grad) for name, grad in grads._asdict().items())
 
 
-def layer_backward(grad_output, grad_h_n, output, input, *others):
-    """As the op ``rnnfused::layer_backward``."""
-    gradients = layer_gradients(
-        torch.ops.rnnfused.recurrence_backward, grad_output, grad_h_n, output, input, *others
-    )
-    grad_input, grad_weight_ih, *rest = (output.new_empty(0) if x is None else x for x in gradients)
-    if not is_ids(input):  # a gradient by token is stored transposed
-        grad_weight_ih = grad_weight_ih.contiguous()
-    return grad_input.contiguous(), grad_weight_ih, *(x.contiguous() for x in rest)
-
-
-impl("rnnfused::recurrence", "CompositeExplicitAutograd", recurrence_by(stepwise.forward))
-impl(
-    "rnnfused::recurrence_backward",
-    "CompositeExplicitAutograd",
-    recurrence_backward_by(stepwise.backward),
-)
-impl("rnnfused::layer", "CompositeExplicitAutograd", layer)
-impl("rnnfused::layer_backward", "CompositeExplicitAutograd", layer_backward)
+_EVERY_DEVICE = "CompositeExplicitAutograd"
+impl("rnnfused::layer", _EVERY_DEVICE, layer_by(stepwise.forward))
+impl("rnnfused::layer_backward", _EVERY_DEVICE, layer_backward)
+impl("rnnfused::recurrence_backward", _EVERY_DEVICE, recurrence_backward_by(stepwise.backward))

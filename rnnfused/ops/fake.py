@@ -1,24 +1,20 @@
-"""What the ops return, without data: sizes, strides and dtypes, for meta tensors and for torch's compilers."""
+"""The sizes, strides and dtypes of the ops' results, for meta tensors and torch's compilers."""
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from .registry import register_fake
+from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .sequence import Extents, Layout, new_sequence
 from .tokens import is_ids
 
 
-def _batch_size(sequence, layout, state, batch_sizes, lengths):
-    if lengths is not None:
-        return lengths.size(0)
-    if batch_sizes is None:
-        return sequence.size(1 if layout.time_dim == 0 else 0) if layout.has_batch else 1
-    if state is not None:
+def _batch_size(sequence, layout, state, extents):
+    if state is not None and extents.batch_sizes is not None:
         return state.size(-2)
-    # Data, which a fake has not: a new unknown.
-    if isinstance(batch_sizes, FakeTensor):
+    if isinstance(extents.batch_sizes, FakeTensor):  # it lacks values: a new unknown
         return torch.library.get_ctx().new_dynamic_size()
-    return int(batch_sizes[0])
+    return layout.batch_size(sequence, extents)
 
 
 def _check_together(*tensors, sizes=()):
@@ -30,83 +26,68 @@ def _check_together(*tensors, sizes=()):
         raise RuntimeError("batch_sizes and lengths must be on the CPU")
 
 
-@register_fake("rnnfused::recurrence")
-def _(
-    projections, weight_hh, h_0, batch_sizes, lengths, time_dim, nonlinearity, reverse,
-    state_grad_clip,
-):  # fmt: skip
-    _check_together(projections, weight_hh, h_0, sizes=(batch_sizes, lengths))
-    layout = Layout.of(projections.dim() - 1, Extents(batch_sizes, lengths), time_dim)
-    batch_size = _batch_size(projections, layout, h_0, batch_sizes, lengths)
-    h_n = projections.new_empty((batch_size, projections.size(-1)))
-    return new_sequence(projections), h_n
-
-
 @register_fake("rnnfused::layer")
-def _(
-    input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, time_dim,
-    nonlinearity, reverse, state_grad_clip,
-):  # fmt: skip
-    _check_together(
-        input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, sizes=(batch_sizes, lengths)
-    )
-    hidden_size = weight_ih.size(0)
-    rows = input.shape if is_ids(input) else input.shape[:-1]
-    layout = Layout.of(len(rows), Extents(batch_sizes, lengths), time_dim)
-    batch_size = _batch_size(input, layout, h_0, batch_sizes, lengths)
-    h_n = layout.layer_state(weight_hh.new_empty((batch_size, hidden_size)))
-    return weight_hh.new_empty((*rows, hidden_size)), h_n
+def _(*arguments):
+    args = LayerArgs(*arguments)
+    _check_together(*args[:6], sizes=(args.batch_sizes, args.lengths))
+    extents = Extents(args.batch_sizes, args.lengths)
+    has_ids = args.weight_ih is not None and is_ids(args.input)
+    rows = args.input.shape if has_ids else args.input.shape[:-1]
+    layout = Layout.of(len(rows), extents, args.time_dim)
+    if args.weight_ih is None:
+        output = new_sequence(args.input)
+    else:
+        output = args.weight_hh.new_empty((*rows, args.weight_ih.size(0)))
+    batch_size = _batch_size(args.input, layout, args.h_0, extents)
+    h_n = output.new_empty(layout.state_shape(batch_size, output.size(-1)))
+    return output, h_n
 
 
 @register_fake("rnnfused::recurrence_backward")
-def _(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, lengths, nonlinearity, reverse,
-    state_grad_clip, needs_grad_h_0,
-):  # fmt: skip
-    _check_together(grad_output, grad_h_n, output, weight_hh, sizes=(batch_sizes, lengths))
-    rows = 0
-    if needs_grad_h_0:
-        layout = Layout.of(output.dim() - 1, Extents(batch_sizes, lengths), 0)
-        rows = _batch_size(output, layout, grad_h_n, batch_sizes, lengths)
-    return new_sequence(output), output.new_empty((rows, output.size(-1)))
+def _(*arguments):
+    args = RecurrenceBackwardArgs(*arguments)
+    _check_together(*args[:4], sizes=(args.batch_sizes, args.lengths))
+    grad_h_0 = args.output.new_empty(0)
+    if args.needs_h_0:
+        extents = Extents(args.batch_sizes, args.lengths)
+        layout = Layout.of(args.output.dim() - 1, extents, 0)
+        batch_size = _batch_size(args.output, layout, args.grad_h_n, extents)
+        grad_h_0 = args.output.new_empty(layout.state_shape(batch_size, args.output.size(-1)))
+    return new_sequence(args.output), grad_h_0
 
 
 @register_fake("rnnfused::layer_backward")
-def _(
-    grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, batch_sizes, lengths, time_dim,
-    nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_bias,
-    needs_weight_hh, needs_h_0,
-):  # fmt: skip
-    _check_together(
-        grad_output,
-        grad_h_n,
-        output,
-        input,
-        weight_ih,
-        weight_hh,
-        h_0,
-        sizes=(batch_sizes, lengths),
-    )
+def _(*arguments):
+    args = LayerBackwardArgs(*arguments)
+    _check_together(*args[:7], sizes=(args.batch_sizes, args.lengths))
+    output = args.output
+    hidden_size = output.size(-1)
 
     def wanted(needed, *shape):
         return output.new_empty(shape if needed else (0,))
 
-    hidden_size, features = weight_ih.shape
-    if needs_weight_ih and is_ids(input):  # stored by token, transposed
-        grad_weight_ih = output.new_empty((features, hidden_size)).t()
-    else:
-        grad_weight_ih = wanted(needs_weight_ih, hidden_size, features)
+    grad_weight_ih = output.new_empty(0)
+    if args.needs_weight_ih and is_ids(args.input):  # stored by token, transposed
+        grad_weight_ih = output.new_empty((args.weight_ih.size(1), hidden_size)).t()
+    elif args.needs_weight_ih:
+        grad_weight_ih = output.new_empty(args.weight_ih.shape)
     grad_h_0 = output.new_empty(0)
-    if needs_h_0:
-        layout = Layout.of(output.dim() - 1, Extents(batch_sizes, lengths), time_dim)
-        state = layout.loop_state(h_0 if grad_h_n is None else grad_h_n)
-        batch_size = _batch_size(output, layout, state, batch_sizes, lengths)
-        grad_h_0 = layout.layer_state(output.new_empty((batch_size, hidden_size)))
+    if args.needs_h_0:
+        extents = Extents(args.batch_sizes, args.lengths)
+        layout = Layout.of(output.dim() - 1, extents, args.time_dim)
+        state = args.h_0 if args.grad_h_n is None else args.grad_h_n
+        batch_size = _batch_size(output, layout, state, extents)
+        grad_h_0 = output.new_empty(layout.state_shape(batch_size, hidden_size))
+    if args.weight_ih is None:
+        grad_input = new_sequence(output)
+    else:
+        features = args.input.size(-1) if args.needs_input else 0
+        grad_input = wanted(args.needs_input, *output.shape[:-1], features)
     return (
-        output.new_empty((*output.shape[:-1], input.size(-1)) if needs_input else 0),
+        grad_input,
         grad_weight_ih,
-        wanted(needs_bias, hidden_size),
-        wanted(needs_weight_hh, *weight_hh.shape),
+        wanted(args.needs_weight_hh, *args.weight_hh.shape),
+        wanted(args.needs_bias, hidden_size),
         grad_h_0,
     )
 

@@ -1,6 +1,6 @@
 """The floating-point operations of the ops, for :class:`torch.utils.flop_counter.FlopCounterMode`.
 
-As for torch's own operators, those of matrix products alone: two a multiply-add. Rows are counted in full,
+As for torch's own operators, matrix products alone count: two operations per multiply-add. Rows count in full,
 whatever their lengths.
 """
 
@@ -10,6 +10,7 @@ from math import prod
 import torch
 
 from .registry import once
+from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 
 _log = logging.getLogger("torch.utils.flop_counter")
 _log.disabled = True  # it warns of a missing triton, of which nobody here asked
@@ -19,53 +20,53 @@ _log.disabled = False
 register_flop_formula = once(register_flop_formula)
 
 
-def _states(shape):
-    """Rows of all steps."""
+def _rows(shape):
+    """The rows of all steps."""
     return prod(shape[:-1])
 
 
 def _loop(rows, weight_hh):
-    return 2 * rows * prod(weight_hh)  # of heads, their blocks alone
-
-
-@register_flop_formula(torch.ops.rnnfused.recurrence)
-def _(projections, weight_hh, *_, **__):
-    return _loop(_states(projections), weight_hh)
+    return 2 * rows * prod(weight_hh)  # of a weight with heads, the blocks alone
 
 
 def _loop_backward(output, weight_hh, state, needs_h_0):
     """Without the product of the first step, whose result is the gradient of h_0, unless that is needed."""
-    rows = _states(output)
+    rows = _rows(output)
     if not needs_h_0:
-        # The number of a packed batch's rows is known from a state alone.
-        rows -= output[1] if len(output) == 3 else _states(state) if state else 0
+        # A packed batch's number of rows is known from a state alone.
+        rows -= output[1] if len(output) == 3 else _rows(state) if state else 0
     return _loop(rows, weight_hh)
 
 
-@register_flop_formula(torch.ops.rnnfused.recurrence_backward)
-def _(grad_output, grad_h_n, output, weight_hh, *options, **__):
-    return _loop_backward(output, weight_hh, grad_h_n, options[-1])
+def _projection(rows, weight_ih, input, output):
+    """A lookup of token ids has no products, and projections as the input need none."""
+    has_ids = input is not None and len(input) < len(output)
+    return 0 if weight_ih is None or has_ids else 2 * rows * prod(weight_ih)
 
 
 @register_flop_formula(torch.ops.rnnfused.layer)
-def _(input, weight_ih, bias_ih, bias_hh, weight_hh, *_, out_shape, **__):
-    rows = _states(out_shape[0])
-    is_ids = len(input) < len(out_shape[0])
-    return _loop(rows, weight_hh) + (0 if is_ids else 2 * rows * prod(weight_ih))
+def _(*shapes, out_shape, **__):
+    args = LayerArgs(*shapes)
+    output, rows = out_shape[0], _rows(out_shape[0])
+    return _loop(rows, args.weight_hh) + _projection(rows, args.weight_ih, args.input, output)
 
 
 @register_flop_formula(torch.ops.rnnfused.layer_backward)
-def _(grad_output, grad_h_n, output, input, weight_ih, weight_hh, *options, **__):
-    h_0, _, _, time_dim, *_ = options
-    needs_input, needs_weight_ih, _, needs_weight_hh, needs_h_0 = options[-5:]
-    rows = _states(output)
-    is_ids = len(input) < len(output)
-    projection = 0 if is_ids else 2 * rows * prod(weight_ih)
-    if time_dim == 1:
+def _(*shapes, **__):
+    args = LayerBackwardArgs(*shapes)
+    output, rows = args.output, _rows(args.output)
+    projection = _projection(rows, args.weight_ih, args.input, output)
+    if args.time_dim == 1:
         output = (output[1], output[0], output[2])
-    loop = _loop_backward(output, weight_hh, h_0 or grad_h_n, needs_h_0)
-    weight = _loop(rows, weight_hh) if needs_weight_hh else 0
-    return loop + weight + (needs_input + needs_weight_ih) * projection
+    loop = _loop_backward(output, args.weight_hh, args.h_0 or args.grad_h_n, args.needs_h_0)
+    weight = _loop(rows, args.weight_hh) if args.needs_weight_hh else 0
+    return loop + weight + (args.needs_input + args.needs_weight_ih) * projection
+
+
+@register_flop_formula(torch.ops.rnnfused.recurrence_backward)
+def _(*shapes, **__):
+    args = RecurrenceBackwardArgs(*shapes)
+    return _loop_backward(args.output, args.weight_hh, args.grad_h_n, args.needs_h_0)
 
 
 @register_flop_formula(torch.ops.rnnfused.project)

@@ -1,4 +1,4 @@
-"""The ops that programs exported by rnnfused 0.1.0 call, as calls of the present ones.
+"""The ops that programs exported by rnnfused 0.1.0 call, as calls of the op ``layer``.
 
 Those took the nonlinearity as a string, which torch's stable ABI leaks, and sequences as (T, B, ..) alone. Their output
 has the batch outside the time in memory where the input has: compiled programs rely on its strides.
@@ -29,20 +29,26 @@ def _number(nonlinearity):
     return NONLINEARITIES[nonlinearity]
 
 
+def _options(nonlinearity, reverse, state_grad_clip):
+    return _number(nonlinearity), reverse, state_grad_clip
+
+
 @impl("rnnfused::forward", "CompositeImplicitAutograd")
-def _(projections, *others):
-    *tensors, nonlinearity, reverse, state_grad_clip = others
-    options = (_number(nonlinearity), reverse, state_grad_clip)
-    return torch.ops.rnnfused.recurrence(projections, *tensors, 0, *options)
+def _(projections, weight_hh, h_0, batch_sizes, lengths, *options):
+    h_0 = None if h_0 is None else h_0.unsqueeze(0)
+    output, h_n = torch.ops.rnnfused.layer(
+        projections, None, weight_hh, None, None, h_0, batch_sizes, lengths, 0, *_options(*options)
+    )
+    return output, h_n.squeeze(0)
 
 
 @impl("rnnfused::layer_forward", "CompositeImplicitAutograd")
-def _(input, *others):
-    *tensors, nonlinearity, reverse, state_grad_clip = others
-    options = (_number(nonlinearity), reverse, state_grad_clip)
+def _(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, *options):
+    tensors = (weight_ih, weight_hh, bias_ih, bias_hh, h_0, batch_sizes, lengths)
     is_padded = input.dim() - (not is_ids(input)) == 2
     if is_padded and input.size(1) > 1 and input.stride(0) < input.stride(1):
-        batch_first = input.transpose(0, 1)
-        output, h_n = torch.ops.rnnfused.layer(batch_first, *tensors, 1, *options)
+        output, h_n = torch.ops.rnnfused.layer(
+            input.transpose(0, 1), *tensors, 1, *_options(*options)
+        )
         return output.transpose(0, 1), h_n
-    return torch.ops.rnnfused.layer(input, *tensors, 0, *options)
+    return torch.ops.rnnfused.layer(input, *tensors, 0, *_options(*options))

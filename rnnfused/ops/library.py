@@ -30,7 +30,6 @@ if torch.version.cuda is not None and CUDA_LIBRARY.exists():
             stacklevel=2,
         )
 
-recurrence = below_autograd(torch.ops.rnnfused.recurrence.default)
 recurrence_backward = below_autograd(torch.ops.rnnfused.recurrence_backward.default)
 layer = below_autograd(torch.ops.rnnfused.layer.default)
 layer_backward = below_autograd(torch.ops.rnnfused.layer_backward.default)

@@ -1,11 +1,11 @@
-"""Rows with lengths as packed ones, and back, for loops that know only those."""
+"""Packs rows with lengths, and unpacks them again, for loops over packed rows."""
 
 import torch
 from torch import Tensor
 
 
 class PackedRows:
-    """The order of a batch's rows when they are packed: the longest first; those without a step are left out."""
+    """The order of a batch's rows when packed: the longest first; rows without a step are left out."""
 
     def __init__(self, sequence: Tensor, lengths: Tensor):
         """Takes a (T, B, H) sequence whose rows have these lengths, or a jagged one, (N, H)."""
@@ -31,21 +31,21 @@ class PackedRows:
         return rows.index_copy(0, self.places, packed).view(self.shape)
 
     def sort(self, state: Tensor | None) -> Tensor | None:
-        return None if state is None else state.index_select(0, self.order)
+        return None if state is None else state.index_select(1, self.order)
 
     def unsort(self, state: Tensor, of_others: Tensor | None) -> Tensor:
-        """The state; of rows without a step that of ``of_others``, or zeros."""
+        """The state (1, B, H); for rows without a step, that of ``of_others``, or zeros."""
         if of_others is None:
-            of_others = state.new_zeros(self.batch_size, state.size(-1))
-        return of_others.index_copy(0, self.order, state)
+            of_others = state.new_zeros(1, self.batch_size, state.size(-1))
+        return of_others.index_copy(1, self.order, state)
 
 
 def forward(loop, projections, weight_hh, h_0, lengths, *options):
-    """The op ``recurrence``, time first, for rows with lengths, by one for packed rows."""
+    """Runs a loop over packed rows on rows with lengths, (T, B, H) or jagged: ``(output, h_n)``."""
     rows = PackedRows(projections, lengths)
     if rows.order.numel() == 0:
         return torch.zeros_like(projections), rows.unsort(
-            projections.new_empty(0, projections.size(-1)), h_0
+            projections.new_empty(1, 0, projections.size(-1)), h_0
         )
     output, h_n = loop(
         rows.pack(projections), weight_hh, rows.sort(h_0), rows.batch_sizes, *options
@@ -54,10 +54,10 @@ def forward(loop, projections, weight_hh, h_0, lengths, *options):
 
 
 def backward(loop, grad_output, grad_h_n, output, weight_hh, lengths, *options):
-    """The op ``recurrence_backward`` for rows with lengths, by one for packed rows; its last option is needs_grad_h_0."""
+    """Runs a backward loop over packed rows on rows with lengths; the last option is ``needs_h_0``."""
     rows = PackedRows(output, lengths)
     if rows.order.numel() == 0:
-        d, grad_h_0 = torch.zeros_like(output), output.new_empty(0, output.size(-1))
+        d, grad_h_0 = torch.zeros_like(output), output.new_empty(1, 0, output.size(-1))
     else:
         d, grad_h_0 = loop(
             rows.pack(grad_output), rows.sort(grad_h_n), rows.pack(output), weight_hh,

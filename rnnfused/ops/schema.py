@@ -1,4 +1,4 @@
-"""The arguments of the ops, by name; csrc/torch/register.cpp has their schemas."""
+"""The arguments and results of the ops, by name. csrc/torch/register.cpp holds the schemas, in the same order."""
 
 from typing import NamedTuple
 
@@ -7,28 +7,14 @@ from torch import Tensor
 NONLINEARITIES = {"tanh": 0, "relu": 1}
 
 
-class RecurrenceArgs(NamedTuple):
-    """The arguments of the op ``recurrence``, or the gradients of them."""
-
-    projections: Tensor | None = None
-    weight_hh: Tensor | None = None
-    h_0: Tensor | None = None
-    batch_sizes: Tensor | None = None
-    lengths: Tensor | None = None
-    time_dim: int | None = None
-    nonlinearity: int | None = None
-    reverse: bool | None = None
-    state_grad_clip: float | None = None
-
-
 class LayerArgs(NamedTuple):
-    """The arguments of the op ``layer``, or the gradients of them."""
+    """The arguments of the op ``layer``, or their gradients."""
 
     input: Tensor | None = None
     weight_ih: Tensor | None = None
+    weight_hh: Tensor | None = None
     bias_ih: Tensor | None = None
     bias_hh: Tensor | None = None
-    weight_hh: Tensor | None = None
     h_0: Tensor | None = None
     batch_sizes: Tensor | None = None
     lengths: Tensor | None = None
@@ -36,3 +22,51 @@ class LayerArgs(NamedTuple):
     nonlinearity: int | None = None
     reverse: bool | None = None
     state_grad_clip: float | None = None
+
+
+class LayerBackwardArgs(NamedTuple):
+    """The arguments of the op ``layer_backward``."""
+
+    grad_output: Tensor | None
+    grad_h_n: Tensor | None
+    output: Tensor
+    input: Tensor | None
+    weight_ih: Tensor | None
+    weight_hh: Tensor
+    h_0: Tensor | None
+    batch_sizes: Tensor | None
+    lengths: Tensor | None
+    time_dim: int
+    nonlinearity: int
+    reverse: bool
+    state_grad_clip: float | None
+    needs_input: bool
+    needs_weight_ih: bool
+    needs_weight_hh: bool
+    needs_bias: bool
+    needs_h_0: bool
+
+
+class LayerGrads(NamedTuple):
+    """The results of the op ``layer_backward``, or whether each is needed."""
+
+    input: Tensor | bool | None
+    weight_ih: Tensor | bool | None
+    weight_hh: Tensor | bool | None
+    bias: Tensor | bool | None
+    h_0: Tensor | bool | None
+
+
+class RecurrenceBackwardArgs(NamedTuple):
+    """The arguments of the op ``recurrence_backward``, or their gradients."""
+
+    grad_output: Tensor | None = None
+    grad_h_n: Tensor | None = None
+    output: Tensor | None = None
+    weight_hh: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+    nonlinearity: int | None = None
+    reverse: bool | None = None
+    state_grad_clip: float | None = None
+    needs_h_0: bool | None = None

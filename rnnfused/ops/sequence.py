@@ -1,9 +1,9 @@
-"""Moving along the time axis of a sequence, whatever its extents, in either direction.
+"""The layouts of sequences and states, and steps forward and back along the time axis.
 
-A padded sequence is (T, B, H), where ``lengths`` (B,) may say that rows end early. A packed one is (N, H) with
-``batch_sizes`` (T,), as in :class:`torch.nn.utils.rnn.PackedSequence`: the rows of step 0, then those of step 1,
-and so on. A jagged one is (N, H) with ``lengths``: the steps of row 0, then those of row 1, and so on.
-All of it is made of differentiable torch operations.
+A padded sequence is (T, B, H), where ``lengths`` (B,) may end rows early. A packed one is (N, H) with ``batch_sizes``
+(T,), as in :class:`torch.nn.utils.rnn.PackedSequence`: the rows of step 0, then those of step 1, and so on. A jagged
+one is (N, H) with ``lengths``: the steps of row 0, then those of row 1, and so on. A state is (1, B, H), one step.
+All functions are made of differentiable torch operations.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,15 @@ class Extents(NamedTuple):
     lengths: Tensor | None = None
 
     def is_padded(self) -> bool:
-        """Whether every row is in every step."""
+        """Whether every row takes part in every step."""
         return self.batch_sizes is None and self.lengths is None
 
 
 class Layout(NamedTuple):
-    """How the sequences and states of the op ``layer`` lie, which formulas want as (T, B, ..) and (B, H).
+    """The layout of a layer's sequences and states, whose formulas want (T, B, ..) and (1, B, H).
 
-    The tensors may have a mapped dimension in front of all others, which stays there.
+    ``time_dim`` is 0, 1, or -1 for a single step without that dimension; a sequence without a batch is one row. A
+    state is shaped as one step of its sequence, time first. All may have a mapped dimension in front, which stays there.
     """
 
     time_dim: int
@@ -36,13 +37,13 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, rows_dims: int, extents: Extents, time_dim: int, *, is_mapped: bool = False):
-        """Of sequences with so many dimensions beside the features, and beside a mapped one."""
+        """The layout of a sequence with ``rows_dims`` dimensions beside its features and a mapped one."""
         is_flat = rows_dims == 1 and not extents.is_padded()
         has_batch = is_flat or rows_dims > (time_dim >= 0)
         return cls(time_dim, has_batch, is_flat, int(is_mapped))
 
     def time_major(self, sequence: Tensor | None) -> Tensor | None:
-        """The sequence as (T, B, ..), a flat one as it is: a view."""
+        """A view of the sequence as (T, B, ..); a flat sequence as it is."""
         if sequence is None or self.is_flat or (self.time_dim == 0 and self.has_batch):
             return sequence
         first = self.first_dim
@@ -62,23 +63,35 @@ class Layout(NamedTuple):
         sequence = sequence if self.has_batch else sequence.squeeze(first + 1)
         return sequence if self.time_dim == 0 else sequence.squeeze(first)
 
-    def loop_state(self, state: Tensor | None) -> Tensor | None:
-        """A layer's state as (B, H): a view."""
-        if state is None or self.has_batch != (self.time_dim >= 0):
-            return state
-        return state.squeeze(self.first_dim) if self.has_batch else state.unsqueeze(self.first_dim)
+    def time_major_state(self, state: Tensor | None) -> Tensor | None:
+        """A view of the state as (1, B, H)."""
+        return state if self._has_time_major_states() else self.time_major(state)
 
-    def layer_state(self, state: Tensor | None) -> Tensor | None:
-        """The inverse of :meth:`loop_state`."""
-        if state is None or self.has_batch != (self.time_dim >= 0):
-            return state
-        return state.unsqueeze(self.first_dim) if self.has_batch else state.squeeze(self.first_dim)
+    def restore_state(self, state: Tensor | None) -> Tensor | None:
+        """The inverse of :meth:`time_major_state`."""
+        return state if self._has_time_major_states() else self.restore(state)
+
+    def _has_time_major_states(self) -> bool:
+        return self.is_flat or self.time_dim == 1
+
+    def state_shape(self, batch_size: int, hidden_size: int) -> tuple[int, ...]:
+        """The shape of a state, without the mapped dimension."""
+        step = (1,) if self.time_dim >= 0 else ()
+        return (*step, batch_size, hidden_size) if self.has_batch else (*step, hidden_size)
+
+    def batch_size(self, sequence: Tensor, extents: Extents) -> int:
+        """The number of rows. The sizes of a packed batch are read, so they must have values."""
+        if extents.lengths is not None:
+            return extents.lengths.size(0)
+        if extents.batch_sizes is not None:
+            return int(extents.batch_sizes[0])
+        return sequence.size(1 if self.time_dim == 0 else 0) if self.has_batch else 1
 
 
 def new_sequence(model: Tensor) -> Tensor:
-    """An empty sequence like the model; as new_sequence in csrc/tensors.h, to the strides.
+    """An uninitialised sequence with the model's layout, or contiguous where that layout strides the features.
 
-    It has the model's layout where that keeps the features together, else it is contiguous.
+    Its strides equal those of new_sequence in csrc/torch/tensors.h.
     """
     result = torch.empty_like(model)
     if model.size(-1) > 1 and result.stride(-1) != 1:
@@ -87,25 +100,25 @@ def new_sequence(model: Tensor) -> Tensor:
 
 
 def with_contiguous_features(tensor: Tensor | None) -> Tensor | None:
-    """The tensor, copied if its last dimension is strided: the one layout that the op does not take."""
+    """The tensor, copied if its last dimension is strided, the one layout that the ops refuse."""
     if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1 or tensor.size(-1) == 1:
         return tensor
     return tensor.contiguous()
 
 
 def is_batch_major(sequence: Tensor) -> bool:
-    """Whether a (T, B, H) tensor lies in memory as (B, T, H) does, so that only that can be flattened."""
+    """Whether a (T, B, H) tensor has the memory order of (B, T, H), in which alone it can be flattened."""
     return sequence.dim() == 3 and sequence.size(1) > 1 and sequence.stride(0) < sequence.stride(1)
 
 
 def past_end(sequence: Tensor, lengths: Tensor, time_dim: int = 0) -> Tensor:
-    """(T, B), or (B, T): where a padded sequence goes on after its rows' ends."""
+    """(T, B), or (B, T): the places of a padded sequence past its rows' ends."""
     steps = torch.arange(sequence.size(time_dim), device=sequence.device)
     return steps.unsqueeze(1 - time_dim) >= lengths.to(sequence.device).unsqueeze(time_dim)
 
 
 def _packed_positions(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For every packed row its step and its place in the batch; for every step its first row."""
+    """The step and the place in the batch of every packed row; the first row of every step."""
     starts = batch_sizes.cumsum(0) - batch_sizes
     step = torch.repeat_interleave(batch_sizes)
     place = torch.arange(step.numel()) - starts[step]
@@ -115,11 +128,11 @@ def _packed_positions(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def previous(sequence: Tensor, first: Tensor | None, extents: Extents, reverse: bool) -> Tensor:
     """The sequence one step late: at step t the value of step t - 1 (t + 1 if ``reverse``).
 
-    ``first`` (B, H), or zeros, stands where a row has no step before. Past a row's end stands anything.
+    ``first`` (1, B, H), or zeros, stands where a row lacks a step before. Values past a row's end are arbitrary.
     """
     if sequence.dim() == 3:
         head = sequence.new_zeros(1) if first is None else first
-        head = head.expand(sequence.shape[1:]).unsqueeze(0)
+        head = head.expand(1, *sequence.shape[1:])
         if is_batch_major(sequence):
             # Keep (B, T, H) memory as it is, so that the caller can still flatten it without a copy.
             shifted = [x.transpose(0, 1) for x in _shifted(sequence, head, reverse)]
@@ -132,22 +145,18 @@ def previous(sequence: Tensor, first: Tensor | None, extents: Extents, reverse: 
         is_last = steps == extents.lengths.to(sequence.device) - 1
         return torch.where(is_last.unsqueeze(-1), head, shifted)
     if first is None:
-        first = sequence.new_zeros(_batch_size(extents), sequence.size(1))
+        batch_size = Layout.of(1, extents, 0).batch_size(sequence, extents)
+        first = sequence.new_zeros(1, batch_size, sequence.size(1))
     rows = _rows_before(extents, reverse)
-    return torch.cat([first, sequence]).index_select(0, rows.to(sequence.device))
+    return torch.cat([first[0], sequence]).index_select(0, rows.to(sequence.device))
 
 
 def _shifted(sequence: Tensor, head: Tensor, reverse: bool) -> list[Tensor]:
     return [sequence[1:], head] if reverse else [head, sequence[:-1]]
 
 
-def _batch_size(extents: Extents) -> int:
-    batch_sizes, lengths = extents
-    return lengths.numel() if batch_sizes is None else int(batch_sizes[0])
-
-
 def _rows_before(extents: Extents, reverse: bool) -> Tensor:
-    """For every row of an (N, H) sequence, where the row a step earlier is, if (B, H) first ones stand before all."""
+    """The row one step earlier, for every row of an (N, H) sequence behind B first rows."""
     batch_sizes, lengths = extents
     if batch_sizes is None:
         rows = torch.arange(int(lengths.sum())) + lengths.numel()
@@ -167,7 +176,7 @@ def _rows_before(extents: Extents, reverse: bool) -> Tensor:
 
 
 def _last_rows(sequence: Tensor, extents: Extents, reverse: bool) -> Tensor:
-    """Where each batch row's last step in this direction is, in the (N, H) or flattened (T, B, H) sequence."""
+    """The position of each batch row's last step in this direction, in the (N, H) or flattened (T, B, H) sequence."""
     batch_sizes, lengths = extents
     if batch_sizes is not None:
         places = torch.arange(int(batch_sizes[0]))
@@ -187,25 +196,25 @@ def _last_rows(sequence: Tensor, extents: Extents, reverse: bool) -> Tensor:
 
 
 def take_last(sequence: Tensor, first: Tensor | None, extents: Extents, reverse: bool) -> Tensor:
-    """(B, H): each row's value at its last step in this direction; ``first``, or zeros, if it has no step."""
+    """(1, B, H): each row's value at its last step in this direction; ``first``, or zeros, without a step."""
     if extents.is_padded():
-        return sequence[0 if reverse else -1]
+        return sequence[:1] if reverse else sequence[-1:]
     rows = _last_rows(sequence, extents, reverse).to(sequence.device)
     if extents.lengths is None:
-        return sequence.index_select(0, rows)
+        return sequence.index_select(0, rows).unsqueeze(0)
     is_empty = (extents.lengths == 0).to(sequence.device)
     flat = sequence.reshape(-1, sequence.size(-1))
     if first is None:
         first = sequence.new_zeros(1)
     if flat.size(0) == 0:
-        return first.expand(rows.numel(), flat.size(1))
-    last = flat.index_select(0, rows.clamp(0, flat.size(0) - 1))
+        return first.expand(1, rows.numel(), flat.size(1))
+    last = flat.index_select(0, rows.clamp(0, flat.size(0) - 1)).unsqueeze(0)
     return torch.where(is_empty.unsqueeze(-1), first, last)
 
 
 def add_to_last(sequence: Tensor, addend: Tensor, extents: Extents, reverse: bool) -> Tensor:
-    """A copy of the sequence with ``addend`` (B, H) added at each row's last step, if it has one."""
-    rows = _last_rows(sequence, extents, reverse).to(sequence.device)
+    """A copy of the sequence with ``addend`` (1, B, H) added at each row's last step, if it has one."""
+    rows, addend = _last_rows(sequence, extents, reverse).to(sequence.device), addend[0]
     if extents.lengths is not None:
         exist = (extents.lengths > 0).nonzero().squeeze(1).to(sequence.device)
         rows, addend = rows[exist], addend.index_select(0, exist)

@@ -1,7 +1,6 @@
-"""The recurrence as one torch matrix product and one pointwise kernel a step, on any device.
+"""The loops as one torch matrix product and one pointwise kernel per step, on any device.
 
-The ops ``rnnfused::recurrence`` and ``rnnfused::recurrence_backward`` on (T, B, H) or packed rows where no fused kernel takes a call: their contract but
-for lengths, their results, and nothing but torch. On a GPU it is also the oracle that the fused kernels are compared with.
+They run (T, B, H) or packed rows where no fused kernel takes a call. On a GPU the fused kernels are compared with them.
 """
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from .matmul import times
 from .schema import NONLINEARITIES
-from .sequence import new_sequence
+from .sequence import Extents, Layout, new_sequence
 
 TANH = NONLINEARITIES["tanh"]
 
@@ -24,8 +23,9 @@ def _in_order(steps: list[Tensor], ascending: bool) -> list[Tensor]:
 
 
 def batch_size(sequence: Tensor, batch_sizes: Tensor | None) -> int:
-    """Rows of the whole batch, all of which take part in the first step of a packed sequence."""
-    return sequence.size(1) if batch_sizes is None else int(batch_sizes[0])
+    """The rows of the whole batch of a (T, B, H) or packed sequence."""
+    extents = Extents(batch_sizes)
+    return Layout.of(sequence.dim() - 1, extents, 0).batch_size(sequence, extents)
 
 
 def _add_product(to: Tensor, states: Tensor, weight: Tensor) -> None:
@@ -46,6 +46,7 @@ def advance(
 ) -> None:
     """The forward loop in place: ``states`` holds the projections and becomes the output; fills ``h_n``."""
     activate = torch.tanh_ if nonlinearity == TANH else torch.relu_
+    h_n, h_0 = h_n[0], None if h_0 is None else h_0[0]
     last = states.new_empty(0, states.size(-1))
     for now in _in_order(_steps(states, batch_sizes), not reverse):
         going_on = min(now.size(0), last.size(0))
@@ -71,9 +72,11 @@ def retreat(
 ) -> None:
     """The backward loop in place: ``d`` holds grad_output and becomes grad_projections.
 
-    Fills ``grad_h_0`` unless it has no rows.
+    Fills ``grad_h_0`` unless it is empty.
     """
     later = d.new_empty(0, d.size(-1))
+    grad_h_0 = grad_h_0[0] if grad_h_0.size(0) else grad_h_0
+    grad_h_n = None if grad_h_n is None else grad_h_n[0]
     steps = zip(_steps(d, batch_sizes), _steps(output, batch_sizes), strict=True)
     for now, h in _in_order(list(steps), reverse):
         going_on = min(now.size(0), later.size(0))
@@ -105,9 +108,9 @@ def fill(tensor: Tensor, start: Tensor | None) -> None:
 
 
 def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run=run):
-    """As the op ``rnnfused::recurrence``: ``(output, h_n)``. ``run`` may be :mod:`rnnfused.cuda.graphs`'s."""
+    """``(output, h_n)`` of the forward loop, states as (1, B, H). ``run`` may be :mod:`rnnfused.cuda.graphs`'s."""
     output = new_sequence(projections)
-    h_n = output.new_empty(batch_size(output, batch_sizes), output.size(-1))
+    h_n = output.new_empty(1, batch_size(output, batch_sizes), output.size(-1))
     options = (batch_sizes, nonlinearity, reverse)
     run(advance, (output, h_n), projections, (weight_hh, h_0), options)
     return output, h_n
@@ -115,12 +118,12 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run
 
 def backward(
     grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
-    needs_grad_h_0, run=run,
+    needs_h_0, run=run,
 ):  # fmt: skip
-    """As the op ``rnnfused::recurrence_backward``: ``(grad_projections, grad_h_0)``; ``run`` as in :func:`forward`."""
+    """``(grad_projections, grad_h_0)`` of the backward loop, the latter empty unless needed; else as :func:`forward`."""
     d = new_sequence(output)
-    rows = batch_size(output, batch_sizes) if needs_grad_h_0 else 0
-    grad_h_0 = output.new_empty(rows, output.size(-1))
+    rows = batch_size(output, batch_sizes)
+    grad_h_0 = output.new_empty((1, rows, output.size(-1)) if needs_h_0 else 0)
     options = (batch_sizes, nonlinearity, reverse, state_grad_clip)
     run(retreat, (d, grad_h_0), grad_output, (weight_hh, grad_h_n, output), options)
     return d, grad_h_0

@@ -116,7 +116,7 @@ assert not ops("CUDA")
 torch.ops.load_library(package / "_cuda.so")
 assert ops("CPU") == on_cpu
 print(*sorted(Path(path).name for path in maps() - before), *sorted(ops("CUDA")))
-h, _ = torch.ops.rnnfused.recurrence(torch.ones(1, 1, 1), torch.ones(1, 1), None, None, None, 0, 1, False, None)
+h, _ = torch.ops.rnnfused.layer(torch.ones(1, 1, 1), None, torch.ones(1, 1), *[None] * 5, 0, 1, False, None)
 assert h.item() == 1
 """
 

@@ -23,12 +23,12 @@ TOLERANCE = {
 
 
 def arguments(steps, batch, hidden, dtype=torch.float32, packed=False, reverse=False, f="tanh"):
-    """Random arguments of the ops forward_fused and backward_fused."""
+    """Random arguments of the ops forward_fused and backward_fused; stepwise.backward also takes a clip."""
     torch.manual_seed(0)
     batch = int(PACKED[0]) if packed else batch
     shape = (int(PACKED.sum()), hidden) if packed else (steps, batch, hidden)
     p, g = torch.randn(2, *shape, dtype=dtype, device="cuda")
-    h_0, g_n = torch.randn(2, batch, hidden, dtype=dtype, device="cuda")
+    h_0, g_n = torch.randn(2, 1, batch, hidden, dtype=dtype, device="cuda")
     weight = torch.randn(hidden, hidden, dtype=dtype, device="cuda") / hidden**0.5
     sizes, f = PACKED if packed else None, op.NONLINEARITIES[f]
     return (p, weight, h_0, sizes, f, reverse), (g, g_n, weight, sizes, f, reverse, True)
@@ -46,7 +46,12 @@ def run_fused(*both):
 
 
 def run_graphed(*both):
-    return run(graphed.forward, graphed.backward, *both)
+    return run(graphed.forward, with_clip(graphed.backward), *both)
+
+
+def with_clip(backward):
+    """A backward loop by steps without a state_grad_clip, the argument before the last."""
+    return lambda *arguments: backward(*arguments[:-1], None, arguments[-1])
 
 
 def exactly(value):
@@ -62,7 +67,8 @@ def check(*both):
     # The gradient at the states that there were: a sign of relu's may differ between rounded and exact ones.
     g, g_n, *rest = backward
     expected = (
-        *stepwise.forward(*forward), *stepwise.backward(g, g_n, exactly(results[0]), *rest)
+        *stepwise.forward(*forward),
+        *with_clip(stepwise.backward)(g, g_n, exactly(results[0]), *rest),
     )  # fmt: skip
     for got, wanted in zip(results, expected, strict=True):
         assert got.dtype == dtype
@@ -121,7 +127,7 @@ def test_a_hundred_runs_give_the_same_bits(hidden, dtype):
 
 
 def run_by_steps(*both):
-    return run(stepwise.forward, stepwise.backward, *both)
+    return run(stepwise.forward, with_clip(stepwise.backward), *both)
 
 
 @pytest.mark.parametrize(
