@@ -6,6 +6,7 @@ and every later torch. The rest of the package is described in pyproject.toml.
 """
 
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-sys.path.insert(0, "csrc")
+sys.path.insert(0, "build_tools")
 from build_backend import OLDEST_TORCH, Torch, fail, find_torch
 from nvcc import Nvcc, find_nvcc
 
@@ -41,9 +42,9 @@ GCC_FLAGS = ["-fno-gnu-unique"]  # a unique symbol would keep the library from e
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
 # One source a vector instruction set of x86-64; the library picks among them when it is loaded.
 ISA_FLAGS = {
-    "csrc/cpu/isa_avx2.cpp": ["-mavx2", "-mfma"],
-    "csrc/cpu/isa_avx512.cpp": AVX512,
-    "csrc/cpu/isa_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
+    "csrc/cpu/kernels/isa_avx2.cpp": ["-mavx2", "-mfma"],
+    "csrc/cpu/kernels/isa_avx512.cpp": AVX512,
+    "csrc/cpu/kernels/isa_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
 }
 
 LIBRARIES = [
@@ -52,17 +53,17 @@ LIBRARIES = [
         # In this order: of an inline function in several objects the linker keeps the first copy,
         # and that one has to run on a CPU that has only the baseline.
         sources=[
-            "csrc/register.cpp",
+            "csrc/torch/register.cpp",
             "csrc/cpu/dispatch.cpp",
             "csrc/cpu/team.cpp",
-            "csrc/cpu/isa_baseline.cpp",
+            "csrc/cpu/kernels/isa_baseline.cpp",
             *ISA_FLAGS,
         ],
         libraries=["torch_cpu"],
     ),
     Extension(  # built where there is an nvcc
         "rnnfused._cuda",
-        sources=[*sorted(map(str, Path("csrc/cuda").glob("*.cu"))), "csrc/register_cuda.cpp"],
+        sources=[*sorted(map(str, Path("csrc/cuda").glob("*.cu"))), "csrc/torch/register_cuda.cpp"],
         libraries=["torch_cpu"],  # and not torch_cuda: it loads beside a torch that has none
     ),
 ]
@@ -112,13 +113,19 @@ class Compiler:
             *shlex.split(os.environ.get("CXXFLAGS", "")),
         ]
 
+    def command_for(self, source: str) -> list[str]:
+        """Return the compiler and the options for `source`."""
+        if source.endswith(".cu"):  # includes nothing of torch's
+            return self.nvcc.command
+        return [*self.command, *self.flags(source)]
+
     def compile(self, source: str, threads: int = 1) -> str:
         """Return the object file of `source`; compile it unless this recipe already made it."""
-        if source.endswith(".cu"):  # includes nothing of torch's
-            command, identity = self.nvcc.command, self.nvcc.identity
+        command = self.command_for(source)
+        if source.endswith(".cu"):
+            identity = self.nvcc.identity
             arguments = ["-t", str(threads)]  # this many architectures at once
         else:
-            command = [*self.command, *self.flags(source)]
             identity = f"{self.identity}\n{self.torch.version}"
             arguments = []
         key = hashlib.sha256("\n".join([identity, *command]).encode()).hexdigest()[:12]
@@ -145,12 +152,20 @@ class Compiler:
         self._run([*self.command, "-shared", *objects, *options, "-o", target], target)
 
 
+def included_folders(source: str) -> list[str]:
+    """Return the folders whose headers `source` may include; tests/test_build.py checks the rule."""
+    folder = os.path.dirname(source)
+    if folder == "csrc/torch":  # an op knows tensors and the one device that it is registered for
+        return ["csrc", folder, "csrc/cuda" if source.endswith("_cuda.cpp") else "csrc/cpu"]
+    if folder == "csrc/cpu/kernels":
+        return ["csrc", "csrc/cpu", folder]
+    return ["csrc", folder]
+
+
 def is_fresh(target: Path, source: str) -> bool:
     """Whether `target` is newer than its source and than every header that it may include."""
-    # The devices share only what lies in csrc itself: nvcc takes minutes, and not for a CPU header.
-    foreign = {"csrc/cpu": "csrc/cuda", "csrc/cuda": "csrc/cpu"}.get(os.path.dirname(source))
-    headers = (path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh"))
-    inputs = [Path(source), *(path for path in headers if str(path.parent) != foreign)]
+    files = (path for folder in included_folders(source) for path in Path(folder).glob("*"))
+    inputs = [Path(source), *(path for path in files if path.suffix in (".h", ".cuh"))]
     return target.exists() and all(path.stat().st_mtime < target.stat().st_mtime for path in inputs)
 
 
@@ -180,7 +195,10 @@ class BuildLibraries(build_ext):
             self.extensions = [ext for ext in self.extensions if ext.name != "rnnfused._cuda"]
             for folder in [self.build_lib, *(["."] if self.inplace else [])]:
                 Path(folder, "rnnfused", "_cuda.so").unlink(missing_ok=True)
+        self.commands = []
         super().run()
+        # For clang-tidy and editors: how each source is compiled.
+        Path("build/compile_commands.json").write_text(json.dumps(self.commands, indent=1) + "\n")
 
     def build_extension(self, ext):
         """Compile the sources in parallel, then link them."""
@@ -189,6 +207,14 @@ class BuildLibraries(build_ext):
         sources = [s for s in ext.sources if compiler.is_x86_64 or s not in ISA_FLAGS]
         jobs = job_count()
         threads = max(1, jobs // len(sources))
+        self.commands += [
+            {
+                "directory": os.getcwd(),
+                "file": source,
+                "arguments": [*compiler.command_for(source), "-c", source],
+            }
+            for source in sources
+        ]
         with ThreadPoolExecutor(jobs) as pool:
             objects = list(pool.map(lambda source: compiler.compile(source, threads), sources))
         compiler.link(objects, ext.libraries, self.get_ext_fullpath(ext.name))

@@ -19,8 +19,8 @@ def load(path):
     return module
 
 
-backend = load(ROOT / "csrc" / "build_backend.py")
-nvcc = load(ROOT / "csrc" / "nvcc.py")
+backend = load(ROOT / "build_tools" / "build_backend.py")
+nvcc = load(ROOT / "build_tools" / "nvcc.py")
 build = load(ROOT / "setup.py")
 
 
@@ -68,7 +68,8 @@ def make_nvcc(home, release="13.0", architectures="80 86 90 100", status=0):
 
 
 KERNELS = {"csrc/cuda/one.cu", "csrc/cuda/two.cu"}
-SHARED = {"csrc/register.cpp", "csrc/register_cuda.cpp"}  # what includes headers of all folders
+REGISTER = {"csrc/torch/register.cpp", "csrc/torch/register_cuda.cpp"}
+ISA = {source for source in build.LIBRARIES[0].sources if "/isa_" in source}
 
 
 class Project:
@@ -76,13 +77,20 @@ class Project:
 
     def __init__(self, root):
         self.root = root
-        headers = ["csrc/recurrence.h", "csrc/cpu/tile.h", "csrc/cuda/scan.cuh"]
-        sources = [*build.LIBRARIES[0].sources, *KERNELS, *SHARED, "rnnfused/__init__.py"]
+        headers = [
+            "csrc/params.h",
+            "csrc/torch/tensors.h",
+            "csrc/cpu/team.h",
+            "csrc/cpu/kernels/tile.h",
+            "csrc/cuda/scan.cuh",
+        ]
+        sources = [*build.LIBRARIES[0].sources, *KERNELS, *REGISTER, "rnnfused/__init__.py"]
         for source in [*sources, *headers]:
             (root / source).parent.mkdir(parents=True, exist_ok=True)
             (root / source).touch()
         about = ["pyproject.toml", "README.md", "LICENSE"]
-        for file in ["setup.py", "csrc/build_backend.py", "csrc/nvcc.py", *about]:
+        for file in ["setup.py", "build_tools/build_backend.py", "build_tools/nvcc.py", *about]:
+            (root / file).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / file, root / file)
         (root / "rnnfused" / "lm").mkdir()
         self.set_compiler()

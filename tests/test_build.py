@@ -10,7 +10,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from fake_project import Project, backend, build
+from fake_project import ISA, ROOT, Project, backend, build
 from setuptools import Distribution
 
 
@@ -85,14 +85,44 @@ def test_only_what_changed_is_compiled_again(project):
     compiled, _ = project.build()
     assert set(compiled) == set(build.LIBRARIES[0].sources)
     assert project.build()[0] == {}
-    project.touch("csrc/register.cpp")
-    assert set(project.build()[0]) == {"csrc/register.cpp"}
+    project.touch("csrc/torch/register.cpp")
+    assert set(project.build()[0]) == {"csrc/torch/register.cpp"}
 
 
-def test_a_header_is_part_of_every_source(project):
+@pytest.mark.parametrize(
+    ("header", "compiled"),
+    [
+        ("csrc/params.h", set(build.LIBRARIES[0].sources)),
+        ("csrc/cpu/team.h", set(build.LIBRARIES[0].sources)),
+        ("csrc/cpu/kernels/tile.h", ISA),
+        ("csrc/torch/tensors.h", {"csrc/torch/register.cpp"}),
+        ("csrc/cuda/scan.cuh", set()),
+    ],
+)
+def test_a_header_recompiles_the_sources_that_may_include_it(project, header, compiled):
     project.build()
-    project.touch("csrc/cpu/tile.h")
-    assert set(project.build()[0]) == set(build.LIBRARIES[0].sources)
+    project.touch(header)
+    assert set(project.build()[0]) == compiled
+
+
+def files_included_by(path):
+    """The files of csrc that a source or header includes, directly."""
+    names = re.findall(r'^ *# *include *"(.*)"', path.read_text(), re.M)
+    return [ROOT / "csrc" / name for name in names]
+
+
+@pytest.mark.parametrize("library", build.LIBRARIES, ids=lambda library: library.name)
+def test_sources_include_headers_of_their_folders_alone(library, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for source in library.sources:
+        allowed = build.included_folders(source)
+        seen, pending = set(), [ROOT / source]
+        while pending:
+            path = pending.pop()
+            seen.add(path)
+            pending += [path for path in files_included_by(path) if path not in seen]
+        folders = {path.parent.relative_to(ROOT).as_posix() for path in seen}
+        assert len(seen) > 1 and folders <= set(allowed), source
 
 
 def test_other_options_and_compilers_have_objects_of_their_own(project):
@@ -106,7 +136,7 @@ def test_other_options_and_compilers_have_objects_of_their_own(project):
 def test_wide_instructions_stay_in_their_own_source_and_behind_the_baseline(project):
     compiled, objects = project.build()
     wide = {source for source, options in compiled.items() if any("-mavx" in o for o in options)}
-    assert wide == {f"csrc/cpu/isa_{name}.cpp" for name in ("avx2", "avx512", "avx512_bf16")}
+    assert wide == {f"csrc/cpu/kernels/isa_{name}.cpp" for name in ("avx2", "avx512", "avx512_bf16")}
     assert ["avx" in name for name in objects] == [False] * 4 + [True] * 3
 
 
@@ -119,10 +149,10 @@ def test_other_processors_and_compilers_get_only_what_they_know(project):
 
 
 def test_an_edit_made_while_the_compiler_runs_is_compiled_next_time(project):
-    edit = "sleep 0.1; touch csrc/register.cpp; sleep 0.1"
-    project.set_compiler(meanwhile=f'case "$*" in *"-c csrc/register.cpp"*) {edit} ;; esac')
+    edit = "sleep 0.1; touch csrc/torch/register.cpp; sleep 0.1"
+    project.set_compiler(meanwhile=f'case "$*" in *"-c csrc/torch/register.cpp"*) {edit} ;; esac')
     project.build()
-    assert set(project.build()[0]) == {"csrc/register.cpp"}
+    assert set(project.build()[0]) == {"csrc/torch/register.cpp"}
 
 
 def test_an_interrupted_compilation_leaves_no_object(project):

@@ -1,7 +1,7 @@
 // Which instruction set runs: the best that the machine has, or what RNNFUSED_CPU_CAPABILITY names.
 #pragma once
 
-#include "kernels.h"
+#include "cpu/kernel_table.h"
 
 namespace rnnfused {
 

@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "launch.h"
-#include "layer.h"
+#include "cpu/launch.h"
+#include "layer_gradients.h"
 
 namespace rnnfused {
 
@@ -18,52 +18,52 @@ constexpr int64_t kRunSteps = 128;  // of a part where the batch is outside the 
 // The projections of a call, before its loop; or of some steps before the loop runs through these. Their memory is
 // laid out as the input.
 template <class ParallelFor>
-void launch_projected(Forward call, int64_t max_threads, const ParallelFor& parallel_for) {
-  if (call.batch_size == 0) return;
-  refuse_endless(work_of(call));
-  const int64_t hidden = call.hidden_size, sum_bytes = bytes_of(sum_dtype(call.dtype));
-  const int64_t rows = call.is_flat() ? call.num_rows : product_of(call.num_steps, call.batch_size);
-  const bool by_batch = !call.is_flat() && call.input.time_stride < call.input.batch_stride;
-  Projection product;
-  product.in_size = call.input_size;
+void launch_projected(ForwardParams params, int64_t max_threads, const ParallelFor& parallel_for) {
+  if (params.batch_size == 0) return;
+  refuse_endless(work_of(params));
+  const int64_t hidden = params.hidden_size, sum_bytes = bytes_of(sum_dtype(params.dtype));
+  const int64_t rows = params.is_flat() ? params.num_rows : product_of(params.num_steps, params.batch_size);
+  const bool by_batch = !params.is_flat() && params.input.time_stride < params.input.batch_stride;
+  ProjectionParams product;
+  product.in_size = params.input_size;
   product.out_size = hidden;
-  product.dtype = call.dtype;
-  product.weight = transposed(call.weight_ih);
-  product.bias = call.bias;
-  product.other_bias = call.other_bias;
+  product.dtype = params.dtype;
+  product.weight = transposed(params.weight_ih);
+  product.bias = params.bias;
+  product.other_bias = params.other_bias;
   product.keeps_sums = true;
-  call.bias = call.other_bias = nullptr;
-  call.input_size = 0;
-  call.projections_are_sums = true;
+  params.bias = params.other_bias = nullptr;
+  params.input_size = 0;
+  params.projections_are_sums = true;
   std::optional<Packed> weight_ih;
-  const auto project = [&](Forward& part, void* memory) {
+  const auto project = [&](ForwardParams& part, void* memory) {
     const int64_t steps = part.num_steps, batch = part.batch_size;
     const Sequence to = part.is_flat() ? Sequence{memory, hidden, hidden}
                         : by_batch     ? Sequence{memory, hidden, steps * hidden}
                                        : Sequence{memory, batch * hidden, hidden};
     part.projections = {to.data, to.time_stride, to.batch_stride};
-    for_each_run(part, part.input, bytes_of(call.dtype), to, sum_bytes, product, [&](const Projection& run) {
+    for_each_run(part, part.input, bytes_of(params.dtype), to, sum_bytes, product, [&](const ProjectionParams& run) {
       if (run.rows == rows) return launch(run, max_threads, parallel_for);
       if (!weight_ih) weight_ih.emplace(run.dtype, run.weight, run.in_size, hidden, max_threads, parallel_for);
       launch(run, *weight_ih, max_threads, parallel_for);
     });
   };
   const int64_t part_rows = max_threads * std::max<int64_t>(kPartBytes / (hidden * sum_bytes), 64);
-  if (!call.is_plain() || rows <= 2 * part_rows) {
+  if (!params.is_plain() || rows <= 2 * part_rows) {
     Memory memory(product_of(rows, hidden, sum_bytes));
-    project(call, memory.get());
-    return launch(call, max_threads, parallel_for);
+    project(params, memory.get());
+    return launch(params, max_threads, parallel_for);
   }
-  const int64_t least = by_batch ? kRunSteps : 1, steps = call.num_steps;
-  const int64_t part_steps = std::min(steps, std::max(least, part_rows / call.batch_size));
+  const int64_t least = by_batch ? kRunSteps : 1, steps = params.num_steps;
+  const int64_t part_steps = std::min(steps, std::max(least, part_rows / params.batch_size));
   const int64_t parts = (steps + part_steps - 1) / part_steps;
   const Parts starts(steps, parts);
-  Memory memory(product_of((steps + parts - 1) / parts, call.batch_size, hidden, sum_bytes));
-  const Packed weight_hh(call.dtype, transposed(call.weight_hh), hidden, hidden, max_threads, parallel_for);
+  Memory memory(product_of((steps + parts - 1) / parts, params.batch_size, hidden, sum_bytes));
+  const Packed weight_hh(params.dtype, transposed(params.weight_hh), hidden, hidden, max_threads, parallel_for);
   const PackedWeights weights = {weight_hh.get()};
   for (int64_t i = 0; i < parts; ++i) {
-    const int64_t at = call.reverse ? parts - 1 - i : i;
-    Forward part = call.part(starts.begin(at), starts.begin(at + 1));
+    const int64_t at = params.reverse ? parts - 1 - i : i;
+    ForwardParams part = params.part(starts.begin(at), starts.begin(at + 1));
     project(part, memory.get());
     if (launch(part, &weights, max_threads, parallel_for)) max_threads = 1;  // on a busy machine, alone from here on
   }
@@ -75,9 +75,9 @@ struct PartSize {
 
 // Of so many rows, at least one, and of all steps: those of a part, whose d stays in L2. All steps of a few rows if
 // they fit; else some steps of more rows, or of all where W is too large to be read again for each few.
-inline PartSize part_size(const LayerBackward& layer, int64_t rows) {
+inline PartSize part_size(const LayerBackwardParams& layer, int64_t rows) {
   constexpr int64_t kTileRows = 14, kManyRows = 56;
-  const Backward& loop = layer.loop;
+  const BackwardParams& loop = layer.loop;
   const int64_t bytes = loop.hidden_size * layer.item_bytes();
   const int64_t whole = kPartBytes / product_of(bytes, loop.num_steps) / kTileRows * kTileRows;
   if (product_of(rows, bytes, loop.num_steps) <= 2 * kPartBytes) return {rows, loop.num_steps};
@@ -93,8 +93,8 @@ struct PackedLayer {
   std::optional<Packed> weight_hh, weight_ih;
 
   template <class ParallelFor>
-  PackedLayer(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
-    const Backward& loop = layer.loop;
+  PackedLayer(const LayerBackwardParams& layer, int64_t max_threads, const ParallelFor& parallel_for) {
+    const BackwardParams& loop = layer.loop;
     const int64_t hidden = loop.hidden_size;
     const PartSize size = part_size(layer, std::max<int64_t>(loop.batch_size, 1));
     const bool is_one_part = size.rows >= loop.batch_size && size.steps >= loop.num_steps;
@@ -105,7 +105,7 @@ struct PackedLayer {
   }
 
   // Bytes of both weights.
-  static int64_t bytes(const LayerBackward& layer) {
+  static int64_t bytes(const LayerBackwardParams& layer) {
     const Dtype dtype = layer.loop.dtype;
     const int64_t hidden = layer.loop.hidden_size, input = layer.gradients.input.data ? layer.input_size : 0;
     return cpu_kernels().packed_bytes(dtype, hidden, hidden) + cpu_kernels().packed_bytes(dtype, hidden, input);
@@ -114,7 +114,7 @@ struct PackedLayer {
 
 // Batch rows [begin, end), part by part.
 template <class ParallelFor>
-void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t begin, int64_t end,
+void run_parts(const LayerBackwardParams& layer, const PackedLayer& packed, int64_t begin, int64_t end,
                int64_t max_threads, const ParallelFor& parallel_for) {
   const int64_t row_bytes = layer.loop.hidden_size * layer.item_bytes();
   const int64_t rows = end - begin, steps = layer.loop.num_steps;
@@ -129,7 +129,7 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
     const int64_t top = begin + rows_of.begin(block), bottom = begin + rows_of.begin(block + 1);
     for (int64_t i = 0; i < runs; ++i) {
       const int64_t run = layer.loop.reverse ? i : runs - 1 - i;
-      LayerBackward part = layer.part(top, bottom, steps_of.begin(run), steps_of.begin(run + 1), d.get(),
+      LayerBackwardParams part = layer.part(top, bottom, steps_of.begin(run), steps_of.begin(run + 1), d.get(),
                                       {d_after.get(), layer.loop.hidden_size});
       part.adds = adds;
       adds = true;
@@ -137,7 +137,7 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
       if (was_late) max_threads = 1;  // as forward
       if (i + 1 < runs) part.copy_last_d(d_after.get());
       part.for_each_sum([&](const auto& sum) { launch(sum, max_threads, parallel_for); });
-      part.for_each_input_gradient([&](const Projection& product) {
+      part.for_each_input_gradient([&](const ProjectionParams& product) {
         if (!packed.weight_ih) return launch(product, max_threads, parallel_for);
         launch(product, *packed.weight_ih, max_threads, parallel_for);
       });
@@ -148,7 +148,7 @@ void run_parts(const LayerBackward& layer, const PackedLayer& packed, int64_t be
 // A thread's own sums of the gradients of weights; those of the layer itself, where they are wanted as sums.
 class GradientSums {
  public:
-  GradientSums(const LayerBackward& layer, bool of_the_layer) : sums_(layer.gradients) {
+  GradientSums(const LayerBackwardParams& layer, bool of_the_layer) : sums_(layer.gradients) {
     if (of_the_layer && sum_dtype(layer.loop.dtype) == layer.loop.dtype) return;
     for (int i = 0; i < kCount; ++i) {
       if (!(layer.gradients.*kEach[i])) continue;
@@ -160,14 +160,14 @@ class GradientSums {
   const LayerGradients& sums() const { return sums_; }
 
   // Bytes of all.
-  static int64_t bytes(const LayerBackward& layer) {
+  static int64_t bytes(const LayerBackwardParams& layer) {
     int64_t values = 0;
     for (int i = 0; i < kCount; ++i) values += size(layer, i);
     return product_of(values, bytes_of(sum_dtype(layer.loop.dtype)));
   }
 
   // Zeros where they are wanted, of a layer without rows.
-  static void clear(const LayerBackward& layer) {
+  static void clear(const LayerBackwardParams& layer) {
     for (int i = 0; i < kCount; ++i) {
       void* const to = layer.gradients.*kEach[i];
       if (to) std::memset(to, 0, size(layer, i) * layer.item_bytes());
@@ -176,7 +176,7 @@ class GradientSums {
 
   // The others' share number `share` of so many shares; T is what the sums are in.
   template <class T>
-  void add(const LayerBackward& layer, const GradientSums& others, int64_t share, int64_t shares) {
+  void add(const LayerBackwardParams& layer, const GradientSums& others, int64_t share, int64_t shares) {
     for (int i = 0; i < kCount; ++i) {
       T* const sum = static_cast<T*>(sums_.*kEach[i]);
       const T* const other = static_cast<const T*>(others.sums_.*kEach[i]);
@@ -187,7 +187,7 @@ class GradientSums {
   }
 
   // To what is wanted of the layer.
-  void round(const LayerBackward& layer) const {
+  void round(const LayerBackwardParams& layer) const {
     const Dtype dtype = layer.loop.dtype;
     for (int i = 0; i < kCount; ++i) {
       void* const to = layer.gradients.*kEach[i];
@@ -200,7 +200,7 @@ class GradientSums {
   static constexpr void* LayerGradients::*kEach[kCount] = {
       &LayerGradients::weight_ih, &LayerGradients::weight_hh, &LayerGradients::bias};
 
-  static int64_t size(const LayerBackward& layer, int i) {
+  static int64_t size(const LayerBackwardParams& layer, int i) {
     const int64_t hidden = layer.loop.hidden_size;
     const int64_t sizes[kCount] = {product_of(hidden, layer.input_size),
                                    product_of(hidden, hidden / layer.loop.num_heads), hidden};
@@ -214,9 +214,9 @@ class GradientSums {
 // Threads share out the rows, each with sums of its own, which add up in order; or, where these would be large or
 // rows are fewer than threads, each product of a part.
 template <class ParallelFor>
-void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
+void launch_in_parts(const LayerBackwardParams& layer, int64_t max_threads, const ParallelFor& parallel_for) {
   constexpr int64_t kMostBytes = 2 * 1024 * 1024, kMinBytesPerAdder = 32 * 1024;
-  const Backward& loop = layer.loop;
+  const BackwardParams& loop = layer.loop;
   const int64_t hidden = loop.hidden_size, rows = loop.batch_size;
   const int64_t depth = 2 * hidden + std::min(layer.input_size, kTooLarge);
   const int64_t work = product_of(loop.num_steps, rows, hidden, depth);
@@ -230,7 +230,7 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
   for (int64_t i = 0; i < threads; ++i) sums[i].emplace(layer, i == 0);
   const Parts shares(rows, threads);
   const auto run = [&](int64_t i, int64_t threads_each, const auto& parallel) {
-    LayerBackward share = layer;
+    LayerBackwardParams share = layer;
     share.gradients = sums[i]->sums();
     std::optional<PackedLayer> own_packed;
     if (each_packs) own_packed.emplace(layer, 1, parallel);
@@ -253,12 +253,12 @@ void launch_in_parts(const LayerBackward& layer, int64_t max_threads, const Para
 }
 
 template <class ParallelFor>
-void launch(const LayerBackward& layer, int64_t max_threads, const ParallelFor& parallel_for) {
+void launch(const LayerBackwardParams& layer, int64_t max_threads, const ParallelFor& parallel_for) {
   if (layer.loop.batch_size == 0) return GradientSums::clear(layer);
   refuse_endless(work_of(layer.loop));
   if (layer.in_parts) return launch_in_parts(layer, max_threads, parallel_for);
   const GradientSums sums(layer, true);
-  LayerBackward in_sums = layer;
+  LayerBackwardParams in_sums = layer;
   in_sums.gradients = sums.sums();
   launch(in_sums.loop, max_threads, parallel_for);
   const auto run = [&](const auto& product) { launch(product, max_threads, parallel_for); };

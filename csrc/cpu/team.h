@@ -26,7 +26,7 @@ struct Member {
   int64_t first_step = 0;
 };
 
-// Nothing is defined here: what includes this is also compiled for other instruction sets (see kernels.inc.h).
+// Nothing is defined here: what includes this is also compiled for other instruction sets (see kernel_table.inc.h).
 class Team {
  public:
   // Of up to so many members. One that keeps another waiting for longer than the patience ends the team soon.

@@ -153,27 +153,27 @@ int64_t workspace_bytes(const Plan& plan, int64_t batch_size) {
 }
 
 // With a plan of plan_on for the current device, which allowed the kernel its memory and cluster.
-template <class Product, class Step, class Call>
-void launch(const Call& call, const Plan& plan, void* workspace, cudaStream_t stream) {
-  if (call.batch_size == 0) return;
+template <class Product, class Step, class Params>
+void launch(const Params& params, const Plan& plan, void* workspace, cudaStream_t stream) {
+  if (params.batch_size == 0) return;
   const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
   if (plan.exchange == Exchange::grid) {
-    const int64_t bytes = workspace_bytes<Product>(plan, call.batch_size);
+    const int64_t bytes = workspace_bytes<Product>(plan, params.batch_size);
     RNNFUSED_CUDA_CHECK(cudaMemsetAsync(workspace, 0, bytes, stream));
   }
   cudaLaunchAttribute attribute;
   cudaLaunchConfig_t config =
-      configuration<Product>(plan, tiles_of(plan, call.batch_size), attribute);
+      configuration<Product>(plan, tiles_of(plan, params.batch_size), attribute);
   config.stream = stream;
   RNNFUSED_CUDA_CHECK(
-      cudaLaunchKernelEx(&config, kernel, Step{call}, plan, static_cast<char*>(workspace)));
+      cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace)));
 }
 
 template <class Stored, class Product>
 constexpr CudaKernels make_kernels() {
   return {plan_on<Stored, Product>, workspace_bytes<Product>,
-          launch<Product, ForwardStep<Stored>, Forward>,
-          launch<Product, BackwardStep<Stored>, Backward>};
+          launch<Product, ForwardStep<Stored>, ForwardParams>,
+          launch<Product, BackwardStep<Stored>, BackwardParams>};
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/plan.h"
-#include "recurrence.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace cuda {
@@ -14,8 +14,8 @@ struct CudaKernels {
   Plan (*plan)(const Device& device, int64_t hidden_size, int64_t batch_size);
   // Bytes of global memory that a call needs.
   int64_t (*workspace_bytes)(const Plan& plan, int64_t batch_size);
-  void (*forward)(const Forward& call, const Plan& plan, void* workspace, cudaStream_t stream);
-  void (*backward)(const Backward& call, const Plan& plan, void* workspace, cudaStream_t stream);
+  void (*forward)(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
+  void (*backward)(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
 };
 
 // Shared memory that a block of the current device may ask for, less a kilobyte for the runtime and the barriers.

@@ -35,7 +35,7 @@ __global__ void write_kernel(int64_t* to, const __grid_constant__ Values from, i
 
 }  // namespace
 
-Plan plan_for(const Recurrence& call) {
+Plan plan_for(const RecurrenceParams& params) {
   int index, multiprocessors;
   int64_t shared;
   // Without a driver that this CUDA runtime knows, nothing fits.
@@ -49,24 +49,24 @@ Plan plan_for(const Recurrence& call) {
   static std::mutex mutex;
   static std::map<std::tuple<int, Dtype, int64_t, int64_t>, Plan> plans;
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto key = std::make_tuple(index, call.dtype, call.hidden_size, call.batch_size);
+  const auto key = std::make_tuple(index, params.dtype, params.hidden_size, params.batch_size);
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
   if (plans.size() >= 1024) plans.clear();  // somebody whose batches all differ
   const Device device = {multiprocessors, shared};
-  return plans[key] = kernels_of(call.dtype).plan(device, call.hidden_size, call.batch_size);
+  return plans[key] = kernels_of(params.dtype).plan(device, params.hidden_size, params.batch_size);
 }
 
-int64_t workspace_bytes(const Recurrence& call, const Plan& plan) {
-  return kernels_of(call.dtype).workspace_bytes(plan, call.batch_size);
+int64_t workspace_bytes(const RecurrenceParams& params, const Plan& plan) {
+  return kernels_of(params.dtype).workspace_bytes(plan, params.batch_size);
 }
 
-void launch(const Forward& call, const Plan& plan, void* workspace, cudaStream_t stream) {
-  kernels_of(call.dtype).forward(call, plan, workspace, stream);
+void launch(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream) {
+  kernels_of(params.dtype).forward(params, plan, workspace, stream);
 }
 
-void launch(const Backward& call, const Plan& plan, void* workspace, cudaStream_t stream) {
-  kernels_of(call.dtype).backward(call, plan, workspace, stream);
+void launch(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream) {
+  kernels_of(params.dtype).backward(params, plan, workspace, stream);
 }
 
 void write_values(int64_t* to, const std::vector<int64_t>& values, cudaStream_t stream) {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "recurrence.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace cuda {

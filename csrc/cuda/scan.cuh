@@ -5,7 +5,7 @@
 
 #include "cuda/plan.h"
 #include "cuda/memory.cuh"
-#include "recurrence.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace cuda {
@@ -23,19 +23,19 @@ struct Scan {
   const int64_t first_row;  // of the tile in the batch
 
   RNNFUSED_PHASE int64_t time_of(int64_t i) const {
-    return step.ascending() ? i : step.call.num_steps - 1 - i;
+    return step.ascending() ? i : step.params.num_steps - 1 - i;
   }
 
   RNNFUSED_PHASE int rows_in(int64_t i) const {
-    if (i >= step.call.num_steps) return 0;
-    const int64_t rows = step.call.rows_in_step(time_of(i)) - first_row;
+    if (i >= step.params.num_steps) return 0;
+    const int64_t rows = step.params.rows_in_step(time_of(i)) - first_row;
     return static_cast<int>(rows < 0 ? 0 : rows < plan.batch_tile ? rows : plan.batch_tile);
   }
 
   RNNFUSED_PHASE void run() {
     // The tile's steps are in one piece: rows only leave, or only join.
     int64_t i = 0;
-    while (i < step.call.num_steps && rows_in(i) == 0) ++i;
+    while (i < step.params.num_steps && rows_in(i) == 0) ++i;
     int current = 0, before = 0, now = rows_in(i);
     team.phase([&](Member& me) {
       me.slice = me.index / Product::kLanes / plan.groups;
@@ -45,7 +45,7 @@ struct Scan {
     Product::load_weights(team, plan, [&](const Member& me, int k, int local) {
       const int unit = me.rank * plan.units + local;
       const bool exists =
-          local < plan.units && unit < step.call.hidden_size && k < step.call.hidden_size;
+          local < plan.units && unit < step.params.hidden_size && k < step.params.hidden_size;
       return exists ? step.weight(k, unit) : T(0);
     });
     team.phase([&](Member& me) { fetch(me, i, now); });
@@ -56,7 +56,7 @@ struct Scan {
       team.phase([&](Member& me) { multiply(me, current, 0, now); });
       // The new state goes to every block of the team. A step's own inputs are asked for one step early,
       // which hides their latency.
-      const int64_t words = now * ((step.call.hidden_size + kValues - 1) / kValues);
+      const int64_t words = now * ((step.params.hidden_size + kValues - 1) / kValues);
       team.exchange(
           plan, 1 - current, now, words,
           [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
@@ -74,10 +74,10 @@ struct Scan {
 
   // Every state starts as the first one, and zeros pad it.
   RNNFUSED_PHASE void prepare_states(Member& me) {
-    const int hidden = static_cast<int>(step.call.hidden_size);
+    const int hidden = static_cast<int>(step.params.hidden_size);
     const Shared<Product> shared(team.memory(me), plan);
     const int width = plan.slices * plan.depth;
-    const int64_t rows = step.call.batch_size - first_row;
+    const int64_t rows = step.params.batch_size - first_row;
     for (int i = me.index; i < tile_rows<Product>(plan) * (width / kValues); i += plan.threads) {
       const int row = i / (width / kValues), k = i % (width / kValues) * kValues;
       T values[kValues];
@@ -97,7 +97,7 @@ struct Scan {
     row = plan.row_of(i);
     local = (i - row * words) * kValues;
     unit = me.rank * plan.units + local;
-    return row < rows && unit < step.call.hidden_size;
+    return row < rows && unit < step.params.hidden_size;
   }
 
   RNNFUSED_PHASE void fetch(Member& me, int64_t i, int now) {
@@ -107,7 +107,7 @@ struct Scan {
       if (!item(me, n, now, row, local, unit)) continue;
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
-        if (unit + v >= step.call.hidden_size) continue;
+        if (unit + v >= step.params.hidden_size) continue;
         step.fetch(time_of(i), first_row + row, unit + v, me.inputs[n][v]);
       }
     }
@@ -138,7 +138,7 @@ struct Scan {
       T values[kValues];
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
-        const bool exists = unit + v < step.call.hidden_size;
+        const bool exists = unit + v < step.params.hidden_size;
         const T sum = zero || !exists ? T(0) : total(shared, row, local + v);
         values[v] = T(0);
         if (exists) {
@@ -148,7 +148,7 @@ struct Scan {
       team.publish(me, plan, next, Product::word(plan, row, unit), Product::pack(values));
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
-        if (unit + v >= step.call.hidden_size) continue;
+        if (unit + v >= step.params.hidden_size) continue;
         step.store(t, first_row + row, unit + v, values[v], row >= after);
       }
     }
@@ -162,7 +162,7 @@ struct Scan {
       if (!item(me, n, end, row, local, unit) || row < begin) continue;
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
-        if (unit + v >= step.call.hidden_size) continue;
+        if (unit + v >= step.params.hidden_size) continue;
         step.store_last_product(first_row + row, unit + v, total(shared, row, local + v));
       }
     }

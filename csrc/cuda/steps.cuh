@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "cuda/memory.cuh"
-#include "recurrence.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace cuda {
@@ -39,9 +39,9 @@ RNNFUSED_PHASE Computed<Stored> rounded(Computed<Stored> value) {
 
 // Where an element lies in its tensor.
 template <class Pointer>
-RNNFUSED_PHASE int64_t place(const Recurrence& call, const SequenceOf<Pointer>& sequence, int64_t t,
+RNNFUSED_PHASE int64_t place(const RecurrenceParams& params, const SequenceOf<Pointer>& sequence, int64_t t,
                              int64_t row, int unit) {
-  return call.step_start(t) * sequence.time_stride + row * sequence.batch_stride + unit;
+  return params.step_start(t) * sequence.time_stride + row * sequence.batch_stride + unit;
 }
 
 template <class Pointer>
@@ -68,33 +68,33 @@ template <class Stored_>
 struct ForwardStep {
   using Stored = Stored_;
   using T = Computed<Stored>;
-  Forward call;
+  ForwardParams params;
 
-  RNNFUSED_PHASE bool ascending() const { return !call.reverse; }
-  RNNFUSED_PHASE bool starts_at_zero() const { return call.h_0.data == nullptr; }
+  RNNFUSED_PHASE bool ascending() const { return !params.reverse; }
+  RNNFUSED_PHASE bool starts_at_zero() const { return params.h_0.data == nullptr; }
   RNNFUSED_PHASE bool wants_last_product() const { return false; }
   RNNFUSED_PHASE T weight(int k, int unit) const {
-    return read<Stored>(call.weight_hh.data,
-                        unit * call.weight_hh.row_stride + k * call.weight_hh.column_stride);
+    return read<Stored>(params.weight_hh.data,
+                        unit * params.weight_hh.row_stride + k * params.weight_hh.column_stride);
   }
   RNNFUSED_PHASE T first_state(int64_t row, int unit) const {
-    return call.h_0.data ? read<Stored>(call.h_0.data, place(call.h_0, row, unit)) : T(0);
+    return params.h_0.data ? read<Stored>(params.h_0.data, place(params.h_0, row, unit)) : T(0);
   }
   // As they are in memory: whoever converts them waits for them.
   RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
-    inputs[0] = element<Stored>(call.projections.data, place(call, call.projections, t, row, unit));
+    inputs[0] = element<Stored>(params.projections.data, place(params, params.projections, t, row, unit));
   }
   RNNFUSED_PHASE T apply(int64_t, int, bool, const Stored (&inputs)[2], T sum) const {
     const T x = static_cast<T>(inputs[0]) + sum;
-    if (call.nonlinearity == Nonlinearity::tanh) {
+    if (params.nonlinearity == Nonlinearity::tanh) {
       return rounded<Stored>(hyperbolic_tangent(x));
     } else {
       return x < T(0) ? T(0) : rounded<Stored>(x);  // NaN passes through, as in torch.relu
     }
   }
   RNNFUSED_PHASE void store(int64_t t, int64_t row, int unit, T value, bool last) const {
-    write<Stored>(call.output.data, place(call, call.output, t, row, unit), value);
-    if (last) write<Stored>(call.h_n.data, place(call.h_n, row, unit), value);
+    write<Stored>(params.output.data, place(params, params.output, t, row, unit), value);
+    if (last) write<Stored>(params.h_n.data, place(params.h_n, row, unit), value);
   }
   RNNFUSED_PHASE void store_last_product(int64_t, int, T) const {}
 };
@@ -103,39 +103,39 @@ template <class Stored_>
 struct BackwardStep {
   using Stored = Stored_;
   using T = Computed<Stored>;
-  Backward call;
+  BackwardParams params;
 
-  RNNFUSED_PHASE bool ascending() const { return call.reverse; }
+  RNNFUSED_PHASE bool ascending() const { return params.reverse; }
   RNNFUSED_PHASE bool starts_at_zero() const { return true; }
-  RNNFUSED_PHASE bool wants_last_product() const { return call.grad_h_0.data != nullptr; }
+  RNNFUSED_PHASE bool wants_last_product() const { return params.grad_h_0.data != nullptr; }
   RNNFUSED_PHASE T weight(int k, int unit) const {
-    return read<Stored>(call.weight_hh.data,
-                        k * call.weight_hh.row_stride + unit * call.weight_hh.column_stride);
+    return read<Stored>(params.weight_hh.data,
+                        k * params.weight_hh.row_stride + unit * params.weight_hh.column_stride);
   }
   RNNFUSED_PHASE T first_state(int64_t, int) const { return T(0); }
   RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
-    if (call.grad_output.data) {
-      inputs[0] = element<Stored>(call.grad_output.data, place(call, call.grad_output, t, row, unit));
+    if (params.grad_output.data) {
+      inputs[0] = element<Stored>(params.grad_output.data, place(params, params.grad_output, t, row, unit));
     }
-    inputs[1] = element<Stored>(call.output.data, place(call, call.output, t, row, unit));
+    inputs[1] = element<Stored>(params.output.data, place(params, params.output, t, row, unit));
   }
   // `first`: the row's last step in time, where the gradient of its last state arrives.
   RNNFUSED_PHASE T apply(int64_t row, int unit, bool first, const Stored (&inputs)[2], T sum) const {
-    T grad = call.grad_output.data ? static_cast<T>(inputs[0]) : T(0);
-    if (first && call.grad_h_n.data) grad += read<Stored>(call.grad_h_n.data, place(call.grad_h_n, row, unit));
+    T grad = params.grad_output.data ? static_cast<T>(inputs[0]) : T(0);
+    if (first && params.grad_h_n.data) grad += read<Stored>(params.grad_h_n.data, place(params.grad_h_n, row, unit));
     grad += sum;
     const T h = static_cast<T>(inputs[1]);
-    if (call.nonlinearity == Nonlinearity::tanh) {
+    if (params.nonlinearity == Nonlinearity::tanh) {
       return rounded<Stored>(grad * (T(1) - h * h));
     } else {
       return h <= T(0) ? T(0) : rounded<Stored>(grad);
     }
   }
   RNNFUSED_PHASE void store(int64_t t, int64_t row, int unit, T value, bool) const {
-    write<Stored>(call.grad_projections.data, place(call, call.grad_projections, t, row, unit), value);
+    write<Stored>(params.grad_projections.data, place(params, params.grad_projections, t, row, unit), value);
   }
   RNNFUSED_PHASE void store_last_product(int64_t row, int unit, T sum) const {
-    write<Stored>(call.grad_h_0.data, place(call.grad_h_0, row, unit), sum);
+    write<Stored>(params.grad_h_0.data, place(params.grad_h_0, row, unit), sum);
   }
 };
 

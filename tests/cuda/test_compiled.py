@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 def codes():
     """What the build compiles for with the nvcc of this machine, as ``sm_90a`` or ``compute_80``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "csrc")
+        patch.syspath_prepend(ROOT / "build_tools")
         nvcc = importlib.import_module("nvcc")
     path = nvcc.find_nvcc()
     if path is None:

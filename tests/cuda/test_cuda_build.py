@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fake_project import KERNELS, ROOT, SHARED, Project, build, make_nvcc, nvcc
+from fake_project import KERNELS, REGISTER, Project, build, make_nvcc, nvcc
 
 
 @pytest.fixture
@@ -17,17 +17,17 @@ def project(tmp_path):
 
 def test_with_nvcc_a_library_of_its_own_is_built(project):
     compiled, objects = project.build(cuda=True)
-    assert set(compiled) == {*build.LIBRARIES[0].sources, *SHARED, *KERNELS}
+    assert set(compiled) == {*build.LIBRARIES[0].sources, *REGISTER, *KERNELS}
     assert not any("cuda" in name for name in objects)
     link = project.links["_cuda.so"]
     assert [word.split(".")[0] for word in link if word.endswith(".o")] == [
         "build/objects/csrc/cuda/one",
         "build/objects/csrc/cuda/two",
-        "build/objects/csrc/register_cuda",
+        "build/objects/csrc/torch/register_cuda",
     ]
     assert {"-ltorch_cpu", "-lcudart_static", "-L/toolkit/lib"} < set(link)
-    assert "-I/toolkit/include" in compiled["csrc/register_cuda.cpp"]
-    assert "-I/toolkit/include" not in compiled["csrc/register.cpp"]
+    assert "-I/toolkit/include" in compiled["csrc/torch/register_cuda.cpp"]
+    assert "-I/toolkit/include" not in compiled["csrc/torch/register.cpp"]
     assert (project.root / "rnnfused" / "_cuda.so").exists()
 
 
@@ -51,9 +51,10 @@ def test_a_wheel_holds_what_was_built(project):
 @pytest.mark.parametrize(
     ("header", "compiled"),
     [
-        ("csrc/recurrence.h", {*build.LIBRARIES[0].sources, *SHARED, *KERNELS}),
-        ("csrc/cpu/tile.h", {*build.LIBRARIES[0].sources, *SHARED}),
-        ("csrc/cuda/scan.cuh", {*SHARED, *KERNELS}),
+        ("csrc/params.h", {*build.LIBRARIES[0].sources, *REGISTER, *KERNELS}),
+        ("csrc/cpu/team.h", set(build.LIBRARIES[0].sources)),
+        ("csrc/torch/tensors.h", REGISTER),
+        ("csrc/cuda/scan.cuh", {"csrc/torch/register_cuda.cpp", *KERNELS}),
     ],
 )
 def test_a_header_is_part_of_its_own_device(project, header, compiled):
@@ -61,14 +62,6 @@ def test_a_header_is_part_of_its_own_device(project, header, compiled):
     assert project.build(cuda=True)[0] == {}
     project.touch(header)
     assert set(project.build(cuda=True)[0]) == compiled
-
-
-@pytest.mark.parametrize(("folder", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
-def test_devices_do_not_include_each_other(folder, other):
-    files = [path for path in (ROOT / "csrc" / folder).iterdir() if path.is_file()]
-    assert files
-    for path in files:
-        assert not re.search(rf'^ *# *include *["<].*\b{other}/', path.read_text(), re.M), path
 
 
 def test_what_nvcc_says_of_the_kernels_is_kept(project):
@@ -90,7 +83,7 @@ def test_all_nvccs_together_keep_to_the_jobs(project):
     [
         ({"RNNFUSED_CUDA_ARCHS": "90a"}, KERNELS),
         ({"NVCC_APPEND_FLAGS": "-lineinfo"}, KERNELS),
-        ({"CXXFLAGS": "-g"}, {*build.LIBRARIES[0].sources, *SHARED}),
+        ({"CXXFLAGS": "-g"}, {*build.LIBRARIES[0].sources, *REGISTER}),
     ],
 )
 def test_other_options_for_nvcc_have_objects_of_their_own(project, change, compiled):

@@ -1,4 +1,4 @@
-// NumPy arrays as the calls of csrc/recurrence.h, for the modules that show the kernels to pytest.
+// NumPy arrays as the calls of csrc/params.h, for the modules that show the kernels to pytest.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "recurrence.h"
+#include "params.h"
 
 namespace py = pybind11;
 
@@ -25,23 +25,23 @@ inline Dtype dtype_of(const py::array& array) {
 inline int64_t stride(const py::array& array, int dim) { return array.strides(dim) / array.itemsize(); }
 
 // The arrays of one call and what it says of them. `sequence` is (T, B, H), or (N, H) with batch_sizes.
-inline void fill(Recurrence& call, const py::array& sequence, const py::array& weight,
+inline void fill(RecurrenceParams& params, const py::array& sequence, const py::array& weight,
           const std::vector<int64_t>& batch_sizes, std::vector<int64_t>& step_starts, bool relu,
           bool reverse) {
   const bool packed = !batch_sizes.empty();
-  call.num_steps = packed ? batch_sizes.size() : sequence.shape(0);
-  call.batch_size = packed ? batch_sizes[0] : sequence.shape(1);
-  call.hidden_size = sequence.shape(sequence.ndim() - 1);
-  call.dtype = dtype_of(weight);
-  call.nonlinearity = relu ? Nonlinearity::relu : Nonlinearity::tanh;
-  call.reverse = reverse;
+  params.num_steps = packed ? batch_sizes.size() : sequence.shape(0);
+  params.batch_size = packed ? batch_sizes[0] : sequence.shape(1);
+  params.hidden_size = sequence.shape(sequence.ndim() - 1);
+  params.dtype = dtype_of(weight);
+  params.nonlinearity = relu ? Nonlinearity::relu : Nonlinearity::tanh;
+  params.reverse = reverse;
   if (packed) {
     int64_t start = 0;
     for (const int64_t rows : batch_sizes) step_starts.push_back(start), start += rows;
-    call.batch_sizes = batch_sizes.data();
-    call.step_starts = step_starts.data();
+    params.batch_sizes = batch_sizes.data();
+    params.step_starts = step_starts.data();
   }
-  call.weight_hh = {weight.data(), stride(weight, 0), stride(weight, 1)};
+  params.weight_hh = {weight.data(), stride(weight, 0), stride(weight, 1)};
 }
 
 template <class View>
@@ -56,7 +56,7 @@ View state_view(const std::optional<py::array>& array) {
 }
 
 // The two calls, with the memory that a packed batch's pointers need.
-struct ForwardArrays : Forward {
+struct ForwardArrays : ForwardParams {
   ForwardArrays(const py::array& projections, const py::array& weight,
                 const std::optional<py::array>& h_0, const py::array& output_array,
                 const py::array& h_n_array, const std::vector<int64_t>& batch_sizes, bool relu,
@@ -71,7 +71,7 @@ struct ForwardArrays : Forward {
   std::vector<int64_t> step_starts_memory;
 };
 
-struct BackwardArrays : Backward {
+struct BackwardArrays : BackwardParams {
   BackwardArrays(const std::optional<py::array>& grad_output_array,
                  const std::optional<py::array>& grad_h_n_array, const py::array& output_array,
                  const py::array& weight, const py::array& grad_projections_array,

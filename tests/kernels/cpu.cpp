@@ -7,7 +7,7 @@
 #include <string>
 
 #include "arrays.h"
-#include "cpu/kernels.h"
+#include "cpu/kernel_table.h"
 #include "sizes.h"
 
 using namespace rnnfused;
@@ -91,11 +91,11 @@ class Kernels {
 
   // Whether the loop makes the projections of many rows itself.
   bool projects(const py::array& input) const {
-    Forward call;
-    call.dtype = dtype_of(input);
-    call.num_steps = call.input_size = call.hidden_size = 1;
-    call.batch_size = 8;
-    return kernels_->projects(call);
+    ForwardParams params;
+    params.dtype = dtype_of(input);
+    params.num_steps = params.input_size = params.hidden_size = 1;
+    params.batch_size = 8;
+    return kernels_->projects(params);
   }
 
   void forward(const py::array& projections, const py::array& weight,
@@ -111,80 +111,80 @@ class Kernels {
                      const py::array& weight, const std::optional<py::array>& h_0, py::array& output,
                      py::array& h_n, const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
                      const std::vector<int64_t>& cuts) const {
-    ForwardArrays call(output, weight, h_0, output, h_n, batch_sizes, relu, reverse);
-    call.input = sequence_view<ConstSequence>(input);
-    call.input_size = input.shape(input.ndim() - 1);
+    ForwardArrays params(output, weight, h_0, output, h_n, batch_sizes, relu, reverse);
+    params.input = sequence_view<ConstSequence>(input);
+    params.input_size = input.shape(input.ndim() - 1);
     const ConstMatrix matrix = {weight_ih.data(), stride(weight_ih, 1), stride(weight_ih, 0)};
-    Poisoned packed_ih = pack(*kernels_, call.dtype, matrix, call.input_size, call.hidden_size);
+    Poisoned packed_ih = pack(*kernels_, params.dtype, matrix, params.input_size, params.hidden_size);
     Poisoned padded = pad(*kernels_, bias);
-    call.bias = padded.get();
-    run_forward(call, packed_ih.get(), cuts);
+    params.bias = padded.get();
+    run_forward(params, packed_ih.get(), cuts);
   }
 
   void backward(const std::optional<py::array>& grad_output, const std::optional<py::array>& grad_h_n,
                 const py::array& output, const py::array& weight, py::array& grad_projections,
                 const std::optional<py::array>& grad_h_0, const std::vector<int64_t>& batch_sizes,
                 bool relu, bool reverse, const std::vector<int64_t>& cuts) const {
-    const BackwardArrays call(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0,
+    const BackwardArrays params(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0,
                               batch_sizes, relu, reverse);
-    Poisoned packed = pack(*kernels_, call.dtype, call.weight_hh, call.hidden_size, call.hidden_size);
+    Poisoned packed = pack(*kernels_, params.dtype, params.weight_hh, params.hidden_size, params.hidden_size);
     in_pieces(
-        cuts, [&](int64_t rows) { return kernels_->backward_scratch_bytes(call, rows); },
+        cuts, [&](int64_t rows) { return kernels_->backward_scratch_bytes(params, rows); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->backward(call, {packed.get()}, scratch, begin, end, Member());
+          kernels_->backward(params, {packed.get()}, scratch, begin, end, Member());
         });
   }
 
   // output (rows, out) = input (rows, in) weight (out, in)^T + bias
   void project(const py::array& input, const py::array& weight, const std::optional<py::array>& bias,
                py::array& output, const std::vector<int64_t>& cuts) const {
-    Projection call;
-    call.rows = input.shape(0);
-    call.in_size = input.shape(1);
-    call.out_size = weight.shape(0);
-    call.dtype = dtype_of(input);
-    call.input = {input.data(), stride(input, 0)};
-    call.weight = {weight.data(), stride(weight, 1), stride(weight, 0)};
+    ProjectionParams params;
+    params.rows = input.shape(0);
+    params.in_size = input.shape(1);
+    params.out_size = weight.shape(0);
+    params.dtype = dtype_of(input);
+    params.input = {input.data(), stride(input, 0)};
+    params.weight = {weight.data(), stride(weight, 1), stride(weight, 0)};
     std::optional<Poisoned> padded;
-    if (bias) call.bias = padded.emplace(pad(*kernels_, *bias)).get();
-    call.output = {output.mutable_data(), stride(output, 0)};
-    call.keeps_sums = output.itemsize() != input.itemsize();
-    Poisoned packed = pack(*kernels_, call.dtype, call.weight, call.in_size, call.out_size);
+    if (bias) params.bias = padded.emplace(pad(*kernels_, *bias)).get();
+    params.output = {output.mutable_data(), stride(output, 0)};
+    params.keeps_sums = output.itemsize() != input.itemsize();
+    Poisoned packed = pack(*kernels_, params.dtype, params.weight, params.in_size, params.out_size);
     in_pieces(
-        cuts, [&](int64_t) { return kernels_->project_scratch_bytes(call); },
+        cuts, [&](int64_t) { return kernels_->project_scratch_bytes(params); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->project(call, packed.get(), scratch, begin, end);
+          kernels_->project(params, packed.get(), scratch, begin, end);
         });
   }
 
   // result (left, right) = sum over (outer, inner) of left^T right
   void sum_products(const py::array& left, const py::array& right, py::array& result,
                     const std::vector<int64_t>& cuts) const {
-    ProductSum call;
-    call.outer = left.shape(0);
-    call.inner = left.shape(1);
-    call.left_size = left.shape(2);
-    call.right_size = right.shape(2);
-    call.dtype = dtype_of(left);
-    call.left = {left.data(), stride(left, 0), stride(left, 1)};
-    call.right = {right.data(), stride(right, 0), stride(right, 1)};
-    call.result = result.mutable_data();
+    ProductSumParams params;
+    params.outer = left.shape(0);
+    params.inner = left.shape(1);
+    params.left_size = left.shape(2);
+    params.right_size = right.shape(2);
+    params.dtype = dtype_of(left);
+    params.left = {left.data(), stride(left, 0), stride(left, 1)};
+    params.right = {right.data(), stride(right, 0), stride(right, 1)};
+    params.result = result.mutable_data();
     in_pieces(
-        cuts, [&](int64_t) { return kernels_->sum_scratch_bytes(call); },
+        cuts, [&](int64_t) { return kernels_->sum_scratch_bytes(params); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->sum_products(call, scratch, begin, end);
+          kernels_->sum_products(params, scratch, begin, end);
         });
   }
 
  private:
-  void run_forward(const ForwardArrays& call, void* packed_ih, const std::vector<int64_t>& cuts) const {
-    const ConstMatrix matrix = {call.weight_hh.data, call.weight_hh.column_stride,
-                                call.weight_hh.row_stride};
-    Poisoned packed = pack(*kernels_, call.dtype, matrix, call.hidden_size, call.hidden_size);
+  void run_forward(const ForwardArrays& params, void* packed_ih, const std::vector<int64_t>& cuts) const {
+    const ConstMatrix matrix = {params.weight_hh.data, params.weight_hh.column_stride,
+                                params.weight_hh.row_stride};
+    Poisoned packed = pack(*kernels_, params.dtype, matrix, params.hidden_size, params.hidden_size);
     in_pieces(
-        cuts, [&](int64_t rows) { return kernels_->forward_scratch_bytes(call, rows, 1); },
+        cuts, [&](int64_t rows) { return kernels_->forward_scratch_bytes(params, rows, 1); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->forward(call, {packed.get(), packed_ih}, scratch, begin, end, Member());
+          kernels_->forward(params, {packed.get(), packed_ih}, scratch, begin, end, Member());
         });
   }
 

@@ -179,7 +179,7 @@ void run_step(const Step& step, const Plan& plan, unsigned seed) {
     if (plan.depth != kDepth) return run_step<Product, n + 1>(step, plan, seed);
     using Own = typename Product::template Of<kDepth>;
     std::mt19937 random(seed);
-    for (int64_t row = 0; row < step.call.batch_size; row += plan.batch_tile) {
+    for (int64_t row = 0; row < step.params.batch_size; row += plan.batch_tile) {
       HostTeam<Own> team(plan, random);
       Scan<Own, Step, HostTeam<Own>>{step, plan, team, row}.run();
     }
@@ -223,19 +223,19 @@ class Emulator {
   }
 
  private:
-  template <template <class> class Step, class Call>
-  void run(const Call& call) const {
-    switch (call.dtype) {
-      case Dtype::float32: return run_product<Fma<float>>(Step<float>{call});
-      case Dtype::float64: return run_product<Fma<double>>(Step<double>{call});
-      case Dtype::bfloat16: return run_product<Mma<Bfloat16>>(Step<Bfloat16>{call});
+  template <template <class> class Step, class Params>
+  void run(const Params& params) const {
+    switch (params.dtype) {
+      case Dtype::float32: return run_product<Fma<float>>(Step<float>{params});
+      case Dtype::float64: return run_product<Fma<double>>(Step<double>{params});
+      case Dtype::bfloat16: return run_product<Mma<Bfloat16>>(Step<Bfloat16>{params});
       case Dtype::float16: throw std::runtime_error("the host has no float16");
     }
   }
 
   template <class Product, class Step>
   void run_product(const Step& step) const {
-    run_step<Product>(step, plan<Product>(step.call.hidden_size, step.call.batch_size), seed_);
+    run_step<Product>(step, plan<Product>(step.params.hidden_size, step.params.batch_size), seed_);
   }
 
   const int multiprocessors_, for_clusters_;

@@ -5,9 +5,9 @@
 #include <initializer_list>
 
 #define RNNFUSED_ISA checked
-#include "cpu/bfloat16.h"
-#include "cpu/float16.h"
-#include "cpu/tanh.h"
+#include "cpu/kernels/bfloat16.h"
+#include "cpu/kernels/float16.h"
+#include "cpu/kernels/tanh.h"
 
 using namespace rnnfused::checked;
 

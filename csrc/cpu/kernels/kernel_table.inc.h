@@ -1,0 +1,179 @@
+// Fills a CpuKernels table from the sources of this folder, for the instruction set that the including
+// file is compiled for and under the namespace that it names in RNNFUSED_ISA. Nothing here may use the
+// standard library's templates: a copy compiled for AVX-512 could be the one that the linker keeps.
+#include "cpu/kernels/backward.h"
+#include "cpu/kernels/forward.h"
+#include "cpu/kernel_table.h"
+#include "cpu/kernels/pack.h"
+#include "cpu/kernels/product_sum.h"
+#include "cpu/kernels/project.h"
+#include "cpu/kernels/scan.h"
+#include "cpu/kernels/tanh.h"
+#include "cpu/kernels/token_sum.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+template <class Function>
+RNNFUSED_INLINE auto for_dtype(Dtype dtype, const Function& function) {
+  return dtype == Dtype::float32   ? function(float())
+         : dtype == Dtype::float64 ? function(double())
+         : dtype == Dtype::float16 ? function(Float16())
+                                   : function(Bfloat16());
+}
+
+static int64_t packed_bytes(Dtype dtype, int64_t depth, int64_t columns) {
+  return for_dtype(dtype, [&](auto zero) -> int64_t {
+    return packed_bytes<decltype(zero)>(depth, columns);
+  });
+}
+
+static int64_t panel_columns(Dtype dtype) {
+  return for_dtype(dtype, [&](auto zero) -> int64_t { return kPanelColumns<decltype(zero)>; });
+}
+
+static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
+                 int64_t begin, int64_t end) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    pack_panels<T>(matrix, depth, columns, static_cast<Operand<T>*>(packed), begin, end);
+  });
+}
+
+static int64_t forward_scratch_bytes(const ForwardParams& params, int64_t rows, int64_t members) {
+  return for_dtype(params.dtype, [&](auto zero) -> int64_t {
+    using T = decltype(zero);
+    const int64_t inputs = product_of(members, input_elements<T>(params, rows));
+    return product_of(scratch_elements<T>(params.hidden_size, rows) + inputs, sizeof(Operand<T>));
+  });
+}
+
+static int64_t backward_scratch_bytes(const BackwardParams& params, int64_t rows) {
+  return for_dtype(params.dtype, [&](auto zero) -> int64_t {
+    using T = decltype(zero);
+    return product_of(scratch_elements<T>(params.hidden_size, rows), sizeof(Operand<T>));
+  });
+}
+
+// Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor where
+// W_ih would push W_hh out of L2; nor of rows that every step would convert again, or that have places.
+static bool projects(const ForwardParams& params) {
+  if (params.ids.data) return true;  // there is nothing to multiply
+  if (params.input_size == 0 || params.places) return false;
+  constexpr int64_t kLittle = 100'000;
+  return for_dtype(params.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t work = product_of(params.num_steps, params.batch_size, params.input_size, params.hidden_size);
+    return !kConverts<T> && (params.batch_size >= 8 || work <= kLittle) &&
+           (fits_l2<T>(params.hidden_size + params.input_size, params.hidden_size) ||
+            !fits_l2<T>(params.hidden_size, params.hidden_size));
+  });
+}
+
+static void forward(const ForwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
+                    const Member& member) {
+  for_dtype(params.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    forward_rows<T>(params, weights, static_cast<Operand<T>*>(scratch), begin, end, member);
+  });
+}
+
+static void backward(const BackwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
+                     const Member& member) {
+  for_dtype(params.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    backward_rows<T>(params, weights, static_cast<Operand<T>*>(scratch), begin, end, member);
+  });
+}
+
+template <class Params>
+static int64_t scratch_bytes(const Params& params) {
+  return for_dtype(params.dtype, [&](auto zero) -> int64_t {
+    using T = decltype(zero);
+    return product_of(scratch_elements<T>(params), sizeof(Operand<T>));
+  });
+}
+
+static void project(const ProjectionParams& params, const void* packed, void* scratch, int64_t begin,
+                    int64_t end) {
+  for_dtype(params.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto run = params.keeps_sums ? &project_rows<T, Sum<T>> : &project_rows<T, T>;
+    run(params, static_cast<const Operand<T>*>(packed), static_cast<Operand<T>*>(scratch), begin, end);
+  });
+}
+
+static void sum_products(const ProductSumParams& params, void* scratch, int64_t begin, int64_t end) {
+  for_dtype(params.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    sum_products<T>(params, static_cast<Operand<T>*>(scratch), begin, end);
+  });
+}
+
+static void sum_tokens(const TokenSumParams& params, int64_t begin, int64_t end) {
+  for_dtype(params.dtype, [&](auto zero) { sum_tokens<decltype(zero)>(params, begin, end); });
+}
+
+static void to_sums(Dtype dtype, const void* values, void* sums, int64_t n, bool adds) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto run = adds ? &add_row<T, Sum<T>> : &copy_row<T, Sum<T>>;
+    run(static_cast<const T*>(values), static_cast<Sum<T>*>(sums), n);
+  });
+}
+
+static void from_sums(Dtype dtype, const void* sums, void* values, int64_t n) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    copy_row(static_cast<const Sum<T>*>(sums), static_cast<T*>(values), n);
+  });
+}
+
+static int64_t multiply_add(int64_t rounds, float* result) {
+  constexpr int kSums = kMaxTileVectors < 24 ? 12 : 24;
+  Vector<float> sums[kSums];
+  for (int i = 0; i < kSums; ++i) sums[i] = splat(1.0f + i);
+  const Vector<float> factor = splat(0.999f), addend = splat(0.001f);
+  for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * factor + addend;
+  }
+  for (int i = 1; i < kSums; ++i) sums[0] += sums[i];
+  *result = sums[0][0];
+  return rounds * kSums * kLanes<float>;
+}
+
+static void tanh_array(Dtype dtype, const void* in, void* out, int64_t n) {
+  for_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = static_cast<const T*>(in);
+    T* to = static_cast<T*>(out);
+    int64_t i = 0;
+    for (; i + kLanes<T> <= n; i += kLanes<T>) store(to + i, rounded<T>(tanh(load(from + i))));
+    if (i < n) store_first(to + i, rounded<T>(tanh(load_first(from + i, n - i))), n - i);
+  });
+}
+
+static const CpuKernels kKernels = {
+    RNNFUSED_ISA_NAME,
+    packed_bytes,
+    panel_columns,
+    pack,
+    forward_scratch_bytes,
+    backward_scratch_bytes,
+    projects,
+    forward,
+    backward,
+    scratch_bytes<ProjectionParams>,
+    project,
+    scratch_bytes<ProductSumParams>,
+    sum_products,
+    sum_tokens,
+    to_sums,
+    from_sums,
+    multiply_add,
+    tanh_array,
+};
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

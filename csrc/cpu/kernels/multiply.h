@@ -1,0 +1,154 @@
+// Rows times a packed matrix, in register tiles; what is done with the sums is the caller's.
+#pragma once
+
+#include "cpu/kernel_table.h"
+#include "cpu/kernels/pack.h"
+#include "cpu/kernels/simd.h"
+#include "cpu/kernels/tile.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+template <class T>
+RNNFUSED_INLINE bool fits_l2(int64_t depth, int64_t columns) {
+  return packed_bytes<T>(depth, columns) <= kResidentBytes;
+}
+
+// Whether rows at this distance meet in few sets of L1, as those of a power of two do.
+template <class T>
+RNNFUSED_INLINE bool aliases(int64_t stride) {
+  return static_cast<uint64_t>(stride) * sizeof(Operand<T>) % 1024 == 0;
+}
+
+// Elements between rows that don't: 64 bytes mod 256.
+template <class T>
+RNNFUSED_INLINE int64_t padded_stride(int64_t size) {
+  const int64_t padded = (size + kPanelColumns<T> - 1) / kPanelColumns<T> * kPanelColumns<T>;
+  const int64_t unit = 256 / sizeof(Operand<T>);
+  return (padded + unit - unit / 4 - 1) / unit * unit + unit / 4;
+}
+
+// Some rows and columns of a product: sums of rows [first, end) and `columns` columns from `column` on, with
+// `width` of them to a row.
+template <class T>
+struct Sums {
+  int64_t first, end, column, columns, width;
+  const Sum<T>* sums;
+};
+
+// Calls emit(sums) for rows [0, rows) and columns [begin, end) of whole panels, in pieces; sums = start + rows * B
+// of each factor. Rows from `zero_from` on leave the last factor out. start(row, rows, column, columns, width, sums)
+// says where some rows start; it may write that into sums, which have `width` columns.
+template <class T, class StartOf, class Emit>
+RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
+                              int64_t begin, int64_t end, bool backwards, const StartOf& start, const Emit& emit) {
+  alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
+  // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
+  const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
+  const Parts parts(rows, blocks);
+  const int widest = max_vectors(blocks == 1 ? static_cast<int>(rows) : kMaxRows);
+  // Whole tiles may come in the opposite order: then what was used last, and is still in cache, is used first.
+  const int64_t tile_columns = widest * kLanes<T>, size = end - begin;
+  const int64_t whole = size / tile_columns * tile_columns;
+  int vectors = widest;
+  for (int64_t done = 0; done < size;) {
+    while (vectors > (size - done + kLanes<T> - 1) / kLanes<T>) vectors /= 2;
+    const int64_t column = begin + (backwards && done < whole ? whole - tile_columns - done : done);
+    const int64_t width = vectors * kLanes<T>, columns = smaller(width, end - column);
+    const auto run = [&](int64_t first, int64_t last, int factor_count) {
+      if (first >= last) return;
+      Factor<T> here[2];
+      for (int f = 0; f < factor_count; ++f) {
+        here[f] = factors[f];
+        here[f].rows += first * factors[f].stride;
+        here[f].packed += column * padded_depth<T>(factors[f].depth);
+      }
+      const Start<T> from = start(first, last - first, column, columns, width, sums);
+      tile_for<T>(static_cast<int>(last - first), vectors)(from, here, factor_count, sums);
+      emit(Sums<T>{first, last, column, columns, width, sums});
+    };
+    for (int64_t block = 0; block < blocks; ++block) {
+      const int64_t first = parts.begin(block), last = parts.begin(block + 1);
+      const int64_t middle = zero_from < first ? first : smaller(zero_from, last);
+      run(first, middle, count);
+      run(middle, last, count - 1);
+    }
+    done += columns;
+  }
+}
+
+// A start of zeros.
+template <class T>
+struct FromZero {
+  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, Sum<T>*) const {
+    return {};
+  }
+};
+
+// A start that is the same for all rows: a bias that zeros pad to whole panels; null is zero.
+template <class T>
+struct FromBias {
+  const Sum<T>* bias;
+  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t column, int64_t, int64_t, Sum<T>*) const {
+    return {bias ? bias + column : nullptr, 0};
+  }
+};
+
+// A start that is a row of a packed matrix, picked by an id, plus a bias as above.
+template <class T>
+struct FromTokens {
+  const Operand<T>* packed;
+  int64_t depth;
+  const Sum<T>* bias;
+  const int64_t* ids;
+  int64_t stride;
+  const int64_t* places;  // of the rows, in units of the stride; null: one after another
+  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t,
+                                      int64_t width, Sum<T>* sums) const {
+    constexpr int kTogether = kProducts<T>;
+    const int64_t panel_width = smaller(width, kPanelColumns<T>);
+    // From a table of sums: the tile picks its rows itself.
+    if constexpr (kTogether == 1) {
+      if (!places && width == panel_width) {
+        return {packed + column * padded_depth<T>(depth), width, ids + first * stride, stride,
+                bias ? bias + column : nullptr};
+      }
+    }
+    for (int64_t c = 0; c < width; c += kLanes<T>) {
+      const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
+      const Operand<T>* const columns =
+          packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
+      const Vector<T> added = bias ? load(bias + column + c) : Vector<T>{};
+      for (int64_t r = 0; r < count; ++r) {
+        const int64_t id = ids[(places ? places[first + r] : first + r) * stride], in_pair = id % kTogether;
+        const Vector<T> value = unpacked<T>(columns + (id - in_pair) * panel_width, in_pair);
+        store(sums + r * width + c, value + added);
+      }
+    }
+    return {sums, width};
+  }
+};
+
+// A start in memory of its own, row by row; it is copied first if it is not of sums in whole vectors, or if rows
+// have places (as above).
+template <class T, class Value>
+struct FromRows {
+  const Value* rows;
+  int64_t stride;
+  const int64_t* places;
+  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t columns,
+                                      int64_t width, Sum<T>* sums) const {
+    const Value* const from = rows + column;
+    if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
+      if (columns == width && !places) return {from + first * stride, stride};
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t place = places ? places[first + r] : first + r;
+      copy_row(from + place * stride, sums + r * width, columns);
+    }
+    return {sums, width};
+  }
+};
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

@@ -1,0 +1,57 @@
+// The projection on CPU: out = in W^T + b, rows in blocks, W^T packed once.
+#pragma once
+
+#include "cpu/kernels/multiply.h"
+#include "cpu/kernels/pack.h"
+#include "params.h"
+#include "cpu/kernels/simd.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+// Rows that take turns with one panel: few where the packed weight stays in L2, else so many that reading
+// it costs little beside the work.
+template <class T>
+RNNFUSED_INLINE int64_t rows_a_turn(const ProjectionParams& params) {
+  return fits_l2<T>(params.in_size, params.out_size) ? kMaxRows : 8 * kMaxRows;
+}
+
+// A padded copy of the rows that take a turn.
+template <class T>
+RNNFUSED_INLINE int64_t scratch_elements(const ProjectionParams& params) {
+  return product_of(rows_a_turn<T>(params), padded_stride<T>(params.in_size));
+}
+
+template <class T, class Value>
+void project_rows(const ProjectionParams& params, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
+                  int64_t end) {
+  const int64_t turn = rows_a_turn<T>(params);
+  const int64_t turns = (end - begin + turn - 1) / turn;
+  const Parts parts(end - begin, turns);
+  const bool copies = kConverts<T> || aliases<T>(params.input.batch_stride);
+  for (int64_t i = 0; i < turns; ++i) {
+    const int64_t first = begin + parts.begin(i), rows = begin + parts.begin(i + 1) - first;
+    const T* const in = static_cast<const T*>(params.input.data) + first * params.input.batch_stride;
+    int64_t stride = params.input.batch_stride;
+    const Operand<T>* factor_rows = scratch;
+    if (copies) {
+      const int64_t padded = padded_stride<T>(params.in_size);
+      for (int64_t r = 0; r < rows; ++r) copy_row(in + r * stride, scratch + r * padded, params.in_size);
+      stride = padded;
+    } else if constexpr (!kConverts<T>) {
+      factor_rows = in;
+    }
+    Value* const out = static_cast<Value*>(params.output.data) + first * params.output.batch_stride;
+    const Factor<T> factors[2] = {{factor_rows, stride, packed, params.in_size}, {}};
+    multiply<T>(factors, 1, rows, rows, 0, params.out_size, false, FromBias<T>{static_cast<const Sum<T>*>(params.bias)},
+                [&](const Sums<T>& of) {
+                  for (int64_t row = of.first; row < of.end; ++row) {
+                    copy_row(of.sums + (row - of.first) * of.width,
+                             out + row * params.output.batch_stride + of.column, of.columns);
+                  }
+                });
+  }
+}
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

@@ -1,0 +1,101 @@
+// Vector tanh. Odd by construction (computed on |x|, the sign put back), NaN passes through,
+// infinities give exactly +-1, zeros keep their sign.
+#pragma once
+
+#include "cpu/kernels/simd.h"
+#include "cpu/kernels/tanh_table.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+#if defined(__AVX512F__)
+
+// float32: a polynomial in a - m of the piece that |x| = a lies in. Registers hold the pieces' columns.
+RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
+  using V = Vector<float>;
+  using U = Bits<float>;
+  const U sign = (U)x & (U)splat(-0.0f);
+  const V a = at_most((V)((U)x ^ sign), 9.1f);  // from 9.02 on the result rounds to 1
+  // A quarter of an octave a piece, and one up to 1/16; the instruction takes the number modulo 32.
+  const U piece = (U)_mm512_maskz_max_ps(0xffff, (__m512)a, _mm512_set1_ps(0.06f)) >> 21;
+  const auto column = [&](int row) __attribute__((always_inline)) {
+    return (V)_mm512_permutex2var_ps(_mm512_load_ps(kTanhTable[row]), (__m512i)piece,
+                                     _mm512_load_ps(kTanhTable[row] + 16));
+  };
+  const V r = a - column(0);
+  V sum = column(6) * r + column(5);
+  sum = sum * r + column(4);
+  sum = sum * r + column(3);
+  sum = sum * r + column(2);
+  sum = sum * r + column(1);
+  return (V)((U)sum | sign);
+}
+
+#else
+
+// float32: below 0.55 an odd minimax polynomial, above it 1 - 2 / (exp(2|x|) + 1).
+RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
+  using V = Vector<float>;
+  using U = Bits<float>;
+  const U sign = (U)x & (U)splat(-0.0f);
+  const V a = (V)((U)x ^ sign);
+
+  const V s = a * a;
+  V odd = s * -0.0062742042f + 0.021071656f;
+  odd = odd * s - 0.053852305f;
+  odd = odd * s + 0.13332586f;
+  odd = odd * s - 0.33333316f;
+  const V small = a * s * odd + a;
+
+  V y = at_most(a, 10.0f);  // from 9.02 on the result rounds to 1
+  y = y + y;
+  // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
+  const V shifted = y * 1.442695041f + 12582912.0f;
+  const V n = shifted - 12582912.0f;
+  const V r = y - n * 0.693145752f - n * 1.428606765e-6f;
+  // exp(r) - 1 in pairs of terms (Estrin), which wait less for each other.
+  const V r2 = r * r;
+  V expm1 = r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f);
+  expm1 = expm1 * r2 + (r * 0.16666543f + 0.49999997f);
+  expm1 = expm1 * r2 + r;
+  const V scale = (V)(((U)shifted << 23) + (127U << 23));
+  const V large = 1.0f - 2.0f / (expm1 * scale + (scale + 1.0f));
+
+  return (V)((U)(a < 0.55f ? small : large) | sign);
+}
+
+#endif
+
+// float64: expm1(2|x|) / (expm1(2|x|) + 2), expm1 by its Taylor series on |r| <= ln(2) / 2.
+RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
+  using V = Vector<double>;
+  using U = Bits<double>;
+  const U sign = (U)x & (U)splat(-0.0);
+  const V a = (V)((U)x ^ sign);
+
+  V y = a > 20.0 ? splat(20.0) : a;  // from 19.07 on the result rounds to 1
+  y = y + y;
+  const V shifted = y * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
+  const V n = shifted - 6755399441055744.0;
+  const V r = y - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10;
+  V tail = splat(1.0 / 6227020800);  // 1/13!
+  tail = tail * r + 1.0 / 479001600;
+  tail = tail * r + 1.0 / 39916800;
+  tail = tail * r + 1.0 / 3628800;
+  tail = tail * r + 1.0 / 362880;
+  tail = tail * r + 1.0 / 40320;
+  tail = tail * r + 1.0 / 5040;
+  tail = tail * r + 1.0 / 720;
+  tail = tail * r + 1.0 / 120;
+  tail = tail * r + 1.0 / 24;
+  tail = tail * r + 1.0 / 6;
+  tail = tail * r + 0.5;
+  const V scale = (V)(((U)shifted << 52) + (1023ULL << 52));
+  const V expm1 = (tail * r * r + r) * scale + (scale - 1.0);
+  const V result = expm1 / (expm1 + 2.0);
+
+  return (V)((U)result | sign);
+}
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

@@ -1,0 +1,152 @@
+// The register tile: R rows times V vectors of packed columns.
+// Every output is its initial value, plus the sum over k = 0, 1, 2, ... of the first factor in that order, plus
+// that of the second, whatever the tile: so a row's result does not depend on the rows it is computed with.
+#pragma once
+
+#include "cpu/kernels/operand.h"
+#include "cpu/kernels/pack.h"
+#include "cpu/kernels/simd.h"
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
+
+// Fewer rows take more columns, so that there are enough independent sums to hide the FMA's latency.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kMaxRows = 14;  // of 32 registers: 14 x 2 sums, 2 weights, 1 state
+constexpr int max_vectors(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }
+constexpr int kMaxTileVectors = 14 * 2;
+#else
+constexpr int kMaxRows = 6;  // of 16 registers: 6 x 2 sums, 2 weights, 1 state
+constexpr int max_vectors(int rows) { return rows <= 1 ? 8 : rows <= 3 ? 4 : 2; }
+constexpr int kMaxTileVectors = 6 * 2;
+#endif
+
+// Rows, and the packed columns that they are multiplied with.
+template <class T>
+struct Factor {
+  const Operand<T>* rows;
+  int64_t stride;
+  const Operand<T>* packed;
+  int64_t depth;
+};
+
+// Where the sums of a tile start: row r of these rows, or of a table of rows the one that the r-th index says, plus
+// what is added to all; or nowhere, for zeros.
+template <class T>
+struct Start {
+  const Sum<T>* rows = nullptr;
+  int64_t stride = 0;
+  const int64_t* index = nullptr;
+  int64_t index_stride = 0;
+  const Sum<T>* added = nullptr;  // of a table; may be null
+};
+
+// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] of each factor; the rows of the start may be sums
+// itself. sums has V * kLanes<T> columns.
+template <class T>
+using TileFunction = void (*)(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums);
+
+template <class T, int R, int V>
+void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums) {
+  constexpr int kWidth = V < kPanelVectors ? V : kPanelVectors;
+  static_assert(V % kWidth == 0, "a tile is one narrow panel or whole panels");
+  Vector<T> acc[R][V] = {};
+  if (start.index) {
+    Vector<T> added[V] = {};
+#pragma GCC unroll 8
+    for (int v = 0; start.added && v < V; ++v) added[v] = load(start.added + v * kLanes<T>);
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+      const Sum<T>* const row = start.rows + start.index[r * start.index_stride] * start.stride;
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[r][v] = load(row + v * kLanes<T>) + added[v];
+    }
+  } else if (start.rows) {
+#pragma GCC unroll 14
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) acc[r][v] = load(start.rows + r * start.stride + v * kLanes<T>);
+    }
+  }
+  // Rows are reached from every fifth: of more addresses than there are registers, the compiler would keep some in
+  // vector registers, and fetching those takes a multiply-add's place.
+  constexpr int kReach = 5, kBases = (R + kReach - 1) / kReach;
+  // One multiply-add for each sum: of the rows' values at `bases` with the packed ones at `columns`.
+  const auto add = [&](const Operand<T>* const* bases, int64_t stride, const Operand<T>* columns,
+                       int64_t panel_stride) __attribute__((always_inline)) {
+    const auto column_vector = [&](int v) __attribute__((always_inline)) {
+      const int64_t panel = v / kWidth, in_panel = v % kWidth;
+      return load_packed<T>(columns + panel * panel_stride + in_panel * kLanes<T> * kProducts<T>);
+    };
+    if constexpr (R <= 3) {
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        const Vector<T> w = column_vector(v);
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) multiply_add<T>(acc[r][v], w, bases[r / kReach] + r % kReach * stride);
+      }
+    } else {
+      Vector<T> w[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) w[v] = column_vector(v);
+#pragma GCC unroll 14
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) multiply_add<T>(acc[r][v], w[v], bases[r / kReach] + r % kReach * stride);
+      }
+    }
+  };
+  for (int f = 0; f < count; ++f) {
+    const Operand<T>* const rows = factors[f].rows;
+    const Operand<T>* const packed = factors[f].packed;
+    const int64_t stride = factors[f].stride, depth = factors[f].depth;
+    const int64_t panel_stride = padded_depth<T>(depth) * kPanelColumns<T>;
+    const Operand<T>* bases[kBases];
+    for (int i = 0; i < kBases; ++i) {
+      bases[i] = rows + i * kReach * stride;
+      __asm__("" : "+r"(bases[i]));  // else the compiler goes back to one base
+    }
+    int64_t k = 0;
+    if constexpr (R <= 3) {  // so few multiply-adds that the loop's own instructions would show
+#pragma GCC unroll 2
+      for (; k + kProducts<T> <= depth; k += kProducts<T>) {
+        add(bases, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+        bases[0] += kProducts<T>;
+      }
+    } else {
+      for (; k + kProducts<T> <= depth; k += kProducts<T>) {
+        add(bases, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+        for (int i = 0; i < kBases; ++i) bases[i] += kProducts<T>;
+      }
+    }
+    if constexpr (kProducts<T> > 1) {
+      if (k < depth) {  // what lies past a row's end is not ours to read
+        Operand<T> last[R][kProducts<T>] = {};
+        for (int r = 0; r < R; ++r) last[r][0] = rows[r * stride + k];
+        const Operand<T>* last_bases[kBases];
+        for (int i = 0; i < kBases; ++i) last_bases[i] = last[i * kReach];
+        add(last_bases, kProducts<T>, packed + k * kWidth * kLanes<T>, panel_stride);
+      }
+    }
+  }
+#pragma GCC unroll 14
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store(sums + (r * V + v) * kLanes<T>, acc[r][v]);
+  }
+}
+
+// The tile for this many rows and vectors; vectors is a power of two up to max_vectors(rows).
+template <class T, int R = kMaxRows, int V = max_vectors(R)>
+RNNFUSED_INLINE TileFunction<T> tile_for(int rows, int vectors) {
+  if constexpr (R > 1) {
+    if (rows < R) return tile_for<T, R - 1>(rows, vectors);
+  }
+  if constexpr (V > 1) {
+    if (vectors < V) return tile_for<T, R, V / 2>(rows, vectors);
+  }
+  return &tile<T, R, V>;
+}
+
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused

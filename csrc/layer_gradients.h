@@ -1,0 +1,282 @@
+// The gradients of a layer beside the time loop's, as products of the loop's d:
+//
+//   dW_ih = sum_t d_t^T x_t (a sum by token of d_t where x is ids)    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}
+//   dx = d W_ih
+//
+// No torch here, and no kernels: calls for both.
+#pragma once
+
+#include <cstring>
+
+#include "params.h"
+
+namespace rnnfused {
+
+// Calls run(product) with the product's rows set to those of two sequences, as few times as there are runs of rows at
+// one distance in both.
+template <class Run>
+void for_each_run(const RecurrenceParams& loop, const ConstSequence& from, int64_t from_bytes, const Sequence& to,
+                  int64_t to_bytes, ProjectionParams product, const Run& run) {
+  const int64_t steps = loop.num_steps, rows = loop.batch_size;
+  if (loop.is_flat()) {
+    product.rows = loop.num_rows;
+    product.input = {from.data, from.time_stride};
+    product.output = {to.data, to.time_stride};
+    return run(product);
+  }
+  // In the order of memory.
+  const bool by_batch = rows == 1 || (steps > 1 && from.time_stride < from.batch_stride);
+  product.rows = by_batch ? steps : rows;
+  product.input.batch_stride = by_batch ? from.time_stride : from.batch_stride;
+  product.output.batch_stride = by_batch ? to.time_stride : to.batch_stride;
+  int64_t count = by_batch ? rows : steps;
+  const int64_t from_distance = by_batch ? from.batch_stride : from.time_stride;
+  const int64_t to_distance = by_batch ? to.batch_stride : to.time_stride;
+  if (from_distance == product.rows * product.input.batch_stride &&
+      to_distance == product.rows * product.output.batch_stride) {
+    product.rows *= count;
+    count = 1;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    product.input.data = skip(from, i * from_distance, from_bytes).data;
+    product.output.data = skip(to, i * to_distance, to_bytes).data;
+    run(product);
+  }
+}
+
+// Where results go; null where they are not wanted. To the products, those of weights are of sum_dtype.
+struct LayerGradients {
+  void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
+  void* weight_hh = nullptr;  // (hidden, hidden), or of every head
+  void* bias = nullptr;       // (hidden)
+  Sequence input;             // the rows of d in their order
+};
+
+struct LayerBackwardParams {
+  BackwardParams loop;
+  bool in_parts = false;  // d has no memory, and comes and goes: of a padded batch, without lengths or heads
+  ConstSequence input;
+  ConstIds ids;  // instead of the input; data may be null
+  int64_t input_size = 0;
+  ConstMatrix weight_ih;
+  ConstState h_0;  // data may be null: zeros
+  bool continues = false;  // instead of h_0, a row's first state lies in the output, before that of its first step
+  LayerGradients gradients;
+  bool adds = false;  // gradients of weights, to what is there
+
+  // Whether the batch is outside the time in memory.
+  bool is_by_batch() const {
+    return loop.batch_size > 1 && loop.output.time_stride < loop.output.batch_stride;
+  }
+
+  // The same for batch rows [begin, end) of steps [first, last), with such memory for d, and the d of the step after
+  // them, in the loop's order, if there is one. Of a call in parts.
+  LayerBackwardParams part(int64_t begin, int64_t end, int64_t first, int64_t last, void* d,
+                     const ConstState& d_after) const {
+    LayerBackwardParams part = *this;
+    BackwardParams& of = part.loop;
+    const auto to_start = [&](auto& sequence) {
+      sequence = skip(sequence, first * sequence.time_stride + begin * sequence.batch_stride, item_bytes());
+    };
+    const auto to_row = [&](auto& state) { state = skip(state, begin * state.batch_stride, item_bytes()); };
+    of.batch_size = end - begin;
+    of.num_steps = last - first;
+    to_start(of.grad_output);
+    to_start(of.output);
+    to_start(part.input);
+    to_start(part.gradients.input);
+    if (ids.data) part.ids.data += first * ids.time_stride + begin * ids.batch_stride;
+    to_row(of.grad_h_n);
+    to_row(of.grad_h_0);
+    to_row(part.h_0);
+    const int64_t size = loop.hidden_size;
+    of.grad_projections = is_by_batch() ? Sequence{d, size, (last - first) * size}
+                                        : Sequence{d, (end - begin) * size, size};
+    if (loop.reverse ? first > 0 : last < loop.num_steps) {
+      of.grad_h_n = {};
+      of.d_after = d_after;
+    }
+    if (loop.reverse ? last < loop.num_steps : first > 0) {
+      of.grad_h_0 = {};
+      part.h_0 = {};
+      part.continues = true;
+    }
+    return part;
+  }
+
+  // The d of the loop's last step, for that of the part after this one.
+  void copy_last_d(void* to) const {
+    const Sequence& d = loop.grad_projections;
+    const int64_t bytes = loop.hidden_size * item_bytes();
+    const Sequence last = skip(d, loop.reverse ? (loop.num_steps - 1) * d.time_stride : 0, item_bytes());
+    for (int64_t row = 0; row < loop.batch_size; ++row) {
+      std::memcpy(static_cast<char*>(to) + row * bytes, skip(last, row * d.batch_stride, item_bytes()).data, bytes);
+    }
+  }
+
+  int64_t item_bytes() const { return bytes_of(loop.dtype); }
+
+  // Calls run(call) for every product that a gradient of a weight is, when the loop has run.
+  template <class Run>
+  void for_each_sum(const Run& run) const {
+    const ConstSequence d = {loop.grad_projections.data, loop.grad_projections.time_stride,
+                             loop.grad_projections.batch_stride};
+    const int64_t steps = loop.is_flat() ? 1 : loop.num_steps;
+    const int64_t rows = loop.is_flat() ? loop.num_rows : loop.batch_size;
+    if (gradients.weight_ih && ids.data) {
+      run(token_sum(d, steps, rows));
+    } else if (gradients.weight_ih && loop.lengths) {
+      run(sum_of_runs({d, 0, loop.hidden_size}, {input, 0, input_size}, 0, gradients.weight_ih));
+    } else if (gradients.weight_ih) {
+      run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih, adds));
+    }
+    if (gradients.bias) {
+      const void* one = loop.dtype == Dtype::float64   ? static_cast<const void*>(&kOne)
+                        : loop.dtype == Dtype::float32 ? static_cast<const void*>(&kOneFloat)
+                        : loop.dtype == Dtype::float16 ? static_cast<const void*>(&kOneFloat16)
+                                                       : static_cast<const void*>(&kOneBfloat16);
+      run(sum(steps, rows, {{one, 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias, adds));
+    }
+    for (int64_t head = 0; gradients.weight_hh && head < loop.num_heads; ++head) {
+      const int64_t size = loop.hidden_size / loop.num_heads, first = head * size;
+      const int64_t sum_bytes = bytes_of(sum_dtype(loop.dtype));
+      weight_hh(skip(d, first, item_bytes()), skip(loop.output, first, item_bytes()),
+                skip(h_0, first, item_bytes()), size,
+                static_cast<char*>(gradients.weight_hh) + first * size * sum_bytes, run);
+    }
+  }
+
+  // Calls run(call) for every product that the gradient of the input is: (hidden, features) is the transpose of what
+  // it was forward.
+  template <class Run>
+  void for_each_input_gradient(const Run& run) const {
+    if (!gradients.input.data) return;
+    const Sequence& d = loop.grad_projections;
+    ProjectionParams product;
+    product.in_size = loop.hidden_size;
+    product.out_size = input_size;
+    product.dtype = loop.dtype;
+    product.weight = weight_ih;
+    for_each_run(loop, {d.data, d.time_stride, d.batch_stride}, item_bytes(), gradients.input, item_bytes(), product,
+                 run);
+  }
+
+ private:
+  static constexpr double kOne = 1;
+  static constexpr float kOneFloat = 1;
+  static constexpr uint16_t kOneFloat16 = 0x3c00, kOneBfloat16 = 0x3f80;
+
+  // Steps of a sequence from one that starts at `first`.
+  struct Side {
+    ConstSequence sequence;
+    int64_t first;
+    int64_t size;
+  };
+
+  Rows rows_of(const Side& side, bool by_batch) const {
+    const ConstSequence& s = side.sequence;
+    const char* data = static_cast<const char*>(s.data) + side.first * s.time_stride * item_bytes();
+    return by_batch ? Rows{data, s.batch_stride, s.time_stride} : Rows{data, s.time_stride, s.batch_stride};
+  }
+
+  // The sum over `steps` steps of so many rows.
+  ProductSumParams sum(int64_t steps, int64_t rows, const Side& left, const Side& right, void* result,
+                 bool adds) const {
+    // Where the batch is outside the time, a row's steps are the long runs.
+    const bool by_batch = right.sequence.time_stride < right.sequence.batch_stride && rows > 1 && steps > 1;
+    ProductSumParams params;
+    params.outer = by_batch ? rows : steps;
+    params.inner = by_batch ? steps : rows;
+    params.left_size = left.size;
+    params.right_size = right.size;
+    params.dtype = loop.dtype;
+    params.left = rows_of(left, by_batch);
+    params.right = rows_of(right, by_batch);
+    params.result = result;
+    params.adds = adds;
+    params.join_rows();
+    return params;
+  }
+
+  // The sum over every row's steps but its last `left_out`.
+  ProductSumParams sum_of_runs(const Side& left, const Side& right, int64_t left_out, void* result) const {
+    ProductSumParams params;
+    params.outer = loop.batch_size;
+    params.left_size = left.size;
+    params.right_size = right.size;
+    params.dtype = loop.dtype;
+    params.left = rows_of(left, true);
+    params.right = rows_of(right, true);
+    params.result = result;
+    params.adds = adds;
+    params.inner = loop.num_steps;
+    params.lengths = loop.lengths;
+    params.places = loop.places;
+    params.left_out = left_out;
+    return params;
+  }
+
+  TokenSumParams token_sum(const ConstSequence& d, int64_t steps, int64_t rows) const {
+    TokenSumParams params;
+    params.outer = steps;
+    params.inner = rows;
+    params.size = loop.hidden_size;
+    params.num_tokens = input_size;
+    params.dtype = loop.dtype;
+    params.rows = {d.data, d.time_stride, d.batch_stride};
+    params.ids = ids.data;
+    params.ids_outer_stride = ids.time_stride;
+    params.ids_inner_stride = ids.batch_stride;
+    params.result = gradients.weight_ih;
+    params.adds = adds;
+    return params;
+  }
+
+  template <class Run>
+  void weight_hh(const ConstSequence& d, const ConstSequence& h, const ConstState& h_0, int64_t size,
+                 void* result, const Run& run) const {
+    const int64_t steps = loop.num_steps;
+    // The time of the first d that has a state before it, and of that state.
+    const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
+    if (continues) {
+      return run(sum(steps, loop.batch_size, {d, 0, size}, {h, before - now, size}, result, adds));
+    } else if (loop.lengths) {
+      run(sum_of_runs({d, now, size}, {h, before, size}, 1, result));
+    } else if (!loop.batch_sizes) {
+      run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, result, adds));
+    } else {
+      // Rows that take part in a step and in the one after it: in both, the first ones.
+      run(sum(0, 0, {d, 0, size}, {h, 0, size}, result, adds));
+      for (int64_t t = 0; t + 1 < steps; ++t) {
+        run(sum(1, loop.batch_sizes[t + 1], {d, loop.step_starts[t + now], size},
+                {h, loop.step_starts[t + before], size}, result, true));
+      }
+    }
+    if (!h_0.data) return;
+    const ConstSequence first = {h_0.data, 0, h_0.batch_stride};
+    if (loop.lengths) {
+      for (int64_t i = 0; i < loop.batch_size && loop.lengths[i] > 0; ++i) {
+        const ConstSequence d_of_row = skip(d, loop.places[i] * d.batch_stride, item_bytes());
+        const ConstSequence h_0_of_row = skip(first, loop.state_rows[i] * first.batch_stride, item_bytes());
+        const int64_t start = loop.reverse ? loop.lengths[i] - 1 : 0;
+        run(sum(1, 1, {d_of_row, start, size}, {h_0_of_row, 0, size}, result, true));
+      }
+      return;
+    }
+    if (!loop.batch_sizes || !loop.reverse) {
+      const int64_t start = loop.reverse ? loop.step_start(steps - 1) : 0;
+      run(sum(1, loop.batch_size, {d, start, size}, {first, 0, size}, result, true));
+      return;
+    }
+    // In reverse a row starts at its own last step.
+    for (int64_t t = 0; t < steps; ++t) {
+      const int64_t begin = t + 1 < steps ? loop.batch_sizes[t + 1] : 0, end = loop.batch_sizes[t];
+      if (begin == end) continue;
+      const ConstSequence late = {static_cast<const char*>(h_0.data) + begin * h_0.batch_stride * item_bytes(),
+                                  0, h_0.batch_stride};
+      run(sum(1, end - begin, {d, loop.step_starts[t] + begin, size}, {late, 0, size}, result, true));
+    }
+  }
+};
+
+}  // namespace rnnfused

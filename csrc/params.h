@@ -1,0 +1,283 @@
+// The contract between tensors and kernels, on every device: pointers, sizes, strides. No torch here.
+//
+//   forward    h_t = f(p_t + h_{t-1} W^T)              f = tanh or relu, p = projected inputs
+//   backward   d_t = (g_t + d_{t+1} W) * f'(h_t)       f' from the saved h alone; dp = d, dh_0 = d_0 W
+//
+// W may have heads: blocks along its diagonal, of which only they are there, each with features of its own.
+// A batch may be padded, packed, or have rows with lengths, one after another or padded.
+// "Previous" and "next" follow the direction: with `reverse` the forward loop runs from the last step
+// to the first and h_0 enters at a row's last step.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "sizes.h"
+
+#ifdef __CUDACC__
+#define RNNFUSED_EVERYWHERE __host__ __device__
+#else
+#define RNNFUSED_EVERYWHERE
+#endif
+
+namespace rnnfused {
+
+// Of the 16-bit types every state is rounded; all arithmetic is in float32.
+enum class Dtype : int32_t { float32, float64, bfloat16, float16 };
+inline int64_t bytes_of(Dtype dtype) {
+  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
+}
+
+// What sums of products are in.
+inline Dtype sum_dtype(Dtype dtype) {
+  return dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32;
+}
+
+enum class Nonlinearity : int32_t { tanh, relu };
+
+// A (time, batch, hidden) tensor; all strides count elements and hidden is contiguous.
+// Element (t, b, j) lies at data[start(t) * time_stride + b * batch_stride + j], where start(t) is t,
+// or step_starts[t] of the call in a packed batch; and with lengths, places[b] of the call stands for b.
+// (T,B,H) and (B,T,H) differ in strides only.
+template <class Pointer>
+struct SequenceOf {
+  Pointer data = nullptr;
+  int64_t time_stride = 0;
+  int64_t batch_stride = 0;
+};
+using Sequence = SequenceOf<void*>;
+using ConstSequence = SequenceOf<const void*>;
+
+// A (batch, hidden) state; hidden is contiguous.
+template <class Pointer>
+struct StateOf {
+  Pointer data = nullptr;
+  int64_t batch_stride = 0;
+};
+using State = StateOf<void*>;
+using ConstState = StateOf<const void*>;
+
+// A (hidden, hidden) matrix; any strides, so a transposed view costs nothing.
+struct ConstMatrix {
+  const void* data = nullptr;
+  int64_t row_stride = 0;
+  int64_t column_stride = 0;
+};
+
+inline ConstMatrix transposed(const ConstMatrix& matrix) {
+  return {matrix.data, matrix.column_stride, matrix.row_stride};
+}
+
+// The view without its first n features, or rows.
+template <class View>
+View skip(View view, int64_t n, int64_t item_bytes) {
+  using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>, const char, char>;
+  if (view.data) view.data = static_cast<Bytes*>(view.data) + n * item_bytes;
+  return view;
+}
+
+// (time, batch) token ids, placed as a Sequence's rows. An id stands for a row of zeros with a one at its place.
+struct ConstIds {
+  const int64_t* data = nullptr;
+  int64_t time_stride = 0;
+  int64_t batch_stride = 0;
+};
+
+// What both ways have in common.
+struct RecurrenceParams {
+  int64_t num_steps = 0;
+  int64_t batch_size = 0;
+  int64_t hidden_size = 0;
+  int64_t num_heads = 1;  // each of hidden_size / num_heads features
+  Dtype dtype = Dtype::float32;
+  Nonlinearity nonlinearity = Nonlinearity::tanh;
+  bool reverse = false;
+  // Rows [0, batch_sizes[t]) take part in step t: (num_steps), non-increasing. Null: every row.
+  const int64_t* batch_sizes = nullptr;
+  // Where each step starts, in units of time_stride: (num_steps). Null: step t starts at t.
+  const int64_t* step_starts = nullptr;
+  // With lengths (CPU), the loop takes the longest rows first: (batch_size) of its i-th row the length, the place
+  // in a sequence in units of batch_stride, and the row of a state. Null: i, for the last two.
+  const int64_t* lengths = nullptr;
+  const int64_t* places = nullptr;
+  const int64_t* state_rows = nullptr;
+  // Sequences are (num_rows, hidden), packed or row after row: batch_stride is time_stride. Else -1.
+  int64_t num_rows = -1;
+  ConstMatrix weight_hh;
+  int64_t head_stride = 0;  // of weight_hh
+
+  RNNFUSED_EVERYWHERE int64_t rows_in_step(int64_t t) const {
+    return batch_sizes ? batch_sizes[t] : batch_size;
+  }
+  RNNFUSED_EVERYWHERE int64_t step_start(int64_t t) const {
+    return step_starts ? step_starts[t] : t;
+  }
+  int64_t place(int64_t row) const { return places ? places[row] : row; }
+  int64_t state_row(int64_t row) const { return state_rows ? state_rows[row] : row; }
+  bool is_flat() const { return num_rows >= 0; }
+
+ protected:
+  void take_head(int64_t head) {
+    hidden_size /= num_heads;
+    num_heads = 1;
+    weight_hh = skip(weight_hh, head * head_stride, bytes_of(dtype));
+  }
+};
+
+struct ForwardParams : RecurrenceParams {
+  ConstSequence projections;  // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
+  bool projections_are_sums = false;  // p is of sum_dtype, beside 16-bit states (CPU)
+  ConstSequence input;        // x, of input_size features
+  ConstIds ids;               // or x by ids; data null: by features
+  int64_t input_size = 0;     // 0: the projections are given
+  ConstMatrix weight_ih;
+  const void* bias = nullptr;  // b in sum_dtype, padded with zeros to whole panels, or null: zeros
+  const void* other_bias = nullptr;  // before a launch, b is the sum of two biases, neither of them padded
+  ConstState h_0;             // data may be null: zeros
+  Sequence output;            // h
+  State h_n;                  // each row's state after its own last step; data may be null: not wanted (CPU)
+
+  // Whether rows are in every step, with all features in one.
+  bool is_plain() const { return !batch_sizes && !lengths && num_heads == 1; }
+
+  // The same for steps [first, last) of a plain call, with projections that are given for these alone.
+  ForwardParams part(int64_t first, int64_t last) const {
+    ForwardParams part = *this;
+    const int64_t bytes = bytes_of(dtype);
+    const auto to_first = [&](auto& sequence) { sequence = skip(sequence, first * sequence.time_stride, bytes); };
+    part.num_steps = last - first;
+    to_first(part.input);
+    to_first(part.output);
+    if (reverse ? last < num_steps : first > 0) {
+      const Sequence before = skip(output, (reverse ? last : first - 1) * output.time_stride, bytes);
+      part.h_0 = {before.data, before.batch_stride};
+    }
+    if (reverse ? first > 0 : last < num_steps) part.h_n = {};
+    return part;
+  }
+
+  // The same for one head's features, with biases that are not padded yet.
+  ForwardParams of_head(int64_t head) const {
+    ForwardParams part = *this;
+    part.take_head(head);
+    const int64_t bytes = bytes_of(dtype), first = head * part.hidden_size;
+    part.projections = skip(projections, first, projections_are_sums ? bytes_of(sum_dtype(dtype)) : bytes);
+    part.weight_ih = skip(weight_ih, first * weight_ih.row_stride, bytes);
+    part.bias = skip(ConstState{bias}, first, bytes).data;
+    part.other_bias = skip(ConstState{other_bias}, first, bytes).data;
+    part.h_0 = skip(h_0, first, bytes);
+    part.output = skip(output, first, bytes);
+    part.h_n = skip(h_n, first, bytes);
+    return part;
+  }
+};
+
+struct BackwardParams : RecurrenceParams {
+  ConstSequence grad_output;  // g; data may be null: zeros
+  ConstState grad_h_n;        // data may be null: zeros
+  ConstState d_after;         // d of the step after the last, where these are some steps of more (CPU); null: zeros
+  ConstSequence output;       // h, as the forward call wrote it
+  Sequence grad_projections;  // d
+  State grad_h_0;             // data may be null: not wanted
+  double clip = __builtin_inf();  // d is kept in [-clip, clip] (CPU)
+
+  // The same for one head's features.
+  BackwardParams of_head(int64_t head) const {
+    BackwardParams part = *this;
+    part.take_head(head);
+    const int64_t bytes = bytes_of(dtype), first = head * part.hidden_size;
+    part.grad_output = skip(grad_output, first, bytes);
+    part.grad_h_n = skip(grad_h_n, first, bytes);
+    part.d_after = skip(d_after, first, bytes);
+    part.output = skip(output, first, bytes);
+    part.grad_projections = skip(grad_projections, first, bytes);
+    part.grad_h_0 = skip(grad_h_0, first, bytes);
+    return part;
+  }
+};
+
+struct ProjectionParams {
+  int64_t rows = 0;
+  int64_t in_size = 0;
+  int64_t out_size = 0;
+  Dtype dtype = Dtype::float32;
+  ConstState input;            // (rows, in_size)
+  ConstMatrix weight;          // (in_size, out_size): W^T
+  const void* bias = nullptr;  // (out_size) in sum_dtype, padded with zeros to whole panels, or null: zeros
+  const void* other_bias = nullptr;  // before a launch, as that of Forward
+  State output;                // (rows, out_size)
+  bool keeps_sums = false;     // the output is of sum_dtype
+
+  // The same for columns [begin, end) of the output, with biases that are not padded yet.
+  ProjectionParams columns(int64_t begin, int64_t end) const {
+    ProjectionParams part = *this;
+    const int64_t bytes = bytes_of(dtype);
+    part.out_size = end - begin;
+    part.weight = skip(weight, begin * weight.column_stride, bytes);
+    part.bias = skip(ConstState{bias}, begin, bytes).data;
+    part.other_bias = skip(ConstState{other_bias}, begin, bytes).data;
+    part.output = skip(output, begin, keeps_sums ? bytes_of(sum_dtype(dtype)) : bytes);
+    return part;
+  }
+};
+
+// (outer, inner, size) rows; element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j], or with
+// places[o] of the product instead of o.
+struct Rows {
+  const void* data = nullptr;
+  int64_t outer_stride = 0;
+  int64_t inner_stride = 0;
+};
+
+struct ProductSumParams {
+  int64_t outer = 0;
+  int64_t inner = 0;
+  int64_t left_size = 0;
+  int64_t right_size = 0;
+  Dtype dtype = Dtype::float32;
+  Rows left, right;
+  void* result = nullptr;  // (left_size, right_size) in sum_dtype, contiguous
+  bool adds = false;       // to what is there
+  // Runs of different lengths: (outer) of the o-th the length and the place. A run leaves its last `left_out` rows
+  // out. Null: `inner` rows each, in order.
+  const int64_t* lengths = nullptr;
+  const int64_t* places = nullptr;
+  int64_t left_out = 0;
+
+  int64_t length(int64_t run) const {
+    return !lengths ? inner : lengths[run] > left_out ? lengths[run] - left_out : 0;
+  }
+  int64_t place(int64_t run) const { return places ? places[run] : run; }
+
+  // Rows at one distance throughout are one long run.
+  void join_rows() {
+    if (lengths) return;
+    if (inner == 1) {
+      std::swap(inner, outer);
+      left.inner_stride = left.outer_stride;
+      right.inner_stride = right.outer_stride;
+    } else if (inner > 0 && outer > 0 && left.outer_stride == inner * left.inner_stride &&
+               right.outer_stride == inner * right.inner_stride) {
+      inner = product_of(inner, outer);
+      outer = 1;
+    }
+  }
+};
+
+// sum_r of left_r^T right_r where right_r is the one-hot row of an id, transposed: right_r^T left_r.
+struct TokenSumParams {
+  int64_t outer = 0;
+  int64_t inner = 0;
+  int64_t size = 0;
+  int64_t num_tokens = 0;
+  Dtype dtype = Dtype::float32;
+  Rows rows;                     // of `size` values
+  const int64_t* ids = nullptr;  // of the rows, placed by these strides
+  int64_t ids_outer_stride = 0;
+  int64_t ids_inner_stride = 0;
+  void* result = nullptr;  // (num_tokens, size) in sum_dtype, contiguous
+  bool adds = false;       // to what is there
+};
+
+}  // namespace rnnfused

@@ -1,0 +1,230 @@
+// Tensors as the pointers, sizes and strides of matrix products, and of a layer: a loop and its products.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "layer_gradients.h"
+#include "params.h"
+#include "torch/recurrence_tensors.h"
+
+namespace rnnfused {
+
+// A bias of so many values, or null.
+inline const void* bias_data(const OptionalTensor& bias, const Tensor& model, int64_t size) {
+  if (!bias) return nullptr;
+  check_like(*bias, model, "bias");
+  check_features(*bias, "bias");
+  RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == size, "bias must have a value for every output");
+  return bias->const_data_ptr();
+}
+
+// The arguments of the op `project`, (rows, in) and (out, in) and (out), its result and its call.
+struct ProjectionTensors {
+  Tensor output;
+  ProjectionParams params;
+
+  ProjectionTensors(const Tensor& input, const Tensor& weight, const OptionalTensor& bias)
+      : output(new_tensor(input, {input.size(0), weight.size(0)})) {
+    check_like(weight, input, "weight");
+    check_features(input, "input");
+    RNNFUSED_CHECK(input.dim() == 2 && weight.dim() == 2 && weight.size(1) == input.size(1),
+                   "input must be (rows, in) and weight (out, in)");
+    params.bias = bias_data(bias, input, weight.size(0));
+    params.rows = input.size(0);
+    params.in_size = input.size(1);
+    params.out_size = weight.size(0);
+    params.dtype = dtype_of(input);
+    params.input = {input.const_data_ptr(), input.stride(0)};
+    params.weight = {weight.const_data_ptr(), weight.stride(1), weight.stride(0)};
+    params.output = {output.mutable_data_ptr(), params.out_size};
+  }
+};
+
+// The arguments of the op `sum_of_products`, (outer, inner, left) and (outer, inner, right), and its result.
+struct ProductSumTensors {
+  Tensor result;
+  ProductSumParams params;
+
+  ProductSumTensors(const Tensor& left, const Tensor& right)
+      : result(new_tensor(left, {left.size(2), right.size(2)})) {
+    check_like(right, left, "right");
+    check_features(left, "left");
+    check_features(right, "right");
+    RNNFUSED_CHECK(left.dim() == 3 && right.dim() == 3 && left.size(0) == right.size(0) &&
+                       left.size(1) == right.size(1),
+                   "left and right must be (outer, inner, features) with the same rows");
+    params.outer = left.size(0);
+    params.inner = left.size(1);
+    params.left_size = left.size(2);
+    params.right_size = right.size(2);
+    params.dtype = dtype_of(left);
+    params.left = {left.const_data_ptr(), left.stride(0), left.stride(1)};
+    params.right = {right.const_data_ptr(), right.stride(0), right.stride(1)};
+    params.result = result.mutable_data_ptr();
+    params.join_rows();
+  }
+};
+
+inline bool is_ids(const Tensor& input) { return is_int64(input); }
+
+inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& input) {
+  check_like(weight_ih, weight_hh, "weight_ih");
+  RNNFUSED_CHECK(weight_ih.dim() == 2 && weight_ih.size(0) == hidden_size_of(weight_hh) &&
+                     (is_ids(input) || weight_ih.size(1) == input.size(input.dim() - 1)),
+                 "weight_ih must be (hidden, features)");
+}
+
+// Token ids as a call takes them. One outside the vocabulary would be read and written out of bounds.
+inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_tokens) {
+  const int64_t* const data = static_cast<const int64_t*>(ids.const_data_ptr());
+  const SequenceOf<const int64_t*> rows = problem.place(ids, data);
+  const bool is_flat = problem.is_flat();
+  int64_t outer = is_flat ? problem.num_rows : problem.num_steps, outer_stride = rows.time_stride;
+  int64_t inner = is_flat ? 1 : problem.batch_size, inner_stride = rows.batch_stride;
+  if (inner == 1 || outer_stride < inner_stride) {
+    std::swap(outer, inner);
+    std::swap(outer_stride, inner_stride);
+  }
+  // Of an id outside, this has its highest bit set. Unlike comparisons, every x86-64 makes two of these at once, of ids
+  // that lie beside each other.
+  uint64_t wrong = 0;
+  const uint64_t last = num_tokens - 1;
+  const auto look_at = [&](const int64_t* ids, int64_t stride) {
+    for (int64_t i = 0; i < inner; ++i) {
+      const uint64_t id = ids[i * stride];
+      wrong |= id | (last - id);
+    }
+  };
+  for (int64_t i = 0; inner > 0 && i < outer; ++i) {
+    const int64_t* const ids_there = data + i * outer_stride;
+    inner_stride == 1 ? look_at(ids_there, 1) : look_at(ids_there, inner_stride);
+  }
+  RNNFUSED_CHECK(wrong >> 63 == 0, "a token id is outside the vocabulary");
+  return {data, rows.time_stride, rows.batch_stride};
+}
+
+// The arguments of the op `layer`, its results and its call. Without weight_ih the input is the projections; else these
+// are still to be made: by the loop, or by `project` before it.
+struct LayerTensors {
+  Problem problem;
+  Tensor output, h_n;
+  ForwardParams params;
+
+  LayerTensors(const Tensor& input, const OptionalTensor& weight_ih, const Tensor& weight_hh,
+               const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, const OptionalTensor& h_0,
+               const Extents& extents, int64_t time_dim, int64_t nonlinearity, bool reverse)
+      : problem(input, extents, time_dim, hidden_size_of(weight_hh), weight_ih && is_ids(input)),
+        output(weight_ih ? new_tensor(weight_hh, problem.sequence_sizes(problem.hidden_size)) : new_sequence(input)),
+        h_n(new_tensor(weight_hh, problem.state_sizes())) {
+    if (weight_ih) {
+      take_input(input, *weight_ih, weight_hh);
+      params.bias = bias_data(bias_ih, weight_hh, problem.hidden_size);
+      params.other_bias = bias_data(bias_hh, weight_hh, problem.hidden_size);
+    } else {
+      RNNFUSED_CHECK(!bias_ih && !bias_hh, "biases are for an input with weight_ih");
+      RNNFUSED_CHECK(last_size(input) == problem.hidden_size, "weight_hh must be for the hidden units of the projections");
+      check_like(input, weight_hh, "projections");
+      params.projections = problem.view<const void*>(input, input.const_data_ptr(), "projections");
+    }
+    params.h_0 = problem.state(h_0, weight_hh, "h_0");
+    params.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
+    params.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
+    problem.read_extents();
+    problem.fill(params, weight_hh, weight_hh, nonlinearity, reverse);
+    problem.clear_past_ends(params.output, bytes_of(params.dtype));
+    problem.pass_states(params.h_0, params.h_n, bytes_of(params.dtype));
+  }
+
+ private:
+  void take_input(const Tensor& input, const Tensor& weight_ih, const Tensor& weight_hh) {
+    check_weight_ih(weight_ih, weight_hh, input);
+    params.input_size = weight_ih.size(1);
+    if (is_ids(input)) {
+      params.ids = ids_of(problem, input, params.input_size);
+    } else {
+      check_like(input, weight_hh, "input");
+      params.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
+    }
+    params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
+  }
+};
+
+// The arguments of the op `layer_backward`, its results and its calls. Unwanted results are empty. Without weight_ih
+// the input's gradient is the loop's own.
+struct LayerBackwardTensors {
+  BackwardTensors loop;
+  Tensor grad_input, grad_weight_ih, grad_weight_hh, grad_bias;
+  LayerBackwardParams params;
+
+  LayerBackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n, const Tensor& output,
+                       const OptionalTensor& input, const OptionalTensor& weight_ih, const Tensor& weight_hh,
+                       const OptionalTensor& h_0, const Extents& extents, int64_t time_dim, int64_t nonlinearity,
+                       bool reverse, std::optional<double> clip, bool needs_input, bool needs_weight_ih,
+                       bool needs_weight_hh, bool needs_bias, bool needs_h_0)
+      : loop(grad_output, grad_h_n, output, weight_hh, extents, time_dim, nonlinearity, reverse, clip, needs_h_0,
+             needs_d(extents, weight_ih, weight_hh)),
+        grad_input(!weight_ih ? loop.grad_projections
+                              : wanted(needs_input, output,
+                                       loop.problem.sequence_sizes(needs_input && input ? last_size(*input) : 0))),
+        grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih, output)),
+        grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())),
+        grad_bias(wanted(needs_bias, output, {hidden()})) {
+    const Problem& problem = loop.problem;
+    RNNFUSED_CHECK(input.has_value() >= weight_ih.has_value(), "weight_ih needs the input");
+    params.loop = loop.params;
+    params.in_parts = !needs_d(extents, weight_ih, weight_hh);
+    if (weight_ih) take_input(*input, *weight_ih, weight_hh, output, needs_input);
+    RNNFUSED_CHECK(weight_ih || !needs_bias, "biases are for an input with weight_ih");
+    params.h_0 = problem.state(h_0, output, "h_0");
+    const auto pointer = [](bool needed, const Tensor& tensor) {
+      return needed ? tensor.mutable_data_ptr() : nullptr;
+    };
+    // The gradient of a weight for token ids is a transposed view of memory by token.
+    params.gradients = {pointer(needs_weight_ih, grad_weight_ih), pointer(needs_weight_hh, grad_weight_hh),
+                      pointer(needs_bias, grad_bias), {}};
+    if (needs_input && weight_ih) {
+      params.gradients.input = problem.view<void*>(grad_input, grad_input.mutable_data_ptr(), "grad_input");
+    }
+  }
+
+ private:
+  int64_t hidden() const { return loop.problem.hidden_size; }
+
+  // Whether all of d must have memory at once.
+  static bool needs_d(const Extents& extents, const OptionalTensor& weight_ih, const Tensor& weight_hh) {
+    return !weight_ih || extents.batch_sizes || extents.lengths || weight_hh.dim() == 3;
+  }
+
+  void take_input(const Tensor& input, const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& output,
+                  bool needs_input) {
+    const bool ids = is_ids(input);
+    RNNFUSED_CHECK(input.dim() + ids == output.dim() &&
+                       std::equal(input.sizes().begin(), input.sizes().end() - !ids, output.sizes().begin()),
+                   "input must have the rows of output");
+    check_weight_ih(weight_ih, weight_hh, input);
+    RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
+    params.input_size = weight_ih.size(1);
+    if (ids) {
+      params.ids = ids_of(loop.problem, input, params.input_size);
+    } else {
+      check_like(input, output, "input");
+      params.input = loop.problem.view<const void*>(input, input.const_data_ptr(), "input");
+    }
+    params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
+  }
+
+  Tensor new_weight_ih(bool needed, const OptionalTensor& input, const OptionalTensor& weight_ih,
+                       const Tensor& output) const {
+    if (!needed) return new_tensor(output, {0});
+    RNNFUSED_CHECK(weight_ih && input && weight_ih->dim() == 2, "weight_ih must be (hidden, features)");
+    const int64_t features = weight_ih->size(1);
+    if (!is_ids(*input)) return new_tensor(output, {hidden(), features});
+    return new_tensor(output, {hidden(), features}, {1, hidden()});
+  }
+  static Tensor wanted(bool needed, const Tensor& model, Sizes sizes) {
+    return needed ? new_tensor(model, sizes) : new_tensor(model, {0});
+  }
+};
+
+}  // namespace rnnfused

@@ -1,0 +1,144 @@
+// The CPU ops enter torch's dispatcher here, and the CPU's threads. LibTorch's stable ABI only: one binary
+// serves every torch from 2.10 on.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstring>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu/launch_layer.h"
+#include "torch/layer_tensors.h"
+#include "torch/recurrence_tensors.h"
+
+namespace {
+
+using rnnfused::OptionalTensor;
+using torch::stable::Tensor;
+
+const auto parallel_for = [](int64_t n, const auto& function) {
+  if (n == 1) return function(0);
+  torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) function(i);
+  });
+};
+
+template <class Params>
+void run(const Params& params) {
+  rnnfused::launch(params, torch::stable::get_num_threads(), parallel_for);
+}
+
+std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih,
+                                 OptionalTensor bias_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
+                                 OptionalTensor lengths, int64_t time_dim, int64_t nonlinearity, bool reverse,
+                                 std::optional<double>) {
+  const rnnfused::LayerTensors tensors(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, {batch_sizes, lengths},
+                                       time_dim, nonlinearity, reverse);
+  const rnnfused::ForwardParams& params = tensors.params;
+  if (params.hidden_size == 0) return {tensors.output, tensors.h_n};
+  if (!weight_ih || rnnfused::cpu_kernels().projects(params.num_heads > 1 ? params.of_head(0) : params)) {
+    run(params);
+  } else {
+    rnnfused::launch_projected(params, torch::stable::get_num_threads(), parallel_for);
+  }
+  return {tensors.output, tensors.h_n};
+}
+
+std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
+                                               Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
+                                               OptionalTensor lengths, int64_t nonlinearity, bool reverse,
+                                               std::optional<double> state_grad_clip, bool needs_h_0) {
+  const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths}, 0,
+                                          nonlinearity, reverse, state_grad_clip, needs_h_0);
+  if (tensors.problem.hidden_size > 0) run(tensors.params);
+  return {tensors.grad_projections, tensors.grad_h_0};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
+    OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output, OptionalTensor input, OptionalTensor weight_ih,
+    Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths, int64_t time_dim,
+    int64_t nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input, bool needs_weight_ih,
+    bool needs_weight_hh, bool needs_bias, bool needs_h_0) {
+  const rnnfused::LayerBackwardTensors tensors(
+      grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
+      nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
+  if (tensors.params.loop.hidden_size > 0) {
+    run(tensors.params);
+  } else if (needs_input && weight_ih) {  // a sum over no hidden units
+    std::memset(tensors.grad_input.mutable_data_ptr(), 0, tensors.grad_input.numel() * tensors.params.item_bytes());
+  }
+  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias,
+          tensors.loop.grad_h_0};
+}
+
+Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
+  const rnnfused::ProjectionTensors tensors(input, weight, bias);
+  run(tensors.params);
+  return tensors.output;
+}
+
+Tensor sum_of_products(Tensor left, Tensor right) {
+  const rnnfused::ProductSumTensors tensors(left, right);
+  RNNFUSED_CHECK(rnnfused::sum_dtype(tensors.params.dtype) == tensors.params.dtype,
+                 "sum_of_products is for float32 and float64");
+  run(tensors.params);
+  return tensors.result;
+}
+
+int64_t cpu_multiply_add(int64_t rounds) {
+  const int64_t threads = torch::stable::get_num_threads();
+  std::vector<int64_t> counts(threads);
+  std::vector<float> results(threads);
+  parallel_for(threads, [&](int64_t i) {
+    float result = 0;
+    counts[i] = rnnfused::cpu_kernels().multiply_add(rounds, &result);
+    results[i] = result;
+  });
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
+
+std::string cpu_capability() { return rnnfused::cpu_kernels().name; }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(rnnfused, m) {
+  // weight_ih null: the input is the projections. time_dim: the dimension of time in a sequence, 0 or 1, or -1 for a
+  // single step. nonlinearity: 0 is tanh, 1 is relu. state_grad_clip concerns the gradient alone; the forward op takes
+  // it so that its gradient knows it. No op that is called more than once takes or returns a string: torch 2.10 to 2.13
+  // leak each string that crosses their stable ABI.
+  m.def(
+      "layer(Tensor input, Tensor? weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? h_0, "
+      "Tensor? batch_sizes, Tensor? lengths, int time_dim, int nonlinearity, bool reverse, "
+      "float? state_grad_clip) -> (Tensor output, Tensor h_n)");
+  m.def(
+      "layer_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor? input, Tensor? weight_ih, "
+      "Tensor weight_hh, Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, int time_dim, int nonlinearity, "
+      "bool reverse, float? state_grad_clip, bool needs_input, bool needs_weight_ih, bool needs_weight_hh, "
+      "bool needs_bias, bool needs_h_0) -> (Tensor grad_input, Tensor grad_weight_ih, Tensor grad_weight_hh, "
+      "Tensor grad_bias, Tensor grad_h_0)");
+  m.def(
+      "recurrence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
+      "Tensor? batch_sizes, Tensor? lengths, int nonlinearity, bool reverse, float? state_grad_clip, "
+      "bool needs_h_0) -> (Tensor grad_projections, Tensor grad_h_0)");
+  m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
+  m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
+  m.def("cpu_capability() -> str");
+  m.def("cpu_multiply_add(int rounds) -> int");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
+  m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
+  m.impl("layer", TORCH_BOX(&layer));
+  m.impl("layer_backward", TORCH_BOX(&layer_backward));
+  m.impl("project", TORCH_BOX(&project));
+  m.impl("sum_of_products", TORCH_BOX(&sum_of_products));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rnnfused, CompositeExplicitAutograd, m) {
+  m.impl("cpu_capability", TORCH_BOX(&cpu_capability));
+  m.impl("cpu_multiply_add", TORCH_BOX(&cpu_multiply_add));
+}

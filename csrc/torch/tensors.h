@@ -1,0 +1,101 @@
+// What every op does with tensors: makes them and checks them. Users meet rnnfused/functional.py, which explains
+// mistakes; the checks here only keep a direct call of the ops from reading out of bounds.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "params.h"
+
+namespace rnnfused {
+
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
+
+#define RNNFUSED_CHECK(condition, message) \
+  if (!(condition)) throw std::runtime_error(std::string("rnnfused: ") + (message))
+
+// A dtype as torch's C interface numbers it. Unlike scalar_type(), one question.
+inline int32_t dtype_number(const Tensor& tensor) {
+  int32_t number;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &number));
+  return number;
+}
+
+inline Dtype dtype_of(const Tensor& tensor) {
+  const int32_t number = dtype_number(tensor);
+  if (number == aoti_torch_dtype_float32()) return Dtype::float32;
+  if (number == aoti_torch_dtype_float64()) return Dtype::float64;
+  if (number == aoti_torch_dtype_bfloat16()) return Dtype::bfloat16;
+  if (number == aoti_torch_dtype_float16()) return Dtype::float16;
+  throw std::runtime_error("rnnfused: the dtype must be floating point, of 16 to 64 bits");
+}
+
+inline bool is_int64(const Tensor& tensor) { return dtype_number(tensor) == aoti_torch_dtype_int64(); }
+
+struct DeviceNumber {
+  int32_t type, index;
+
+  explicit DeviceNumber(const Tensor& tensor) : index(tensor.get_device_index()) {
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+  }
+  bool operator==(const DeviceNumber& other) const { return type == other.type && index == other.index; }
+};
+
+// An uninitialised tensor of the model's dtype and device. Unlike new_empty(), it is not looked up by name.
+inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
+  const DeviceNumber device(model);
+  AtenTensorHandle result;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(),
+                                                         dtype_number(model), device.type, device.index, &result));
+  return Tensor(result);
+}
+
+// The same, contiguous.
+inline Tensor new_tensor(const Tensor& model, Sizes sizes) {
+  constexpr size_t kMostDims = 3;
+  RNNFUSED_CHECK(sizes.size() <= kMostDims, "a tensor must have at most 3 dimensions");
+  int64_t strides[kMostDims], stride = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<int64_t>(sizes[i], 1);
+  }
+  return new_tensor(model, sizes, Sizes(strides, sizes.size()));
+}
+
+inline void check_like(const Tensor& tensor, const Tensor& model, const char* name) {
+  RNNFUSED_CHECK(dtype_number(tensor) == dtype_number(model) && DeviceNumber(tensor) == DeviceNumber(model),
+                 std::string(name) + " must have the same dtype and device as the other tensors");
+}
+
+inline int64_t last_size(const Tensor& tensor) {
+  RNNFUSED_CHECK(tensor.dim() >= 1, "a tensor must have features, its last dimension");
+  return tensor.size(tensor.dim() - 1);
+}
+
+inline void check_features(const Tensor& tensor, const char* name) {
+  const int64_t last = tensor.dim() - 1;
+  // An empty tensor counts as contiguous for torch, whatever its strides.
+  RNNFUSED_CHECK(tensor.numel() == 0 || tensor.size(last) == 1 || tensor.stride(last) == 1,
+                 std::string(name) + " must be contiguous in its last dimension");
+}
+
+// Same layout in memory as the model where that keeps the features together, else contiguous.
+inline Tensor new_sequence(const Tensor& model) {
+  if (model.is_contiguous()) return new_tensor(model, model.sizes());
+  Tensor result = torch::stable::empty_like(model);
+  const int64_t last = model.dim() - 1;
+  if (model.size(last) > 1 && result.stride(last) != 1) {
+    return torch::stable::new_empty(model, model.sizes());
+  }
+  return result;
+}
+
+}  // namespace rnnfused
