@@ -22,7 +22,7 @@ from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, "build_tools")
 from build_backend import OLDEST_TORCH, Torch, fail, find_torch
-from nvcc import Nvcc, find_nvcc
+from nvcc import Nvcc, choose_codes, find_nvcc
 
 FLAGS = [
     "-std=c++17",
@@ -54,14 +54,13 @@ LIBRARIES = [
         # and that one has to run on a CPU that has only the baseline.
         sources=[
             "csrc/torch/register.cpp",
-            "csrc/cpu/dispatch.cpp",
-            "csrc/cpu/team.cpp",
+            *sorted(map(str, Path("csrc/cpu").glob("*.cpp"))),
             "csrc/cpu/kernels/isa_baseline.cpp",
             *ISA_FLAGS,
         ],
         libraries=["torch_cpu"],
     ),
-    Extension(  # built where there is an nvcc
+    Extension(  # left out where nvcc.find_nvcc returns None
         "rnnfused._cuda",
         sources=[*sorted(map(str, Path("csrc/cuda").glob("*.cu"))), "csrc/torch/register_cuda.cpp"],
         libraries=["torch_cpu"],  # and not torch_cuda: it loads beside a torch that has none
@@ -72,7 +71,7 @@ LIBRARIES = [
 class Compiler:
     """Compiles and links against one torch; what is already up to date is not compiled again."""
 
-    def __init__(self, torch: Torch, nvcc: str | None = None):
+    def __init__(self, torch: Torch, nvcc: str | None = None, codes: list[str] | None = None):
         choices = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
         commands = [shlex.split(choice) for choice in choices]
         self.command = next((command for command in commands if shutil.which(command[0])), None)
@@ -84,7 +83,7 @@ class Compiler:
         self.is_clang = "clang" in self.identity
         self.is_x86_64 = self._ask("-dumpmachine").startswith("x86_64")
         self.host_flags = [] if self.is_clang else GCC_FLAGS
-        self.nvcc = nvcc and Nvcc(nvcc, self.command, self.host_flags)
+        self.nvcc = nvcc and Nvcc(nvcc, codes, self.command, self.host_flags)
 
     def _ask(self, option: str) -> str:
         command = [*self.command, option]
@@ -190,7 +189,9 @@ class BuildLibraries(build_ext):
 
     def run(self):
         """Build what this machine can; of a library that it cannot, leave none from an earlier time."""
-        self.nvcc = find_nvcc()
+        self.torch = find_torch()
+        self.nvcc = find_nvcc(self.torch)
+        self.codes = self.nvcc and choose_codes(self.nvcc, for_wheel=not self.inplace)
         if self.nvcc is None:
             self.extensions = [ext for ext in self.extensions if ext.name != "rnnfused._cuda"]
             for folder in [self.build_lib, *(["."] if self.inplace else [])]:
@@ -203,7 +204,7 @@ class BuildLibraries(build_ext):
     def build_extension(self, ext):
         """Compile the sources in parallel, then link them."""
         cuda = ext.name == "rnnfused._cuda"
-        compiler = Compiler(find_torch(), self.nvcc if cuda else None)
+        compiler = Compiler(self.torch, self.nvcc if cuda else None, self.codes)
         sources = [s for s in ext.sources if compiler.is_x86_64 or s not in ISA_FLAGS]
         jobs = job_count()
         threads = max(1, jobs // len(sources))

@@ -1,8 +1,8 @@
-"""The build backend: setuptools' own, plus the torch that the library is compiled against.
+"""The build backend: setuptools' own, plus a search for the torch to compile against.
 
-pip builds in isolation: the torch of the environment that it installs into cannot be imported.
-Naming torch as a build requirement would download a second one, perhaps of another version; so this
-backend asks the interpreter, which pip does not replace, where its torch lies.
+pip builds in isolation, where the torch of the target environment cannot be imported. As a build
+requirement, torch would be downloaded a second time, perhaps in another version. So this backend
+runs the interpreter, which isolation does not replace, to locate the installed torch.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from setuptools import build_meta
-from setuptools.build_meta import (  # the hooks that do not compile need nothing more
+from setuptools.build_meta import (  # setuptools' own hooks, unchanged
     build_editable,
     build_sdist,
     build_wheel,
@@ -34,29 +34,31 @@ __all__ = [
 
 OLDEST_TORCH = (2, 10)  # the first whose stable ABI has all that csrc calls
 
-# Finds torch without importing it: that takes seconds, and the build needs only its files.
+# Locates torch without importing it: the import takes seconds, and the build needs only files.
 LOCATE_TORCH = """
 import importlib.util, json, runpy
 [root] = importlib.util.find_spec("torch").submodule_search_locations
-print(json.dumps([runpy.run_path(root + "/version.py")["__version__"], root]))
+facts = runpy.run_path(root + "/version.py")
+print(json.dumps([facts["__version__"], root, facts.get("cuda")]))
 """
 
 
 class Torch(NamedTuple):
-    """An installed torch: its version, and the folder that holds its `include` and `lib`."""
+    """An installed torch."""
 
     version: str
-    root: Path
+    root: Path  # the folder that holds `include` and `lib`
+    cuda: str | None  # the version of CUDA that it was built with
 
 
 def fail(reason: str) -> NoReturn:
-    """End the build with one line for the user; any other exception would print a traceback."""
+    """End the build with a one-line message; any other exception would print a traceback."""
     raise SystemExit(f"rnnfused: {reason}")
 
 
 def find_torch(python: str = sys.executable) -> Torch:
-    """Return the torch that `python` has; without one, or with one too old, say what to do."""
-    # -E drops the PYTHONPATH by which pip isolates a build; without it, a user's own counts.
+    """Return the torch of the interpreter `python`; fail if it lacks one or has one too old."""
+    # The first attempt respects the user's PYTHONPATH; -E drops the one that pip isolates with.
     for options in ([], ["-E"]):
         command = [python, *options, "-c", LOCATE_TORCH]
         answer = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -64,24 +66,25 @@ def find_torch(python: str = sys.executable) -> Torch:
             break
     else:
         fail(
-            f"{python} has no torch to compile against: `pip install torch` first (if it is there: "
-            "uv hides it without --no-build-isolation, `python -m build` without --no-isolation)"
+            f"{python} has no torch to compile against: `pip install torch` first (an installed "
+            "torch is hidden by uv without --no-build-isolation, by `python -m build` without "
+            "--no-isolation)"
         )
 
-    version, root = json.loads(answer.stdout)
+    version, root, cuda = json.loads(answer.stdout)
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
         oldest = ".".join(map(str, OLDEST_TORCH))
         fail(f"torch {version} in {root} is too old: `pip install 'torch>={oldest}'` first")
-    return Torch(version, Path(root))
+    return Torch(version, Path(root), cuda)
 
 
 def get_requires_for_build_wheel(config_settings=None):
-    """PEP 517 hook: a missing torch is reported here, before pip has downloaded anything."""
+    """PEP 517 hook: reports a missing torch before pip downloads anything."""
     find_torch()
     return build_meta.get_requires_for_build_wheel(config_settings)
 
 
 def get_requires_for_build_editable(config_settings=None):
-    """PEP 660 hook: as for a wheel."""
+    """PEP 660 hook: the same for an editable install."""
     find_torch()
     return build_meta.get_requires_for_build_editable(config_settings)

@@ -1,6 +1,7 @@
 """The build: which torch it finds, what it compiles again, what library and wheel it makes."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -22,12 +23,12 @@ def python(tmp_path, monkeypatch):
     return tmp_path / "env" / "bin" / "python"
 
 
-def install_torch(python, version):
-    """Put what the build asks of a torch into an environment."""
+def install_torch(python, version, about=""):
+    """Put the files of a torch that the build reads into an environment."""
     [packages] = python.parent.parent.glob("lib/python3*/site-packages")
     (packages / "torch").mkdir()
     (packages / "torch" / "__init__.py").write_text("raise ImportError('the build imports me')")
-    (packages / "torch" / "version.py").write_text(f"__version__ = {version!r}")
+    (packages / "torch" / "version.py").write_text(f"__version__ = {version!r}\n{about}")
     return packages / "torch"
 
 
@@ -41,7 +42,16 @@ def reason_of_failure(python):
 
 def test_torch_is_found_without_importing_it(python):
     root = install_torch(python, "2.10.0a0+git1234")
-    assert backend.find_torch(python) == ("2.10.0a0+git1234", root)
+    assert backend.find_torch(python) == ("2.10.0a0+git1234", root, None)
+
+
+@pytest.mark.parametrize("cuda", ["13.0", None])
+def test_the_cuda_of_a_torch_is_read(python, cuda):
+    about = (
+        f"from typing import Optional\ncuda: Optional[str] = {cuda!r}\nhip: Optional[str] = None"
+    )
+    install_torch(python, "2.13.0", about)
+    assert backend.find_torch(python).cuda == cuda
 
 
 def test_torch_is_found_from_inside_an_isolated_build(python, tmp_path, monkeypatch):
@@ -136,14 +146,17 @@ def test_other_options_and_compilers_have_objects_of_their_own(project):
 def test_wide_instructions_stay_in_their_own_source_and_behind_the_baseline(project):
     compiled, objects = project.build()
     wide = {source for source, options in compiled.items() if any("-mavx" in o for o in options)}
-    assert wide == {f"csrc/cpu/kernels/isa_{name}.cpp" for name in ("avx2", "avx512", "avx512_bf16")}
-    assert ["avx" in name for name in objects] == [False] * 4 + [True] * 3
+    assert wide == {
+        f"csrc/cpu/kernels/isa_{name}.cpp" for name in ("avx2", "avx512", "avx512_bf16")
+    }
+    baseline = len(objects) - 3
+    assert ["avx" in name for name in objects] == [False] * baseline + [True] * 3
 
 
 def test_other_processors_and_compilers_get_only_what_they_know(project):
     project.set_compiler("clang version 17", "aarch64-linux-gnu")
     compiled, objects = project.build()
-    assert len(objects) == len(compiled) == 4
+    assert len(objects) == len(compiled) == len(build.LIBRARIES[0].sources) - 3
     options = {option for call in compiled.values() for option in call}
     assert "-fno-gnu-unique" not in options and not any(o.startswith("-mavx") for o in options)
 
@@ -161,7 +174,21 @@ def test_an_interrupted_compilation_leaves_no_object(project):
     with pytest.raises(subprocess.CalledProcessError):
         project.build()
     project.set_compiler()
-    assert len(project.build()[0]) == 7
+    assert set(project.build()[0]) == set(build.LIBRARIES[0].sources)
+
+
+def test_the_commands_are_written_down_for_clang_tidy(project):
+    compiled, _ = project.build()
+    for _ in range(2):  # the second time, nothing is compiled
+        commands = json.loads((project.root / "build" / "compile_commands.json").read_text())
+        assert {command["file"]: command["directory"] for command in commands} == {
+            source: str(project.root.resolve()) for source in compiled
+        }
+        for command in commands:
+            options = set(command["arguments"])
+            wanted = [option for option in compiled[command["file"]] if option.startswith("-m")]
+            assert {"-Icsrc", "-std=c++17", *wanted} <= options
+        project.build()
 
 
 def test_max_jobs_bounds_the_compilers(monkeypatch):

@@ -1,6 +1,7 @@
-"""The compiled CUDA library, without a GPU: what nvcc made of the kernels, and what it needs to load."""
+"""The compiled CUDA library, without a GPU: its machine code, registers, symbols and dependencies."""
 
 import importlib.util
+import json
 import re
 import shutil
 import struct
@@ -14,25 +15,28 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = Path(importlib.util.find_spec("rnnfused").origin).parent
 LIBRARY = PACKAGE / "_cuda.so"
 LOG = ROOT / "build" / "cuda.log"
+COMMANDS = ROOT / "build" / "compile_commands.json"
 
 pytestmark = pytest.mark.skipif(
-    not LIBRARY.exists(), reason="rnnfused was built without CUDA (no nvcc, or RNNFUSED_CUDA=0)"
+    not LIBRARY.exists(), reason="rnnfused was built without CUDA (RNNFUSED_CUDA=1 builds with it)"
 )
 
 
 @pytest.fixture(scope="module")
 def codes():
-    """What the build compiles for with the nvcc of this machine, as ``sm_90a`` or ``compute_80``."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "build_tools")
-        nvcc = importlib.import_module("nvcc")
-    path = nvcc.find_nvcc()
-    if path is None:
-        pytest.skip("there is no nvcc here to say what it compiles for")
-    return set(nvcc.codes(path))
+    """What the build compiled for, as ``sm_90a`` or ``compute_80``."""
+    if not COMMANDS.exists():
+        pytest.skip("the library was not built in this folder, so its commands are not here")
+    codes = [
+        re.findall(r"-gencode=\S+,code=(\w+)", " ".join(command["arguments"]))
+        for command in json.loads(COMMANDS.read_text())
+        if command["file"].endswith(".cu")
+    ]
+    assert codes and codes[0] and all(each == codes[0] for each in codes)
+    return set(codes[0])
 
 
-# What -Xptxas=-v says of one kernel for one architecture.
+# The output of -Xptxas=-v on one kernel for one architecture.
 REPORT = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<code>\w+)'\n"
     r".*Function properties for (?P=kernel)\n"
@@ -44,12 +48,12 @@ REPORT = re.compile(
 
 @pytest.fixture(scope="module")
 def reports():
-    """What ptxas reported of each kernel in the library, for each architecture."""
+    """The report of ptxas on each kernel in the library, for each architecture."""
     if not LOG.exists():
         pytest.skip("the library was not built in this folder, so nvcc's log is not here")
     log = LOG.read_text()
     reports = [match.groupdict() for match in REPORT.finditer(log)]
-    assert len(reports) == log.count("Compiling entry function") > 0  # it means what we think
+    assert len(reports) == log.count("Compiling entry function") > 0  # every report was parsed
     return reports
 
 
@@ -72,13 +76,13 @@ def test_no_kernel_keeps_its_registers_in_memory(reports):
 
 
 def fatbins(binary):
-    """Yield what each fat binary in `binary` holds, as a set of ``sm_90a`` or ``compute_80``.
+    """Yield the codes in each fat binary in `binary`, as a set of ``sm_90a`` or ``compute_80``.
 
-    NVIDIA does not document the format. Seen in files of CUDA 13.0, all little-endian: a header of
-    16 bytes (magic number, version 1, size of the header, size of what follows), then for each
-    code a header (kind: 1 is PTX and 2 machine code; at byte 4 its size, at byte 8 the size of the
-    code, at byte 28 the number of the architecture, at byte 40 flags, of which bit 20 is the "a" of
-    sm_90a), then the code.
+    NVIDIA does not document the format. Files of CUDA 13.0 have, all little-endian: a header of 16
+    bytes (magic number, version 1, size of the header, size of the rest), then for each code a
+    header and the code. That header has the kind (1 is PTX, 2 machine code), its own size at byte
+    4, the size of the code at byte 8, the number of the architecture at byte 28, and flags at byte
+    40, whose bit 20 is the "a" of sm_90a.
     """
     start = -1
     while (start := binary.find(b"\x50\xed\x55\xba\x01\x00\x10\x00", start + 1)) >= 0:
