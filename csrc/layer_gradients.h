@@ -59,20 +59,18 @@ struct LayerBackwardParams {
   ConstIds ids;  // instead of the input; data may be null
   int64_t input_size = 0;
   ConstMatrix weight_ih;
-  ConstState h_0;  // data may be null: zeros
+  ConstState h_0;          // data may be null: zeros
   bool continues = false;  // instead of h_0, a row's first state lies in the output, before that of its first step
   LayerGradients gradients;
   bool adds = false;  // gradients of weights, to what is there
 
   // Whether the batch is outside the time in memory.
-  bool is_by_batch() const {
-    return loop.batch_size > 1 && loop.output.time_stride < loop.output.batch_stride;
-  }
+  bool is_by_batch() const { return loop.batch_size > 1 && loop.output.time_stride < loop.output.batch_stride; }
 
   // The same for batch rows [begin, end) of steps [first, last), with such memory for d, and the d of the step after
   // them, in the loop's order, if there is one. Of a call in parts.
   LayerBackwardParams part(int64_t begin, int64_t end, int64_t first, int64_t last, void* d,
-                     const ConstState& d_after) const {
+                           const ConstState& d_after) const {
     LayerBackwardParams part = *this;
     BackwardParams& of = part.loop;
     const auto to_start = [&](auto& sequence) {
@@ -90,8 +88,8 @@ struct LayerBackwardParams {
     to_row(of.grad_h_0);
     to_row(part.h_0);
     const int64_t size = loop.hidden_size;
-    of.grad_projections = is_by_batch() ? Sequence{d, size, (last - first) * size}
-                                        : Sequence{d, (end - begin) * size, size};
+    of.grad_projections =
+        is_by_batch() ? Sequence{d, size, (last - first) * size} : Sequence{d, (end - begin) * size, size};
     if (loop.reverse ? first > 0 : last < loop.num_steps) {
       of.grad_h_n = {};
       of.d_after = d_after;
@@ -140,9 +138,8 @@ struct LayerBackwardParams {
     for (int64_t head = 0; gradients.weight_hh && head < loop.num_heads; ++head) {
       const int64_t size = loop.hidden_size / loop.num_heads, first = head * size;
       const int64_t sum_bytes = bytes_of(sum_dtype(loop.dtype));
-      weight_hh(skip(d, first, item_bytes()), skip(loop.output, first, item_bytes()),
-                skip(h_0, first, item_bytes()), size,
-                static_cast<char*>(gradients.weight_hh) + first * size * sum_bytes, run);
+      weight_hh(skip(d, first, item_bytes()), skip(loop.output, first, item_bytes()), skip(h_0, first, item_bytes()),
+                size, static_cast<char*>(gradients.weight_hh) + first * size * sum_bytes, run);
     }
   }
 
@@ -181,7 +178,7 @@ struct LayerBackwardParams {
 
   // The sum over `steps` steps of so many rows.
   ProductSumParams sum(int64_t steps, int64_t rows, const Side& left, const Side& right, void* result,
-                 bool adds) const {
+                       bool adds) const {
     // Where the batch is outside the time, a row's steps are the long runs.
     const bool by_batch = right.sequence.time_stride < right.sequence.batch_stride && rows > 1 && steps > 1;
     ProductSumParams params;
@@ -233,8 +230,8 @@ struct LayerBackwardParams {
   }
 
   template <class Run>
-  void weight_hh(const ConstSequence& d, const ConstSequence& h, const ConstState& h_0, int64_t size,
-                 void* result, const Run& run) const {
+  void weight_hh(const ConstSequence& d, const ConstSequence& h, const ConstState& h_0, int64_t size, void* result,
+                 const Run& run) const {
     const int64_t steps = loop.num_steps;
     // The time of the first d that has a state before it, and of that state.
     const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
@@ -272,8 +269,8 @@ struct LayerBackwardParams {
     for (int64_t t = 0; t < steps; ++t) {
       const int64_t begin = t + 1 < steps ? loop.batch_sizes[t + 1] : 0, end = loop.batch_sizes[t];
       if (begin == end) continue;
-      const ConstSequence late = {static_cast<const char*>(h_0.data) + begin * h_0.batch_stride * item_bytes(),
-                                  0, h_0.batch_stride};
+      const ConstSequence late = {static_cast<const char*>(h_0.data) + begin * h_0.batch_stride * item_bytes(), 0,
+                                  h_0.batch_stride};
       run(sum(1, end - begin, {d, loop.step_starts[t] + begin, size}, {late, 0, size}, result, true));
     }
   }

@@ -25,14 +25,10 @@ namespace rnnfused {
 
 // Of the 16-bit types every state is rounded; all arithmetic is in float32.
 enum class Dtype : int32_t { float32, float64, bfloat16, float16 };
-inline int64_t bytes_of(Dtype dtype) {
-  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
-}
+inline int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2; }
 
 // What sums of products are in.
-inline Dtype sum_dtype(Dtype dtype) {
-  return dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32;
-}
+inline Dtype sum_dtype(Dtype dtype) { return dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32; }
 
 enum class Nonlinearity : int32_t { tanh, relu };
 
@@ -107,12 +103,8 @@ struct RecurrenceParams {
   ConstMatrix weight_hh;
   int64_t head_stride = 0;  // of weight_hh
 
-  RNNFUSED_EVERYWHERE int64_t rows_in_step(int64_t t) const {
-    return batch_sizes ? batch_sizes[t] : batch_size;
-  }
-  RNNFUSED_EVERYWHERE int64_t step_start(int64_t t) const {
-    return step_starts ? step_starts[t] : t;
-  }
+  RNNFUSED_EVERYWHERE int64_t rows_in_step(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch_size; }
+  RNNFUSED_EVERYWHERE int64_t step_start(int64_t t) const { return step_starts ? step_starts[t] : t; }
   int64_t place(int64_t row) const { return places ? places[row] : row; }
   int64_t state_row(int64_t row) const { return state_rows ? state_rows[row] : row; }
   bool is_flat() const { return num_rows >= 0; }
@@ -126,17 +118,17 @@ struct RecurrenceParams {
 };
 
 struct ForwardParams : RecurrenceParams {
-  ConstSequence projections;  // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
+  ConstSequence projections;          // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
   bool projections_are_sums = false;  // p is of sum_dtype, beside 16-bit states (CPU)
-  ConstSequence input;        // x, of input_size features
-  ConstIds ids;               // or x by ids; data null: by features
-  int64_t input_size = 0;     // 0: the projections are given
+  ConstSequence input;                // x, of input_size features
+  ConstIds ids;                       // or x by ids; data null: by features
+  int64_t input_size = 0;             // 0: the projections are given
   ConstMatrix weight_ih;
-  const void* bias = nullptr;  // b in sum_dtype, padded with zeros to whole panels, or null: zeros
-  const void* other_bias = nullptr;  // before a launch, b is the sum of two biases, neither of them padded
-  ConstState h_0;             // data may be null: zeros
-  Sequence output;            // h
-  State h_n;                  // each row's state after its own last step; data may be null: not wanted (CPU)
+  const void* bias_ih = nullptr;  // (hidden); b is the sum of both biases; null: zeros
+  const void* bias_hh = nullptr;
+  ConstState h_0;   // data may be null: zeros
+  Sequence output;  // h
+  State h_n;        // each row's state after its own last step; data may be null: not wanted (CPU)
 
   // Whether rows are in every step, with all features in one.
   bool is_plain() const { return !batch_sizes && !lengths && num_heads == 1; }
@@ -157,15 +149,15 @@ struct ForwardParams : RecurrenceParams {
     return part;
   }
 
-  // The same for one head's features, with biases that are not padded yet.
+  // The same for one head's features.
   ForwardParams of_head(int64_t head) const {
     ForwardParams part = *this;
     part.take_head(head);
     const int64_t bytes = bytes_of(dtype), first = head * part.hidden_size;
     part.projections = skip(projections, first, projections_are_sums ? bytes_of(sum_dtype(dtype)) : bytes);
     part.weight_ih = skip(weight_ih, first * weight_ih.row_stride, bytes);
-    part.bias = skip(ConstState{bias}, first, bytes).data;
-    part.other_bias = skip(ConstState{other_bias}, first, bytes).data;
+    part.bias_ih = skip(ConstState{bias_ih}, first, bytes).data;
+    part.bias_hh = skip(ConstState{bias_hh}, first, bytes).data;
     part.h_0 = skip(h_0, first, bytes);
     part.output = skip(output, first, bytes);
     part.h_n = skip(h_n, first, bytes);
@@ -174,12 +166,12 @@ struct ForwardParams : RecurrenceParams {
 };
 
 struct BackwardParams : RecurrenceParams {
-  ConstSequence grad_output;  // g; data may be null: zeros
-  ConstState grad_h_n;        // data may be null: zeros
-  ConstState d_after;         // d of the step after the last, where these are some steps of more (CPU); null: zeros
-  ConstSequence output;       // h, as the forward call wrote it
-  Sequence grad_projections;  // d
-  State grad_h_0;             // data may be null: not wanted
+  ConstSequence grad_output;      // g; data may be null: zeros
+  ConstState grad_h_n;            // data may be null: zeros
+  ConstState d_after;             // d of the step after the last, where these are some steps of more (CPU); null: zeros
+  ConstSequence output;           // h, as the forward call wrote it
+  Sequence grad_projections;      // d
+  State grad_h_0;                 // data may be null: not wanted
   double clip = __builtin_inf();  // d is kept in [-clip, clip] (CPU)
 
   // The same for one head's features.
@@ -202,21 +194,21 @@ struct ProjectionParams {
   int64_t in_size = 0;
   int64_t out_size = 0;
   Dtype dtype = Dtype::float32;
-  ConstState input;            // (rows, in_size)
-  ConstMatrix weight;          // (in_size, out_size): W^T
-  const void* bias = nullptr;  // (out_size) in sum_dtype, padded with zeros to whole panels, or null: zeros
-  const void* other_bias = nullptr;  // before a launch, as that of Forward
-  State output;                // (rows, out_size)
-  bool keeps_sums = false;     // the output is of sum_dtype
+  ConstState input;               // (rows, in_size)
+  ConstMatrix weight;             // (in_size, out_size): W^T
+  const void* bias_ih = nullptr;  // (out_size); null: zeros
+  const void* bias_hh = nullptr;  // (out_size); null: zeros
+  State output;                   // (rows, out_size)
+  bool keeps_sums = false;        // the output is of sum_dtype
 
-  // The same for columns [begin, end) of the output, with biases that are not padded yet.
+  // The same for columns [begin, end) of the output.
   ProjectionParams columns(int64_t begin, int64_t end) const {
     ProjectionParams part = *this;
     const int64_t bytes = bytes_of(dtype);
     part.out_size = end - begin;
     part.weight = skip(weight, begin * weight.column_stride, bytes);
-    part.bias = skip(ConstState{bias}, begin, bytes).data;
-    part.other_bias = skip(ConstState{other_bias}, begin, bytes).data;
+    part.bias_ih = skip(ConstState{bias_ih}, begin, bytes).data;
+    part.bias_hh = skip(ConstState{bias_hh}, begin, bytes).data;
     part.output = skip(output, begin, keeps_sums ? bytes_of(sum_dtype(dtype)) : bytes);
     return part;
   }
@@ -245,9 +237,7 @@ struct ProductSumParams {
   const int64_t* places = nullptr;
   int64_t left_out = 0;
 
-  int64_t length(int64_t run) const {
-    return !lengths ? inner : lengths[run] > left_out ? lengths[run] - left_out : 0;
-  }
+  int64_t length(int64_t run) const { return !lengths ? inner : lengths[run] > left_out ? lengths[run] - left_out : 0; }
   int64_t place(int64_t run) const { return places ? places[run] : run; }
 
   // Rows at one distance throughout are one long run.

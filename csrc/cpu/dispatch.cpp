@@ -20,8 +20,8 @@ const CpuKernels& choose_kernels() {
   if (!wanted || !*wanted) return *best_kernels();
   if (const CpuKernels* kernels = find_cpu_kernels(wanted)) return *kernels;
   throw std::runtime_error(std::string("RNNFUSED_CPU_CAPABILITY is \"") + wanted +
-                           "\", but this machine and build offer only up to \"" +
-                           best_kernels()->name + "\" of default, avx2, avx512, avx512_bf16");
+                           "\", but this machine and build offer only up to \"" + best_kernels()->name +
+                           "\" of default, avx2, avx512, avx512_bf16");
 }
 
 }  // namespace
@@ -29,8 +29,7 @@ const CpuKernels& choose_kernels() {
 const CpuKernels* find_cpu_kernels(const char* name) {
   if (std::strcmp(name, "default") == 0) return baseline_kernels();
 #if defined(__x86_64__)
-  if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
-      __builtin_cpu_supports("fma")) {
+  if (std::strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     return avx2_kernels();
   }
   const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
@@ -51,7 +50,6 @@ const CpuKernels& cpu_kernels() {
 }  // namespace rnnfused
 
 // The one symbol that the library exports: tests reach every instruction set through it.
-extern "C" __attribute__((visibility("default"))) const rnnfused::CpuKernels* rnnfused_cpu_kernels(
-    const char* name) {
+extern "C" __attribute__((visibility("default"))) const rnnfused::CpuKernels* rnnfused_cpu_kernels(const char* name) {
   return rnnfused::find_cpu_kernels(name);
 }

@@ -3,23 +3,17 @@
 
 #include <cstdint>
 
-#include "params.h"
 #include "cpu/team.h"
+#include "params.h"
 
 namespace rnnfused {
 
-// Packed weights up to this size stay in a core's L2 while rows take turns with them.
-constexpr int64_t kResidentBytes = 640 * 1024;
-
-// A product sum takes up to so many rows at once; of fewer it costs more.
-constexpr int64_t kStripRows = 256;
-
-// The weights of a loop, packed: W^T forward and W backward, and W_ih^T, or null where projections are given. Either
-// all panels are there, or they are a thread's own, which packs those that it comes to need.
+// The packed weights of a loop. Either all panels are packed, or a worker owns them and packs each when it needs it.
 struct PackedWeights {
-  void* hh = nullptr;
-  void* ih = nullptr;
-  bool* have = nullptr;  // of each panel, of both weights: whether it is there; null: all are
+  void* hh = nullptr;          // W^T forward, W backward
+  void* ih = nullptr;          // W_ih^T; null where the projections are given
+  const void* bias = nullptr;  // (hidden) in sum_dtype, padded with zeros to whole panels; null: zeros
+  bool* have = nullptr;        // of each panel, of both weights: whether it is there; null: all are
 };
 
 struct CpuKernels {
@@ -30,8 +24,8 @@ struct CpuKernels {
   // Packs panels [begin, end) of a (depth, columns) matrix, as the kernels multiply that dtype.
   int64_t (*packed_bytes)(Dtype dtype, int64_t depth, int64_t columns);
   int64_t (*panel_columns)(Dtype dtype);
-  void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
-               int64_t begin, int64_t end);
+  void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed, int64_t begin,
+               int64_t end);
 
   // Run batch rows [begin, end) through all steps. Threads may share a call, each with its own rows and its own
   // scratch of so many bytes for end - begin rows; or as members of a team, with the same few rows and the same
@@ -41,12 +35,13 @@ struct CpuKernels {
   bool (*projects)(const ForwardParams& params);  // whether the loop should make its projections itself
   void (*forward)(const ForwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
                   const Member& member);
-  void (*backward)(const BackwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
-                   const Member& member);
+  void (*backward)(const BackwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin,
+                   int64_t end, const Member& member);
 
   // Rows [begin, end) of a projection; left columns [begin, end) of a product sum. Shared as the loops are.
   int64_t (*project_scratch_bytes)(const ProjectionParams& params);
-  void (*project)(const ProjectionParams& params, const void* packed, void* scratch, int64_t begin, int64_t end);
+  void (*project)(const ProjectionParams& params, const void* packed_weight, const void* packed_bias, void* scratch,
+                  int64_t begin, int64_t end);
   int64_t (*sum_scratch_bytes)(const ProductSumParams& params);
   void (*sum_products)(const ProductSumParams& params, void* scratch, int64_t begin, int64_t end);
 

@@ -8,11 +8,10 @@
 #include <new>
 #include <stdexcept>
 
+#include "cpu/tuning.h"
 #include "sizes.h"
 
 namespace rnnfused {
-
-constexpr int64_t kCacheLine = 64;
 
 struct Block {
   char* memory = nullptr;
@@ -41,16 +40,13 @@ class SpareBlocks {
   }
 
   void give(const Block& block) {
-    if (block.bytes > kMostBytes) return block.release();
-    while (count_ == kMostBlocks || bytes_ + block.bytes > kMostBytes) forget(0);
+    if (block.bytes > kSpareBytes) return block.release();
+    while (count_ == kSpareBlocks || bytes_ + block.bytes > kSpareBytes) forget(0);
     blocks_[count_++] = block;
     bytes_ += block.bytes;
   }
 
  private:
-  static constexpr int kMostBlocks = 8;
-  static constexpr int64_t kMostBytes = 8 * 1024 * 1024;
-
   void forget(int i) { remove(i).release(); }
   Block remove(int i) {
     const Block block = blocks_[i];
@@ -60,7 +56,7 @@ class SpareBlocks {
     return block;
   }
 
-  Block blocks_[kMostBlocks];
+  Block blocks_[kSpareBlocks];
   int count_ = 0;
   int64_t bytes_ = 0;
 };
@@ -73,8 +69,6 @@ inline SpareBlocks& spare_blocks() {
 // Little blocks of one thread, side by side in one large one.
 class LittleBlocks {
  public:
-  static constexpr int64_t kBytes = 4096;  // of each
-
   // Null if all are in use.
   char* take() {
     if (free_ == 0) return nullptr;
@@ -88,8 +82,7 @@ class LittleBlocks {
   void give(const char* block) { free_ |= 1u << (block - memory_) / kDistance; }
 
  private:
-  static constexpr int kCount = 8;
-  static constexpr int64_t kDistance = kBytes + 3 * kCacheLine;  // what begins them meets in no one set of L1
+  static constexpr int64_t kDistance = kLittleBlockBytes + kLittleBlockGap;
 
   // Frees the memory when its thread ends. Apart from the blocks: these are found faster if nothing has to be done for
   // them then.
@@ -102,7 +95,7 @@ class LittleBlocks {
 
   void begin() {
     static thread_local Owner owner;
-    memory_ = Block::make(kCount * kDistance).memory;
+    memory_ = Block::make(kLittleBlocks * kDistance).memory;
     owner.of = this;
   }
   void end() {
@@ -111,7 +104,7 @@ class LittleBlocks {
   }
 
   char* memory_ = nullptr;
-  unsigned free_ = (1u << kCount) - 1;
+  unsigned free_ = (1u << kLittleBlocks) - 1;
 };
 
 inline thread_local LittleBlocks little_blocks;
@@ -123,7 +116,7 @@ class Memory {
   explicit Memory(int64_t bytes) { allocate(bytes); }
   Memory(const Memory&) = delete;
   ~Memory() {
-    if (block_.bytes > LittleBlocks::kBytes) {
+    if (block_.bytes > kLittleBlockBytes) {
       spare_blocks().give(block_);
     } else if (block_.memory) {
       little_blocks.give(block_.memory);
@@ -135,10 +128,10 @@ class Memory {
     if (bytes < 0 || bytes >= kTooLarge) {
       throw std::runtime_error("rnnfused: a call of these sizes needs more memory than there can be");
     }
-    if (bytes <= LittleBlocks::kBytes) {
+    if (bytes <= kLittleBlockBytes) {
       block_ = {little_blocks.take(), 0};
       if (block_.memory) return;
-      bytes = LittleBlocks::kBytes + kCacheLine;
+      bytes = kLittleBlockBytes + kCacheLine;
     }
     block_ = spare_blocks().take(bytes);
   }

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <thread>
 
+#include "cpu/tuning.h"
+
 namespace rnnfused {
 namespace {
 
@@ -17,9 +19,8 @@ void pause() {
 // Waits until it is so. If that takes long, says so, and leaves the processor to others meanwhile.
 template <class IsSo, class SayLate>
 void wait_until(const IsSo& is_so, int64_t patience_ns, const SayLate& say_late) {
-  constexpr int kLooks = 64;  // between two at the clock
   const auto looks = [&] {
-    for (int i = 0; i < kLooks; ++i) {
+    for (int i = 0; i < kSpinsPerClock; ++i) {
       if (is_so()) return true;
       pause();
     }
@@ -40,8 +41,7 @@ struct alignas(64) Team::Line {
   std::atomic<int64_t> said{0};
 };
 
-Team::Team(int64_t most, int64_t patience_ns)
-    : most_(most), patience_ns_(patience_ns), lines_(new Line[most + 1]) {}
+Team::Team(int64_t most, int64_t patience_ns) : most_(most), patience_ns_(patience_ns), lines_(new Line[most + 1]) {}
 
 Team::~Team() { delete[] lines_; }
 

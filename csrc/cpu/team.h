@@ -7,16 +7,15 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cpu/tuning.h"
+
 namespace rnnfused {
 
 class Team;
 
-// The most rows of a team; any thread can hold the states of so many.
-constexpr int64_t kMostTeamRows = 14;
-
-// And the most members; bits for such a number.
-constexpr int64_t kMostMembers = 64;
+// Bits of a number of members.
 constexpr int kSizeBits = 7;
+static_assert(kMaxMembers < 1 << kSizeBits);
 
 // A thread's part in a team; of none, it is alone. Number 0 came first and has all steps.
 struct Member {

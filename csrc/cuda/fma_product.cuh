@@ -2,17 +2,18 @@
 // over kDepth values of the state in registers.
 #pragma once
 
-#include "cuda/plan.h"
 #include "cuda/memory.cuh"
+#include "cuda/plan.h"
+#include "cuda/tuning.h"
 
 namespace rnnfused {
 namespace cuda {
 
 template <class T_>
 struct Fma {
-  using T = T_;       // of the arithmetic
-  using Word = T_;    // what one store into a state writes
-  using Stored = T_;  // in the tensors
+  using T = T_;                      // of the arithmetic
+  using Word = T_;                   // what one store into a state writes
+  using Stored = T_;                 // in the tensors
   static constexpr int kValues = 1;  // values in a word
   static constexpr int kUnits = 4;   // hidden units of a group
   static constexpr int kLanes = 1;   // threads that share a slice and a group
@@ -23,17 +24,13 @@ struct Fma {
     return depth * static_cast<int>(sizeof(T)) <= 36 * 4 ? 256 : 0;
   }
   // Words of a new state that one thread finishes in a step.
-  RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return 4; }
+  RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return kItemsPerThread; }
 
   // Elements between two slices of a state: 16 bytes more than a slice, so that threads of one warp that read
   // different slices meet different banks.
-  RNNFUSED_EVERYWHERE static constexpr int slice_stride(int depth) {
-    return depth + 16 / static_cast<int>(sizeof(T));
-  }
+  RNNFUSED_EVERYWHERE static constexpr int slice_stride(int depth) { return depth + 16 / static_cast<int>(sizeof(T)); }
   // Words of one row of a state.
-  RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) {
-    return plan.slices * slice_stride(plan.depth);
-  }
+  RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) { return plan.slices * slice_stride(plan.depth); }
   // Elements of one row of a slice's sums.
   RNNFUSED_EVERYWHERE static int sum_row(const Plan& plan) { return plan.groups * kUnits; }
 
@@ -71,8 +68,8 @@ struct Fma<T_>::Of : Fma<T_> {
 
   // sums[slice][row] = the thread's share of (row of the state) W^T for its units, for rows [begin, end).
   template <class Team, class Member>
-  RNNFUSED_PHASE static void multiply(Team& team, Member& me, const Plan& plan, const Word* state,
-                                      T* sums, int begin, int end) {
+  RNNFUSED_PHASE static void multiply(Team& team, Member& me, const Plan& plan, const Word* state, T* sums, int begin,
+                                      int end) {
     for (int row = begin; row < end; ++row) {
       const T* from = state + word(plan, row, me.slice * kDepth);
       T acc[kUnits] = {};

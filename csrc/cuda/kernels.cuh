@@ -95,11 +95,9 @@ cudaError_t allow(Kernel<Step> kernel, const Plan& plan) {
   int64_t bytes = 0;
   cudaError_t error = most_shared_bytes(bytes);
   if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(bytes));
+    error = cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
   }
-  if (error != cudaSuccess || plan.exchange != Exchange::cluster ||
-      plan.blocks <= kMaxPortableCluster) {
+  if (error != cudaSuccess || plan.exchange != Exchange::cluster || plan.blocks <= kMaxPortableCluster) {
     return error;
   }
   return cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
@@ -126,8 +124,7 @@ int64_t teams_at_once(const Device& device, const Plan& plan) {
     const cudaLaunchConfig_t config = configuration<Product>(plan, 1, attribute);
     return fails(cudaOccupancyMaxActiveClusters(&count, kernel, &config)) ? 0 : count;
   }
-  if (fails(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads,
-                                                          shared_bytes<Product>(plan)))) {
+  if (fails(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&count, kernel, plan.threads, shared_bytes<Product>(plan)))) {
     return 0;
   }
   return int64_t(count) * device.multiprocessors / plan.blocks;
@@ -162,17 +159,14 @@ void launch(const Params& params, const Plan& plan, void* workspace, cudaStream_
     RNNFUSED_CUDA_CHECK(cudaMemsetAsync(workspace, 0, bytes, stream));
   }
   cudaLaunchAttribute attribute;
-  cudaLaunchConfig_t config =
-      configuration<Product>(plan, tiles_of(plan, params.batch_size), attribute);
+  cudaLaunchConfig_t config = configuration<Product>(plan, tiles_of(plan, params.batch_size), attribute);
   config.stream = stream;
-  RNNFUSED_CUDA_CHECK(
-      cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace)));
+  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace)));
 }
 
 template <class Stored, class Product>
 constexpr CudaKernels make_kernels() {
-  return {plan_on<Stored, Product>, workspace_bytes<Product>,
-          launch<Product, ForwardStep<Stored>, ForwardParams>,
+  return {plan_on<Stored, Product>, workspace_bytes<Product>, launch<Product, ForwardStep<Stored>, ForwardParams>,
           launch<Product, BackwardStep<Stored>, BackwardParams>};
 }
 

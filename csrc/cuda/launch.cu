@@ -8,6 +8,7 @@
 
 #include "cuda/check.h"
 #include "cuda/kernels.h"
+#include "cuda/tuning.h"
 
 namespace rnnfused {
 namespace cuda {
@@ -52,7 +53,7 @@ Plan plan_for(const RecurrenceParams& params) {
   const auto key = std::make_tuple(index, params.dtype, params.hidden_size, params.batch_size);
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
-  if (plans.size() >= 1024) plans.clear();  // somebody whose batches all differ
+  if (plans.size() >= kMaxPlans) plans.clear();  // somebody whose batches all differ
   const Device device = {multiprocessors, shared};
   return plans[key] = kernels_of(params.dtype).plan(device, params.hidden_size, params.batch_size);
 }

@@ -40,9 +40,7 @@ struct Shared {
     return reinterpret_cast<Word*>(memory) + (plan.states() == 1 ? 0 : which) * words;
   }
   // (slices, tile_rows, sum_row)
-  RNNFUSED_PHASE T* sums() const {
-    return reinterpret_cast<T*>(memory + plan.states() * words * sizeof(Word));
-  }
+  RNNFUSED_PHASE T* sums() const { return reinterpret_cast<T*>(memory + plan.states() * words * sizeof(Word)); }
 };
 
 }  // namespace cuda

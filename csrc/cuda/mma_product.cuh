@@ -10,8 +10,9 @@
 
 #include <cstring>
 
-#include "cuda/plan.h"
 #include "cuda/memory.cuh"
+#include "cuda/plan.h"
+#include "cuda/tuning.h"
 
 namespace rnnfused {
 namespace cuda {
@@ -28,12 +29,10 @@ struct Mma {
   static constexpr int kDepths[] = {32, 128, 256};
   // A lane's weights take depth / 2 registers; each of 384 threads can have 168, each of 256 all 255.
   RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 128 ? 256 : 384; }
-  RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return 4; }
+  RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return kItemsPerThread; }
 
   // Four words more than the values: 8 rows that a warp reads at once meet different banks.
-  RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) {
-    return plan.slices * plan.depth / kValues + 4;
-  }
+  RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) { return plan.slices * plan.depth / kValues + 4; }
   // Four elements more than the units, for the same reason.
   RNNFUSED_EVERYWHERE static int sum_row(const Plan& plan) { return plan.groups * kUnits + 4; }
 
@@ -56,9 +55,7 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
   static constexpr int kTiles = kDepth / 16;
   using Weights = Word[kTiles][2][4];
 
-  RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) {
-    return row * row_words(plan) + k / kValues;
-  }
+  RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) { return row * row_words(plan) + k / kValues; }
 
   // By way of shared memory, 16 values of the state at a time, so that a word is packed before it takes a
   // register. `weight(me, k, local)` is that of a block's unit, 0 where there is none.
@@ -96,8 +93,8 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
   }
 
   template <class Team, class Member>
-  RNNFUSED_PHASE static void multiply(Team& team, Member& me, const Plan& plan, const Word* state,
-                                      T* sums, int begin, int end) {
+  RNNFUSED_PHASE static void multiply(Team& team, Member& me, const Plan& plan, const Word* state, T* sums, int begin,
+                                      int end) {
     const int q = me.index % kLanes / 4, r = me.index % 4;
 #pragma unroll 1
     for (int row = begin / kRows * kRows; row < end; row += kRows) {
@@ -105,7 +102,7 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
       const Word* from = state + word(plan, row, me.slice * kDepth);
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
-        const auto load_b = [&](int lane, Word (&b)[2]) {
+        const auto load_b = [&](int lane, Word(&b)[2]) {
           const Word* words = from + lane / 4 * row_words(plan) + tile * 8 + lane % 4;
           b[0] = words[0];
           b[1] = words[4];

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cuda/tuning.h"
 #include "params.h"
 
 namespace rnnfused {
@@ -16,12 +17,7 @@ enum class Exchange : int32_t {
   grid,     // through global memory, in a cooperative launch: larger teams, and before Hopper
 };
 
-constexpr int kMaxPortableCluster = 8;
-constexpr int kMaxCluster = 16;  // where the GPU allows it
-constexpr int kMaxGridTeam = 128;
-// Bytes of new state a block takes in from its cluster in one step: a multiprocessor gets about 16 a cycle from
-// its cluster, and above some 20 to 44 KB the way through the L2 cache is faster.
-constexpr int64_t kMaxClusterBytes = 32 * 1024;
+constexpr int kMaxPortableCluster = 8;  // blocks that every GPU with clusters allows
 
 struct Plan {
   int blocks = 0;  // of a team; 0: the call does not fit
@@ -102,8 +98,7 @@ Plan choose_plan(const Device& device, int64_t hidden_size, int64_t batch_size, 
     int64_t teams = device.multiprocessors / blocks;
     if (teams == 0) return Plan();
     for (;;) {
-      const Plan plan =
-          make_plan<Product>(hidden_size, batch_size, blocks, exchange, teams, device.shared_bytes);
+      const Plan plan = make_plan<Product>(hidden_size, batch_size, blocks, exchange, teams, device.shared_bytes);
       if (plan.batch_tile == 0) return Plan();
       const int64_t possible = teams_of(plan);
       if (possible == 0) return Plan();

@@ -3,8 +3,8 @@
 // Nothing here knows how threads wait for each other or how a new state reaches another block.
 #pragma once
 
-#include "cuda/plan.h"
 #include "cuda/memory.cuh"
+#include "cuda/plan.h"
 #include "params.h"
 
 namespace rnnfused {
@@ -22,9 +22,7 @@ struct Scan {
   Team& team;
   const int64_t first_row;  // of the tile in the batch
 
-  RNNFUSED_PHASE int64_t time_of(int64_t i) const {
-    return step.ascending() ? i : step.params.num_steps - 1 - i;
-  }
+  RNNFUSED_PHASE int64_t time_of(int64_t i) const { return step.ascending() ? i : step.params.num_steps - 1 - i; }
 
   RNNFUSED_PHASE int rows_in(int64_t i) const {
     if (i >= step.params.num_steps) return 0;
@@ -44,8 +42,7 @@ struct Scan {
     });
     Product::load_weights(team, plan, [&](const Member& me, int k, int local) {
       const int unit = me.rank * plan.units + local;
-      const bool exists =
-          local < plan.units && unit < step.params.hidden_size && k < step.params.hidden_size;
+      const bool exists = local < plan.units && unit < step.params.hidden_size && k < step.params.hidden_size;
       return exists ? step.weight(k, unit) : T(0);
     });
     team.phase([&](Member& me) { fetch(me, i, now); });
@@ -58,8 +55,7 @@ struct Scan {
       // which hides their latency.
       const int64_t words = now * ((step.params.hidden_size + kValues - 1) / kValues);
       team.exchange(
-          plan, 1 - current, now, words,
-          [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
+          plan, 1 - current, now, words, [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
           [&](Member& me) { fetch(me, i + 1, after); });
       current = 1 - current;
       if (after < now && step.wants_last_product()) {

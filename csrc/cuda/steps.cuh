@@ -74,8 +74,7 @@ struct ForwardStep {
   RNNFUSED_PHASE bool starts_at_zero() const { return params.h_0.data == nullptr; }
   RNNFUSED_PHASE bool wants_last_product() const { return false; }
   RNNFUSED_PHASE T weight(int k, int unit) const {
-    return read<Stored>(params.weight_hh.data,
-                        unit * params.weight_hh.row_stride + k * params.weight_hh.column_stride);
+    return read<Stored>(params.weight_hh.data, unit * params.weight_hh.row_stride + k * params.weight_hh.column_stride);
   }
   RNNFUSED_PHASE T first_state(int64_t row, int unit) const {
     return params.h_0.data ? read<Stored>(params.h_0.data, place(params.h_0, row, unit)) : T(0);
@@ -109,8 +108,7 @@ struct BackwardStep {
   RNNFUSED_PHASE bool starts_at_zero() const { return true; }
   RNNFUSED_PHASE bool wants_last_product() const { return params.grad_h_0.data != nullptr; }
   RNNFUSED_PHASE T weight(int k, int unit) const {
-    return read<Stored>(params.weight_hh.data,
-                        k * params.weight_hh.row_stride + unit * params.weight_hh.column_stride);
+    return read<Stored>(params.weight_hh.data, k * params.weight_hh.row_stride + unit * params.weight_hh.column_stride);
   }
   RNNFUSED_PHASE T first_state(int64_t, int) const { return T(0); }
   RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {

@@ -20,6 +20,7 @@
 #include <type_traits>
 
 #include "cuda/scan.cuh"
+#include "cuda/tuning.h"
 
 namespace rnnfused {
 namespace cuda {
@@ -50,8 +51,7 @@ __device__ __forceinline__ uint32_t counted(const uint32_t* counter) {
 #if __CUDA_ARCH__ >= 900
 
 __device__ __forceinline__ void cluster_sync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 __device__ __forceinline__ uint32_t address_in(uint32_t address, int rank) {
@@ -66,9 +66,7 @@ __device__ __forceinline__ void init_barrier(uint64_t* barrier) {
 }
 
 __device__ __forceinline__ void expect_bytes(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   shared_address(barrier)),
-               "r"(bytes)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
 
@@ -91,24 +89,24 @@ __device__ __forceinline__ void send(uint32_t to, Word value, uint32_t barrier) 
   if constexpr (sizeof(Word) == 4) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
-                 "r"(bits), "r"(barrier)
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to), "r"(bits),
+                 "r"(barrier)
                  : "memory");
   } else {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(to),
-                 "l"(bits), "r"(barrier)
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(to), "l"(bits),
+                 "r"(barrier)
                  : "memory");
   }
 }
 
 #endif
 
-#define RNNFUSED_MMA(type, a, b, c)                                                             \
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                           \
-               ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                     \
-               : "+f"((c)[0]), "+f"((c)[1]), "+f"((c)[2]), "+f"((c)[3])                         \
+#define RNNFUSED_MMA(type, a, b, c)                                         \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type       \
+               ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+               : "+f"((c)[0]), "+f"((c)[1]), "+f"((c)[2]), "+f"((c)[3])     \
                : "r"((a)[0]), "r"((a)[1]), "r"((a)[2]), "r"((a)[3]), "r"((b)[0]), "r"((b)[1]))
 
 template <class Product, Exchange kExchange>
@@ -154,8 +152,8 @@ class DeviceTeam {
   // A phase whose publish() calls bring `words` of the state `next`, its first `rows`, to every block; and
   // what a thread does while they are on their way.
   template <class Phase, class Meanwhile>
-  __device__ __forceinline__ void exchange(const Plan& plan, int next, int rows, int64_t words,
-                                           const Phase& phase, const Meanwhile& meanwhile) {
+  __device__ __forceinline__ void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& phase,
+                                           const Meanwhile& meanwhile) {
     if constexpr (kExchange == Exchange::none) {
       phase(me_);
       meanwhile(me_);
@@ -190,8 +188,7 @@ class DeviceTeam {
   }
 
   // Gives a word of the state `next` to every block.
-  __device__ __forceinline__ void publish(const Member& me, const Plan& plan, int next, int word,
-                                          Word value) const {
+  __device__ __forceinline__ void publish(const Member& me, const Plan& plan, int next, int word, Word value) const {
     if constexpr (kExchange == Exchange::none) {
       Shared<Product>(memory_, plan).state(next)[word] = value;
     } else if constexpr (kExchange == Exchange::cluster) {
@@ -219,8 +216,8 @@ class DeviceTeam {
   }
   __device__ __forceinline__ static void store4(float* to, const float (&from)[4]) {
     // Said in PTX, for the compiler makes four stores of it, which meet in the same banks.
-    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "f"(from[0]),
-                 "f"(from[1]), "f"(from[2]), "f"(from[3])
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "f"(from[0]), "f"(from[1]),
+                 "f"(from[2]), "f"(from[3])
                  : "memory");
   }
   __device__ __forceinline__ static void store4(double* to, const double (&from)[4]) {
@@ -230,8 +227,8 @@ class DeviceTeam {
 
   // acc += A B of a warp, two A's with the same B; mma_product.cuh says what a lane holds.
   template <class Stored, class LoadB>
-  __device__ __forceinline__ static void mma(const Member& me, const uint32_t (&a)[2][4],
-                                             const LoadB& load_b, float (&acc)[2][4]) {
+  __device__ __forceinline__ static void mma(const Member& me, const uint32_t (&a)[2][4], const LoadB& load_b,
+                                             float (&acc)[2][4]) {
     uint32_t b[2];
     load_b(me.index % 32, b);
 #pragma unroll
@@ -247,17 +244,16 @@ class DeviceTeam {
  private:
   // Past the first-level cache, which other multiprocessors' stores don't reach; several loads on their way.
   __device__ __forceinline__ void copy_from_global(const void* from, int count, int threads) const {
-    constexpr int kAtOnce = 4;
     const uint4* source = static_cast<const uint4*>(from);
     uint4* to = reinterpret_cast<uint4*>(memory_);
-    for (int i = threadIdx.x; i < count; i += kAtOnce * threads) {
-      uint4 values[kAtOnce];
+    for (int i = threadIdx.x; i < count; i += kLoadsInFlight * threads) {
+      uint4 values[kLoadsInFlight];
 #pragma unroll
-      for (int n = 0; n < kAtOnce; ++n) {
+      for (int n = 0; n < kLoadsInFlight; ++n) {
         if (i + n * threads < count) values[n] = __ldcg(source + i + n * threads);
       }
 #pragma unroll
-      for (int n = 0; n < kAtOnce; ++n) {
+      for (int n = 0; n < kLoadsInFlight; ++n) {
         if (i + n * threads < count) to[i + n * threads] = values[n];
       }
     }

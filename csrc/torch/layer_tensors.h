@@ -30,7 +30,7 @@ struct ProjectionTensors {
     check_features(input, "input");
     RNNFUSED_CHECK(input.dim() == 2 && weight.dim() == 2 && weight.size(1) == input.size(1),
                    "input must be (rows, in) and weight (out, in)");
-    params.bias = bias_data(bias, input, weight.size(0));
+    params.bias_ih = bias_data(bias, input, weight.size(0));
     params.rows = input.size(0);
     params.in_size = input.size(1);
     params.out_size = weight.size(0);
@@ -46,14 +46,13 @@ struct ProductSumTensors {
   Tensor result;
   ProductSumParams params;
 
-  ProductSumTensors(const Tensor& left, const Tensor& right)
-      : result(new_tensor(left, {left.size(2), right.size(2)})) {
+  ProductSumTensors(const Tensor& left, const Tensor& right) : result(new_tensor(left, {left.size(2), right.size(2)})) {
     check_like(right, left, "right");
     check_features(left, "left");
     check_features(right, "right");
-    RNNFUSED_CHECK(left.dim() == 3 && right.dim() == 3 && left.size(0) == right.size(0) &&
-                       left.size(1) == right.size(1),
-                   "left and right must be (outer, inner, features) with the same rows");
+    RNNFUSED_CHECK(
+        left.dim() == 3 && right.dim() == 3 && left.size(0) == right.size(0) && left.size(1) == right.size(1),
+        "left and right must be (outer, inner, features) with the same rows");
     params.outer = left.size(0);
     params.inner = left.size(1);
     params.left_size = left.size(2);
@@ -119,11 +118,12 @@ struct LayerTensors {
         h_n(new_tensor(weight_hh, problem.state_sizes())) {
     if (weight_ih) {
       take_input(input, *weight_ih, weight_hh);
-      params.bias = bias_data(bias_ih, weight_hh, problem.hidden_size);
-      params.other_bias = bias_data(bias_hh, weight_hh, problem.hidden_size);
+      params.bias_ih = bias_data(bias_ih, weight_hh, problem.hidden_size);
+      params.bias_hh = bias_data(bias_hh, weight_hh, problem.hidden_size);
     } else {
       RNNFUSED_CHECK(!bias_ih && !bias_hh, "biases are for an input with weight_ih");
-      RNNFUSED_CHECK(last_size(input) == problem.hidden_size, "weight_hh must be for the hidden units of the projections");
+      RNNFUSED_CHECK(last_size(input) == problem.hidden_size,
+                     "weight_hh must be for the hidden units of the projections");
       check_like(input, weight_hh, "projections");
       params.projections = problem.view<const void*>(input, input.const_data_ptr(), "projections");
     }
@@ -177,12 +177,12 @@ struct LayerBackwardTensors {
     if (weight_ih) take_input(*input, *weight_ih, weight_hh, output, needs_input);
     RNNFUSED_CHECK(weight_ih || !needs_bias, "biases are for an input with weight_ih");
     params.h_0 = problem.state(h_0, output, "h_0");
-    const auto pointer = [](bool needed, const Tensor& tensor) {
-      return needed ? tensor.mutable_data_ptr() : nullptr;
-    };
+    const auto pointer = [](bool needed, const Tensor& tensor) { return needed ? tensor.mutable_data_ptr() : nullptr; };
     // The gradient of a weight for token ids is a transposed view of memory by token.
-    params.gradients = {pointer(needs_weight_ih, grad_weight_ih), pointer(needs_weight_hh, grad_weight_hh),
-                      pointer(needs_bias, grad_bias), {}};
+    params.gradients = {pointer(needs_weight_ih, grad_weight_ih),
+                        pointer(needs_weight_hh, grad_weight_hh),
+                        pointer(needs_bias, grad_bias),
+                        {}};
     if (needs_input && weight_ih) {
       params.gradients.input = problem.view<void*>(grad_input, grad_input.mutable_data_ptr(), "grad_input");
     }

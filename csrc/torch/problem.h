@@ -116,8 +116,8 @@ class Problem {
 
   bool has_lengths() const { return !lengths.empty(); }
 
-  void fill(RecurrenceParams& params, const Tensor& sequence, const Tensor& weight_hh,
-            int64_t nonlinearity, bool reverse) const {
+  void fill(RecurrenceParams& params, const Tensor& sequence, const Tensor& weight_hh, int64_t nonlinearity,
+            bool reverse) const {
     check_like(weight_hh, sequence, "weight_hh");
     const int64_t rows = weight_hh.dim() - 2;
     RNNFUSED_CHECK(hidden_size_of(weight_hh) == hidden_size && weight_hh.size(rows) == weight_hh.size(rows + 1),

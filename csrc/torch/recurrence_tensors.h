@@ -12,10 +12,9 @@ struct BackwardTensors {
   Tensor grad_projections, grad_h_0;
   BackwardParams params;
 
-  BackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
-                  const Tensor& output, const Tensor& weight_hh, const Extents& extents, int64_t time_dim,
-                  int64_t nonlinearity, bool reverse, std::optional<double> clip, bool needs_grad_h_0,
-                  bool needs_grad_projections = true)
+  BackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n, const Tensor& output,
+                  const Tensor& weight_hh, const Extents& extents, int64_t time_dim, int64_t nonlinearity, bool reverse,
+                  std::optional<double> clip, bool needs_grad_h_0, bool needs_grad_projections = true)
       : problem(output, extents, time_dim, last_size(output)),
         grad_projections(needs_grad_projections ? new_sequence(output) : new_tensor(output, {0})),
         grad_h_0(needs_grad_h_0 ? new_tensor(output, problem.state_sizes()) : new_tensor(output, {0})) {
@@ -23,8 +22,8 @@ struct BackwardTensors {
     params.grad_h_n = problem.state(grad_h_n, output, "grad_h_n");
     params.output = problem.input(output, output, "output");
     if (needs_grad_projections) {
-      params.grad_projections = problem.view<void*>(
-          grad_projections, grad_projections.mutable_data_ptr(), "grad_projections");
+      params.grad_projections =
+          problem.view<void*>(grad_projections, grad_projections.mutable_data_ptr(), "grad_projections");
     }
     if (needs_grad_h_0) params.grad_h_0 = {grad_h_0.mutable_data_ptr(), problem.hidden_size};
     if (clip) params.clip = *clip;

@@ -11,7 +11,11 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu/launch_layer.h"
+#include "cpu/dispatch.h"
+#include "cpu/layer_backward.h"
+#include "cpu/layer_forward.h"
+#include "cpu/products.h"
+#include "cpu/recurrence.h"
 #include "torch/layer_tensors.h"
 #include "torch/recurrence_tensors.h"
 
@@ -20,17 +24,14 @@ namespace {
 using rnnfused::OptionalTensor;
 using torch::stable::Tensor;
 
-const auto parallel_for = [](int64_t n, const auto& function) {
-  if (n == 1) return function(0);
-  torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) function(i);
+void parallel_for(int64_t count, rnnfused::Task task) {
+  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) task(i);
   });
-};
-
-template <class Params>
-void run(const Params& params) {
-  rnnfused::launch(params, torch::stable::get_num_threads(), parallel_for);
 }
+
+// torch's own threads.
+rnnfused::Workers torch_workers() { return {torch::stable::get_num_threads(), parallel_for}; }
 
 std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih,
                                  OptionalTensor bias_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
@@ -40,21 +41,21 @@ std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor 
                                        time_dim, nonlinearity, reverse);
   const rnnfused::ForwardParams& params = tensors.params;
   if (params.hidden_size == 0) return {tensors.output, tensors.h_n};
-  if (!weight_ih || rnnfused::cpu_kernels().projects(params.num_heads > 1 ? params.of_head(0) : params)) {
-    run(params);
+  if (weight_ih) {
+    rnnfused::run_layer_forward(params, torch_workers());
   } else {
-    rnnfused::launch_projected(params, torch::stable::get_num_threads(), parallel_for);
+    rnnfused::run_forward(params, torch_workers());
   }
   return {tensors.output, tensors.h_n};
 }
 
-std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
-                                               Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
-                                               OptionalTensor lengths, int64_t nonlinearity, bool reverse,
+std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output,
+                                               Tensor weight_hh, OptionalTensor batch_sizes, OptionalTensor lengths,
+                                               int64_t nonlinearity, bool reverse,
                                                std::optional<double> state_grad_clip, bool needs_h_0) {
   const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths}, 0,
                                           nonlinearity, reverse, state_grad_clip, needs_h_0);
-  if (tensors.problem.hidden_size > 0) run(tensors.params);
+  if (tensors.problem.hidden_size > 0) rnnfused::run_backward(tensors.params, torch_workers());
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
@@ -63,21 +64,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
     Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths, int64_t time_dim,
     int64_t nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input, bool needs_weight_ih,
     bool needs_weight_hh, bool needs_bias, bool needs_h_0) {
-  const rnnfused::LayerBackwardTensors tensors(
-      grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0, {batch_sizes, lengths}, time_dim,
-      nonlinearity, reverse, state_grad_clip, needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
+  const rnnfused::LayerBackwardTensors tensors(grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0,
+                                               {batch_sizes, lengths}, time_dim, nonlinearity, reverse, state_grad_clip,
+                                               needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
   if (tensors.params.loop.hidden_size > 0) {
-    run(tensors.params);
+    rnnfused::run_layer_backward(tensors.params, torch_workers());
   } else if (needs_input && weight_ih) {  // a sum over no hidden units
     std::memset(tensors.grad_input.mutable_data_ptr(), 0, tensors.grad_input.numel() * tensors.params.item_bytes());
   }
-  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias,
-          tensors.loop.grad_h_0};
+  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias, tensors.loop.grad_h_0};
 }
 
 Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
   const rnnfused::ProjectionTensors tensors(input, weight, bias);
-  run(tensors.params);
+  rnnfused::run_projection(tensors.params, torch_workers());
   return tensors.output;
 }
 
@@ -85,15 +85,15 @@ Tensor sum_of_products(Tensor left, Tensor right) {
   const rnnfused::ProductSumTensors tensors(left, right);
   RNNFUSED_CHECK(rnnfused::sum_dtype(tensors.params.dtype) == tensors.params.dtype,
                  "sum_of_products is for float32 and float64");
-  run(tensors.params);
+  rnnfused::run_product_sum(tensors.params, torch_workers());
   return tensors.result;
 }
 
 int64_t cpu_multiply_add(int64_t rounds) {
-  const int64_t threads = torch::stable::get_num_threads();
-  std::vector<int64_t> counts(threads);
-  std::vector<float> results(threads);
-  parallel_for(threads, [&](int64_t i) {
+  const rnnfused::Workers workers = torch_workers();
+  std::vector<int64_t> counts(workers.count);
+  std::vector<float> results(workers.count);
+  workers.run(workers.count, [&](int64_t i) {
     float result = 0;
     counts[i] = rnnfused::cpu_kernels().multiply_add(rounds, &result);
     results[i] = result;

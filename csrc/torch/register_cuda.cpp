@@ -24,8 +24,7 @@ cudaStream_t current_stream(int32_t device) {
   using GetStream = AOTITorchError (*)(int32_t, void**);
   static const auto get_stream = [] {
     void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
-    return reinterpret_cast<GetStream>(
-        library ? dlsym(library, "aoti_torch_get_current_cuda_stream") : nullptr);
+    return reinterpret_cast<GetStream>(library ? dlsym(library, "aoti_torch_get_current_cuda_stream") : nullptr);
   }();
   void* stream = nullptr;
   RNNFUSED_CHECK(get_stream && get_stream(device, &stream) == TORCH_SUCCESS,
@@ -54,24 +53,22 @@ void run(Params& params, const Problem& problem, const Tensor& model) {
     params.batch_sizes = data;
     params.step_starts = data + steps;
   }
-  const Tensor workspace =
-      new_memory(model, rnnfused::cuda::workspace_bytes(params, plan), ScalarType::Byte);
+  const Tensor workspace = new_memory(model, rnnfused::cuda::workspace_bytes(params, plan), ScalarType::Byte);
   rnnfused::cuda::launch(params, plan, workspace.mutable_data_ptr(), stream);
 }
 
-std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0,
-                                   OptionalTensor batch_sizes, int64_t nonlinearity,
-                                   bool reverse) {
+std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
+                                   int64_t nonlinearity, bool reverse) {
   rnnfused::LayerTensors tensors(projections, {}, weight_hh, {}, {}, h_0, {batch_sizes, {}}, 0, nonlinearity, reverse);
   run(tensors.params, tensors.problem, projections);
   return {tensors.output, tensors.h_n};
 }
 
-std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n,
-                                    Tensor output, Tensor weight_hh, OptionalTensor batch_sizes,
-                                    int64_t nonlinearity, bool reverse, bool needs_h_0) {
-  rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}}, 0,
-                                    nonlinearity, reverse, {}, needs_h_0);
+std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output,
+                                    Tensor weight_hh, OptionalTensor batch_sizes, int64_t nonlinearity, bool reverse,
+                                    bool needs_h_0) {
+  rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}}, 0, nonlinearity,
+                                    reverse, {}, needs_h_0);
   run(tensors.params, tensors.problem, output);
   return {tensors.grad_projections, tensors.grad_h_0};
 }

@@ -17,17 +17,14 @@ namespace rnnfused {
 // Integers of two bytes stand for bfloat16, which NumPy does not know.
 inline Dtype dtype_of(const py::array& array) {
   if (array.dtype().kind() == 'f' && array.itemsize() == 2) return Dtype::float16;
-  return array.itemsize() == 2   ? Dtype::bfloat16
-         : array.itemsize() == 4 ? Dtype::float32
-                                 : Dtype::float64;
+  return array.itemsize() == 2 ? Dtype::bfloat16 : array.itemsize() == 4 ? Dtype::float32 : Dtype::float64;
 }
 
 inline int64_t stride(const py::array& array, int dim) { return array.strides(dim) / array.itemsize(); }
 
 // The arrays of one call and what it says of them. `sequence` is (T, B, H), or (N, H) with batch_sizes.
 inline void fill(RecurrenceParams& params, const py::array& sequence, const py::array& weight,
-          const std::vector<int64_t>& batch_sizes, std::vector<int64_t>& step_starts, bool relu,
-          bool reverse) {
+                 const std::vector<int64_t>& batch_sizes, std::vector<int64_t>& step_starts, bool relu, bool reverse) {
   const bool packed = !batch_sizes.empty();
   params.num_steps = packed ? batch_sizes.size() : sequence.shape(0);
   params.batch_size = packed ? batch_sizes[0] : sequence.shape(1);
@@ -57,10 +54,9 @@ View state_view(const std::optional<py::array>& array) {
 
 // The two calls, with the memory that a packed batch's pointers need.
 struct ForwardArrays : ForwardParams {
-  ForwardArrays(const py::array& projections, const py::array& weight,
-                const std::optional<py::array>& h_0, const py::array& output_array,
-                const py::array& h_n_array, const std::vector<int64_t>& batch_sizes, bool relu,
-                bool reverse) {
+  ForwardArrays(const py::array& projections, const py::array& weight, const std::optional<py::array>& h_0,
+                const py::array& output_array, const py::array& h_n_array, const std::vector<int64_t>& batch_sizes,
+                bool relu, bool reverse) {
     fill(*this, projections, weight, batch_sizes, step_starts_memory, relu, reverse);
     this->projections = sequence_view<ConstSequence>(projections);
     projections_are_sums = projections.itemsize() != weight.itemsize();
@@ -72,11 +68,10 @@ struct ForwardArrays : ForwardParams {
 };
 
 struct BackwardArrays : BackwardParams {
-  BackwardArrays(const std::optional<py::array>& grad_output_array,
-                 const std::optional<py::array>& grad_h_n_array, const py::array& output_array,
-                 const py::array& weight, const py::array& grad_projections_array,
-                 const std::optional<py::array>& grad_h_0_array,
-                 const std::vector<int64_t>& batch_sizes, bool relu, bool reverse) {
+  BackwardArrays(const std::optional<py::array>& grad_output_array, const std::optional<py::array>& grad_h_n_array,
+                 const py::array& output_array, const py::array& weight, const py::array& grad_projections_array,
+                 const std::optional<py::array>& grad_h_0_array, const std::vector<int64_t>& batch_sizes, bool relu,
+                 bool reverse) {
     fill(*this, output_array, weight, batch_sizes, step_starts_memory, relu, reverse);
     if (grad_output_array) grad_output = sequence_view<ConstSequence>(*grad_output_array);
     grad_h_n = state_view<ConstState>(grad_h_n_array);

@@ -36,8 +36,7 @@ class Poisoned {
 };
 
 // The matrix, packed in two pieces as two threads would.
-Poisoned pack(const CpuKernels& cpu, Dtype dtype, const ConstMatrix& matrix, int64_t depth,
-              int64_t columns) {
+Poisoned pack(const CpuKernels& cpu, Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns) {
   Poisoned packed(cpu.packed_bytes(dtype, depth, columns));
   const int64_t each = cpu.panel_columns(dtype), panels = (columns + each - 1) / each;
   cpu.pack(dtype, matrix, depth, columns, packed.get(), panels / 2, panels);
@@ -66,8 +65,7 @@ Poisoned pad(const CpuKernels& cpu, const py::array& bias) {
 
 class Kernels {
  public:
-  Kernels(const std::string& library, const std::string& name)
-      : kernels_(open_library(library)(name.c_str())) {
+  Kernels(const std::string& library, const std::string& name) : kernels_(open_library(library)(name.c_str())) {
     if (!kernels_) throw py::key_error(name);
   }
 
@@ -98,18 +96,17 @@ class Kernels {
     return kernels_->projects(params);
   }
 
-  void forward(const py::array& projections, const py::array& weight,
-               const std::optional<py::array>& h_0, py::array& output, py::array& h_n,
-               const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
+  void forward(const py::array& projections, const py::array& weight, const std::optional<py::array>& h_0,
+               py::array& output, py::array& h_n, const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
                const std::vector<int64_t>& cuts) const {
-    run_forward(ForwardArrays(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse), nullptr,
+    run_forward(ForwardArrays(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse), nullptr, nullptr,
                 cuts);
   }
 
   // As forward, of the input; the loop makes the projections.
-  void layer_forward(const py::array& input, const py::array& weight_ih, const py::array& bias,
-                     const py::array& weight, const std::optional<py::array>& h_0, py::array& output,
-                     py::array& h_n, const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
+  void layer_forward(const py::array& input, const py::array& weight_ih, const py::array& bias, const py::array& weight,
+                     const std::optional<py::array>& h_0, py::array& output, py::array& h_n,
+                     const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
                      const std::vector<int64_t>& cuts) const {
     ForwardArrays params(output, weight, h_0, output, h_n, batch_sizes, relu, reverse);
     params.input = sequence_view<ConstSequence>(input);
@@ -117,16 +114,15 @@ class Kernels {
     const ConstMatrix matrix = {weight_ih.data(), stride(weight_ih, 1), stride(weight_ih, 0)};
     Poisoned packed_ih = pack(*kernels_, params.dtype, matrix, params.input_size, params.hidden_size);
     Poisoned padded = pad(*kernels_, bias);
-    params.bias = padded.get();
-    run_forward(params, packed_ih.get(), cuts);
+    run_forward(params, packed_ih.get(), padded.get(), cuts);
   }
 
   void backward(const std::optional<py::array>& grad_output, const std::optional<py::array>& grad_h_n,
                 const py::array& output, const py::array& weight, py::array& grad_projections,
-                const std::optional<py::array>& grad_h_0, const std::vector<int64_t>& batch_sizes,
-                bool relu, bool reverse, const std::vector<int64_t>& cuts) const {
-    const BackwardArrays params(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0,
-                              batch_sizes, relu, reverse);
+                const std::optional<py::array>& grad_h_0, const std::vector<int64_t>& batch_sizes, bool relu,
+                bool reverse, const std::vector<int64_t>& cuts) const {
+    const BackwardArrays params(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0, batch_sizes, relu,
+                                reverse);
     Poisoned packed = pack(*kernels_, params.dtype, params.weight_hh, params.hidden_size, params.hidden_size);
     in_pieces(
         cuts, [&](int64_t rows) { return kernels_->backward_scratch_bytes(params, rows); },
@@ -136,8 +132,8 @@ class Kernels {
   }
 
   // output (rows, out) = input (rows, in) weight (out, in)^T + bias
-  void project(const py::array& input, const py::array& weight, const std::optional<py::array>& bias,
-               py::array& output, const std::vector<int64_t>& cuts) const {
+  void project(const py::array& input, const py::array& weight, const std::optional<py::array>& bias, py::array& output,
+               const std::vector<int64_t>& cuts) const {
     ProjectionParams params;
     params.rows = input.shape(0);
     params.in_size = input.shape(1);
@@ -146,14 +142,14 @@ class Kernels {
     params.input = {input.data(), stride(input, 0)};
     params.weight = {weight.data(), stride(weight, 1), stride(weight, 0)};
     std::optional<Poisoned> padded;
-    if (bias) params.bias = padded.emplace(pad(*kernels_, *bias)).get();
+    if (bias) padded.emplace(pad(*kernels_, *bias));
     params.output = {output.mutable_data(), stride(output, 0)};
     params.keeps_sums = output.itemsize() != input.itemsize();
     Poisoned packed = pack(*kernels_, params.dtype, params.weight, params.in_size, params.out_size);
     in_pieces(
         cuts, [&](int64_t) { return kernels_->project_scratch_bytes(params); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->project(params, packed.get(), scratch, begin, end);
+          kernels_->project(params, packed.get(), padded ? padded->get() : nullptr, scratch, begin, end);
         });
   }
 
@@ -171,20 +167,18 @@ class Kernels {
     params.result = result.mutable_data();
     in_pieces(
         cuts, [&](int64_t) { return kernels_->sum_scratch_bytes(params); },
-        [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->sum_products(params, scratch, begin, end);
-        });
+        [&](void* scratch, int64_t begin, int64_t end) { kernels_->sum_products(params, scratch, begin, end); });
   }
 
  private:
-  void run_forward(const ForwardArrays& params, void* packed_ih, const std::vector<int64_t>& cuts) const {
-    const ConstMatrix matrix = {params.weight_hh.data, params.weight_hh.column_stride,
-                                params.weight_hh.row_stride};
+  void run_forward(const ForwardArrays& params, void* packed_ih, const void* packed_bias,
+                   const std::vector<int64_t>& cuts) const {
+    const ConstMatrix matrix = {params.weight_hh.data, params.weight_hh.column_stride, params.weight_hh.row_stride};
     Poisoned packed = pack(*kernels_, params.dtype, matrix, params.hidden_size, params.hidden_size);
     in_pieces(
         cuts, [&](int64_t rows) { return kernels_->forward_scratch_bytes(params, rows, 1); },
         [&](void* scratch, int64_t begin, int64_t end) {
-          kernels_->forward(params, {packed.get(), packed_ih}, scratch, begin, end, Member());
+          kernels_->forward(params, {packed.get(), packed_ih, packed_bias}, scratch, begin, end, Member());
         });
   }
 

@@ -79,8 +79,7 @@ class HostTeam {
   }
 
   template <class Phase, class Meanwhile>
-  void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& run,
-                const Meanwhile& meanwhile) {
+  void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& run, const Meanwhile& meanwhile) {
     sent_.assign(plan.blocks, 0);
     next_ = next;
     phase([&](Member& me) {
@@ -206,20 +205,18 @@ class Emulator {
     });
   }
 
-  void forward(const py::array& projections, const py::array& weight,
-               const std::optional<py::array>& h_0, py::array& output, py::array& h_n,
-               const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
+  void forward(const py::array& projections, const py::array& weight, const std::optional<py::array>& h_0,
+               py::array& output, py::array& h_n, const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
                const std::vector<int64_t>&) const {
-    run<ForwardStep>(
-        ForwardArrays(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse));
+    run<ForwardStep>(ForwardArrays(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse));
   }
 
   void backward(const std::optional<py::array>& grad_output, const std::optional<py::array>& grad_h_n,
                 const py::array& output, const py::array& weight, py::array& grad_projections,
-                const std::optional<py::array>& grad_h_0, const std::vector<int64_t>& batch_sizes,
-                bool relu, bool reverse, const std::vector<int64_t>&) const {
-    run<BackwardStep>(BackwardArrays(grad_output, grad_h_n, output, weight, grad_projections,
-                                     grad_h_0, batch_sizes, relu, reverse));
+                const std::optional<py::array>& grad_h_0, const std::vector<int64_t>& batch_sizes, bool relu,
+                bool reverse, const std::vector<int64_t>&) const {
+    run<BackwardStep>(
+        BackwardArrays(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0, batch_sizes, relu, reverse));
   }
 
  private:
@@ -252,8 +249,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_readonly("threads", &Plan::threads)
       .def_readonly("batch_tile", &Plan::batch_tile)
       .def_property_readonly("exchange", [](const Plan& plan) {
-        return plan.exchange == Exchange::grid ? "grid"
-                                               : plan.exchange == Exchange::cluster ? "cluster" : "none";
+        return plan.exchange == Exchange::grid ? "grid" : plan.exchange == Exchange::cluster ? "cluster" : "none";
       });
   py::class_<Emulator>(m, "Emulator")
       .def(py::init<int, int, unsigned>())

@@ -65,6 +65,4 @@ std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64
 
 }  // namespace
 
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  m.def("run", &run, pybind11::call_guard<pybind11::gil_scoped_release>());
-}
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("run", &run, pybind11::call_guard<pybind11::gil_scoped_release>()); }

@@ -1,9 +1,9 @@
 // The backward step on CPU: d_t = (g_t + d_{t+1} W) * f'(h_t), perhaps clipped, and dh_0 = d_0 W.
 #pragma once
 
-#include "params.h"
 #include "cpu/kernels/scan.h"
 #include "cpu/kernels/simd.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -37,8 +37,8 @@ struct BackwardStep {
   // Starts at zero, and asks for what the tile's end will read and write.
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t, const Use& use) const {
-    const auto from = [&, start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t,
-                                        Sum<T>*) __attribute__((always_inline)) -> Start<T> {
+    const auto from = [&, start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t, Sum<T>*)
+                          __attribute__((always_inline)) -> Start<T> {
       for (int64_t row = begin + first; row < begin + first + rows; ++row) {
         const int64_t place = params.place(row);
         if (params.grad_output.data) prefetch_row<false>(row_at<T>(params.grad_output, start, place) + column, columns);
@@ -51,8 +51,8 @@ struct BackwardStep {
   }
 
   // Rows from `before` on are at their last step in time, where the gradient of their last state arrives.
-  RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t before, const Sums<T>& of,
-                            Operand<T>* next, int64_t next_stride) const {
+  RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t before, const Sums<T>& of, Operand<T>* next,
+                            int64_t next_stride) const {
     const bool clips = params.clip < __builtin_inf();
     const Sum<T> most = static_cast<Sum<T>>(params.clip);
     // d from its gradient. NaN passes.

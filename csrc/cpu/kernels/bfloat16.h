@@ -15,9 +15,7 @@ struct Bfloat16 {
 RNNFUSED_INLINE Vector<float> from_upper_halves(Halves halves) {
   return (Vector<float>)(__builtin_convertvector(halves, Words) << 16);
 }
-RNNFUSED_INLINE Halves upper_halves(Vector<float> v) {
-  return __builtin_convertvector((Words)v >> 16, Halves);
-}
+RNNFUSED_INLINE Halves upper_halves(Vector<float> v) { return __builtin_convertvector((Words)v >> 16, Halves); }
 
 template <>
 RNNFUSED_INLINE Vector<float> rounded<Bfloat16>(Vector<float> v) {

@@ -17,8 +17,7 @@ RNNFUSED_INLINE Vector<float> float16_to_float(Halves halves) {
   return (Vector<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)halves);
 }
 RNNFUSED_INLINE Halves float_to_float16(Vector<float> v) {
-  return (Halves)_mm512_maskz_cvtps_ph(0xffff, (__m512)v,
-                                       _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return (Halves)_mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 template <>
 RNNFUSED_INLINE Vector<float> rounded<Float16>(Vector<float> v) {

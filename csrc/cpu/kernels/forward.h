@@ -2,10 +2,11 @@
 // where x_t may be token ids.
 #pragma once
 
-#include "params.h"
 #include "cpu/kernels/scan.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kernels/tanh.h"
+#include "cpu/tuning.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -24,7 +25,7 @@ RNNFUSED_INLINE Vector<T> activate(Vector<T> x) {
 template <class T>
 RNNFUSED_INLINE bool copies_input(const ForwardParams& params) {
   return params.batch_size > 1 && !kConverts<T> &&
-         static_cast<uint64_t>(params.input.batch_stride) * sizeof(Operand<T>) % 2048 == 0;
+         static_cast<uint64_t>(params.input.batch_stride) * sizeof(Operand<T>) % kInputAliasBytes == 0;
 }
 template <class T>
 RNNFUSED_INLINE int64_t input_elements(const ForwardParams& params, int64_t rows) {
@@ -35,15 +36,15 @@ RNNFUSED_INLINE int64_t input_elements(const ForwardParams& params, int64_t rows
 // Whether a tile should ask for what it will write: the output is more than a cache holds, and the tile takes long.
 template <class T>
 RNNFUSED_INLINE bool asks_for_output(const ForwardParams& params) {
-  constexpr int64_t kManyBytes = 1024 * 1024, kLongDepth = 128;
-  return product_of(params.num_steps, params.batch_size, params.hidden_size, sizeof(T)) > kManyBytes &&
-         params.hidden_size + params.input_size >= kLongDepth;
+  return product_of(params.num_steps, params.batch_size, params.hidden_size, sizeof(T)) > kMinPrefetchedOutput &&
+         params.hidden_size + params.input_size >= kMinPrefetchDepth;
 }
 
 template <Nonlinearity F, class T>
 struct ForwardStep {
   const ForwardParams& params;
   const Operand<T>* packed_ih;  // null: the projections are given
+  const Sum<T>* packed_bias;    // null: zeros
   Operand<T>* input_copy;
   const bool ascending = !params.reverse;
   const ConstState& first_state = params.h_0;
@@ -54,7 +55,8 @@ struct ForwardStep {
     const int64_t size = params.hidden_size;
     pack_panels<T>(transposed(params.weight_hh), size, size, static_cast<Operand<T>*>(weights.hh), begin, end);
     if (!weights.ih) return;
-    pack_panels<T>(transposed(params.weight_ih), params.input_size, size, static_cast<Operand<T>*>(weights.ih), begin, end);
+    pack_panels<T>(transposed(params.weight_ih), params.input_size, size, static_cast<Operand<T>*>(weights.ih), begin,
+                   end);
   }
 
   bool finish_multiplies() const { return false; }
@@ -74,10 +76,9 @@ struct ForwardStep {
     };
     const int64_t* const places = params.places ? params.places + begin : nullptr;
     const int64_t first = places ? 0 : begin;
-    const Sum<T>* const bias = static_cast<const Sum<T>*>(params.bias);
     if (params.ids.data) {
       const int64_t* ids = params.ids.data + start * params.ids.time_stride + first * params.ids.batch_stride;
-      use(FromTokens<T>{packed_ih, params.input_size, bias, ids, params.ids.batch_stride, places}, Factor<T>(),
+      use(FromTokens<T>{packed_ih, params.input_size, packed_bias, ids, params.ids.batch_stride, places}, Factor<T>(),
           0);
     } else if (packed_ih) {
       const Operand<T>* input = row_at<Operand<T>>(params.input, start, first);
@@ -90,9 +91,10 @@ struct ForwardStep {
         input = input_copy;
         stride = copy_stride;
       }
-      use(FromBias<T>{bias}, Factor<T>{input, stride, packed_ih, params.input_size}, 1);
+      use(FromBias<T>{packed_bias}, Factor<T>{input, stride, packed_ih, params.input_size}, 1);
     } else if (sizeof(T) < sizeof(Sum<T>) && params.projections_are_sums) {
-      use(FromRows<T, Sum<T>>{row_at<Sum<T>>(params.projections, start, first), params.projections.batch_stride, places},
+      use(FromRows<T, Sum<T>>{row_at<Sum<T>>(params.projections, start, first), params.projections.batch_stride,
+                              places},
           Factor<T>(), 0);
     } else {
       use(FromRows<T, T>{row_at<T>(params.projections, start, first), params.projections.batch_stride, places},
@@ -141,15 +143,18 @@ struct ForwardStep {
 };
 
 template <class T>
-void forward_rows(const ForwardParams& params, const PackedWeights& weights, Operand<T>* scratch, int64_t begin, int64_t end,
-                  const Member& member) {
+void forward_rows(const ForwardParams& params, const PackedWeights& weights, Operand<T>* scratch, int64_t begin,
+                  int64_t end, const Member& member) {
   const auto* const packed_ih = static_cast<const Operand<T>*>(weights.ih);
+  const auto* const packed_bias = static_cast<const Sum<T>*>(weights.bias);
   Operand<T>* const input_copy = scratch + scratch_elements<T>(params.hidden_size, end - begin) +
                                  member.number * input_elements<T>(params, end - begin);
   if (params.nonlinearity == Nonlinearity::tanh) {
-    scan<T>(ForwardStep<Nonlinearity::tanh, T>{params, packed_ih, input_copy}, weights, scratch, begin, end, member);
+    scan<T>(ForwardStep<Nonlinearity::tanh, T>{params, packed_ih, packed_bias, input_copy}, weights, scratch, begin,
+            end, member);
   } else {
-    scan<T>(ForwardStep<Nonlinearity::relu, T>{params, packed_ih, input_copy}, weights, scratch, begin, end, member);
+    scan<T>(ForwardStep<Nonlinearity::relu, T>{params, packed_ih, packed_bias, input_copy}, weights, scratch, begin,
+            end, member);
   }
 }
 

@@ -1,15 +1,16 @@
 // Fills a CpuKernels table from the sources of this folder, for the instruction set that the including
 // file is compiled for and under the namespace that it names in RNNFUSED_ISA. Nothing here may use the
 // standard library's templates: a copy compiled for AVX-512 could be the one that the linker keeps.
+#include "cpu/kernel_table.h"
 #include "cpu/kernels/backward.h"
 #include "cpu/kernels/forward.h"
-#include "cpu/kernel_table.h"
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/product_sum.h"
 #include "cpu/kernels/project.h"
 #include "cpu/kernels/scan.h"
 #include "cpu/kernels/tanh.h"
 #include "cpu/kernels/token_sum.h"
+#include "cpu/tuning.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -23,17 +24,15 @@ RNNFUSED_INLINE auto for_dtype(Dtype dtype, const Function& function) {
 }
 
 static int64_t packed_bytes(Dtype dtype, int64_t depth, int64_t columns) {
-  return for_dtype(dtype, [&](auto zero) -> int64_t {
-    return packed_bytes<decltype(zero)>(depth, columns);
-  });
+  return for_dtype(dtype, [&](auto zero) -> int64_t { return packed_bytes<decltype(zero)>(depth, columns); });
 }
 
 static int64_t panel_columns(Dtype dtype) {
   return for_dtype(dtype, [&](auto zero) -> int64_t { return kPanelColumns<decltype(zero)>; });
 }
 
-static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
-                 int64_t begin, int64_t end) {
+static void pack(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed, int64_t begin,
+                 int64_t end) {
   for_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     pack_panels<T>(matrix, depth, columns, static_cast<Operand<T>*>(packed), begin, end);
@@ -60,26 +59,25 @@ static int64_t backward_scratch_bytes(const BackwardParams& params, int64_t rows
 static bool projects(const ForwardParams& params) {
   if (params.ids.data) return true;  // there is nothing to multiply
   if (params.input_size == 0 || params.places) return false;
-  constexpr int64_t kLittle = 100'000;
   return for_dtype(params.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t work = product_of(params.num_steps, params.batch_size, params.input_size, params.hidden_size);
-    return !kConverts<T> && (params.batch_size >= 8 || work <= kLittle) &&
+    return !kConverts<T> && (params.batch_size >= kMinFusedRows || work <= kMaxFusedWork) &&
            (fits_l2<T>(params.hidden_size + params.input_size, params.hidden_size) ||
             !fits_l2<T>(params.hidden_size, params.hidden_size));
   });
 }
 
-static void forward(const ForwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
-                    const Member& member) {
+static void forward(const ForwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin,
+                    int64_t end, const Member& member) {
   for_dtype(params.dtype, [&](auto zero) {
     using T = decltype(zero);
     forward_rows<T>(params, weights, static_cast<Operand<T>*>(scratch), begin, end, member);
   });
 }
 
-static void backward(const BackwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin, int64_t end,
-                     const Member& member) {
+static void backward(const BackwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin,
+                     int64_t end, const Member& member) {
   for_dtype(params.dtype, [&](auto zero) {
     using T = decltype(zero);
     backward_rows<T>(params, weights, static_cast<Operand<T>*>(scratch), begin, end, member);
@@ -94,12 +92,13 @@ static int64_t scratch_bytes(const Params& params) {
   });
 }
 
-static void project(const ProjectionParams& params, const void* packed, void* scratch, int64_t begin,
-                    int64_t end) {
+static void project(const ProjectionParams& params, const void* packed_weight, const void* packed_bias, void* scratch,
+                    int64_t begin, int64_t end) {
   for_dtype(params.dtype, [&](auto zero) {
     using T = decltype(zero);
     const auto run = params.keeps_sums ? &project_rows<T, Sum<T>> : &project_rows<T, T>;
-    run(params, static_cast<const Operand<T>*>(packed), static_cast<Operand<T>*>(scratch), begin, end);
+    run(params, static_cast<const Operand<T>*>(packed_weight), static_cast<const Sum<T>*>(packed_bias),
+        static_cast<Operand<T>*>(scratch), begin, end);
   });
 }
 

@@ -5,6 +5,7 @@
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kernels/tile.h"
+#include "cpu/tuning.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -17,14 +18,14 @@ RNNFUSED_INLINE bool fits_l2(int64_t depth, int64_t columns) {
 // Whether rows at this distance meet in few sets of L1, as those of a power of two do.
 template <class T>
 RNNFUSED_INLINE bool aliases(int64_t stride) {
-  return static_cast<uint64_t>(stride) * sizeof(Operand<T>) % 1024 == 0;
+  return static_cast<uint64_t>(stride) * sizeof(Operand<T>) % kAliasBytes == 0;
 }
 
 // Elements between rows that don't: 64 bytes mod 256.
 template <class T>
 RNNFUSED_INLINE int64_t padded_stride(int64_t size) {
   const int64_t padded = (size + kPanelColumns<T> - 1) / kPanelColumns<T> * kPanelColumns<T>;
-  const int64_t unit = 256 / sizeof(Operand<T>);
+  const int64_t unit = kPaddedStrideUnit / sizeof(Operand<T>);
   return (padded + unit - unit / 4 - 1) / unit * unit + unit / 4;
 }
 
@@ -40,8 +41,8 @@ struct Sums {
 // of each factor. Rows from `zero_from` on leave the last factor out. start(row, rows, column, columns, width, sums)
 // says where some rows start; it may write that into sums, which have `width` columns.
 template <class T, class StartOf, class Emit>
-RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from,
-                              int64_t begin, int64_t end, bool backwards, const StartOf& start, const Emit& emit) {
+RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from, int64_t begin,
+                              int64_t end, bool backwards, const StartOf& start, const Emit& emit) {
   alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
   // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
@@ -80,9 +81,7 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
 // A start of zeros.
 template <class T>
 struct FromZero {
-  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, Sum<T>*) const {
-    return {};
-  }
+  RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, Sum<T>*) const { return {}; }
 };
 
 // A start that is the same for all rows: a bias that zeros pad to whole panels; null is zero.
@@ -103,8 +102,8 @@ struct FromTokens {
   const int64_t* ids;
   int64_t stride;
   const int64_t* places;  // of the rows, in units of the stride; null: one after another
-  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t,
-                                      int64_t width, Sum<T>* sums) const {
+  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t, int64_t width,
+                                      Sum<T>* sums) const {
     constexpr int kTogether = kProducts<T>;
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
     // From a table of sums: the tile picks its rows itself.
@@ -116,8 +115,7 @@ struct FromTokens {
     }
     for (int64_t c = 0; c < width; c += kLanes<T>) {
       const int64_t panel = c / panel_width * panel_width, in_panel = c - panel;
-      const Operand<T>* const columns =
-          packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
+      const Operand<T>* const columns = packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
       const Vector<T> added = bias ? load(bias + column + c) : Vector<T>{};
       for (int64_t r = 0; r < count; ++r) {
         const int64_t id = ids[(places ? places[first + r] : first + r) * stride], in_pair = id % kTogether;
@@ -136,8 +134,8 @@ struct FromRows {
   const Value* rows;
   int64_t stride;
   const int64_t* places;
-  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t columns,
-                                      int64_t width, Sum<T>* sums) const {
+  RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t columns, int64_t width,
+                                      Sum<T>* sums) const {
     const Value* const from = rows + column;
     if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
       if (columns == width && !places) return {from + first * stride, stride};

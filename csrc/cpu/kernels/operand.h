@@ -90,8 +90,7 @@ RNNFUSED_INLINE Vector<T> unpacked(const Operand<T>* from, int) {
 #if defined(__AVX512BF16__)
 
 template <>
-RNNFUSED_INLINE void multiply_add<Bfloat16>(Vector<float>& sum, Vector<float> columns,
-                                            const Bfloat16* row) {
+RNNFUSED_INLINE void multiply_add<Bfloat16>(Vector<float>& sum, Vector<float> columns, const Bfloat16* row) {
   int32_t pair;
   __builtin_memcpy(&pair, row, sizeof pair);
   sum = (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)columns, (__m512bh)_mm512_set1_epi32(pair));

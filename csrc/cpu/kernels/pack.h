@@ -4,10 +4,10 @@
 #pragma once
 
 #include "cpu/kernels/operand.h"
-#include "params.h"
 #include "cpu/kernels/simd.h"
-#include "sizes.h"
 #include "cpu/kernels/transpose.h"
+#include "params.h"
+#include "sizes.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -41,8 +41,7 @@ RNNFUSED_INLINE int64_t packed_bytes(int64_t depth, int64_t columns) {
 
 // Where row k goes, of the register of columns that starts at `column`.
 template <class T>
-RNNFUSED_INLINE Operand<T>* packed_at(Operand<T>* packed, int64_t depth, int64_t columns, int64_t k,
-                                      int64_t column) {
+RNNFUSED_INLINE Operand<T>* packed_at(Operand<T>* packed, int64_t depth, int64_t columns, int64_t k, int64_t column) {
   const int64_t panel = column / kPanelColumns<T> * kPanelColumns<T>;
   const int64_t width = panel_vectors<T>(columns, panel) * kLanes<T>;
   return packed + panel * padded_depth<T>(depth) + k * width + (column - panel) * kProducts<T>;
@@ -58,17 +57,16 @@ RNNFUSED_INLINE void pack_by_row(const RowOf& row_of, const LoadColumns& load_co
     for (int i = 0; i < kProducts<T>; ++i) rows[i] = k + i < depth ? row_of(k + i) : nullptr;
     for (int64_t column = begin * kPanelColumns<T>; column < last; column += kLanes<T>) {
       const int64_t n = smaller(columns - column, kLanes<T>);
-      store_packed<T>(packed_at<T>(packed, depth, columns, k, column), [&](int64_t i) {
-        return rows[i] ? load_columns(rows[i], column, n) : Vector<T>{};
-      });
+      store_packed<T>(packed_at<T>(packed, depth, columns, k, column),
+                      [&](int64_t i) { return rows[i] ? load_columns(rows[i], column, n) : Vector<T>{}; });
     }
   }
 }
 
 // The same where a row's columns lie beside each other.
 template <class T, class RowOf>
-RNNFUSED_INLINE void pack_rows(const RowOf& row_of, int64_t depth, int64_t columns, Operand<T>* packed,
-                               int64_t begin, int64_t end) {
+RNNFUSED_INLINE void pack_rows(const RowOf& row_of, int64_t depth, int64_t columns, Operand<T>* packed, int64_t begin,
+                               int64_t end) {
   const auto load_columns = [&](const T* row, int64_t column, int64_t n) {
     return n == kLanes<T> ? load(row + column) : load_first(row + column, n);
   };
@@ -77,8 +75,8 @@ RNNFUSED_INLINE void pack_rows(const RowOf& row_of, int64_t depth, int64_t colum
 
 // The same where a column's rows lie beside each other.
 template <class T>
-void pack_columns(const T* data, int64_t stride, int64_t depth, int64_t columns, Operand<T>* packed,
-                  int64_t begin, int64_t end) {
+void pack_columns(const T* data, int64_t stride, int64_t depth, int64_t columns, Operand<T>* packed, int64_t begin,
+                  int64_t end) {
   constexpr int64_t kRows = kLanes<T> * kProducts<T>;
   const int64_t last = smaller(end * kPanelColumns<T>, columns);
   for (int64_t column = begin * kPanelColumns<T>; column < last; column += kLanes<T>) {
@@ -105,8 +103,8 @@ void pack_columns(const T* data, int64_t stride, int64_t depth, int64_t columns,
 
 // Packs panels [begin, end) of a (depth, columns) matrix.
 template <class T>
-void pack_panels(const ConstMatrix& matrix, int64_t depth, int64_t columns, Operand<T>* packed,
-                 int64_t begin, int64_t end) {
+void pack_panels(const ConstMatrix& matrix, int64_t depth, int64_t columns, Operand<T>* packed, int64_t begin,
+                 int64_t end) {
   const T* const data = static_cast<const T*>(matrix.data);
   const auto row_of = [&](int64_t k) { return data + k * matrix.row_stride; };
   if (matrix.column_stride == 1) {

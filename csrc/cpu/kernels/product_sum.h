@@ -7,23 +7,23 @@
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/multiply.h"
 #include "cpu/kernels/pack.h"
-#include "params.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kernels/tile.h"
+#include "cpu/tuning.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
 // Right columns that are packed at once: with a strip's rows they stay in L2.
 template <class T>
-constexpr int64_t kBlockColumns = 2048 / sizeof(T);
+constexpr int64_t kBlockColumns = kBlockRowBytes / sizeof(T);
 
 // Right rows up to this long are used where they are: a tile's part of a strip then fits L1 as well as if packed.
-constexpr int64_t kShortBytes = 1024;
 template <class T>
 RNNFUSED_INLINE bool is_short(const ProductSumParams& params) {
   constexpr bool kMasks = RNNFUSED_VECTOR_BYTES > 16, kAsIs = kProducts<T> == 1 && !kConverts<T>;
-  return kMasks && kAsIs && product_of(params.right.inner_stride, sizeof(T)) <= kShortBytes;
+  return kMasks && kAsIs && product_of(params.right.inner_stride, sizeof(T)) <= kShortRowBytes;
 }
 
 // Values between the rows of a copy of a few left columns.
@@ -121,9 +121,8 @@ void copy_columns(const Strip<T>& from, int64_t runs, int64_t size, int count, O
   for (int64_t k = 0; k < rows; k += kTogether) {
     Operand<T>* const to = block + k * kBlockStride<T>;
     if constexpr (kLanes<T> > kMaxRows) {
-      store_packed<T>(to, [&](int64_t i) {
-        return k + i < rows ? load_first(from.row(k + i, size), count) : Vector<T>{};
-      });
+      store_packed<T>(to,
+                      [&](int64_t i) { return k + i < rows ? load_first(from.row(k + i, size), count) : Vector<T>{}; });
     } else {
       static_assert(kTogether == 1, "pairs come with wide registers");
       const T* const row = from.row(k, size);
@@ -136,8 +135,8 @@ void copy_columns(const Strip<T>& from, int64_t runs, int64_t size, int count, O
 // `column` on, which are packed unless `packed` is null.
 template <class T>
 void add_strip(const ProductSumParams& params, const Strip<T>& left, const Strip<T>& right, int64_t runs, int64_t size,
-               const Operand<T>* packed, Operand<T>* block, int64_t begin, int64_t end, int64_t column,
-               int64_t columns, bool first) {
+               const Operand<T>* packed, Operand<T>* block, int64_t begin, int64_t end, int64_t column, int64_t columns,
+               bool first) {
   constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
   const Parts parts(end - begin, blocks);
@@ -192,7 +191,8 @@ void sum_products(const ProductSumParams& params, Operand<T>* scratch, int64_t b
         pack_rows<T>([&](int64_t k) { return right.row(k, size); }, runs * size, columns, scratch, 0,
                      count_panels<T>(columns));
       }
-      add_strip<T>(params, left, right, runs, size, as_is ? nullptr : scratch, block, begin, end, column, columns, first);
+      add_strip<T>(params, left, right, runs, size, as_is ? nullptr : scratch, block, begin, end, column, columns,
+                   first);
       first = false;
     };
     if (together > 1) {

@@ -3,8 +3,9 @@
 
 #include "cpu/kernels/multiply.h"
 #include "cpu/kernels/pack.h"
-#include "params.h"
 #include "cpu/kernels/simd.h"
+#include "cpu/tuning.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -13,7 +14,7 @@ namespace RNNFUSED_ISA {
 // it costs little beside the work.
 template <class T>
 RNNFUSED_INLINE int64_t rows_a_turn(const ProjectionParams& params) {
-  return fits_l2<T>(params.in_size, params.out_size) ? kMaxRows : 8 * kMaxRows;
+  return fits_l2<T>(params.in_size, params.out_size) ? kMaxRows : kTilesPerPanel * kMaxRows;
 }
 
 // A padded copy of the rows that take a turn.
@@ -23,8 +24,8 @@ RNNFUSED_INLINE int64_t scratch_elements(const ProjectionParams& params) {
 }
 
 template <class T, class Value>
-void project_rows(const ProjectionParams& params, const Operand<T>* packed, Operand<T>* scratch, int64_t begin,
-                  int64_t end) {
+void project_rows(const ProjectionParams& params, const Operand<T>* packed, const Sum<T>* packed_bias,
+                  Operand<T>* scratch, int64_t begin, int64_t end) {
   const int64_t turn = rows_a_turn<T>(params);
   const int64_t turns = (end - begin + turn - 1) / turn;
   const Parts parts(end - begin, turns);
@@ -43,13 +44,11 @@ void project_rows(const ProjectionParams& params, const Operand<T>* packed, Oper
     }
     Value* const out = static_cast<Value*>(params.output.data) + first * params.output.batch_stride;
     const Factor<T> factors[2] = {{factor_rows, stride, packed, params.in_size}, {}};
-    multiply<T>(factors, 1, rows, rows, 0, params.out_size, false, FromBias<T>{static_cast<const Sum<T>*>(params.bias)},
-                [&](const Sums<T>& of) {
-                  for (int64_t row = of.first; row < of.end; ++row) {
-                    copy_row(of.sums + (row - of.first) * of.width,
-                             out + row * params.output.batch_stride + of.column, of.columns);
-                  }
-                });
+    multiply<T>(factors, 1, rows, rows, 0, params.out_size, false, FromBias<T>{packed_bias}, [&](const Sums<T>& of) {
+      for (int64_t row = of.first; row < of.end; ++row) {
+        copy_row(of.sums + (row - of.first) * of.width, out + row * params.output.batch_stride + of.column, of.columns);
+      }
+    });
   }
 }
 

@@ -5,13 +5,12 @@
 
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/multiply.h"
-#include "params.h"
 #include "cpu/team.h"
+#include "cpu/tuning.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
-
-constexpr int64_t kStateBytes = 16 * 1024;
 
 // Rows whose state a thread holds at once. While the weight stays in L2, a few rows run through all steps,
 // their state in L1; else every panel is used for all the thread's rows before the next one is read.
@@ -21,7 +20,7 @@ RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
   const int64_t bytes = kMaxRows * padded_stride<T>(hidden_size) * static_cast<int64_t>(sizeof(Operand<T>));
   const int64_t tiles = kStateBytes < bytes ? 1 : kStateBytes / bytes;
   const int64_t most = tiles * kMaxRows;
-  return smaller(rows, most < kMostTeamRows ? kMostTeamRows : most);  // a team has all its rows at once
+  return smaller(rows, most < kMaxTeamRows ? kMaxTeamRows : most);  // a team has all its rows at once
 }
 
 // A row of a sequence, in a step that starts there.
@@ -124,8 +123,8 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
       step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
-        multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, first_column,
-                    last_column, i % 2 == 1, from, [&](const Sums<T>& sums) {
+        multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, first_column, last_column,
+                    i % 2 == 1, from, [&](const Sums<T>& sums) {
                       step.emit(start, begin, before, sums, next + sums.first * stride + sums.column, stride);
                     });
       });

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "cpu/tuning.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -117,8 +119,7 @@ RNNFUSED_INLINE void store_first(double* to, Vector<double> v, int64_t n) {
 #elif defined(__AVX2__)
 
 RNNFUSED_INLINE __m256i first_lanes(const float*, int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
-                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 RNNFUSED_INLINE __m256i first_lanes(const double*, int64_t n) {
   return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
@@ -154,7 +155,7 @@ RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
 // Asks for n values that will soon be read, or written.
 template <bool kWrites, class T>
 RNNFUSED_INLINE void prefetch_row(const T* from, int64_t n) {
-  for (int64_t j = 0; j < n; j += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(from + j, kWrites);
+  for (int64_t j = 0; j < n; j += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(from + j, kWrites);
 }
 
 // n values added to sums.

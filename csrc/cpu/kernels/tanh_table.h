@@ -1,7 +1,8 @@
-// tanh in pieces, of which each has a column. Written by tanh_table.py, which explains it.
+// tanh in pieces, one column per piece. Written by tanh_table.py, which explains the method.
 #pragma once
 
 namespace rnnfused {
+namespace RNNFUSED_ISA {
 
 // clang-format off
 alignas(64) constexpr float kTanhTable[7][32] = {
@@ -21,4 +22,5 @@ alignas(64) constexpr float kTanhTable[7][32] = {
     {0.0039767134f, 0.0019162941f, 0.0007712371f, 0.0002929969f, 6.859591e-05f, 9.333508e-06f, 1.2618931e-06f, 1.7088492e-07f, 9.870377e-09f, 0.0f, 0.0f, 0.13249013f, 0.18039298f, 0.07582336f, 0.105723366f, 0.10572729f, 0.11007986f, 0.10218236f, 0.09212675f, 0.08130208f, 0.059183564f, 0.032051183f, 0.0060192607f, -0.017101044f, -0.043342166f, -0.061524205f, -0.06266795f, -0.053077392f, -0.032112077f, -0.009551025f, 0.0013814769f, 0.004597208f},
 };
 
+}  // namespace RNNFUSED_ISA
 }  // namespace rnnfused

@@ -1,4 +1,4 @@
-"""Writes tanh_table.h: ``python csrc/cpu/tanh_table.py > csrc/cpu/tanh_table.h``, with mpmath and numpy.
+"""Writes tanh_table.h: ``python csrc/cpu/kernels/tanh_table.py > csrc/cpu/kernels/tanh_table.h``, with mpmath and numpy.
 
 For 0 <= a < 10, in pieces of a quarter of an octave each, and one from 0 to 1/16::
 
@@ -89,9 +89,9 @@ def pieces():
 
 def main():
     print(
-        "// tanh in pieces, of which each has a column. Written by tanh_table.py, which explains it."
+        "// tanh in pieces, one column per piece. Written by tanh_table.py, which explains the method."
     )
-    print("#pragma once\n\nnamespace rnnfused {\n")
+    print("#pragma once\n\nnamespace rnnfused {\nnamespace RNNFUSED_ISA {\n\n// clang-format off")
     names = ["m", *(f"c_{i}" for i in range(DEGREE + 1))]
     print(f"alignas(64) constexpr float kTanhTable[{len(names)}][{PIECES}] = {{")
     for name, row in zip(names, zip(*pieces())):
@@ -102,7 +102,7 @@ def main():
             + ", ".join(v if "." in v or "e" in v else v.replace("f", ".0f") for v in values)
             + "},"
         )
-    print("};\n\n}  // namespace rnnfused")
+    print("};\n\n}  // namespace RNNFUSED_ISA\n}  // namespace rnnfused")
 
 
 if __name__ == "__main__":

@@ -6,20 +6,20 @@
 #include "cpu/kernels/operand.h"
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/simd.h"
+#include "cpu/tuning.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
 // Fewer rows take more columns, so that there are enough independent sums to hide the FMA's latency.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kMaxRows = 14;  // of 32 registers: 14 x 2 sums, 2 weights, 1 state
+constexpr int kMaxRows = kWideTileRows;
 constexpr int max_vectors(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }
-constexpr int kMaxTileVectors = 14 * 2;
 #else
-constexpr int kMaxRows = 6;  // of 16 registers: 6 x 2 sums, 2 weights, 1 state
+constexpr int kMaxRows = kNarrowTileRows;
 constexpr int max_vectors(int rows) { return rows <= 1 ? 8 : rows <= 3 ? 4 : 2; }
-constexpr int kMaxTileVectors = 6 * 2;
 #endif
+constexpr int kMaxTileVectors = kMaxRows * 2;
 
 // Rows, and the packed columns that they are multiplied with.
 template <class T>
@@ -70,32 +70,34 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
   }
   // Rows are reached from every fifth: of more addresses than there are registers, the compiler would keep some in
   // vector registers, and fetching those takes a multiply-add's place.
-  constexpr int kReach = 5, kBases = (R + kReach - 1) / kReach;
+  constexpr int kReach = kRowsPerBase, kBases = (R + kReach - 1) / kReach;
   // One multiply-add for each sum: of the rows' values at `bases` with the packed ones at `columns`.
-  const auto add = [&](const Operand<T>* const* bases, int64_t stride, const Operand<T>* columns,
-                       int64_t panel_stride) __attribute__((always_inline)) {
-    const auto column_vector = [&](int v) __attribute__((always_inline)) {
-      const int64_t panel = v / kWidth, in_panel = v % kWidth;
-      return load_packed<T>(columns + panel * panel_stride + in_panel * kLanes<T> * kProducts<T>);
-    };
-    if constexpr (R <= 3) {
+  const auto add = [&](const Operand<T>* const* bases, int64_t stride, const Operand<T>* columns, int64_t panel_stride)
+                       __attribute__((always_inline)) {
+                         const auto column_vector = [&](int v) __attribute__((always_inline)) {
+                           const int64_t panel = v / kWidth, in_panel = v % kWidth;
+                           return load_packed<T>(columns + panel * panel_stride + in_panel * kLanes<T> * kProducts<T>);
+                         };
+                         if constexpr (R <= 3) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) {
-        const Vector<T> w = column_vector(v);
+                           for (int v = 0; v < V; ++v) {
+                             const Vector<T> w = column_vector(v);
 #pragma GCC unroll 3
-        for (int r = 0; r < R; ++r) multiply_add<T>(acc[r][v], w, bases[r / kReach] + r % kReach * stride);
-      }
-    } else {
-      Vector<T> w[V];
+                             for (int r = 0; r < R; ++r)
+                               multiply_add<T>(acc[r][v], w, bases[r / kReach] + r % kReach * stride);
+                           }
+                         } else {
+                           Vector<T> w[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) w[v] = column_vector(v);
+                           for (int v = 0; v < V; ++v) w[v] = column_vector(v);
 #pragma GCC unroll 14
-      for (int r = 0; r < R; ++r) {
+                           for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) multiply_add<T>(acc[r][v], w[v], bases[r / kReach] + r % kReach * stride);
-      }
-    }
-  };
+                             for (int v = 0; v < V; ++v)
+                               multiply_add<T>(acc[r][v], w[v], bases[r / kReach] + r % kReach * stride);
+                           }
+                         }
+                       };
   for (int f = 0; f < count; ++f) {
     const Operand<T>* const rows = factors[f].rows;
     const Operand<T>* const packed = factors[f].packed;

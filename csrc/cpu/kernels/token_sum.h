@@ -1,8 +1,8 @@
 // The token sum on CPU: every row is added to the row of its id.
 #pragma once
 
-#include "params.h"
 #include "cpu/kernels/simd.h"
+#include "params.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {

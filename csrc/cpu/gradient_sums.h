@@ -1,0 +1,44 @@
+// One worker's sums of a layer's weight gradients, in sum_dtype.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/memory.h"
+#include "layer_gradients.h"
+
+namespace rnnfused {
+
+class GradientSums {
+ public:
+  // The first worker adds up in the layer's own gradients where these are in sum_dtype; the others have memory.
+  GradientSums(const LayerBackwardParams& layer, bool is_first);
+
+  const LayerGradients& sums() const { return sums_; }
+
+  // Bytes of all three gradients.
+  static int64_t bytes(const LayerBackwardParams& layer);
+
+  // Writes zeros into the layer's gradients: those of a batch without rows.
+  static void clear(const LayerBackwardParams& layer);
+
+  // Adds share number `share` of `shares` of another worker's sums.
+  void add(const LayerBackwardParams& layer, const GradientSums& other, int64_t share, int64_t shares);
+
+  // Rounds the sums to the layer's dtype and writes them into its gradients.
+  void round(const LayerBackwardParams& layer) const;
+
+ private:
+  static constexpr int kCount = 3;
+  static constexpr void* LayerGradients::* kEach[kCount] = {&LayerGradients::weight_ih, &LayerGradients::weight_hh,
+                                                            &LayerGradients::bias};
+
+  static int64_t size(const LayerBackwardParams& layer, int i);
+
+  template <class Sum>
+  void add_as(const LayerBackwardParams& layer, const GradientSums& other, int64_t share, int64_t shares);
+
+  LayerGradients sums_;
+  Memory memory_[kCount];
+};
+
+}  // namespace rnnfused

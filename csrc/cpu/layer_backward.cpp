@@ -1,0 +1,139 @@
+#include "cpu/layer_backward.h"
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/gradient_sums.h"
+#include "cpu/memory.h"
+#include "cpu/packed.h"
+#include "cpu/part_size.h"
+#include "cpu/products.h"
+#include "cpu/recurrence.h"
+#include "cpu/share.h"
+#include "cpu/tuning.h"
+#include "sizes.h"
+
+namespace rnnfused {
+
+namespace {
+
+// Runs the products of a gradient, of either kind.
+struct RunSum {
+  const Workers& workers;
+
+  void operator()(const ProductSumParams& sum) const { run_product_sum(sum, workers); }
+  void operator()(const TokenSumParams& sum) const { run_token_sum(sum, workers); }
+};
+
+// The packed weights of a layer's backward pass. Both are empty where a team runs the layer in one part: its members
+// pack their own.
+struct PackedLayer {
+  std::optional<PackedMatrix> weight_hh, weight_ih;
+
+  PackedLayer(const LayerBackwardParams& layer, const Workers& workers) {
+    const BackwardParams& loop = layer.loop;
+    const int64_t hidden = loop.hidden_size;
+    const PartSize size = part_size(layer, std::max<int64_t>(loop.batch_size, 1));
+    const bool is_one_part = size.rows >= loop.batch_size && size.steps >= loop.num_steps;
+    if (is_one_part && team_size(loop, workers.count) > 1 && workers_pack(loop, 0, workers.count)) return;
+    weight_hh.emplace(loop.dtype, loop.weight_hh, hidden, hidden, workers);
+    if (!layer.gradients.input.data) return;
+    weight_ih.emplace(loop.dtype, layer.weight_ih, hidden, layer.input_size, workers);
+  }
+
+  // Bytes of both weights.
+  static int64_t bytes(const LayerBackwardParams& layer) {
+    const Dtype dtype = layer.loop.dtype;
+    const int64_t hidden = layer.loop.hidden_size, input = layer.gradients.input.data ? layer.input_size : 0;
+    return cpu_kernels().packed_bytes(dtype, hidden, hidden) + cpu_kernels().packed_bytes(dtype, hidden, input);
+  }
+};
+
+// Runs batch rows [begin, end), part by part: the loop, then the products while the part's d is in cache.
+void run_parts(const LayerBackwardParams& layer, const PackedLayer& packed, int64_t begin, int64_t end,
+               Workers workers) {
+  const int64_t row_bytes = layer.loop.hidden_size * layer.item_bytes();
+  const int64_t rows = end - begin, steps = layer.loop.num_steps;
+  const PartSize size = part_size(layer, std::max<int64_t>(rows, 1));  // no rows: one part, for zeros
+  Memory d(product_of(size.rows, size.steps, row_bytes)), d_after(product_of(size.rows, row_bytes));
+  const int64_t blocks = std::max<int64_t>(1, (rows + size.rows - 1) / size.rows);
+  const int64_t runs = (steps + size.steps - 1) / size.steps;
+  const Parts rows_of(rows, blocks), steps_of(steps, runs);
+  PackedWeights weights;
+  if (packed.weight_hh) weights.hh = packed.weight_hh->data();
+  bool adds = layer.adds;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t top = begin + rows_of.begin(block), bottom = begin + rows_of.begin(block + 1);
+    for (int64_t i = 0; i < runs; ++i) {
+      const int64_t run = layer.loop.reverse ? i : runs - 1 - i;
+      LayerBackwardParams part = layer.part(top, bottom, steps_of.begin(run), steps_of.begin(run + 1), d.get(),
+                                            {d_after.get(), layer.loop.hidden_size});
+      part.adds = adds;
+      adds = true;
+      // On a busy machine the rest runs on one worker.
+      if (run_packed_backward(part.loop, weights, workers)) workers.count = 1;
+      if (i + 1 < runs) part.copy_last_d(d_after.get());
+      part.for_each_sum(RunSum{workers});
+      part.for_each_input_gradient([&](const ProjectionParams& product) {
+        if (!packed.weight_ih) return run_projection(product, workers);
+        run_packed_projection(product, *packed.weight_ih, workers);
+      });
+    }
+  }
+}
+
+// Runs a plain batch in parts. Workers share the rows, each with gradient sums of its own, which are added in order.
+// With large sums, or fewer rows than workers, the workers instead share each product of a part.
+void run_in_parts(const LayerBackwardParams& layer, const Workers& workers) {
+  const BackwardParams& loop = layer.loop;
+  const int64_t hidden = loop.hidden_size, rows = loop.batch_size;
+  const int64_t depth = 2 * hidden + std::min(layer.input_size, kTooLarge);
+  const int64_t work = product_of(loop.num_steps, rows, hidden, depth);
+  const int64_t useful = worker_count(work, kMinWorkPerWorker, workers.count);
+  const bool shares_rows = useful > 1 && useful <= rows && GradientSums::bytes(layer) <= kMaxOwnSums;
+  const int64_t count = shares_rows ? useful : 1;
+  const bool each_packs = shares_rows && PackedLayer::bytes(layer) <= kResidentBytes;
+  std::optional<PackedLayer> packed;
+  if (!each_packs) packed.emplace(layer, workers);
+  std::vector<std::optional<GradientSums>> sums(count);
+  for (int64_t i = 0; i < count; ++i) sums[i].emplace(layer, i == 0);
+  const Parts shares(rows, count);
+  const auto run_share = [&](int64_t i, const Workers& own) {
+    LayerBackwardParams share = layer;
+    share.gradients = sums[i]->sums();
+    std::optional<PackedLayer> own_packed;
+    if (each_packs) own_packed.emplace(layer, own);
+    run_parts(share, each_packs ? *own_packed : *packed, shares.begin(i), shares.begin(i + 1), own);
+  };
+  if (shares_rows) {
+    workers.run(count, [&](int64_t i) { run_share(i, Workers()); });
+  } else {
+    run_share(0, workers);
+  }
+  if (count > 1) {
+    const int64_t adders = worker_count(GradientSums::bytes(layer), kMinAddPerWorker, count);
+    workers.run(adders, [&](int64_t share) {
+      for (int64_t i = 1; i < count; ++i) sums[0]->add(layer, *sums[i], share, adders);
+    });
+  }
+  sums[0]->round(layer);
+}
+
+}  // namespace
+
+void run_layer_backward(const LayerBackwardParams& layer, const Workers& workers) {
+  if (layer.loop.batch_size == 0) return GradientSums::clear(layer);
+  check_work(loop_work(layer.loop));
+  if (layer.in_parts) return run_in_parts(layer, workers);
+  const GradientSums sums(layer, true);
+  LayerBackwardParams in_sums = layer;
+  in_sums.gradients = sums.sums();
+  run_backward(in_sums.loop, workers);
+  in_sums.for_each_sum(RunSum{workers});
+  in_sums.for_each_input_gradient([&](const ProjectionParams& product) { run_projection(product, workers); });
+  sums.round(layer);
+}
+
+}  // namespace rnnfused

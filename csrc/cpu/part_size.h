@@ -1,0 +1,19 @@
+// The size of the parts that a layer is cut into, so that a part's products find its data in cache.
+#pragma once
+
+#include <cstdint>
+
+#include "layer_gradients.h"
+
+namespace rnnfused {
+
+struct PartSize {
+  int64_t rows, steps;
+};
+
+// The size of a part of `layer` for a worker with `rows` rows, at least one; the part's d stays in L2. That is all
+// steps of a few rows if they fit, else some steps of more rows, or of all rows where W is too large to be read again
+// for a few.
+PartSize part_size(const LayerBackwardParams& layer, int64_t rows);
+
+}  // namespace rnnfused

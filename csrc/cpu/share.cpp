@@ -1,0 +1,54 @@
+#include "cpu/share.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "cpu/memory.h"
+#include "cpu/tuning.h"
+#include "sizes.h"
+
+namespace rnnfused {
+namespace {
+
+int64_t round_up_to_cache_line(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
+}  // namespace
+
+int64_t worker_count(int64_t work, int64_t min_work, int64_t most) {
+  return std::max<int64_t>(1, std::min(work / min_work, most));
+}
+
+void check_work(int64_t work) {
+  if (work >= kTooLarge) throw std::runtime_error("rnnfused: a call of these sizes would not end");
+}
+
+int64_t loop_work(const RecurrenceParams& params) {
+  const int64_t rows = params.is_flat() ? params.num_rows : product_of(params.num_steps, params.batch_size);
+  return product_of(rows, params.hidden_size, params.hidden_size / params.num_heads);
+}
+
+void share_items(int64_t items, int64_t work, FunctionRef<int64_t(int64_t)> scratch_bytes,
+                 FunctionRef<void(void*, int64_t, int64_t)> run, const Workers& workers) {
+  const int64_t count = worker_count(work, kMinWorkPerWorker, std::min(workers.count, items));
+  const int64_t bytes = round_up_to_cache_line(scratch_bytes((items + count - 1) / count));
+  const Parts parts(items, count);
+  Memory scratch(product_of(count, bytes));
+  workers.run(count, [&](int64_t i) { run(scratch.get() + i * bytes, parts.begin(i), parts.begin(i + 1)); });
+}
+
+void share_heads(const RecurrenceParams& params, FunctionRef<void(int64_t, const Workers&)> run,
+                 const Workers& workers) {
+  const int64_t heads = params.num_heads, head_size = params.hidden_size / heads;
+  const int64_t work = product_of(params.num_steps, params.batch_size, params.hidden_size, head_size);
+  const int64_t count = worker_count(work, kMinWorkPerWorker, workers.count);
+  if (count == 1 || heads < count) {
+    for (int64_t head = 0; head < heads; ++head) run(head, workers);
+    return;
+  }
+  const Parts parts(heads, count);
+  workers.run(count, [&](int64_t i) {
+    for (int64_t head = parts.begin(i); head < parts.begin(i + 1); ++head) run(head, Workers());
+  });
+}
+
+}  // namespace rnnfused

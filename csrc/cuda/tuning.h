@@ -1,0 +1,25 @@
+// The constants that were chosen by measurement, for CUDA: value, unit, effect. Sizes that follow from an instruction
+// stand in its product (fma_product.cuh, mma_product.cuh). The GPU on which a value was chosen is not recorded.
+#pragma once
+
+#include <cstdint>
+
+namespace rnnfused {
+namespace cuda {
+
+// Blocks of the largest cluster, where the GPU allows more than the portable 8.
+constexpr int kMaxCluster = 16;
+// Blocks of the largest team that exchanges states through global memory.
+constexpr int kMaxGridTeam = 128;
+// Bytes of new state that a block may receive from its cluster per step. A multiprocessor receives about 16 bytes per
+// cycle from its cluster; above 20 to 44 KB the way through the L2 cache is faster.
+constexpr int64_t kMaxClusterBytes = 32 * 1024;
+// Words of a new state that one thread finishes per step.
+constexpr int kItemsPerThread = 4;
+// Loads in flight per thread while a block copies a state from global memory.
+constexpr int kLoadsInFlight = 4;
+// Plans that are kept from call to call; then all are dropped.
+constexpr int kMaxPlans = 1024;
+
+}  // namespace cuda
+}  // namespace rnnfused
