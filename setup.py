@@ -1,8 +1,8 @@
-"""Compiles the operator library: one shared object a device, built without Python's headers.
+"""Compiles the operator library: one shared object per device, without Python's headers.
 
 `torch.ops.load_library` opens `rnnfused/_cpu.so` and, where torch has CUDA, `rnnfused/_cuda.so`, which
 then register their operators. They call only LibTorch's stable ABI, so one build serves every Python
-and every later torch. The rest of the package is described in pyproject.toml.
+and every later torch. pyproject.toml describes the rest of the package.
 """
 
 import hashlib
@@ -29,18 +29,18 @@ FLAGS = [
     "-O3",
     "-fPIC",
     "-fvisibility=hidden",
-    "-ffp-contract=fast",  # a * b + c becomes one fused instruction wherever there is one
+    "-ffp-contract=fast",  # a * b + c becomes one fused instruction where the processor has one
     "-fno-math-errno",  # lets sqrt and friends become instructions
     "-Wall",
     "-Wextra",
     "-Icsrc",
-    # Hides what newer torch releases added: what is compiled here then loads in OLDEST_TORCH too.
+    # Hides later additions to torch's ABI, so that the library also loads in OLDEST_TORCH.
     "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000".format(*OLDEST_TORCH),
 ]
-GCC_FLAGS = ["-fno-gnu-unique"]  # a unique symbol would keep the library from ever being unloaded
+GCC_FLAGS = ["-fno-gnu-unique"]  # a unique symbol would prevent unloading of the library
 
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
-# One source a vector instruction set of x86-64; the library picks among them when it is loaded.
+# One source per vector instruction set of x86-64; the library selects one at the first call.
 ISA_FLAGS = {
     "csrc/cpu/kernels/isa_avx2.cpp": ["-mavx2", "-mfma"],
     "csrc/cpu/kernels/isa_avx512.cpp": AVX512,
@@ -50,8 +50,8 @@ ISA_FLAGS = {
 LIBRARIES = [
     Extension(
         "rnnfused._cpu",
-        # In this order: of an inline function in several objects the linker keeps the first copy,
-        # and that one has to run on a CPU that has only the baseline.
+        # In this order: the linker keeps the first copy of an inline function that several objects
+        # define, and that copy must run on a CPU with only the baseline instructions.
         sources=[
             "csrc/torch/register.cpp",
             *sorted(map(str, Path("csrc/cpu").glob("*.cpp"))),
@@ -63,13 +63,13 @@ LIBRARIES = [
     Extension(  # left out where nvcc.find_nvcc returns None
         "rnnfused._cuda",
         sources=[*sorted(map(str, Path("csrc/cuda").glob("*.cu"))), "csrc/torch/register_cuda.cpp"],
-        libraries=["torch_cpu"],  # and not torch_cuda: it loads beside a torch that has none
+        libraries=["torch_cpu"],  # without torch_cuda the library loads beside any torch
     ),
 ]
 
 
 class Compiler:
-    """Compiles and links against one torch; what is already up to date is not compiled again."""
+    """Compiles and links against one torch; objects that are up to date are not compiled again."""
 
     def __init__(self, torch: Torch, nvcc: str | None = None, codes: list[str] | None = None):
         choices = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
@@ -90,23 +90,23 @@ class Compiler:
         return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
     def _run(self, command: list[str], product: str) -> str:
-        """Call a compiler, show and return what it says; a failure ends the build."""
+        """Run a compiler, show and return its output; a failure ends the build."""
         call = subprocess.run(
             command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         print(shlex.join(command), call.stdout, sep="\n", end="", flush=True)
         if call.returncode != 0:
             way_out = " (RNNFUSED_CUDA=0 builds without CUDA)" if self.nvcc else ""
-            fail(f"could not build {product}: the compiler's own message stands above{way_out}")
+            fail(f"could not build {product}: the compiler's message is above{way_out}")
         return call.stdout
 
     def flags(self, source: str) -> list[str]:
-        """Return the options that `source` is compiled with, the user's CXXFLAGS last."""
+        """Return the compiler's options for `source`, the user's CXXFLAGS last."""
         return [
             *FLAGS,
             *self.host_flags,
             *ISA_FLAGS.get(source, []),
-            "-isystem",  # not -I: torch's own warnings are not ours to mend
+            "-isystem",  # not -I, which would show warnings about torch's headers
             f"{self.torch.root}/include",
             *(self.nvcc.include_flags if self.nvcc else []),
             *shlex.split(os.environ.get("CXXFLAGS", "")),
@@ -119,7 +119,7 @@ class Compiler:
         return [*self.command, *self.flags(source)]
 
     def compile(self, source: str, threads: int = 1) -> str:
-        """Return the object file of `source`; compile it unless this recipe already made it."""
+        """Return the object file of `source`; compile it unless the same command already has."""
         command = self.command_for(source)
         if source.endswith(".cu"):
             identity = self.nvcc.identity
@@ -135,13 +135,13 @@ class Compiler:
             started = time.time()
             said = self._run([*command, *arguments, "-c", source, "-o", partial], source)
             target.with_suffix(".log").write_text(said)
-            os.utime(partial, (started, started))  # so that an edit made meanwhile counts as newer
-            os.replace(partial, target)  # so that an interrupted build leaves no half of one
+            os.utime(partial, (started, started))  # an edit made meanwhile then counts as newer
+            os.replace(partial, target)  # an interrupted build leaves no partial object
         return str(target)
 
     def link(self, objects: list[str], libraries: list[str], target: str) -> None:
-        """Make a shared library of object files and of torch's `libraries`."""
-        # No rpath: `import torch`, which comes first, has already loaded what the library needs.
+        """Link object files and torch's `libraries` into a shared library."""
+        # No rpath: `import torch`, which comes first, has already loaded the libraries.
         torch_libraries = [f"-L{self.torch.root}/lib", *(f"-l{name}" for name in libraries)]
         strict = ["-Wl,-z,defs"] if sys.platform == "linux" else []  # a missing symbol fails here
         cuda = self.nvcc.link_flags if self.nvcc else []
@@ -169,7 +169,7 @@ def is_fresh(target: Path, source: str) -> bool:
 
 
 def job_count() -> int:
-    """Return how many compilers may run at once: MAX_JOBS, else one a core and free GB."""
+    """Return the number of parallel compilers: MAX_JOBS, else one per core and free gigabyte."""
     if os.environ.get("MAX_JOBS"):
         return int(os.environ["MAX_JOBS"])
     jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -188,7 +188,7 @@ class BuildLibraries(build_ext):
         return os.path.join(*fullname.split(".")) + ".so"
 
     def run(self):
-        """Build what this machine can; of a library that it cannot, leave none from an earlier time."""
+        """Build the libraries for this machine; remove an earlier CUDA library if it is left out."""
         self.torch = find_torch()
         self.nvcc = find_nvcc(self.torch)
         self.codes = self.nvcc and choose_codes(self.nvcc, for_wheel=not self.inplace)
@@ -212,14 +212,19 @@ class BuildLibraries(build_ext):
             {
                 "directory": os.getcwd(),
                 "file": source,
-                "arguments": [*compiler.command_for(source), "-c", source],
+                # clang-tidy rejects flags that only GCC has.
+                "arguments": [
+                    *(word for word in compiler.command_for(source) if word not in GCC_FLAGS),
+                    "-c",
+                    source,
+                ],
             }
             for source in sources
         ]
         with ThreadPoolExecutor(jobs) as pool:
             objects = list(pool.map(lambda source: compiler.compile(source, threads), sources))
         compiler.link(objects, ext.libraries, self.get_ext_fullpath(ext.name))
-        if cuda:  # for the tests: what nvcc said of the kernels that are in the library
+        if cuda:  # for the tests: the output of nvcc for the kernels in the library
             logs = [Path(name).with_suffix(".log").read_text() for name in objects]
             Path("build/cuda.log").write_text("".join(logs))
 

@@ -1,9 +1,9 @@
-// The gradients of a layer beside the time loop's, as products of the loop's d:
+// The gradients of a layer's weights, biases and input, as products with d of the time loop:
 //
-//   dW_ih = sum_t d_t^T x_t (a sum by token of d_t where x is ids)    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}
+//   dW_ih = sum_t d_t^T x_t (a token sum of d_t for token ids)    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}
 //   dx = d W_ih
 //
-// No torch here, and no kernels: calls for both.
+// This file makes the parameters of these products; the caller runs them. No torch and no kernels here.
 #pragma once
 
 #include <cstring>
@@ -12,8 +12,7 @@
 
 namespace rnnfused {
 
-// Calls run(product) with the product's rows set to those of two sequences, as few times as there are runs of rows at
-// one distance in both.
+// Calls run(product) for rows of two sequences, once for each run of rows at one distance in both.
 template <class Run>
 void for_each_run(const RecurrenceParams& loop, const ConstSequence& from, int64_t from_bytes, const Sequence& to,
                   int64_t to_bytes, ProjectionParams product, const Run& run) {
@@ -24,8 +23,8 @@ void for_each_run(const RecurrenceParams& loop, const ConstSequence& from, int64
     product.output = {to.data, to.time_stride};
     return run(product);
   }
-  // In the order of memory.
-  const bool by_batch = rows == 1 || (steps > 1 && from.time_stride < from.batch_stride);
+  // Runs follow the order of memory.
+  const bool by_batch = rows == 1 || (steps > 1 && from.is_batch_first());
   product.rows = by_batch ? steps : rows;
   product.input.batch_stride = by_batch ? from.time_stride : from.batch_stride;
   product.output.batch_stride = by_batch ? to.time_stride : to.batch_stride;
@@ -44,31 +43,31 @@ void for_each_run(const RecurrenceParams& loop, const ConstSequence& from, int64
   }
 }
 
-// Where results go; null where they are not wanted. To the products, those of weights are of sum_dtype.
+// The memory of a layer's gradients; null: not wanted. Products write the gradients of weights in sum_dtype.
 struct LayerGradients {
-  void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) of token ids
-  void* weight_hh = nullptr;  // (hidden, hidden), or of every head
+  void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) for token ids
+  void* weight_hh = nullptr;  // (hidden, hidden), or one square per head
   void* bias = nullptr;       // (hidden)
-  Sequence input;             // the rows of d in their order
+  Sequence input;             // its rows are in the order of d's
 };
 
 struct LayerBackwardParams {
   BackwardParams loop;
-  bool in_parts = false;  // d has no memory, and comes and goes: of a padded batch, without lengths or heads
+  bool in_parts = false;  // only a part of d exists at a time: for a padded batch without lengths or heads
   ConstSequence input;
-  ConstIds ids;  // instead of the input; data may be null
+  ConstIds ids;  // the input as token ids; null: it is `input`
   int64_t input_size = 0;
   ConstMatrix weight_ih;
-  ConstState h_0;          // data may be null: zeros
-  bool continues = false;  // instead of h_0, a row's first state lies in the output, before that of its first step
+  ConstState h_0;          // null: zeros
+  bool continues = false;  // the first state is not h_0 but lies in the output, before the first step
   LayerGradients gradients;
-  bool adds = false;  // gradients of weights, to what is there
+  bool adds = false;  // adds the gradients of weights to their old values
 
-  // Whether the batch is outside the time in memory.
-  bool is_by_batch() const { return loop.batch_size > 1 && loop.output.time_stride < loop.output.batch_stride; }
+  // Whether a batch of several rows lies outside time in memory.
+  bool is_batch_first() const { return loop.batch_size > 1 && loop.output.is_batch_first(); }
 
-  // The same for batch rows [begin, end) of steps [first, last), with such memory for d, and the d of the step after
-  // them, in the loop's order, if there is one. Of a call in parts.
+  // The parameters of batch rows [begin, end) and steps [first, last) of a call in parts. `d` is memory for the part;
+  // `d_after` has the d of the step that the loop ran before, if any.
   LayerBackwardParams part(int64_t begin, int64_t end, int64_t first, int64_t last, void* d,
                            const ConstState& d_after) const {
     LayerBackwardParams part = *this;
@@ -89,7 +88,7 @@ struct LayerBackwardParams {
     to_row(part.h_0);
     const int64_t size = loop.hidden_size;
     of.grad_projections =
-        is_by_batch() ? Sequence{d, size, (last - first) * size} : Sequence{d, (end - begin) * size, size};
+        is_batch_first() ? Sequence{d, size, (last - first) * size} : Sequence{d, (end - begin) * size, size};
     if (loop.reverse ? first > 0 : last < loop.num_steps) {
       of.grad_h_n = {};
       of.d_after = d_after;
@@ -102,7 +101,7 @@ struct LayerBackwardParams {
     return part;
   }
 
-  // The d of the loop's last step, for that of the part after this one.
+  // Copies the d of the loop's last step, which the next part needs as its d_after.
   void copy_last_d(void* to) const {
     const Sequence& d = loop.grad_projections;
     const int64_t bytes = loop.hidden_size * item_bytes();
@@ -114,7 +113,7 @@ struct LayerBackwardParams {
 
   int64_t item_bytes() const { return bytes_of(loop.dtype); }
 
-  // Calls run(call) for every product that a gradient of a weight is, when the loop has run.
+  // Calls run(params) for every product of the gradients of weights, after the loop.
   template <class Run>
   void for_each_sum(const Run& run) const {
     const ConstSequence d = {loop.grad_projections.data, loop.grad_projections.time_stride,
@@ -143,8 +142,7 @@ struct LayerBackwardParams {
     }
   }
 
-  // Calls run(call) for every product that the gradient of the input is: (hidden, features) is the transpose of what
-  // it was forward.
+  // Calls run(params) for every product of the input's gradient, whose weight is the forward one transposed.
   template <class Run>
   void for_each_input_gradient(const Run& run) const {
     if (!gradients.input.data) return;
@@ -163,7 +161,7 @@ struct LayerBackwardParams {
   static constexpr float kOneFloat = 1;
   static constexpr uint16_t kOneFloat16 = 0x3c00, kOneBfloat16 = 0x3f80;
 
-  // Steps of a sequence from one that starts at `first`.
+  // One factor of a sum: `size` features of a sequence, from the step that starts at `first`.
   struct Side {
     ConstSequence sequence;
     int64_t first;
@@ -176,11 +174,11 @@ struct LayerBackwardParams {
     return by_batch ? Rows{data, s.batch_stride, s.time_stride} : Rows{data, s.time_stride, s.batch_stride};
   }
 
-  // The sum over `steps` steps of so many rows.
+  // The sum over `steps` steps of `rows` rows each.
   ProductSumParams sum(int64_t steps, int64_t rows, const Side& left, const Side& right, void* result,
                        bool adds) const {
-    // Where the batch is outside the time, a row's steps are the long runs.
-    const bool by_batch = right.sequence.time_stride < right.sequence.batch_stride && rows > 1 && steps > 1;
+    // The long runs in memory are a row's steps where the batch lies outside time.
+    const bool by_batch = right.sequence.is_batch_first() && rows > 1 && steps > 1;
     ProductSumParams params;
     params.outer = by_batch ? rows : steps;
     params.inner = by_batch ? steps : rows;
@@ -195,7 +193,7 @@ struct LayerBackwardParams {
     return params;
   }
 
-  // The sum over every row's steps but its last `left_out`.
+  // The sum over every row's steps except its last `left_out`.
   ProductSumParams sum_of_runs(const Side& left, const Side& right, int64_t left_out, void* result) const {
     ProductSumParams params;
     params.outer = loop.batch_size;
@@ -233,7 +231,7 @@ struct LayerBackwardParams {
   void weight_hh(const ConstSequence& d, const ConstSequence& h, const ConstState& h_0, int64_t size, void* result,
                  const Run& run) const {
     const int64_t steps = loop.num_steps;
-    // The time of the first d that has a state before it, and of that state.
+    // The step of the first d with a state before it, and the step of that state.
     const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
     if (continues) {
       return run(sum(steps, loop.batch_size, {d, 0, size}, {h, before - now, size}, result, adds));
@@ -242,7 +240,7 @@ struct LayerBackwardParams {
     } else if (!loop.batch_sizes) {
       run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, result, adds));
     } else {
-      // Rows that take part in a step and in the one after it: in both, the first ones.
+      // The rows that take part in two successive steps are the first ones of both.
       run(sum(0, 0, {d, 0, size}, {h, 0, size}, result, adds));
       for (int64_t t = 0; t + 1 < steps; ++t) {
         run(sum(1, loop.batch_sizes[t + 1], {d, loop.step_starts[t + now], size},
@@ -265,7 +263,7 @@ struct LayerBackwardParams {
       run(sum(1, loop.batch_size, {d, start, size}, {first, 0, size}, result, true));
       return;
     }
-    // In reverse a row starts at its own last step.
+    // In reverse, each row starts at its own last step.
     for (int64_t t = 0; t < steps; ++t) {
       const int64_t begin = t + 1 < steps ? loop.batch_sizes[t + 1] : 0, end = loop.batch_sizes[t];
       if (begin == end) continue;

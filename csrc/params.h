@@ -1,12 +1,15 @@
-// The contract between tensors and kernels, on every device: pointers, sizes, strides. No torch here.
+// The parameters of every kernel, on every device: pointers, sizes, strides. No torch here.
 //
 //   forward    h_t = f(p_t + h_{t-1} W^T)              f = tanh or relu, p = projected inputs
 //   backward   d_t = (g_t + d_{t+1} W) * f'(h_t)       f' from the saved h alone; dp = d, dh_0 = d_0 W
 //
-// W may have heads: blocks along its diagonal, of which only they are there, each with features of its own.
-// A batch may be padded, packed, or have rows with lengths, one after another or padded.
-// "Previous" and "next" follow the direction: with `reverse` the forward loop runs from the last step
-// to the first and h_0 enters at a row's last step.
+//   projection     out = in W^T + b         the input projection, and the gradient of the input
+//   product sum    sum_r left_r^T right_r   the gradient of a weight, over all steps and rows
+//   token sum      the same where right_r is the one-hot row of a token id
+//
+// W may be block-diagonal; only the blocks (heads) are stored. A batch may be padded, packed, or have rows with
+// lengths, padded or one after another. "Previous" and "next" follow the direction: with `reverse` the forward loop
+// runs from the last step to the first, and h_0 enters at a row's last step.
 #pragma once
 
 #include <cstdint>
@@ -23,24 +26,27 @@
 
 namespace rnnfused {
 
-// Of the 16-bit types every state is rounded; all arithmetic is in float32.
+// With the 16-bit types every state is rounded; all arithmetic is in float32.
 enum class Dtype : int32_t { float32, float64, bfloat16, float16 };
 inline int64_t bytes_of(Dtype dtype) { return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2; }
 
-// What sums of products are in.
+// The dtype that sums of products have.
 inline Dtype sum_dtype(Dtype dtype) { return dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32; }
 
 enum class Nonlinearity : int32_t { tanh, relu };
 
 // A (time, batch, hidden) tensor; all strides count elements and hidden is contiguous.
-// Element (t, b, j) lies at data[start(t) * time_stride + b * batch_stride + j], where start(t) is t,
-// or step_starts[t] of the call in a packed batch; and with lengths, places[b] of the call stands for b.
-// (T,B,H) and (B,T,H) differ in strides only.
+// Element (t, b, j) lies at data[start(t) * time_stride + place(b) * batch_stride + j]. start(t) is t, or
+// step_starts[t] in a packed batch; place(b) is b, or places[b] with lengths. (T,B,H) and (B,T,H) differ in strides
+// only.
 template <class Pointer>
 struct SequenceOf {
   Pointer data = nullptr;
   int64_t time_stride = 0;
   int64_t batch_stride = 0;
+
+  // Whether the batch dimension lies outside time in memory.
+  bool is_batch_first() const { return time_stride < batch_stride; }
 };
 using Sequence = SequenceOf<void*>;
 using ConstSequence = SequenceOf<const void*>;
@@ -54,7 +60,7 @@ struct StateOf {
 using State = StateOf<void*>;
 using ConstState = StateOf<const void*>;
 
-// A (hidden, hidden) matrix; any strides, so a transposed view costs nothing.
+// A matrix with any strides: transposing a view moves no data.
 struct ConstMatrix {
   const void* data = nullptr;
   int64_t row_stride = 0;
@@ -65,7 +71,7 @@ inline ConstMatrix transposed(const ConstMatrix& matrix) {
   return {matrix.data, matrix.column_stride, matrix.row_stride};
 }
 
-// The view without its first n features, or rows.
+// The view from its n-th element on; a null view stays null.
 template <class View>
 View skip(View view, int64_t n, int64_t item_bytes) {
   using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(view.data)>>, const char, char>;
@@ -73,14 +79,14 @@ View skip(View view, int64_t n, int64_t item_bytes) {
   return view;
 }
 
-// (time, batch) token ids, placed as a Sequence's rows. An id stands for a row of zeros with a one at its place.
+// (time, batch) token ids, placed like the rows of a Sequence. An id stands for its one-hot row.
 struct ConstIds {
   const int64_t* data = nullptr;
   int64_t time_stride = 0;
   int64_t batch_stride = 0;
 };
 
-// What both ways have in common.
+// The parameters that both directions of the loop share.
 struct RecurrenceParams {
   int64_t num_steps = 0;
   int64_t batch_size = 0;
@@ -93,12 +99,12 @@ struct RecurrenceParams {
   const int64_t* batch_sizes = nullptr;
   // Where each step starts, in units of time_stride: (num_steps). Null: step t starts at t.
   const int64_t* step_starts = nullptr;
-  // With lengths (CPU), the loop takes the longest rows first: (batch_size) of its i-th row the length, the place
-  // in a sequence in units of batch_stride, and the row of a state. Null: i, for the last two.
+  // With lengths (CPU), the loop takes the longest rows first. For its i-th row, (batch_size) each: the length, the
+  // place in a sequence in units of batch_stride, and the row of a state. Null places and state_rows: i.
   const int64_t* lengths = nullptr;
   const int64_t* places = nullptr;
   const int64_t* state_rows = nullptr;
-  // Sequences are (num_rows, hidden), packed or row after row: batch_stride is time_stride. Else -1.
+  // Rows of flat sequences: (num_rows, hidden), packed or row after row, with batch_stride = time_stride. Else -1.
   int64_t num_rows = -1;
   ConstMatrix weight_hh;
   int64_t head_stride = 0;  // of weight_hh
@@ -118,22 +124,22 @@ struct RecurrenceParams {
 };
 
 struct ForwardParams : RecurrenceParams {
-  ConstSequence projections;          // p; unless the loop makes them itself (CPU): p = b + x W_ih^T
-  bool projections_are_sums = false;  // p is of sum_dtype, beside 16-bit states (CPU)
+  ConstSequence projections;          // p; or the loop makes them (CPU): p = x W_ih^T + b_ih + b_hh
+  bool projections_are_sums = false;  // p is in sum_dtype, beside 16-bit states (CPU)
   ConstSequence input;                // x, of input_size features
-  ConstIds ids;                       // or x by ids; data null: by features
+  ConstIds ids;                       // x as token ids; null: x is `input`
   int64_t input_size = 0;             // 0: the projections are given
   ConstMatrix weight_ih;
-  const void* bias_ih = nullptr;  // (hidden); b is the sum of both biases; null: zeros
-  const void* bias_hh = nullptr;
-  ConstState h_0;   // data may be null: zeros
-  Sequence output;  // h
-  State h_n;        // each row's state after its own last step; data may be null: not wanted (CPU)
+  const void* bias_ih = nullptr;  // (hidden); null: zeros
+  const void* bias_hh = nullptr;  // (hidden); null: zeros
+  ConstState h_0;                 // null: zeros
+  Sequence output;                // h
+  State h_n;                      // each row's state after its own last step; null: not wanted (CPU)
 
-  // Whether rows are in every step, with all features in one.
+  // Whether every row takes part in every step, in a single head.
   bool is_plain() const { return !batch_sizes && !lengths && num_heads == 1; }
 
-  // The same for steps [first, last) of a plain call, with projections that are given for these alone.
+  // The parameters of steps [first, last) of a plain call. The caller sets their projections.
   ForwardParams part(int64_t first, int64_t last) const {
     ForwardParams part = *this;
     const int64_t bytes = bytes_of(dtype);
@@ -149,7 +155,7 @@ struct ForwardParams : RecurrenceParams {
     return part;
   }
 
-  // The same for one head's features.
+  // The parameters of one head.
   ForwardParams of_head(int64_t head) const {
     ForwardParams part = *this;
     part.take_head(head);
@@ -166,15 +172,15 @@ struct ForwardParams : RecurrenceParams {
 };
 
 struct BackwardParams : RecurrenceParams {
-  ConstSequence grad_output;      // g; data may be null: zeros
-  ConstState grad_h_n;            // data may be null: zeros
-  ConstState d_after;             // d of the step after the last, where these are some steps of more (CPU); null: zeros
+  ConstSequence grad_output;      // g; null: zeros
+  ConstState grad_h_n;            // null: zeros
+  ConstState d_after;             // d of the step after the last, in a part of a longer call (CPU); null: zeros
   ConstSequence output;           // h, as the forward call wrote it
   Sequence grad_projections;      // d
-  State grad_h_0;                 // data may be null: not wanted
-  double clip = __builtin_inf();  // d is kept in [-clip, clip] (CPU)
+  State grad_h_0;                 // null: not wanted
+  double clip = __builtin_inf();  // d is clipped to [-clip, clip] (CPU)
 
-  // The same for one head's features.
+  // The parameters of one head.
   BackwardParams of_head(int64_t head) const {
     BackwardParams part = *this;
     part.take_head(head);
@@ -199,9 +205,9 @@ struct ProjectionParams {
   const void* bias_ih = nullptr;  // (out_size); null: zeros
   const void* bias_hh = nullptr;  // (out_size); null: zeros
   State output;                   // (rows, out_size)
-  bool keeps_sums = false;        // the output is of sum_dtype
+  bool keeps_sums = false;        // the output is in sum_dtype
 
-  // The same for columns [begin, end) of the output.
+  // The parameters of output columns [begin, end).
   ProjectionParams columns(int64_t begin, int64_t end) const {
     ProjectionParams part = *this;
     const int64_t bytes = bytes_of(dtype);
@@ -214,8 +220,7 @@ struct ProjectionParams {
   }
 };
 
-// (outer, inner, size) rows; element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j], or with
-// places[o] of the product instead of o.
+// (outer, inner, size) rows. Element (o, i, j) lies at data[place(o) * outer_stride + i * inner_stride + j].
 struct Rows {
   const void* data = nullptr;
   int64_t outer_stride = 0;
@@ -230,9 +235,9 @@ struct ProductSumParams {
   Dtype dtype = Dtype::float32;
   Rows left, right;
   void* result = nullptr;  // (left_size, right_size) in sum_dtype, contiguous
-  bool adds = false;       // to what is there
-  // Runs of different lengths: (outer) of the o-th the length and the place. A run leaves its last `left_out` rows
-  // out. Null: `inner` rows each, in order.
+  bool adds = false;       // adds to the result's old values
+  // For runs of different lengths: the length and the place of each, (outer). The last `left_out` rows of a run are
+  // left out. Null: runs of `inner` rows, in order.
   const int64_t* lengths = nullptr;
   const int64_t* places = nullptr;
   int64_t left_out = 0;
@@ -240,7 +245,7 @@ struct ProductSumParams {
   int64_t length(int64_t run) const { return !lengths ? inner : lengths[run] > left_out ? lengths[run] - left_out : 0; }
   int64_t place(int64_t run) const { return places ? places[run] : run; }
 
-  // Rows at one distance throughout are one long run.
+  // Joins rows that all lie at one distance into one run.
   void join_rows() {
     if (lengths) return;
     if (inner == 1) {
@@ -255,19 +260,19 @@ struct ProductSumParams {
   }
 };
 
-// sum_r of left_r^T right_r where right_r is the one-hot row of an id, transposed: right_r^T left_r.
+// result[ids[r]] += rows[r] for all rows r.
 struct TokenSumParams {
   int64_t outer = 0;
   int64_t inner = 0;
   int64_t size = 0;
   int64_t num_tokens = 0;
   Dtype dtype = Dtype::float32;
-  Rows rows;                     // of `size` values
-  const int64_t* ids = nullptr;  // of the rows, placed by these strides
+  Rows rows;                     // (outer, inner, size)
+  const int64_t* ids = nullptr;  // (outer, inner)
   int64_t ids_outer_stride = 0;
   int64_t ids_inner_stride = 0;
   void* result = nullptr;  // (num_tokens, size) in sum_dtype, contiguous
-  bool adds = false;       // to what is there
+  bool adds = false;       // adds to the result's old values
 };
 
 }  // namespace rnnfused

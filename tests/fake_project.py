@@ -1,4 +1,4 @@
-"""A copy of the build around empty sources, with compilers that only take notes."""
+"""A copy of the build with empty sources and fake compilers, which only record their calls."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def load(path):
-    """Import a file that belongs to no package; nothing is left on the module path."""
+    """Import a file that belongs to no package, without changing the module path."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
@@ -25,7 +25,7 @@ build = load(ROOT / "setup.py")
 
 
 COMPILER = """#!/bin/sh
-# Answers like a compiler, notes what it is asked for, and makes an empty file of it.
+# Answers like a compiler, records its arguments, and makes an empty output file.
 case "$1" in
   --version) echo "{version}"; exit ;;
   -dumpmachine) echo "{machine}"; exit ;;
@@ -40,7 +40,7 @@ done
 
 
 NVCC = """#!/bin/sh
-# Answers like nvcc, notes what it is asked for, reports a kernel, and makes an empty file.
+# Answers like nvcc, records its arguments, reports a kernel, and makes an empty output file.
 case "$1" in
   --version) echo "Cuda compilation tools, release {release}, V1"; exit ;;
   --list-gpu-arch) printf 'compute_%s\\n' {architectures}; exit ;;
@@ -59,7 +59,7 @@ exit {status}
 
 
 def make_nvcc(home, release="13.0", architectures="80 86 90 100", status=0):
-    """Put an nvcc that only takes notes into the folder of a toolkit."""
+    """Put a fake nvcc into the folder of a toolkit."""
     path = home / "bin" / "nvcc"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(NVCC.format(release=release, architectures=architectures, status=status))
@@ -73,7 +73,7 @@ ISA = {source for source in build.LIBRARIES[0].sources if "/isa_" in source}
 
 
 class Project:
-    """A copy of the build around empty sources, with compilers that only take notes."""
+    """A copy of the build with empty sources and fake compilers."""
 
     def __init__(self, root):
         self.root = root
@@ -107,7 +107,7 @@ class Project:
         os.utime(self.root / file, (newer, newer))
 
     def run(self, *command, cuda=False, **environment):
-        """Call setup.py; return what it said last."""
+        """Run setup.py; keep the last line of its error output."""
         defaults = {
             "CXX": str(self.root / "compiler"),
             "CUDA_HOME": str(self.root / "toolkit"),
@@ -136,5 +136,5 @@ class Project:
         return compiled, [word for word in self.links["_cpu.so"] if word.endswith(".o")]
 
     def libraries(self):
-        """The libraries that lie in the package, and in what wheels are made of."""
+        """The libraries in the package and in the folder that wheels are made from."""
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*.so")}

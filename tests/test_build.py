@@ -1,4 +1,4 @@
-"""The build: which torch it finds, what it compiles again, what library and wheel it makes."""
+"""The build: the torch that it finds, the sources that it recompiles, its library and wheel."""
 
 import importlib.util
 import json
@@ -56,7 +56,7 @@ def test_the_cuda_of_a_torch_is_read(python, cuda):
 
 def test_torch_is_found_from_inside_an_isolated_build(python, tmp_path, monkeypatch):
     root = install_torch(python, "2.13.0+cpu")
-    isolation = tmp_path / "isolation"  # as pip does it
+    isolation = tmp_path / "isolation"  # pip's method
     isolation.mkdir()
     (isolation / "sitecustomize.py").write_text(
         "import sys; sys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]"
@@ -225,4 +225,4 @@ def test_library_needs_no_python_and_no_unstable_torch(symbols):
 
 def test_library_keeps_its_own_symbols_to_itself(symbols):
     own = [name for kind, name in symbols if kind != "U" and "rnnfused" in name]
-    assert not [name for name in own if name.startswith("_Z")]  # what is meant to be seen is C
+    assert not [name for name in own if name.startswith("_Z")]  # the exported symbol is C

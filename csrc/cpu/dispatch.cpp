@@ -49,7 +49,7 @@ const CpuKernels& cpu_kernels() {
 
 }  // namespace rnnfused
 
-// The one symbol that the library exports: tests reach every instruction set through it.
+// The library's only exported symbol, through which tests call every instruction set.
 extern "C" __attribute__((visibility("default"))) const rnnfused::CpuKernels* rnnfused_cpu_kernels(const char* name) {
   return rnnfused::find_cpu_kernels(name);
 }

@@ -1,4 +1,4 @@
-// What one instruction set offers: a table of functions, filled by isa_*.cpp through kernel_table.inc.h.
+// The kernels of one instruction set: a table of functions, filled by kernels/isa_*.cpp through kernel_table.inc.h.
 #pragma once
 
 #include <cstdint>
@@ -13,23 +13,23 @@ struct PackedWeights {
   void* hh = nullptr;          // W^T forward, W backward
   void* ih = nullptr;          // W_ih^T; null where the projections are given
   const void* bias = nullptr;  // (hidden) in sum_dtype, padded with zeros to whole panels; null: zeros
-  bool* have = nullptr;        // of each panel, of both weights: whether it is there; null: all are
+  bool* have = nullptr;        // for each panel of both weights: whether it is packed; null: all are
 };
 
 struct CpuKernels {
   const char* name;
 
-  // All sizes are in bytes, of what the caller allocates, 64-byte aligned. A size that overflows is kTooLarge or more.
+  // Sizes are in bytes. The caller allocates the memory, aligned to 64 bytes. A size that overflows is kTooLarge or
+  // more.
 
-  // Packs panels [begin, end) of a (depth, columns) matrix, as the kernels multiply that dtype.
+  // Packs panels [begin, end) of a (depth, columns) matrix.
   int64_t (*packed_bytes)(Dtype dtype, int64_t depth, int64_t columns);
   int64_t (*panel_columns)(Dtype dtype);
   void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed, int64_t begin,
                int64_t end);
 
-  // Run batch rows [begin, end) through all steps. Threads may share a call, each with its own rows and its own
-  // scratch of so many bytes for end - begin rows; or as members of a team, with the same few rows and the same
-  // scratch.
+  // Run batch rows [begin, end) through all steps. Workers that share a call have their own rows, and their own
+  // scratch memory for end - begin rows. The members of a team have the same rows and the same scratch memory.
   int64_t (*forward_scratch_bytes)(const ForwardParams& params, int64_t rows, int64_t members);
   int64_t (*backward_scratch_bytes)(const BackwardParams& params, int64_t rows);
   bool (*projects)(const ForwardParams& params);  // whether the loop should make its projections itself
@@ -38,29 +38,30 @@ struct CpuKernels {
   void (*backward)(const BackwardParams& params, const PackedWeights& weights, void* scratch, int64_t begin,
                    int64_t end, const Member& member);
 
-  // Rows [begin, end) of a projection; left columns [begin, end) of a product sum. Shared as the loops are.
+  // Make rows [begin, end) of a projection, or left columns [begin, end) of a product sum. Each worker has its own
+  // scratch memory.
   int64_t (*project_scratch_bytes)(const ProjectionParams& params);
   void (*project)(const ProjectionParams& params, const void* packed_weight, const void* packed_bias, void* scratch,
                   int64_t begin, int64_t end);
   int64_t (*sum_scratch_bytes)(const ProductSumParams& params);
   void (*sum_products)(const ProductSumParams& params, void* scratch, int64_t begin, int64_t end);
 
-  // Columns [begin, end) of a token sum.
+  // Makes columns [begin, end) of a token sum.
   void (*sum_tokens)(const TokenSumParams& params, int64_t begin, int64_t end);
 
-  // n values as sums, or added to them; and sums as values.
+  // Convert n values to sums, perhaps adding to old ones; and n sums to values.
   void (*to_sums)(Dtype dtype, const void* values, void* sums, int64_t n, bool adds);
   void (*from_sums)(Dtype dtype, const void* sums, void* values, int64_t n);
 
-  // As many float32 multiply-adds as the processor can do in a row, `rounds` times; returns their number, and
-  // through `result` what keeps the compiler from leaving them out. Benchmarks time it.
+  // Runs independent float32 multiply-adds and returns their number, for benchmarks of the processor's peak. The
+  // result keeps the compiler from removing them.
   int64_t (*multiply_add)(int64_t rounds, float* result);
 
-  // tanh of n elements; the tests compare every float32 with it.
+  // tanh of n elements, which the tests run on every float32.
   void (*tanh)(Dtype dtype, const void* in, void* out, int64_t n);
 };
 
-// Null where the machine or the build does not have that instruction set.
+// The table of each instruction set that the build has.
 const CpuKernels* baseline_kernels();
 const CpuKernels* avx2_kernels();
 const CpuKernels* avx512_kernels();

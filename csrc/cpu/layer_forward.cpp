@@ -20,7 +20,7 @@ namespace {
 class InputProjection {
  public:
   InputProjection(const ForwardParams& layer, const Workers& workers)
-      : is_by_batch_(!layer.is_flat() && layer.input.time_stride < layer.input.batch_stride),
+      : is_batch_first_(!layer.is_flat() && layer.input.is_batch_first()),
         rows_(layer.is_flat() ? layer.num_rows : product_of(layer.num_steps, layer.batch_size)),
         workers_(workers) {
     product_.in_size = layer.input_size;
@@ -33,14 +33,14 @@ class InputProjection {
   }
 
   int64_t rows() const { return rows_; }
-  bool is_by_batch() const { return is_by_batch_; }
+  bool is_batch_first() const { return is_batch_first_; }
 
   // Makes the projections of `part` in `memory`, laid out as the input, and hands them to the part's loop.
   void run(ForwardParams& part, void* memory) {
     const int64_t steps = part.num_steps, batch = part.batch_size, hidden = part.hidden_size;
-    const Sequence to = part.is_flat() ? Sequence{memory, hidden, hidden}
-                        : is_by_batch_ ? Sequence{memory, hidden, steps * hidden}
-                                       : Sequence{memory, batch * hidden, hidden};
+    const Sequence to = part.is_flat()    ? Sequence{memory, hidden, hidden}
+                        : is_batch_first_ ? Sequence{memory, hidden, steps * hidden}
+                                          : Sequence{memory, batch * hidden, hidden};
     part.projections = {to.data, to.time_stride, to.batch_stride};
     const int64_t sum_bytes = bytes_of(sum_dtype(part.dtype));
     for_each_run(part, part.input, bytes_of(part.dtype), to, sum_bytes, product_, [&](const ProjectionParams& run) {
@@ -51,7 +51,7 @@ class InputProjection {
   }
 
  private:
-  const bool is_by_batch_;
+  const bool is_batch_first_;
   const int64_t rows_;
   const Workers& workers_;
   ProjectionParams product_;
@@ -74,7 +74,7 @@ void run_projected_forward(ForwardParams params, Workers workers) {
     projection.run(params, memory.get());
     return run_forward(params, workers);
   }
-  const int64_t least = projection.is_by_batch() ? kMinRunSteps : 1, steps = params.num_steps;
+  const int64_t least = projection.is_batch_first() ? kMinRunSteps : 1, steps = params.num_steps;
   const int64_t part_steps = std::min(steps, std::max(least, part_rows / params.batch_size));
   const int64_t parts = (steps + part_steps - 1) / part_steps;
   const Parts starts(steps, parts);

@@ -1,6 +1,6 @@
-// Memory for the time of a call. What the system gives afresh costs a page fault every 4 KB, more than much of the
-// work that is done in it; the heap's own time would show in a small call; and a thread's stack may be small. So a
-// thread keeps a few blocks from call to call, and a few little ones together.
+// Memory for the duration of a call. Fresh memory costs a page fault every 4 KB, which can exceed the work done in it;
+// heap calls would slow down small calls; and a thread's stack may be small. So each thread keeps a few blocks from
+// call to call, and a few little ones side by side.
 #pragma once
 
 #include <cstddef>
@@ -23,14 +23,14 @@ struct Block {
   void release() const { ::operator delete[](memory, std::align_val_t(kCacheLine)); }
 };
 
-// Blocks that a thread may use again; the oldest go first.
+// Blocks that a thread may use again. The oldest are freed first.
 class SpareBlocks {
  public:
   ~SpareBlocks() {
     while (count_ > 0) forget(0);
   }
 
-  // A block of at least so many bytes, and not of many more.
+  // A block of `bytes` to 2 * `bytes`, or a new one.
   Block take(int64_t bytes) {
     for (int i = count_ - 1; i >= 0; --i) {
       if (blocks_[i].bytes < bytes || blocks_[i].bytes > 2 * bytes) continue;
@@ -66,10 +66,10 @@ inline SpareBlocks& spare_blocks() {
   return blocks;
 }
 
-// Little blocks of one thread, side by side in one large one.
+// A thread's little blocks, side by side in one large block.
 class LittleBlocks {
  public:
-  // Null if all are in use.
+  // Returns null if all are in use.
   char* take() {
     if (free_ == 0) return nullptr;
     if (!memory_) begin();
@@ -78,14 +78,14 @@ class LittleBlocks {
     return memory_ + i * kDistance;
   }
 
-  // One of these, by the thread that took it.
+  // Only the thread that took a block may give it back.
   void give(const char* block) { free_ |= 1u << (block - memory_) / kDistance; }
 
  private:
   static constexpr int64_t kDistance = kLittleBlockBytes + kLittleBlockGap;
 
-  // Frees the memory when its thread ends. Apart from the blocks: these are found faster if nothing has to be done for
-  // them then.
+  // Frees the memory when its thread ends. It is a separate object because thread-local variables without a destructor
+  // are accessed faster.
   struct Owner {
     LittleBlocks* of = nullptr;
     ~Owner() {
@@ -109,7 +109,7 @@ class LittleBlocks {
 
 inline thread_local LittleBlocks little_blocks;
 
-// To be made and to end in one thread.
+// One block of memory; the thread that makes it must also destroy it.
 class Memory {
  public:
   Memory() = default;
@@ -123,7 +123,7 @@ class Memory {
     }
   }
 
-  // To be called once. Throws if there cannot be so much.
+  // Call it once. Throws std::runtime_error if no machine has that much.
   void allocate(int64_t bytes) {
     if (bytes < 0 || bytes >= kTooLarge) {
       throw std::runtime_error("rnnfused: a call of these sizes needs more memory than there can be");
@@ -139,7 +139,7 @@ class Memory {
   const char* get() const { return block_.memory; }
 
  private:
-  Block block_;  // of no bytes: a little one
+  Block block_;  // 0 bytes: a little block
 };
 
 }  // namespace rnnfused

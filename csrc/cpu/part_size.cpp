@@ -14,7 +14,7 @@ PartSize part_size(const LayerBackwardParams& layer, int64_t rows) {
   if (product_of(rows, bytes, loop.num_steps) <= 2 * kPartBytes) return {rows, loop.num_steps};
   if (whole > 0) return {whole, loop.num_steps};
   if (product_of(bytes, loop.hidden_size) <= kResidentBytes) rows = std::min(rows, kPartRows);
-  const int64_t least = layer.is_by_batch() ? kMinRunSteps : (kStripRows + rows - 1) / rows;
+  const int64_t least = layer.is_batch_first() ? kMinRunSteps : (kStripRows + rows - 1) / rows;
   return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / product_of(bytes, rows)))};
 }
 

@@ -36,7 +36,7 @@ bool run_team(const RecurrenceParams& params, int64_t input_size, const PackedWe
   workers.run(members, [&](int64_t) {
     with_weights(params, input_size, weights, [&](const PackedWeights& own) {
       Member member;
-      team.come(member);  // from here on others wait for this member: nothing may fail
+      team.arrive(member);  // from here on others wait for this member: nothing may fail
       run(own, scratch.get(), 0, params.batch_size, member);
       if (member.number == 0) team.close();
     });

@@ -1,7 +1,7 @@
-// Threads that share out the columns of every step, where a batch has too few rows for them: they meet after each.
-// A meeting of threads that all run takes a tenth of a microsecond; one that has lost its processor would keep the
-// others waiting step after step. So the first to come starts alone, others join between two steps when they come,
-// and a team that was kept waiting for long ends.
+// A team of threads shares the columns of every step, where a batch has too few rows to share. Its members meet at a
+// spin barrier after each step. A meeting of running threads takes 0.1 us, but a thread that has lost its processor
+// delays the others at every step. So the first thread starts alone, others join between two steps as they arrive,
+// and a team that waits too long ends: its first member finishes alone.
 #pragma once
 
 #include <atomic>
@@ -17,60 +17,60 @@ class Team;
 constexpr int kSizeBits = 7;
 static_assert(kMaxMembers < 1 << kSizeBits);
 
-// A thread's part in a team; of none, it is alone. Number 0 came first and has all steps.
+// A thread's role in a team. Null team: it works alone. Member 0 arrived first and runs every step.
 struct Member {
   Team* team = nullptr;
   int64_t number = 0;
-  int64_t size = 1;  // members of the step to come
+  int64_t size = 1;  // members in the next step
   int64_t first_step = 0;
 };
 
-// Nothing is defined here: what includes this is also compiled for other instruction sets (see kernel_table.inc.h).
+// Member functions are defined in team.cpp: the kernels include this header, for other instruction sets.
 class Team {
  public:
-  // Of up to so many members. One that keeps another waiting for longer than the patience ends the team soon.
+  // A team of up to `most` members. It ends soon after a member has waited longer than `patience_ns`.
   Team(int64_t most, int64_t patience_ns);
   Team(const Team&) = delete;
   ~Team();
 
   int64_t most() const { return most_; }
 
-  // Numbers the callers, up to `most`, as they come. Each must then join, number 0 when all is ready for the first
-  // step.
-  void come(Member& member);
-  // Returns when the caller is a member. False: it came too late.
+  // Numbers the callers, at most `most`, in order of arrival. Each must then join; member 0 joins when everything is
+  // ready for the first step.
+  void arrive(Member& member);
+  // Returns when the caller is a member. False: it arrived too late.
   bool join(Member& member, int64_t first_step);
 
-  // After step i, for each step from the first on: returns when all members have called it. False: the team has ended,
-  // and number 0 goes on alone.
+  // Each member calls it after every step i from its first on; returns when all members have. False: the team has
+  // ended, and member 0 continues alone.
   bool meet(Member& member, int64_t i);
 
-  // By number 0, when there is nothing more to do.
+  // Member 0 calls it when no work remains.
   void close();
 
-  // Whether anybody was kept waiting for long.
+  // Whether a member waited longer than the patience.
   bool was_late() const { return was_late_.load(std::memory_order_relaxed); }
 
  private:
-  // What number 0 says when it is ready for a step: how many members the step before had, and it will have.
+  // Member 0 announces a step with the number of members of the step before, and of this one.
   struct Word {
     int64_t step, size_before, size;
 
-    // The team only shrinks to end: number 0 takes the step alone.
+    // A team shrinks only when it ends: member 0 takes the step alone.
     bool ends() const { return size < size_before; }
   };
-  struct Line;  // of memory, that one member writes
+  struct Line;  // a cache line that one member writes
 
-  void say(const Word& word);
-  Word heard(int64_t step) const;
-  // Until those of so many members that are neither the caller nor number 0 are ready for the step.
+  void publish(const Word& word);
+  Word published(int64_t step) const;
+  // Waits until all of `size` members, except the caller and member 0, are ready for the step.
   void wait_for_others(const Member& member, int64_t size, int64_t step);
 
   const int64_t most_, patience_ns_;
-  // Two lines are number 0's, for even and odd steps: nobody is further behind. The others' have the step that they
-  // are ready for.
+  // Member 0 has two lines, for even and odd steps: no member is further behind. Each other member's line holds the
+  // step that it is ready for.
   Line* const lines_;
-  alignas(64) std::atomic<int64_t> came_{0};
+  alignas(64) std::atomic<int64_t> arrived_{0};
   std::atomic<bool> was_late_{false}, closed_{false};
 };
 

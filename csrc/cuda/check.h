@@ -1,4 +1,4 @@
-// CUDA's errors as exceptions.
+// Turns CUDA errors into exceptions.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,7 +10,7 @@
   do {                                                                                            \
     const cudaError_t error = (call);                                                             \
     if (error != cudaSuccess) {                                                                   \
-      (void)cudaGetLastError(); /* or the next, innocent call would report it */                  \
+      (void)cudaGetLastError(); /* clear it, or the next call reports it */                       \
       throw std::runtime_error(std::string("rnnfused: " #call ": ") + cudaGetErrorString(error)); \
     }                                                                                             \
   } while (0)

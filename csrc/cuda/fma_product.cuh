@@ -1,5 +1,5 @@
-// A step's product on the ordinary cores, for float32 and float64: every thread holds kUnits rows of the weight
-// over kDepth values of the state in registers.
+// A step's product on the ordinary cores, for float32 and float64. Each thread holds kUnits rows of the weight over
+// kDepth values of the state in registers.
 #pragma once
 
 #include "cuda/memory.cuh"
@@ -12,22 +12,22 @@ namespace cuda {
 template <class T_>
 struct Fma {
   using T = T_;                      // of the arithmetic
-  using Word = T_;                   // what one store into a state writes
-  using Stored = T_;                 // in the tensors
+  using Word = T_;                   // the unit of stores into a state
+  using Stored = T_;                 // the type of the tensors
   static constexpr int kValues = 1;  // values in a word
   static constexpr int kUnits = 4;   // hidden units of a group
   static constexpr int kLanes = 1;   // threads that share a slice and a group
   static constexpr int kRows = 1;    // rows are multiplied in multiples of this
   static constexpr int kDepths[] = {8, 16, 32, 36};
-  // kUnits * depth weights and little else fit a thread's 255 registers, of which a double takes two.
+  // kUnits * depth weights and little else fit a thread's 255 registers; a double takes two.
   RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) {
     return depth * static_cast<int>(sizeof(T)) <= 36 * 4 ? 256 : 0;
   }
   // Words of a new state that one thread finishes in a step.
   RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return kItemsPerThread; }
 
-  // Elements between two slices of a state: 16 bytes more than a slice, so that threads of one warp that read
-  // different slices meet different banks.
+  // Elements between two slices of a state: 16 bytes more than a slice, so that threads of one warp read different
+  // slices from different banks.
   RNNFUSED_EVERYWHERE static constexpr int slice_stride(int depth) { return depth + 16 / static_cast<int>(sizeof(T)); }
   // Words of one row of a state.
   RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) { return plan.slices * slice_stride(plan.depth); }
@@ -36,7 +36,7 @@ struct Fma {
 
   RNNFUSED_PHASE static Word pack(const T (&values)[kValues]) { return values[0]; }
 
-  // The product with a depth that the compiler knows.
+  // The product for a depth known at compile time.
   template <int kDepth>
   struct Of;
 };
@@ -47,12 +47,12 @@ struct Fma<T_>::Of : Fma<T_> {
   static constexpr int kItems = Fma::max_items(kDepth);
   using Weights = T[kUnits][kDepth];
 
-  // Which word of a state holds the hidden unit `k` of a row.
+  // The word of a state that holds hidden unit `k` of a row.
   RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) {
     return (row * plan.slices + k / kDepth) * slice_stride(kDepth) + k % kDepth;
   }
 
-  // `weight(me, k, local)` is that of a block's unit, 0 where there is none.
+  // `weight(me, k, local)` is the weight of the block's unit `local`, 0 where it does not exist.
   template <class Team, class Weight>
   RNNFUSED_PHASE static void load_weights(Team& team, const Plan&, const Weight& weight) {
 #pragma unroll

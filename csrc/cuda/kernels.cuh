@@ -1,4 +1,4 @@
-// The kernels of one dtype and their launches; float32.cu and its siblings make a table of them each.
+// The kernels of one dtype and their launches. float32.cu and its siblings each make a table of them.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -54,7 +54,7 @@ Kernel<Step> kernel_of_depth(Exchange exchange) {
   throw std::logic_error("rnnfused: a plan must have a depth that its threads can hold");
 }
 
-// The kernel of a plan, of the product's n-th depth or a later one.
+// The kernel of a plan, whose depth is the product's n-th or a later one.
 template <class Product, class Step, int n = 0>
 Kernel<Step> kernel_of(const Plan& plan) {
   if constexpr (n < int(sizeof Product::kDepths / sizeof *Product::kDepths)) {
@@ -66,7 +66,7 @@ Kernel<Step> kernel_of(const Plan& plan) {
   }
 }
 
-// How a kernel is launched; `attribute` must outlive it.
+// The configuration of a launch; `attribute` must outlive it.
 template <class Product>
 cudaLaunchConfig_t configuration(const Plan& plan, int64_t tiles, cudaLaunchAttribute& attribute) {
   cudaLaunchConfig_t config = {};
@@ -87,8 +87,8 @@ cudaLaunchConfig_t configuration(const Plan& plan, int64_t tiles, cudaLaunchAttr
   return config;
 }
 
-// Always all that the device has: with a limit of each call's own, one thread could lower another's between
-// that one's setting and its launch.
+// Always allows all shared memory of the device: with a limit per call, one thread could lower another's between its
+// setting and its launch.
 template <class Step>
 cudaError_t allow(Kernel<Step> kernel, const Plan& plan) {
   const void* function = reinterpret_cast<const void*>(kernel);
@@ -103,7 +103,7 @@ cudaError_t allow(Kernel<Step> kernel, const Plan& plan) {
   return cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
 }
 
-// How many teams of this plan the current device runs at the same time.
+// The number of teams of this plan that the current device runs at the same time.
 template <class Product, class Step>
 int64_t teams_at_once(const Device& device, const Plan& plan) {
   const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
@@ -114,7 +114,7 @@ int64_t teams_at_once(const Device& device, const Plan& plan) {
   if (fails(allow(kernel, plan))) return 0;
   int count = 0;
   if (plan.exchange == Exchange::cluster) {
-    // The code's version, not the device's: a newer device may run code that was compiled for an older one.
+    // The version of the code, not of the device: a newer device may run code for an older one.
     cudaFuncAttributes attributes;
     if (fails(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel))) ||
         attributes.ptxVersion < kClusterVersion) {
@@ -149,7 +149,7 @@ int64_t workspace_bytes(const Plan& plan, int64_t batch_size) {
   return tiles_of(plan, batch_size) * global_bytes<Product>(plan);
 }
 
-// With a plan of plan_on for the current device, which allowed the kernel its memory and cluster.
+// Expects a plan of plan_on for the current device, which has allowed the kernel its memory and cluster.
 template <class Product, class Step, class Params>
 void launch(const Params& params, const Plan& plan, void* workspace, cudaStream_t stream) {
   if (params.batch_size == 0) return;

@@ -1,4 +1,4 @@
-// What the kernels of one dtype offer, filled by the file of that name through kernels.cuh.
+// The kernels of one dtype: a table of functions, filled by the .cu file of that name through kernels.cuh.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,15 +10,15 @@ namespace rnnfused {
 namespace cuda {
 
 struct CudaKernels {
-  // The layout of such a call on the current device; blocks is 0 where none is worth it.
+  // The layout of a call on the current device; blocks is 0 where the kernels would be slower.
   Plan (*plan)(const Device& device, int64_t hidden_size, int64_t batch_size);
-  // Bytes of global memory that a call needs.
+  // Bytes of workspace in global memory.
   int64_t (*workspace_bytes)(const Plan& plan, int64_t batch_size);
   void (*forward)(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
   void (*backward)(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
 };
 
-// Shared memory that a block of the current device may ask for, less a kilobyte for the runtime and the barriers.
+// The shared memory that a block of the current device may use, less a kilobyte for the runtime and the barriers.
 inline cudaError_t most_shared_bytes(int64_t& bytes) {
   int index, most = 0;
   cudaError_t error = cudaGetDevice(&index);

@@ -24,7 +24,7 @@ const CudaKernels& kernels_of(Dtype dtype) {
   throw std::logic_error("rnnfused: a dtype without kernels");
 }
 
-// As many as fit the 4 kilobytes of a launch's arguments.
+// As many values as fit the 4 kilobytes of a launch's arguments.
 struct Values {
   static constexpr int kMost = 480;
   int64_t values[kMost];
@@ -39,21 +39,21 @@ __global__ void write_kernel(int64_t* to, const __grid_constant__ Values from, i
 Plan plan_for(const RecurrenceParams& params) {
   int index, multiprocessors;
   int64_t shared;
-  // Without a driver that this CUDA runtime knows, nothing fits.
+  // Without a driver for this CUDA runtime, no call fits.
   if (cudaGetDevice(&index) != cudaSuccess ||
       cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index) != cudaSuccess ||
       most_shared_bytes(shared) != cudaSuccess) {
     (void)cudaGetLastError();
     return Plan();
   }
-  // The driver's answers take longer than a short call: they are kept.
+  // Queries of the driver take longer than a short call, so plans are cached.
   static std::mutex mutex;
   static std::map<std::tuple<int, Dtype, int64_t, int64_t>, Plan> plans;
   const std::lock_guard<std::mutex> lock(mutex);
   const auto key = std::make_tuple(index, params.dtype, params.hidden_size, params.batch_size);
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
-  if (plans.size() >= kMaxPlans) plans.clear();  // somebody whose batches all differ
+  if (plans.size() >= kMaxPlans) plans.clear();  // a caller whose batches all differ
   const Device device = {multiprocessors, shared};
   return plans[key] = kernels_of(params.dtype).plan(device, params.hidden_size, params.batch_size);
 }

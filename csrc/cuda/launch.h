@@ -1,4 +1,4 @@
-// Launches of the CUDA kernels. All pointers of a call are device pointers; no torch, no synchronisation.
+// Launches the CUDA kernels. All pointers of the parameters are device pointers. No torch, no synchronisation.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,19 +11,19 @@
 namespace rnnfused {
 namespace cuda {
 
-// The layout for this call on the current device; blocks is 0 where a matrix product a step is the better way:
-// the weight does not fit, or the teams that hold it don't run the whole batch at once.
+// The layout of a call on the current device; blocks is 0 where a matrix product per step is faster: the weight does
+// not fit, or the teams that hold it do not run the whole batch at once.
 Plan plan_for(const RecurrenceParams& params);
 
-// Bytes of device memory that such a call needs for itself.
+// Bytes of device memory that a call needs as workspace.
 int64_t workspace_bytes(const RecurrenceParams& params, const Plan& plan);
 
-// Run the whole loop on the current device with that plan. Throw std::runtime_error if CUDA does.
+// Run the whole loop on the current device. Throw std::runtime_error on a CUDA error.
 void launch(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
 void launch(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
 
-// Writes the values into device memory. They travel in the launches themselves, so that a captured graph
-// has them too when the vector is gone.
+// Writes the values into device memory. They are arguments of the launch, so a captured graph keeps them after the
+// vector is destroyed.
 void write_values(int64_t* to, const std::vector<int64_t>& values, cudaStream_t stream);
 
 }  // namespace cuda

@@ -1,4 +1,4 @@
-// What a thread of the time loop keeps in registers, and a block in shared memory.
+// The registers of a thread of the time loop, and the shared memory of a block.
 #pragma once
 
 #include "cuda/plan.h"
@@ -22,8 +22,8 @@ struct Thread {
   typename Product::Stored inputs[Product::kItems][Product::kValues][2];
 };
 
-// A block's shared memory: the state that a step reads, the one that it writes (the same one where the new
-// state takes the way through global memory), and sums on their way.
+// A block's shared memory: the state that a step reads, the state that it writes, and partial sums. Both states are
+// one where the new state goes through global memory.
 template <class Product>
 struct Shared {
   using Word = typename Product::Word;

@@ -1,5 +1,5 @@
-// A step's product on the tensor cores, for the 16-bit types: h^T = W h^T, so that the weight, which stays in
-// registers, fills the 16 rows of an instruction, and 8 rows of the batch its columns. Sums are in float32.
+// A step's product on the tensor cores, for the 16-bit types: h^T = W h^T. So the weight, which stays in registers,
+// fills the 16 rows of an instruction, and 8 rows of the batch fill its columns. Sums are in float32.
 //
 // The instruction is mma.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16"). With q = lane / 4 and
 // r = lane % 4 a lane holds, two 16-bit values to a register:
@@ -27,11 +27,11 @@ struct Mma {
   static constexpr int kLanes = 32;
   static constexpr int kRows = 8;
   static constexpr int kDepths[] = {32, 128, 256};
-  // A lane's weights take depth / 2 registers; each of 384 threads can have 168, each of 256 all 255.
+  // A lane's weights take depth / 2 registers. With 384 threads each has 168 registers, with 256 all 255.
   RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 128 ? 256 : 384; }
   RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return kItemsPerThread; }
 
-  // Four words more than the values: 8 rows that a warp reads at once meet different banks.
+  // Four words more than the values: a warp reads 8 rows at once from different banks.
   RNNFUSED_EVERYWHERE static int row_words(const Plan& plan) { return plan.slices * plan.depth / kValues + 4; }
   // Four elements more than the units, for the same reason.
   RNNFUSED_EVERYWHERE static int sum_row(const Plan& plan) { return plan.groups * kUnits + 4; }
@@ -43,7 +43,7 @@ struct Mma {
     return word;
   }
 
-  // The product with a depth that the compiler knows.
+  // The product for a depth known at compile time.
   template <int kDepth>
   struct Of;
 };
@@ -57,8 +57,8 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
 
   RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) { return row * row_words(plan) + k / kValues; }
 
-  // By way of shared memory, 16 values of the state at a time, so that a word is packed before it takes a
-  // register. `weight(me, k, local)` is that of a block's unit, 0 where there is none.
+  // Loads through shared memory, 16 values of the state at a time, so that words are packed before they take
+  // registers. `weight(me, k, local)` is the weight of the block's unit `local`, 0 where it does not exist.
   template <class Team, class Weight>
   RNNFUSED_PHASE static void load_weights(Team& team, const Plan& plan, const Weight& weight) {
     const int units = plan.groups * kUnits;
@@ -86,7 +86,7 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
     }
   }
 
-  // 8 words of each slice's units: no more than 8 rows of sums, whose place it takes.
+  // The staging area has 8 words per unit and slice, and reuses the memory of 8 rows of sums.
   template <class Team, class Member>
   RNNFUSED_PHASE static Word* staged(Team& team, const Member& me, const Plan& plan) {
     return reinterpret_cast<Word*>(Shared<Mma>(team.memory(me), plan).sums());
@@ -98,7 +98,7 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
     const int q = me.index % kLanes / 4, r = me.index % 4;
 #pragma unroll 1
     for (int row = begin / kRows * kRows; row < end; row += kRows) {
-      T acc[2][2][4] = {};  // two sums each, for an instruction waits for the one it adds to
+      T acc[2][2][4] = {};  // two sums each, because an instruction waits for the sum that it adds to
       const Word* from = state + word(plan, row, me.slice * kDepth);
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {

@@ -1,5 +1,5 @@
-// How a call is laid out on the GPU: a team of blocks runs a tile of batch rows through all steps. Every block
-// owns a slice of the hidden units and keeps its part of W_hh in registers for the whole loop.
+// The layout of a call on the GPU. A team of blocks runs a tile of batch rows through all steps. Each block owns a
+// slice of the hidden units and keeps its part of W_hh in registers for the whole loop.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 namespace rnnfused {
 namespace cuda {
 
-// How the blocks of a team give each other the new state after every step.
+// How the blocks of a team exchange the new state after every step.
 enum class Exchange : int32_t {
   none,     // one block: its own shared memory
   cluster,  // a thread-block cluster: stores into each other's shared memory (Hopper and newer)
@@ -22,28 +22,28 @@ constexpr int kMaxPortableCluster = 8;  // blocks that every GPU with clusters a
 struct Plan {
   int blocks = 0;  // of a team; 0: the call does not fit
   Exchange exchange = Exchange::none;
-  int units = 0;       // hidden units a block
+  int units = 0;       // hidden units per block
   int depth = 0;       // values of the state that a thread, or a warp, multiplies with
   int slices = 0;      // parts of the state: ceil(hidden_size / depth)
   int groups = 0;      // parts of a block's units
-  int threads = 0;     // a block
-  int batch_tile = 0;  // rows a team
+  int threads = 0;     // per block
+  int batch_tile = 0;  // rows per team
   int row_factor = 0;
 
   // i / (words of a block's row), without a division: exact while i times the divisor is below 2^20.
   RNNFUSED_EVERYWHERE int row_of(int i) const { return i * row_factor >> 20; }
 
-  // States in a block's shared memory: a cluster's blocks write the next one while it reads the last.
+  // States in a block's shared memory. In a cluster, other blocks write the next one while this block reads the last.
   RNNFUSED_EVERYWHERE int states() const { return exchange == Exchange::grid ? 1 : 2; }
 };
 
 struct Device {
   int multiprocessors;
-  int64_t shared_bytes;  // that a block may ask for
+  int64_t shared_bytes;  // per block, at most
 };
 
-// `Product` is Fma<T> (fma_product.cuh) or Mma<Stored> (mma_product.cuh): it says how many units and values of
-// the state its threads take, and how a state and the sums on their way lie in shared memory.
+// `Product` is Fma<T> (fma_product.cuh) or Mma<Stored> (mma_product.cuh). It defines the units and state values of
+// each thread, and the layout of states and partial sums in shared memory.
 template <class Product>
 RNNFUSED_EVERYWHERE int tile_rows(const Plan& plan) {
   return (plan.batch_tile + Product::kRows - 1) / Product::kRows * Product::kRows;
@@ -61,8 +61,8 @@ inline int64_t shared_bytes(const Plan& plan) {
          sums * sizeof(typename Product::T);
 }
 
-// The layout for a team of so many blocks; batch_tile is 0, and little else filled, where the weight does not
-// fit. As many rows a team as it takes to run the batch at once on `teams` of them, or fewer if they don't fit.
+// The layout for a team of `blocks` blocks; batch_tile is 0 if the weight does not fit. A team gets the rows that let
+// `teams` teams run the whole batch at once, or fewer if those do not fit.
 template <class Product>
 Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exchange, int64_t teams,
                int64_t shared_limit) {
@@ -89,9 +89,9 @@ Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exc
   return plan;
 }
 
-// The layout of a call: the smallest team that holds the weight and, if it is more than one block, runs the
-// whole batch at once; where none does, a matrix product a step is faster. `teams_of(plan)` says how many
-// teams of a plan the device runs at the same time, 0 if it cannot run such a team at all.
+// The layout of a call: the smallest team that holds the weight and, if it has several blocks, runs the whole batch at
+// once. Without one, blocks is 0: a matrix product per step is faster. `teams_of(plan)` returns how many teams of a
+// plan the device runs at the same time, 0 if it cannot run one.
 template <class Product, class TeamsOf>
 Plan choose_plan(const Device& device, int64_t hidden_size, int64_t batch_size, const TeamsOf& teams_of) {
   const auto attempt = [&](int blocks, Exchange exchange) {
@@ -104,7 +104,7 @@ Plan choose_plan(const Device& device, int64_t hidden_size, int64_t batch_size, 
       if (possible == 0) return Plan();
       const int64_t needed = (batch_size + plan.batch_tile - 1) / plan.batch_tile;
       if (blocks == 1 || needed <= possible) return plan;
-      // Fewer teams than multiprocessors suggest (clusters don't cross a group of them): more rows each.
+      // Clusters do not cross groups of multiprocessors, so fewer teams may run: give each more rows.
       if (possible >= teams) return Plan();
       teams = possible;
     }

@@ -1,6 +1,6 @@
-// The time loop on the GPU, written as phases between barriers. A `Team` runs a phase on all its threads:
-// those of its blocks (team.cuh), or loops on a host that run them one by one in any order (the tests).
-// Nothing here knows how threads wait for each other or how a new state reaches another block.
+// The time loop on the GPU, written as phases between barriers. A `Team` runs a phase on all its threads: the threads
+// of its blocks (team.cuh), or loop indices on a host, in any order (the tests). Synchronisation and the exchange of
+// states between blocks belong to the Team.
 #pragma once
 
 #include "cuda/memory.cuh"
@@ -10,7 +10,7 @@
 namespace rnnfused {
 namespace cuda {
 
-// One tile's way through the call. `Step` is ForwardStep or BackwardStep (steps.cuh).
+// Runs one tile of batch rows through all steps. `Step` is ForwardStep or BackwardStep (steps.cuh).
 template <class Product, class Step, class Team>
 struct Scan {
   using Member = Thread<Product>;
@@ -31,7 +31,7 @@ struct Scan {
   }
 
   RNNFUSED_PHASE void run() {
-    // The tile's steps are in one piece: rows only leave, or only join.
+    // The tile's steps are contiguous: rows only leave, or only join.
     int64_t i = 0;
     while (i < step.params.num_steps && rows_in(i) == 0) ++i;
     int current = 0, before = 0, now = rows_in(i);
@@ -51,8 +51,8 @@ struct Scan {
       const int after = rows_in(i + 1);
       const int64_t t = time_of(i);
       team.phase([&](Member& me) { multiply(me, current, 0, now); });
-      // The new state goes to every block of the team. A step's own inputs are asked for one step early,
-      // which hides their latency.
+      // Every block of the team receives the new state. The inputs of a step are loaded one step early to hide their
+      // latency.
       const int64_t words = now * ((step.params.hidden_size + kValues - 1) / kValues);
       team.exchange(
           plan, 1 - current, now, words, [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
@@ -68,7 +68,7 @@ struct Scan {
     team.end();
   }
 
-  // Every state starts as the first one, and zeros pad it.
+  // Fills every state with the first one, padded with zeros.
   RNNFUSED_PHASE void prepare_states(Member& me) {
     const int hidden = static_cast<int>(step.params.hidden_size);
     const Shared<Product> shared(team.memory(me), plan);
@@ -87,7 +87,7 @@ struct Scan {
     }
   }
 
-  // The thread's n-th word: false if it is of none of the first `rows` rows, or of units that don't exist.
+  // Locates the thread's n-th word; false if its row is not below `rows` or its unit does not exist.
   RNNFUSED_PHASE bool item(const Member& me, int n, int rows, int& row, int& local, int& unit) const {
     const int words = plan.units / kValues, i = me.index + n * plan.threads;
     row = plan.row_of(i);
@@ -129,7 +129,7 @@ struct Scan {
     for (int n = 0; n < Product::kItems; ++n) {
       int row, local, unit;
       if (!item(me, n, now, row, local, unit)) continue;
-      // A row that starts from zeros has no product, so that NaN in the weight stays out of it.
+      // A row that starts from zeros skips the product, so that NaN in the weight does not reach it.
       const bool zero = row >= before && step.starts_at_zero();
       T values[kValues];
 #pragma unroll

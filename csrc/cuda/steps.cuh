@@ -1,7 +1,7 @@
-// The arithmetic of one step on the GPU: forward h_t = f(p_t + h_{t-1} W^T), backward
-// d_t = (g_t + d_{t+1} W) * f'(h_t). One element at a time; scan.cuh says which thread does which.
-// `Stored` is the tensors' type; the arithmetic is in Computed<Stored>, float for the 16-bit types, and every
-// new state is rounded to Stored before anybody uses it.
+// The arithmetic of one step on the GPU, for one element: forward h_t = f(p_t + h_{t-1} W^T), backward
+// d_t = (g_t + d_{t+1} W) * f'(h_t). scan.cuh assigns elements to threads. `Stored` is the tensors' type. The
+// arithmetic is in Computed<Stored>, which is float for the 16-bit types; every new state is rounded to Stored
+// before its first use.
 #pragma once
 
 #include <cmath>
@@ -37,7 +37,7 @@ RNNFUSED_PHASE Computed<Stored> rounded(Computed<Stored> value) {
   return static_cast<Computed<Stored>>(static_cast<Stored>(value));
 }
 
-// Where an element lies in its tensor.
+// The offset of an element in its tensor.
 template <class Pointer>
 RNNFUSED_PHASE int64_t place(const RecurrenceParams& params, const SequenceOf<Pointer>& sequence, int64_t t,
                              int64_t row, int unit) {
@@ -79,7 +79,7 @@ struct ForwardStep {
   RNNFUSED_PHASE T first_state(int64_t row, int unit) const {
     return params.h_0.data ? read<Stored>(params.h_0.data, place(params.h_0, row, unit)) : T(0);
   }
-  // As they are in memory: whoever converts them waits for them.
+  // Not converted yet: a conversion would wait for the loads.
   RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
     inputs[0] = element<Stored>(params.projections.data, place(params, params.projections, t, row, unit));
   }
@@ -117,7 +117,7 @@ struct BackwardStep {
     }
     inputs[1] = element<Stored>(params.output.data, place(params, params.output, t, row, unit));
   }
-  // `first`: the row's last step in time, where the gradient of its last state arrives.
+  // `first`: the row's last step in time, where grad_h_n enters.
   RNNFUSED_PHASE T apply(int64_t row, int unit, bool first, const Stored (&inputs)[2], T sum) const {
     T grad = params.grad_output.data ? static_cast<T>(inputs[0]) : T(0);
     if (first && params.grad_h_n.data) grad += read<Stored>(params.grad_h_n.data, place(params.grad_h_n, row, unit));

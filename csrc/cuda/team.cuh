@@ -1,18 +1,17 @@
-// The threads of a team's blocks as a Team of scan.cuh: how they wait for each other, and how a new state
-// reaches the other blocks. All memory ordering of the CUDA kernels is in this file.
+// The threads of a team's blocks as the Team of scan.cuh: their barriers, and the exchange of new states between
+// blocks. All memory ordering of the CUDA kernels is in this file.
 //
 // One block: __syncthreads alone.
 //
-// A cluster: every block has two mbarriers, one for each of the two states. A step writes the new state into
-// every block with st.async, whose bytes the receiving block's mbarrier counts; a block goes on when all bytes
-// of that state have arrived. Why two states suffice: a block writes h_{t+1} over h_{t-1} in a peer only after
-// it has received the peer's part of h_t, which the peer sends after its __syncthreads behind the last read
-// of h_{t-1}.
+// A cluster: each block has two mbarriers, one per state. A step writes the new state into every block with st.async,
+// and the receiving block's mbarrier counts the bytes. A block continues when all bytes of the state have arrived.
+// Two states suffice: a block writes h_{t+1} over h_{t-1} in a peer only after it has received the peer's part of
+// h_t. The peer sends that after the __syncthreads that follows its last read of h_{t-1}.
 //
-// A grid: the blocks write the new state into global memory, each counts itself in, waits until all have, and
-// copies the state into its shared memory. Two states there suffice: a block writes h_{t+2} over h_t only after
-// all have counted themselves in at t+1, which each does behind its copying of h_t. The launch is cooperative,
-// so all blocks are there to be waited for.
+// A grid: the blocks write the new state into global memory. Each increments a counter, waits until all have, and
+// copies the state into its shared memory. Two states suffice: a block writes h_{t+2} over h_t only after all blocks
+// have incremented the counter at t+1, which each does after copying h_t. The launch is cooperative, so all blocks run
+// at the same time.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -25,7 +24,7 @@
 namespace rnnfused {
 namespace cuda {
 
-// A grid team's global memory, zeros at first: its counter, on a cache line of its own, then two states.
+// A grid team's global memory, initially zeros: its counter on a cache line of its own, then two states.
 constexpr int64_t kCounterBytes = 128;
 
 template <class Product>
@@ -115,7 +114,7 @@ class DeviceTeam {
   using Member = Thread<Product>;
   using Word = typename Product::Word;
 
-  // `barriers` are two in shared memory, used by a cluster; `global` has global_bytes(plan), used by a grid.
+  // `barriers`: two in shared memory, for a cluster. `global`: global_bytes(plan) bytes, for a grid.
   __device__ __forceinline__ DeviceTeam(const Plan& plan, char* memory, uint64_t* barriers, char* global)
       : memory_(memory), barriers_(barriers), global_(global) {
     me_.index = threadIdx.x;
@@ -131,14 +130,14 @@ class DeviceTeam {
         init_barrier(&barriers_[0]);
         init_barrier(&barriers_[1]);
       }
-      cluster_sync();  // nobody sends before every barrier is there
+      cluster_sync();  // every barrier exists before any block sends
     }
 #endif
   }
 
   __device__ __forceinline__ void end() {
 #if __CUDA_ARCH__ >= 900
-    // Nobody leaves while others may still send to it.
+    // A block must not exit while others may still send to it.
     if constexpr (kExchange == Exchange::cluster) cluster_sync();
 #endif
   }
@@ -149,8 +148,8 @@ class DeviceTeam {
     __syncthreads();
   }
 
-  // A phase whose publish() calls bring `words` of the state `next`, its first `rows`, to every block; and
-  // what a thread does while they are on their way.
+  // Runs a phase whose publish() calls send `words` words of the state `next`, its first `rows` rows, to every block.
+  // `meanwhile` runs while they are in flight.
   template <class Phase, class Meanwhile>
   __device__ __forceinline__ void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& phase,
                                            const Meanwhile& meanwhile) {
@@ -167,7 +166,7 @@ class DeviceTeam {
       meanwhile(me_);
       wait(&barriers_[next], parities_ >> next & 1);
       parities_ ^= 1 << next;
-      __syncwarp();  // the lanes left the waiting loop one by one
+      __syncwarp();  // the lanes leave the waiting loop one by one
 #endif
     } else {
       phase(me_);
@@ -187,7 +186,7 @@ class DeviceTeam {
     }
   }
 
-  // Gives a word of the state `next` to every block.
+  // Sends a word of the state `next` to every block.
   __device__ __forceinline__ void publish(const Member& me, const Plan& plan, int next, int word, Word value) const {
     if constexpr (kExchange == Exchange::none) {
       Shared<Product>(memory_, plan).state(next)[word] = value;
@@ -196,7 +195,7 @@ class DeviceTeam {
       const uint32_t address = shared_address(Shared<Product>(memory_, plan).state(next) + word);
       const uint32_t barrier = shared_address(&barriers_[next]);
       for (int i = 0; i < plan.blocks; ++i) {
-        const int rank = (me.rank + i) & (plan.blocks - 1);  // not all to the same one at once
+        const int rank = (me.rank + i) & (plan.blocks - 1);  // different blocks send to different ones at a time
         send(address_in(address, rank), value, address_in(barrier, rank));
       }
 #endif
@@ -215,7 +214,7 @@ class DeviceTeam {
     to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
   }
   __device__ __forceinline__ static void store4(float* to, const float (&from)[4]) {
-    // Said in PTX, for the compiler makes four stores of it, which meet in the same banks.
+    // In PTX, because the compiler would make four stores with bank conflicts.
     asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(to)), "f"(from[0]), "f"(from[1]),
                  "f"(from[2]), "f"(from[3])
                  : "memory");
@@ -225,7 +224,7 @@ class DeviceTeam {
     reinterpret_cast<double2*>(to)[1] = make_double2(from[2], from[3]);
   }
 
-  // acc += A B of a warp, two A's with the same B; mma_product.cuh says what a lane holds.
+  // acc += A B for a warp and two A's with the same B; mma_product.cuh shows the values of each lane.
   template <class Stored, class LoadB>
   __device__ __forceinline__ static void mma(const Member& me, const uint32_t (&a)[2][4], const LoadB& load_b,
                                              float (&acc)[2][4]) {
@@ -242,7 +241,7 @@ class DeviceTeam {
   }
 
  private:
-  // Past the first-level cache, which other multiprocessors' stores don't reach; several loads on their way.
+  // Bypasses the L1 cache, which misses the stores of other multiprocessors, with several loads in flight.
   __device__ __forceinline__ void copy_from_global(const void* from, int count, int threads) const {
     const uint4* source = static_cast<const uint4*>(from);
     uint4* to = reinterpret_cast<uint4*>(memory_);

@@ -1,4 +1,4 @@
-"""When the package loads its CUDA library: only beside a torch that has CUDA, and never fatally."""
+"""The package loads its CUDA library only beside a torch with CUDA; a failure is a warning."""
 
 import importlib.util
 import shutil
@@ -20,7 +20,7 @@ print(rnnfused.RNN(1, 1)(torch.ones(1, 1, 1))[0].shape)
 
 @pytest.fixture
 def use_package(tmp_path):
-    """Uses a copy of the package with the given bytes as CUDA library; returns what it warns of."""
+    """Use a copy of the package with the given bytes as CUDA library; return its warnings."""
 
     def use(library, cuda_of_torch):
         copy = tmp_path / "rnnfused"

@@ -1,4 +1,4 @@
-// NumPy arrays as the calls of csrc/params.h, for the modules that show the kernels to pytest.
+// Turns NumPy arrays into the parameters of csrc/params.h, for the modules that pytest loads.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -14,7 +14,7 @@ namespace py = pybind11;
 
 namespace rnnfused {
 
-// Integers of two bytes stand for bfloat16, which NumPy does not know.
+// Two-byte integers represent bfloat16, which NumPy lacks.
 inline Dtype dtype_of(const py::array& array) {
   if (array.dtype().kind() == 'f' && array.itemsize() == 2) return Dtype::float16;
   return array.itemsize() == 2 ? Dtype::bfloat16 : array.itemsize() == 4 ? Dtype::float32 : Dtype::float64;
@@ -22,7 +22,7 @@ inline Dtype dtype_of(const py::array& array) {
 
 inline int64_t stride(const py::array& array, int dim) { return array.strides(dim) / array.itemsize(); }
 
-// The arrays of one call and what it says of them. `sequence` is (T, B, H), or (N, H) with batch_sizes.
+// Sets the parameters that both directions share. `sequence` is (T, B, H), or (N, H) with batch_sizes.
 inline void fill(RecurrenceParams& params, const py::array& sequence, const py::array& weight,
                  const std::vector<int64_t>& batch_sizes, std::vector<int64_t>& step_starts, bool relu, bool reverse) {
   const bool packed = !batch_sizes.empty();
@@ -52,7 +52,7 @@ View state_view(const std::optional<py::array>& array) {
   return {const_cast<void*>(array->data()), stride(*array, 0)};
 }
 
-// The two calls, with the memory that a packed batch's pointers need.
+// The parameters of both directions, with the memory that a packed batch points to.
 struct ForwardArrays : ForwardParams {
   ForwardArrays(const py::array& projections, const py::array& weight, const std::optional<py::array>& h_0,
                 const py::array& output_array, const py::array& h_n_array, const std::vector<int64_t>& batch_sizes,

@@ -1,4 +1,4 @@
-"""Compiles the modules that show pytest the kernels' insides."""
+"""Compiles the modules through which pytest calls the kernels."""
 
 import os
 import re

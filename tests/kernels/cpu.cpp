@@ -1,5 +1,5 @@
-// The insides of the compiled library for pytest: every instruction set's kernels on NumPy arrays.
-// It reaches the kernels of the installed library through its one exported symbol: what is tested ships.
+// The kernels of every instruction set on NumPy arrays, for pytest. They are the kernels of the installed library,
+// reached through its one exported symbol.
 #include <dlfcn.h>
 
 #include <cstring>
@@ -22,7 +22,7 @@ Find open_library(const std::string& path) {
   return reinterpret_cast<Find>(dlsym(library, "rnnfused_cpu_kernels"));
 }
 
-// 64-byte aligned memory that starts out as NaN: what a kernel reads before it writes shows.
+// 64-byte aligned memory, filled with NaN: reads before writes show in the results.
 class Poisoned {
  public:
   explicit Poisoned(int64_t bytes) : memory_(bytes + 64, '\xff') {}
@@ -35,7 +35,7 @@ class Poisoned {
   std::vector<char> memory_;
 };
 
-// The matrix, packed in two pieces as two threads would.
+// Packs the matrix in two pieces, as two workers would.
 Poisoned pack(const CpuKernels& cpu, Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns) {
   Poisoned packed(cpu.packed_bytes(dtype, depth, columns));
   const int64_t each = cpu.panel_columns(dtype), panels = (columns + each - 1) / each;
@@ -44,8 +44,7 @@ Poisoned pack(const CpuKernels& cpu, Dtype dtype, const ConstMatrix& matrix, int
   return packed;
 }
 
-// Calls run(scratch, begin, end) for rows [cuts[0], cuts[1]), [cuts[1], cuts[2]), ..: the pieces that threads
-// would run.
+// Calls run(scratch, begin, end) for rows [cuts[0], cuts[1]), [cuts[1], cuts[2]), .., as workers would.
 template <class Bytes, class Run>
 void in_pieces(const std::vector<int64_t>& cuts, const Bytes& bytes, const Run& run) {
   for (size_t i = 0; i + 1 < cuts.size(); ++i) {
@@ -54,7 +53,7 @@ void in_pieces(const std::vector<int64_t>& cuts, const Bytes& bytes, const Run& 
   }
 }
 
-// A bias as sums, which zeros pad to whole panels.
+// Converts a bias to sums and pads it with zeros to whole panels.
 Poisoned pad(const CpuKernels& cpu, const py::array& bias) {
   const int64_t bytes = cpu.packed_bytes(sum_dtype(dtype_of(bias)), 1, bias.size());
   Poisoned padded(bytes);
@@ -71,7 +70,7 @@ class Kernels {
 
   std::string name() const { return kernels_->name; }
 
-  // Of a matrix of the example's dtype.
+  // The bytes of a packed matrix with the dtype of `example`.
   int64_t packed_bytes(const py::array& example, int64_t depth, int64_t columns) const {
     return kernels_->packed_bytes(dtype_of(example), depth, columns);
   }
@@ -103,7 +102,7 @@ class Kernels {
                 cuts);
   }
 
-  // As forward, of the input; the loop makes the projections.
+  // Like forward, but the loop makes the projections of the input.
   void layer_forward(const py::array& input, const py::array& weight_ih, const py::array& bias, const py::array& weight,
                      const std::optional<py::array>& h_0, py::array& output, py::array& h_n,
                      const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,

@@ -1,8 +1,7 @@
-// The CUDA kernels' phases on a host: the very code of scan.cuh and steps.cuh, run by a Team whose threads
-// are loop indices. Blocks and threads run in a new random order in every phase, shared memory starts as NaN,
-// and a store into shared memory is seen by the other threads of its phase or not, as the order falls: wrong
-// indices, tile edges, a mixed-up double buffer and a missing barrier all end in wrong numbers.
-// Memory ordering and deadlocks don't show here; those lines are in team.cuh alone.
+// Emulates the CUDA kernels' phases on a host. The code of scan.cuh and steps.cuh runs with a Team whose threads are
+// loop indices, in a new random order in every phase. Shared memory starts as NaN, and the order decides whether other
+// threads of a phase see a store. So wrong indices, tile edges, double buffers and missing barriers give wrong
+// numbers. Memory ordering and deadlocks do not show here; that code is in team.cuh alone.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -52,7 +51,7 @@ class HostTeam {
         random_(random),
         bytes_(shared_bytes<Product>(plan)),
         memory_(plan.blocks * bytes_ + kAlignment, static_cast<char>(0xff)),
-        // Zeros, as the launch leaves a grid's states.
+        // Zeros, like the states of a grid at its launch.
         global_(2 * state_words<Product>(plan), Word(0)) {
     if (bytes_ % kAlignment) throw std::runtime_error("a block's shared memory is cut in mid-vector");
     for (int rank = 0; rank < plan.blocks; ++rank) {
@@ -87,7 +86,7 @@ class HostTeam {
       meanwhile(me);
     });
     for (const int64_t sent : sent_) {
-      // On the GPU a block would wait for ever, or go on too early.
+      // On the GPU a block would wait forever, or continue too early.
       if (sent != words) throw std::runtime_error("a block got other words than it expects");
     }
     if (plan.exchange == Exchange::grid) {
@@ -118,7 +117,7 @@ class HostTeam {
     std::copy(from, from + 4, to);
   }
 
-  // What mma.m16n8k16 gives this lane, from what PTX says the lanes of its warp hold.
+  // The result of mma.m16n8k16 for this lane, from the fragments of its warp's lanes in the PTX manual.
   template <class Stored, class LoadB>
   void mma(const Member& me, const uint32_t (&a)[2][4], const LoadB& load_b, float (&acc)[2][4]) {
     const auto value = [](uint32_t word, int which) {
@@ -170,7 +169,7 @@ class HostTeam {
   int next_ = -1;
 };
 
-// The product's n-th depth or a later one, as the compiler knows it.
+// Runs the product's n-th depth or a later one, as a compile-time constant.
 template <class Product, int n = 0, class Step>
 void run_step(const Step& step, const Plan& plan, unsigned seed) {
   if constexpr (n < int(sizeof Product::kDepths / sizeof *Product::kDepths)) {
@@ -187,7 +186,7 @@ void run_step(const Step& step, const Plan& plan, unsigned seed) {
   }
 }
 
-// As Kernels of cpu.cpp, on a GPU of so many multiprocessors, of which clusters can take some or none.
+// The interface of Kernels in cpu.cpp, on a GPU whose clusters can use some multiprocessors, or none.
 class Emulator {
  public:
   Emulator(int multiprocessors, int for_clusters, unsigned seed)

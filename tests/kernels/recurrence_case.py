@@ -31,7 +31,7 @@ class Case:
         self.sizes = sizes
 
     def exact(self, rounded=lambda x: x):
-        """output, h_n, grad_projections, grad_h_0 by the equations, in float64; every state is rounded."""
+        """output, h_n, grad_projections, grad_h_0 by the equations, in float64, with rounded states."""
         p, w = self.projections.astype(np.float64), self.weight.astype(np.float64)
         h = np.zeros((self.batch, self.hidden)) if self.h_0 is None else self.h_0.astype(np.float64)
         order = range(len(self.steps))[:: -1 if self.reverse else 1]

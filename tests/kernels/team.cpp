@@ -1,4 +1,4 @@
-// Teams of threads on a sum that is wrong if anybody goes on too early, for pytest.
+// Runs teams of threads on sums that are wrong if a thread continues too early, for pytest.
 #include "cpu/team.cpp"
 
 #include <pybind11/pybind11.h>
@@ -17,8 +17,8 @@ uint64_t next_of(const std::vector<uint64_t>& state, int64_t column) {
   return 3 * state[column] + state[(column + 17) % kColumns] + column;
 }
 
-// Steps of a team that so many threads come to, each after up to `delay_us` and with pauses of up to that now and
-// then. Returns whether the last state is what one thread makes, and how many threads had a part in it.
+// Runs a team whose threads arrive after a random delay of up to `delay_us`, and sometimes pause for as long. Returns
+// whether the last state equals that of one thread, and the number of threads that took part.
 std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64_t patience_us, int64_t seed) {
   std::vector<uint64_t> states[2] = {std::vector<uint64_t>(kColumns, 1), std::vector<uint64_t>(kColumns)};
   std::vector<uint64_t> expected = states[0], next(kColumns);
@@ -35,14 +35,14 @@ std::pair<bool, int> run(int64_t threads, int64_t steps, int64_t delay_us, int64
     const auto rest = [&] { std::this_thread::sleep_for(std::chrono::microseconds(random() % (delay_us + 1))); };
     if (thread > 0) rest();
     Member member;
-    team.come(member);
+    team.arrive(member);
     if (random() % 4 == 0) rest();
     if (team.join(member, first)) {
       ++members;
       bool together = true;
       for (int64_t i = std::max(first, member.first_step); i < steps; ++i) {
         const int64_t count = together ? member.size : 1, number = together ? member.number : 0;
-        // Often at first, when others come.
+        // More often at first, when other threads arrive.
         if (random() % (i < 20 ? 3 : 50) == 0) rest();
         const std::vector<uint64_t>& state = states[i % 2];
         for (int64_t c = kColumns * number / count; c < kColumns * (number + 1) / count; ++c) {

@@ -1,4 +1,4 @@
-"""bfloat16 and float16 on the CPU, of every instruction set: conversions, the loops, the products."""
+"""bfloat16 and float16 on every instruction set of the CPU: conversions, loops, products."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def normal(narrow, *shape):
 @both_types
 @pytest.mark.parametrize(("hidden", "features"), [(5, 1), (20, 33), (64, 7), (33, 64)])
 def test_projections_made_in_the_loop_have_the_same_bits(kernels, narrow, hidden, features):
-    """For the loop takes projections that were made before it as they are, in float32."""
+    """A loop reads the float32 projections that were made before it without rounding them."""
     case, _ = narrow.case(3, 20, hidden)
     if not kernels.projects(case.weight):
         pytest.skip("the loop does not make projections of this type")

@@ -1,4 +1,4 @@
-"""The CPU's matrix products beside the loop, of every instruction set, against NumPy in float64."""
+"""The CPU's matrix products beside the loop, on every instruction set, against NumPy in float64."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_project_without_a_bias_with_strides_and_large(kernels, dtype):
         kernels, dtype, 30, 100, 20, input=wide[:, 7:107], weight=normal(dtype, 100, 20).T
     )
     check_project(kernels, dtype, 30, 256, 33)  # rows at a power of two
-    check_project(kernels, dtype, 230, 512, 500)  # a weight larger than L2 takes
+    check_project(kernels, dtype, 230, 512, 500)  # a weight that exceeds L2
 
 
 @both_dtypes
@@ -86,8 +86,8 @@ def test_sum_over_any_layout_of_rows(kernels, dtype):
 @both_dtypes
 @pytest.mark.parametrize(
     "left_size", [20, 256]
-)  # of 256, rows are copied: they lie at a power of two
-@pytest.mark.parametrize("right_size", [33, 300])  # of 300, rows are packed: they are long
+)  # rows of 256 are copied, because they lie at a power of two
+@pytest.mark.parametrize("right_size", [33, 300])  # rows of 300 are packed, because they are long
 def test_sum_over_short_runs(kernels, dtype, left_size, right_size):
     for outer, inner in ((40, 7), (3, 100), (5, 1), (2, 0), (150, 3)):
         left, right = (

@@ -50,7 +50,7 @@ def test_rows_that_end_early(kernels, dtype, reverse, batch_sizes):
 @both_dtypes
 @pytest.mark.parametrize("hidden", [7, 40])
 def test_rows_do_not_depend_on_their_neighbours(kernels, dtype, hidden):
-    """To the bit: any split of the batch, down to single rows, gives the same."""
+    """Any split of the batch, down to single rows, gives the same bits."""
     whole = Case(4, 31, hidden, dtype).run(kernels)
     for cuts in ([0, 1, 3, 9, 31], [0, 14, 28, 31], list(range(32))):
         for got, expected in zip(Case(4, 31, hidden, dtype).run(kernels, cuts), whole, strict=True):

@@ -1,4 +1,4 @@
-"""Values below the normal ones of float32 are computed with, not flushed to zero, in every instruction set."""
+"""Subnormal float32 values are computed, not flushed to zero, on every instruction set."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def subnormal(values):
 
 
 def check(got, expected, sums):
-    """Whether values are right to the rounding of so many subnormal sums, and are subnormal, most not zero."""
+    """Assert that values are subnormal, mostly not zero, and exact up to rounding."""
     np.testing.assert_allclose(got, expected, rtol=0, atol=sums * LEAST)
     magnitudes = np.abs(got[got != 0])
     assert magnitudes.size > 0.9 * got.size and magnitudes.max() < LEAST_NORMAL
@@ -29,7 +29,7 @@ def test_states_and_gradients(kernels, batch, relu):
     case = Case(4, batch, 37, np.float32, relu=relu)
     for name in ("projections", "h_0", "grad_output", "grad_h_n"):
         setattr(case, name, subnormal(getattr(case, name)))
-    if relu:  # half of it would be zero, rightly
+    if relu:  # half of it would be zero
         case.projections, case.h_0 = np.abs(case.projections), np.abs(case.h_0)
         case.weight = np.abs(case.weight) / 4
     for got, expected in zip(case.run(kernels), case.exact(), strict=True):
@@ -38,7 +38,7 @@ def test_states_and_gradients(kernels, batch, relu):
 
 @pytest.mark.parametrize("batch", [1, 9])
 def test_weights(kernels, batch):
-    """Subnormal weights on a first state of nearly ones: the second state is a sum of them, and so is d."""
+    """Subnormal weights and a first state near one: the second state and d are sums of weights."""
     case = Case(2, batch, 37, np.float32)
     case.weight = subnormal(case.weight)
     case.projections[0] = 10

@@ -132,7 +132,7 @@ def test_every_team_in_bfloat16(emulator_module, hidden, blocks, clusters):
     BFLOAT16.check(gpu, 2, 10, hidden)
 
 
-# What the smallest team can hold on a GPU like the H100.
+# The largest hidden size of each kind of team on a GPU like the H100.
 @pytest.mark.parametrize(
     ("dtype", "clusters", "largest"),
     [
@@ -165,7 +165,7 @@ def test_a_batch_that_no_teams_run_at_once_goes_another_way(emulator_module):
     gpu = emulator_module.Emulator(132, 132, 0)
     assert gpu.plan_float32(512, 64).exchange == "cluster"
     assert gpu.plan_float32(512, 5000).blocks == 0
-    assert gpu.plan_float32(100, 5000).blocks == 1  # one block a team: they take turns
+    assert gpu.plan_float32(100, 5000).blocks == 1  # teams of one block take turns
 
 
 def test_much_state_a_step_goes_through_global_memory(emulator_module):
@@ -178,6 +178,6 @@ def test_clusters_that_leave_multiprocessors_out_take_more_rows_each(emulator_mo
     for clusters, rows in ((8, 8), (7, 10), (5, 13)):
         plan = emulator_module.Emulator(132, 16 * clusters, 0).plan_bfloat16(1024, 64)
         assert (plan.exchange, plan.blocks, plan.batch_tile) == ("cluster", 16, rows)
-    # Too few rows fit one cluster: through global memory, all multiprocessors take part.
+    # A cluster holds too few rows; through global memory, all multiprocessors take part.
     plan = emulator_module.Emulator(132, 16, 0).plan_bfloat16(1024, 64)
     assert (plan.exchange, plan.blocks, plan.batch_tile) == ("grid", 16, 8)

@@ -1,4 +1,4 @@
-"""Sizes that do not overflow, whatever they are made of."""
+"""Sizes do not overflow, however large their factors are."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def test_bytes_of_a_packed_matrix(kernels, kernels_module, dtype):
     example = np.zeros(1, dtype)
     for depth in [1, 7, 16, 100, *HUGE]:
         for columns in [1, 7, 16, 100, *HUGE]:
-            # At least what is there, in 16 bits, and all of it in whole registers of 32 bits and more.
+            # At least 16 bits per value; at most 64, in whole registers.
             least, most = 2 * depth * columns, 8 * (depth + 1) * (columns + 32)
             got = kernels.packed_bytes(example, depth, columns)
             assert (

@@ -1,4 +1,4 @@
-"""tanh of every instruction set, against float64."""
+"""tanh on every instruction set, against float64."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def tanh(kernels, x):
 
 
 def ulps(got, exact):
-    """Largest distance, in units in the last place of the exact value as a float of got's dtype."""
+    """The largest error, in units in the last place of the exact value in got's dtype."""
     unit = np.spacing(np.abs(exact.astype(got.dtype))).astype(exact.dtype)
     return float(np.max(np.abs(got - exact) / unit))
 

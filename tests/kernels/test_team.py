@@ -1,4 +1,4 @@
-"""Threads that share the columns of every step, coming and pausing at random."""
+"""Threads that share the columns of every step, arriving and pausing at random."""
 
 import pytest
 

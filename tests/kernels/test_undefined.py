@@ -1,4 +1,4 @@
-"""No lane overflows: arithmetic on any bits, compiled with the compiler's checks of undefined behaviour."""
+"""No lane overflows: arithmetic on any bits, compiled with UndefinedBehaviorSanitizer."""
 
 import os
 import shlex

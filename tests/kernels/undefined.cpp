@@ -1,5 +1,5 @@
-// What the kernels do with lanes that may hold anything, of one instruction set, under the compiler's own checks of
-// undefined behaviour. A program without Python: their runtime need not be loaded into one.
+// Runs the kernels' arithmetic on lanes with any bits, compiled with UndefinedBehaviorSanitizer for one instruction
+// set. A program rather than a module, because Python would have to preload the sanitizer's runtime.
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
@@ -16,12 +16,12 @@ void look_at(Bits bits) {
   T values[kLanes<T>], results[kLanes<T>];
   for (T& value : values) std::memcpy(&value, &bits, sizeof value);
   store(results, rounded<T>(rnnfused::checked::tanh(load(values))));
-  __asm__ volatile("" : : "r"(results) : "memory");  // else the compiler leaves out what nobody reads, and its checks
+  __asm__ volatile("" : : "r"(results) : "memory");  // otherwise the compiler removes unused results, with their checks
 }
 
 int main() {
-  // Signs, exponents and mantissas of all kinds: NaN, infinities, subnormal numbers. The last bits of a NaN stay, and
-  // become an exponent.
+  // Signs, exponents and mantissas of every kind: NaN, infinities, subnormal numbers. The low bits of a NaN reach the
+  // arithmetic on exponents.
   for (uint64_t high = 0; high < 1 << 12; ++high) {
     for (const uint64_t low : {uint64_t{0}, uint64_t{1}, uint64_t{0xff}, uint64_t{0x7ff}, ~uint64_t{0}}) {
       look_at<double>(high << 52 | (low & ((uint64_t{1} << 52) - 1)));

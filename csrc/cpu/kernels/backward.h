@@ -1,4 +1,4 @@
-// The backward step on CPU: d_t = (g_t + d_{t+1} W) * f'(h_t), perhaps clipped, and dh_0 = d_0 W.
+// The backward step on the CPU: d_t = (g_t + d_{t+1} W) * f'(h_t), perhaps clipped, and dh_0 = d_0 W.
 #pragma once
 
 #include "cpu/kernels/scan.h"
@@ -25,16 +25,15 @@ struct BackwardStep {
   const bool ascending = params.reverse;
   const ConstState& first_state = params.d_after;
 
-  // Packs panels [begin, end) there.
+  // Packs panels [begin, end) into `weights`.
   void pack(const PackedWeights& weights, int64_t begin, int64_t end) const {
     const int64_t size = params.hidden_size;
     pack_panels<T>(params.weight_hh, size, size, static_cast<Operand<T>*>(weights.hh), begin, end);
   }
 
-  // Whether finish() multiplies with the weight.
   bool finish_multiplies() const { return params.grad_h_0.data != nullptr; }
 
-  // Starts at zero, and asks for what the tile's end will read and write.
+  // Initial sums of zero; prefetches the memory that emit() reads and writes.
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t, const Use& use) const {
     const auto from = [&, start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t, Sum<T>*)
@@ -50,12 +49,12 @@ struct BackwardStep {
     use(from, Factor<T>(), 0);
   }
 
-  // Rows from `before` on are at their last step in time, where the gradient of their last state arrives.
+  // Rows from `before` on are at their last step in time, where grad_h_n enters.
   RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t before, const Sums<T>& of, Operand<T>* next,
                             int64_t next_stride) const {
     const bool clips = params.clip < __builtin_inf();
     const Sum<T> most = static_cast<Sum<T>>(params.clip);
-    // d from its gradient. NaN passes.
+    // d from the gradient of h. NaN passes through.
     const auto value_of = [&](Vector<T> grad, Vector<T> h) __attribute__((always_inline)) {
       Vector<T> d = through<F, T>(grad, h);
       if (clips) {

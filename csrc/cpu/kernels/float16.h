@@ -11,7 +11,7 @@ struct Float16 {
   uint16_t bits;
 };
 
-#if defined(__AVX512F__)  // with masks that leave nothing out: GCC 12 warns of the others
+#if defined(__AVX512F__)  // with full masks: GCC 12 warns about the intrinsics without a mask
 
 RNNFUSED_INLINE Vector<float> float16_to_float(Halves halves) {
   return (Vector<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)halves);
@@ -26,7 +26,7 @@ RNNFUSED_INLINE Vector<float> rounded<Float16>(Vector<float> v) {
 
 #else
 
-// Its exponent is put where float32 has its own, 112 apart; infinities and NaN have their own exponent.
+// Moves the exponent to its place in float32 and adds 112; infinities and NaN keep the largest exponent.
 RNNFUSED_INLINE Vector<float> float16_to_float(Halves halves) {
   const Words bits = __builtin_convertvector(halves, Words);
   const Words magnitude = (bits & 0x7fff) << 13;
@@ -35,7 +35,7 @@ RNNFUSED_INLINE Vector<float> float16_to_float(Halves halves) {
   return (Vector<float>)(result | (bits & 0x8000) << 16);
 }
 
-// Of values that rounded<Float16>() gives.
+// Expects values that rounded<Float16>() returned.
 RNNFUSED_INLINE Halves float_to_float16(Vector<float> v) {
   const Words bits = (Words)v, magnitude = bits & 0x7fffffff;
   const Words finite = (Words)((Vector<float>)magnitude * 0x1p-112f) >> 13;
@@ -49,7 +49,7 @@ RNNFUSED_INLINE Vector<float> rounded<Float16>(Vector<float> v) {
   const Words bits = (Words)v, sign = bits & 0x80000000;
   const Vector<float> magnitude = (Vector<float>)(bits ^ sign);
   const Words nearest = ((bits ^ sign) + 0xfff + (bits >> 13 & 1)) & 0xffffe000;
-  // Below 2^-14 values are multiples of 2^-24; adding 0.5, whose last bit that is, rounds to them.
+  // Below 2^-14 values are multiples of 2^-24, the last bit of 0.5: adding 0.5 rounds to them.
   const Words small = (Words)(magnitude + 0.5f - 0.5f);
   const Words finite = magnitude < 0x1p-14f ? small : nearest;
   const Words in_range = magnitude < 65520.0f ? finite : Words{} + 0x7f800000;

@@ -1,5 +1,5 @@
-// The forward step on CPU: h_t = f(p_t + h_{t-1} W^T), with p_t given or p_t = b + x_t W_ih^T,
-// where x_t may be token ids.
+// The forward step on the CPU: h_t = f(p_t + h_{t-1} W^T). p_t is given, or p_t = b + x_t W_ih^T, where x_t may be
+// token ids.
 #pragma once
 
 #include "cpu/kernels/scan.h"
@@ -20,8 +20,7 @@ RNNFUSED_INLINE Vector<T> activate(Vector<T> x) {
   }
 }
 
-// Whether a tile's rows of x would meet in so few sets of L1 that they push each other out: then each step takes
-// a copy of them.
+// Whether each step copies its rows of x first, because in place they would evict each other from L1.
 template <class T>
 RNNFUSED_INLINE bool copies_input(const ForwardParams& params) {
   return params.batch_size > 1 && !kConverts<T> &&
@@ -33,9 +32,9 @@ RNNFUSED_INLINE int64_t input_elements(const ForwardParams& params, int64_t rows
   return product_of(rows_at_once<T>(params.hidden_size, rows), padded_stride<T>(params.input_size));
 }
 
-// Whether a tile should ask for what it will write: the output is more than a cache holds, and the tile takes long.
+// Whether a tile prefetches its output: the output exceeds a cache, and the tile takes long enough.
 template <class T>
-RNNFUSED_INLINE bool asks_for_output(const ForwardParams& params) {
+RNNFUSED_INLINE bool prefetches_output(const ForwardParams& params) {
   return product_of(params.num_steps, params.batch_size, params.hidden_size, sizeof(T)) > kMinPrefetchedOutput &&
          params.hidden_size + params.input_size >= kMinPrefetchDepth;
 }
@@ -48,9 +47,9 @@ struct ForwardStep {
   Operand<T>* input_copy;
   const bool ascending = !params.reverse;
   const ConstState& first_state = params.h_0;
-  const bool asks = asks_for_output<T>(params);
+  const bool prefetches = prefetches_output<T>(params);
 
-  // Packs panels [begin, end) there.
+  // Packs panels [begin, end) into `weights`.
   void pack(const PackedWeights& weights, int64_t begin, int64_t end) const {
     const int64_t size = params.hidden_size;
     pack_panels<T>(transposed(params.weight_hh), size, size, static_cast<Operand<T>*>(weights.hh), begin, end);
@@ -67,7 +66,7 @@ struct ForwardStep {
       use_from(
           [&](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t width, Sum<T>* sums)
               __attribute__((always_inline)) {
-                for (int64_t row = first; asks && row < first + rows; ++row) {
+                for (int64_t row = first; prefetches && row < first + rows; ++row) {
                   prefetch_row<true>(row_at<T>(params.output, start, params.place(begin + row)) + column, columns);
                 }
                 return from(first, rows, column, columns, width, sums);
@@ -125,7 +124,7 @@ struct ForwardStep {
         to += next_stride;
       }
     };
-    // Of a whole panel, compiled for its number of columns: that loop is none then.
+    // A whole panel has a constant number of columns, so the compiler unrolls its loop.
     if (of.columns == kPanelColumns<T>) {
       emit_rows(kPanelColumns<T>);
     } else {

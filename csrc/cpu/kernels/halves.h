@@ -1,4 +1,4 @@
-// As many 16-bit values as a register has lanes of 32 bits.
+// 16-bit values, one for each 32-bit lane of a register.
 #pragma once
 
 #include "cpu/kernels/simd.h"
@@ -20,7 +20,7 @@ RNNFUSED_INLINE void store_halves(T* to, Halves halves) {
   __builtin_memcpy(to, &halves, sizeof halves);
 }
 
-// The first n of them, the others zero; 0 < n < kLanes<float>.
+// The first n values, the others zero; 0 < n < kLanes<float>.
 #if defined(__AVX512F__)
 
 template <class T>

@@ -1,4 +1,4 @@
-// The kernels for x86-64 with AVX-512 as in isa_avx512.cpp and AVX512-BF16 (Cooper Lake, Zen 4 and later).
+// The kernels for x86-64 with AVX-512 F, VL, BW, DQ and BF16 (Cooper Lake, Zen 4 and later).
 #define RNNFUSED_ISA avx512_bf16
 #define RNNFUSED_ISA_NAME "avx512_bf16"
 #include "cpu/kernels/kernel_table.inc.h"

@@ -1,6 +1,7 @@
-// Fills a CpuKernels table from the sources of this folder, for the instruction set that the including
-// file is compiled for and under the namespace that it names in RNNFUSED_ISA. Nothing here may use the
-// standard library's templates: a copy compiled for AVX-512 could be the one that the linker keeps.
+// Fills a CpuKernels table with the kernels of this folder, for the instruction set of the including file and in the
+// namespace that it names in RNNFUSED_ISA. Code in this folder defines nothing outside that namespace and uses no
+// templates of the standard library: of several copies the linker could keep the one for AVX-512
+// (tests/kernels/test_instruction_sets.py).
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/backward.h"
 #include "cpu/kernels/forward.h"
@@ -54,10 +55,11 @@ static int64_t backward_scratch_bytes(const BackwardParams& params, int64_t rows
   });
 }
 
-// Not of few rows, which cannot share what is read of the weight (unless all of it is little work); nor where
-// W_ih would push W_hh out of L2; nor of rows that every step would convert again, or that have places.
+// The loop makes the projections of token ids, which need no product. It does not make those of few rows, which share
+// too little of each read of W_ih, unless the work is small; nor where W_ih would evict W_hh from L2; nor of rows
+// that every step would convert again, or that have places.
 static bool projects(const ForwardParams& params) {
-  if (params.ids.data) return true;  // there is nothing to multiply
+  if (params.ids.data) return true;
   if (params.input_size == 0 || params.places) return false;
   return for_dtype(params.dtype, [&](auto zero) {
     using T = decltype(zero);

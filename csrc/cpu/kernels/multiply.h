@@ -1,4 +1,4 @@
-// Rows times a packed matrix, in register tiles; what is done with the sums is the caller's.
+// Multiplies rows with a packed matrix, in register tiles; the caller's epilogue processes the sums.
 #pragma once
 
 #include "cpu/kernel_table.h"
@@ -15,13 +15,13 @@ RNNFUSED_INLINE bool fits_l2(int64_t depth, int64_t columns) {
   return packed_bytes<T>(depth, columns) <= kResidentBytes;
 }
 
-// Whether rows at this distance meet in few sets of L1, as those of a power of two do.
+// Whether rows at this distance map to few sets of L1, as rows of a power of two do.
 template <class T>
 RNNFUSED_INLINE bool aliases(int64_t stride) {
   return static_cast<uint64_t>(stride) * sizeof(Operand<T>) % kAliasBytes == 0;
 }
 
-// Elements between rows that don't: 64 bytes mod 256.
+// A distance between rows, in elements, that maps them to many sets: 64 bytes modulo 256.
 template <class T>
 RNNFUSED_INLINE int64_t padded_stride(int64_t size) {
   const int64_t padded = (size + kPanelColumns<T> - 1) / kPanelColumns<T> * kPanelColumns<T>;
@@ -29,26 +29,25 @@ RNNFUSED_INLINE int64_t padded_stride(int64_t size) {
   return (padded + unit - unit / 4 - 1) / unit * unit + unit / 4;
 }
 
-// Some rows and columns of a product: sums of rows [first, end) and `columns` columns from `column` on, with
-// `width` of them to a row.
+// A block of a product: rows [first, end), `columns` columns from `column` on. A row of `sums` has `width` values.
 template <class T>
 struct Sums {
   int64_t first, end, column, columns, width;
   const Sum<T>* sums;
 };
 
-// Calls emit(sums) for rows [0, rows) and columns [begin, end) of whole panels, in pieces; sums = start + rows * B
-// of each factor. Rows from `zero_from` on leave the last factor out. start(row, rows, column, columns, width, sums)
-// says where some rows start; it may write that into sums, which have `width` columns.
+// Calls emit(sums) for each block of rows [0, rows) and columns [begin, end), which are whole panels. sums = start +
+// rows * B over the factors; rows from `zero_from` on skip the last factor. start(row, rows, column, columns, width,
+// sums) returns the initial sums of a block; it may write them into `sums`, whose rows have `width` values.
 template <class T, class StartOf, class Emit>
 RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from, int64_t begin,
                               int64_t end, bool backwards, const StartOf& start, const Emit& emit) {
   alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
-  // Even blocks: 16 rows run as 8 + 8, not as 14 + 2.
+  // Blocks of even size: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
   const Parts parts(rows, blocks);
   const int widest = max_vectors(blocks == 1 ? static_cast<int>(rows) : kMaxRows);
-  // Whole tiles may come in the opposite order: then what was used last, and is still in cache, is used first.
+  // Whole tiles may run in reverse order, to start with the panels that are still in cache.
   const int64_t tile_columns = widest * kLanes<T>, size = end - begin;
   const int64_t whole = size / tile_columns * tile_columns;
   int vectors = widest;
@@ -78,13 +77,13 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
   }
 }
 
-// A start of zeros.
+// Initial sums of zero.
 template <class T>
 struct FromZero {
   RNNFUSED_INLINE Start<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, Sum<T>*) const { return {}; }
 };
 
-// A start that is the same for all rows: a bias that zeros pad to whole panels; null is zero.
+// The same initial sums for all rows: a bias, padded with zeros to whole panels; null: zeros.
 template <class T>
 struct FromBias {
   const Sum<T>* bias;
@@ -93,7 +92,7 @@ struct FromBias {
   }
 };
 
-// A start that is a row of a packed matrix, picked by an id, plus a bias as above.
+// Initial sums from the row of a packed matrix that a token id selects, plus a bias.
 template <class T>
 struct FromTokens {
   const Operand<T>* packed;
@@ -101,12 +100,12 @@ struct FromTokens {
   const Sum<T>* bias;
   const int64_t* ids;
   int64_t stride;
-  const int64_t* places;  // of the rows, in units of the stride; null: one after another
+  const int64_t* places;  // of the rows, in units of the stride; null: consecutive
   RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t, int64_t width,
                                       Sum<T>* sums) const {
     constexpr int kTogether = kProducts<T>;
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
-    // From a table of sums: the tile picks its rows itself.
+    // The tile itself selects the rows of a table of sums.
     if constexpr (kTogether == 1) {
       if (!places && width == panel_width) {
         return {packed + column * padded_depth<T>(depth), width, ids + first * stride, stride,
@@ -127,8 +126,7 @@ struct FromTokens {
   }
 };
 
-// A start in memory of its own, row by row; it is copied first if it is not of sums in whole vectors, or if rows
-// have places (as above).
+// Initial sums from rows in memory, copied first unless they are sums in whole vectors and consecutive rows.
 template <class T, class Value>
 struct FromRows {
   const Value* rows;

@@ -1,7 +1,7 @@
-// What the tiles multiply, and one multiply-add of it.
+// The operands of the tiles and one multiply-add.
 //
-//   float32, float64   as they are
-//   bfloat16           two products a multiply-add where the processor has that, else converted to float32
+//   float32, float64   unchanged
+//   bfloat16           two products per multiply-add where the processor has that, else converted to float32
 //   float16            converted to float32
 #pragma once
 
@@ -29,7 +29,7 @@ struct OperandOf<Bfloat16> {
 template <class T>
 using Operand = typename OperandOf<T>::Type;
 
-// Whether the rows of a call must be converted before they are multiplied.
+// Whether rows are converted before they are multiplied.
 template <class T>
 constexpr bool kConverts = sizeof(T) != sizeof(Operand<T>);
 
@@ -42,17 +42,17 @@ RNNFUSED_INLINE void convert(Bfloat16 from, float& to) {
 }
 RNNFUSED_INLINE void convert(Float16 from, float& to) { to = load_first(&from, 1)[0]; }
 
-// Products that a multiply-add takes: of so many values of a row with as many of a column, which lie together.
+// Products per multiply-add, of adjacent values of a row and of a column.
 template <class T>
 constexpr int kProducts = sizeof(Sum<T>) / sizeof(Operand<T>);
 
-// A depth that zeros fill up to whole multiply-adds.
+// The depth, padded to whole multiply-adds.
 template <class T>
 RNNFUSED_INLINE int64_t padded_depth(int64_t depth) {
   return (depth + kProducts<T> - 1) / kProducts<T> * kProducts<T>;
 }
 
-// Registers of packed columns: of the rows that a multiply-add takes. row(i) is the i-th of them.
+// Stores one register of packed columns, of the rows that one multiply-add takes; row(i) is the i-th.
 template <class T, class Row>
 RNNFUSED_INLINE void store_packed(Operand<T>* to, const Row& row) {
   if constexpr (kProducts<T> == 1) {
@@ -75,13 +75,13 @@ RNNFUSED_INLINE void multiply_add(Vector<T>& sum, Vector<T> columns, const Opera
   sum += columns * *row;
 }
 
-// The first n values of a row, as many as a register holds operands, converted; zeros after them.
+// The first n values of a row, at most one register of operands; zeros follow.
 template <class T>
 RNNFUSED_INLINE Vector<T> load_operands(const T* from, int64_t n) {
   return n == kLanes<T> ? load(from) : load_first(from, n);
 }
 
-// Row k of packed columns, of the panel's part that starts at `from`.
+// Row k of the packed columns that start at `from`.
 template <class T>
 RNNFUSED_INLINE Vector<T> unpacked(const Operand<T>* from, int) {
   return load(from);

@@ -1,6 +1,6 @@
-// A weight rearranged for the tiles, once a call: panels of 2 vectors of columns, all k of a panel adjacent.
-// The columns that are left over at the end form a narrow panel of one vector if that holds them.
-// Values of a column that one multiply-add takes lie together. What is past the last row or column is zero.
+// Packs a weight for the tiles, once per call: panels of 2 vectors of columns, all rows of a panel adjacent.
+// The last columns form a narrow panel of one vector if they fit. The values of a column that one multiply-add
+// takes are adjacent. Zeros pad rows and columns.
 #pragma once
 
 #include "cpu/kernels/operand.h"
@@ -22,13 +22,13 @@ RNNFUSED_INLINE int64_t count_panels(int64_t columns) {
   return (columns + kPanelColumns<T> - 1) / kPanelColumns<T>;
 }
 
-// Vectors in the panel that starts at this column: 2, or 1 in a narrow last panel.
+// The vectors of the panel that starts at a column: 2, or 1 in a narrow last panel.
 template <class T>
 RNNFUSED_INLINE int panel_vectors(int64_t columns, int64_t first_column) {
   return columns - first_column > kLanes<T> ? kPanelVectors : 1;
 }
 
-// Elements of a packed matrix of `depth` rows, and their bytes; at most kTooLarge of either.
+// The elements of a packed matrix of `depth` rows, and its bytes; either is at most kTooLarge.
 template <class T>
 RNNFUSED_INLINE int64_t packed_elements(int64_t depth, int64_t columns) {
   const int64_t panels = count_panels<T>(smaller(columns, kTooLarge));
@@ -39,7 +39,7 @@ RNNFUSED_INLINE int64_t packed_bytes(int64_t depth, int64_t columns) {
   return product_of(packed_elements<T>(depth, columns), sizeof(Operand<T>));
 }
 
-// Where row k goes, of the register of columns that starts at `column`.
+// The place of row k in the register of columns that starts at `column`.
 template <class T>
 RNNFUSED_INLINE Operand<T>* packed_at(Operand<T>* packed, int64_t depth, int64_t columns, int64_t k, int64_t column) {
   const int64_t panel = column / kPanelColumns<T> * kPanelColumns<T>;
@@ -47,7 +47,7 @@ RNNFUSED_INLINE Operand<T>* packed_at(Operand<T>* packed, int64_t depth, int64_t
   return packed + panel * padded_depth<T>(depth) + k * width + (column - panel) * kProducts<T>;
 }
 
-// Packs panels [begin, end) row by row: row_of(k) is a row, and load_columns(row, column, n) loads n of its columns.
+// Packs panels [begin, end) row by row. row_of(k) is a row; load_columns(row, column, n) loads n of its columns.
 template <class T, class RowOf, class LoadColumns>
 RNNFUSED_INLINE void pack_by_row(const RowOf& row_of, const LoadColumns& load_columns, int64_t depth, int64_t columns,
                                  Operand<T>* packed, int64_t begin, int64_t end) {
@@ -63,7 +63,7 @@ RNNFUSED_INLINE void pack_by_row(const RowOf& row_of, const LoadColumns& load_co
   }
 }
 
-// The same where a row's columns lie beside each other.
+// The same for rows whose columns are adjacent.
 template <class T, class RowOf>
 RNNFUSED_INLINE void pack_rows(const RowOf& row_of, int64_t depth, int64_t columns, Operand<T>* packed, int64_t begin,
                                int64_t end) {
@@ -73,7 +73,7 @@ RNNFUSED_INLINE void pack_rows(const RowOf& row_of, int64_t depth, int64_t colum
   pack_by_row<T>(row_of, load_columns, depth, columns, packed, begin, end);
 }
 
-// The same where a column's rows lie beside each other.
+// The same for columns whose rows are adjacent.
 template <class T>
 void pack_columns(const T* data, int64_t stride, int64_t depth, int64_t columns, Operand<T>* packed, int64_t begin,
                   int64_t end) {
@@ -83,7 +83,7 @@ void pack_columns(const T* data, int64_t stride, int64_t depth, int64_t columns,
     const T* const from = data + column * stride;
     Operand<T>* const to = packed_at<T>(packed, depth, columns, 0, column);
     const int64_t distance = packed_at<T>(packed, depth, columns, kProducts<T>, column) - to;
-    // Whole squares stay in registers: their numbers are constants there.
+    // Whole squares stay in registers, because their bounds are constants.
     const auto pack_square = [&](int64_t k, int64_t rows, int64_t n) __attribute__((always_inline)) {
       Vector<T> square[kLanes<T>] = {};
 #pragma GCC unroll 16

@@ -1,7 +1,7 @@
-// The product sum on CPU: result = sum_r left_r^T right_r, over rows r of all steps. Rows are taken in strips, of a
-// part of a run or of some short runs; of a strip, a block of right columns is packed into panels (unless its rows are
-// short, and as good as that), and for each few left columns a tile of sums runs down the strip, at each multiply-add
-// by as many rows as that takes. Strips add up in order, so the result does not depend on how threads share columns.
+// The product sum on the CPU: result = sum_r left_r^T right_r, over rows r of all steps. A strip is a part of a run of
+// rows, or some short runs. For each strip, a block of right columns is packed into panels, unless its rows are short
+// enough to use in place. Then, for a few left columns at a time, a tile of sums runs down the strip. Strips are added
+// in order, so the result does not depend on how workers share the columns.
 #pragma once
 
 #include "cpu/kernel_table.h"
@@ -15,22 +15,22 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// Right columns that are packed at once: with a strip's rows they stay in L2.
+// Right columns that are packed at once.
 template <class T>
 constexpr int64_t kBlockColumns = kBlockRowBytes / sizeof(T);
 
-// Right rows up to this long are used where they are: a tile's part of a strip then fits L1 as well as if packed.
+// Whether right rows are used in place.
 template <class T>
 RNNFUSED_INLINE bool is_short(const ProductSumParams& params) {
   constexpr bool kMasks = RNNFUSED_VECTOR_BYTES > 16, kAsIs = kProducts<T> == 1 && !kConverts<T>;
   return kMasks && kAsIs && product_of(params.right.inner_stride, sizeof(T)) <= kShortRowBytes;
 }
 
-// Values between the rows of a copy of a few left columns.
+// The distance between rows in a copy of a few left columns, in values.
 template <class T>
 constexpr int kBlockStride = kLanes<T> > kMaxRows ? kLanes<T> : kMaxRows;
 
-// The packed block of right columns, then one of left columns.
+// Elements of the packed block of right columns; the scratch memory also holds one of left columns.
 template <class T>
 RNNFUSED_INLINE int64_t right_elements(const ProductSumParams& params) {
   return packed_elements<T>(kStripRows, smaller(params.right_size, kBlockColumns<T>));
@@ -40,20 +40,20 @@ RNNFUSED_INLINE int64_t scratch_elements(const ProductSumParams& params) {
   return right_elements<T>(params) + kStripRows * kBlockStride<T>;
 }
 
-// Rows of one side of a strip: runs of them.
+// The rows of one side of a strip, in runs.
 template <class Value>
 struct Strip {
   const Value* rows;
   int64_t stride, run_stride;  // between rows of a run; between runs
 
-  // Row k, of runs of so many.
+  // Row k, in runs of run_size rows.
   RNNFUSED_INLINE const Value* row(int64_t k, int64_t run_size) const {
     return k < run_size ? rows + k * stride : rows + k / run_size * run_stride + k % run_size * stride;
   }
 };
 
-// result[r][v] += sum_k left[k][r] * right[k][v] over runs of `size` rows, for R left columns and V vectors, of which
-// the first `columns` exist; if kWhole, in `right` they all do.
+// result[r][v] += sum_k left[k][r] * right[k][v] over runs of `size` rows, for R left columns and V vectors. Only the
+// first `columns` right columns exist; with kWhole, `right` may be read up to V vectors.
 template <class T, int R, int V, bool kWhole>
 void add_product(const Strip<Operand<T>>& left, const Strip<Operand<T>>& right, int64_t runs, int64_t size,
                  Sum<T>* result, int64_t result_stride, int64_t columns, bool first) {
@@ -113,7 +113,7 @@ RNNFUSED_INLINE AddProduct<T> add_product_for(int rows, int vectors, bool whole)
   return vectors == 1 ? &add_product<T, R, 1, true> : &add_product<T, R, kPanelVectors, true>;
 }
 
-// Copies a few columns of runs of `size` rows, those that a multiply-add takes together, as one run.
+// Copies a few columns of runs of `size` rows into one run, with the rows of one multiply-add adjacent.
 template <class T>
 void copy_columns(const Strip<T>& from, int64_t runs, int64_t size, int count, Operand<T>* block) {
   constexpr int kTogether = kProducts<T>;
@@ -131,8 +131,8 @@ void copy_columns(const Strip<T>& from, int64_t runs, int64_t size, int count, O
   }
 }
 
-// Adds the products of a strip, runs of `size` rows, to left columns [begin, end) and to `columns` right ones from
-// `column` on, which are packed unless `packed` is null.
+// Adds the products of a strip, in runs of `size` rows, to left columns [begin, end) and `columns` right columns from
+// `column` on. The right columns are packed unless `packed` is null.
 template <class T>
 void add_strip(const ProductSumParams& params, const Strip<T>& left, const Strip<T>& right, int64_t runs, int64_t size,
                const Operand<T>* packed, Operand<T>* block, int64_t begin, int64_t end, int64_t column, int64_t columns,
@@ -170,12 +170,12 @@ void add_strip(const ProductSumParams& params, const Strip<T>& left, const Strip
   }
 }
 
-// Left columns [begin, end) of the result.
+// Makes left columns [begin, end) of the result.
 template <class T>
 void sum_products(const ProductSumParams& params, Operand<T>* scratch, int64_t begin, int64_t end) {
   Operand<T>* const block = scratch + right_elements<T>(params);
   const bool as_is = is_short<T>(params);
-  // Runs of one length that are shorter than a strip go together.
+  // Runs of one length that are shorter than a strip are joined.
   const int64_t together = params.lengths || params.inner == 0 ? 1 : kStripRows / params.inner;
   for (int64_t column = 0; column < params.right_size; column += kBlockColumns<T>) {
     const int64_t columns = smaller(params.right_size - column, kBlockColumns<T>);

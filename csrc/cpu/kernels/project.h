@@ -1,4 +1,4 @@
-// The projection on CPU: out = in W^T + b, rows in blocks, W^T packed once.
+// The projection on the CPU: out = in W^T + b, in blocks of rows, with W^T packed once.
 #pragma once
 
 #include "cpu/kernels/multiply.h"
@@ -10,14 +10,14 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// Rows that take turns with one panel: few where the packed weight stays in L2, else so many that reading
-// it costs little beside the work.
+// The rows that take turns with one panel: few if the packed weight stays in L2, else enough to make its reading
+// cheap.
 template <class T>
 RNNFUSED_INLINE int64_t rows_a_turn(const ProjectionParams& params) {
   return fits_l2<T>(params.in_size, params.out_size) ? kMaxRows : kTilesPerPanel * kMaxRows;
 }
 
-// A padded copy of the rows that take a turn.
+// Elements of a padded copy of these rows.
 template <class T>
 RNNFUSED_INLINE int64_t scratch_elements(const ProjectionParams& params) {
   return product_of(rows_a_turn<T>(params), padded_stride<T>(params.in_size));

@@ -1,6 +1,6 @@
-// The time loop that forward and backward share: for every step, state = emit(start + .. + state * B), where B
-// is the packed weight and start, emit are the step's own arithmetic (see forward.h, backward.h).
-// Rows join and leave as batch_sizes says; a row that is not in a step costs nothing there.
+// The time loop that forward and backward share: at every step, state = emit(start + .. + state * B). B is the packed
+// weight; start and emit are the arithmetic of forward.h and backward.h. batch_sizes gives the rows of each step; a
+// step costs nothing for other rows.
 #pragma once
 
 #include "cpu/kernel_table.h"
@@ -12,18 +12,18 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// Rows whose state a thread holds at once. While the weight stays in L2, a few rows run through all steps,
-// their state in L1; else every panel is used for all the thread's rows before the next one is read.
+// The rows whose states a worker holds at once. If the weight stays in L2, a few rows run through all steps with
+// their states in L1. Otherwise each panel is used for all the worker's rows before the next one is read.
 template <class T>
 RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
   if (!fits_l2<T>(hidden_size, hidden_size)) return rows;
   const int64_t bytes = kMaxRows * padded_stride<T>(hidden_size) * static_cast<int64_t>(sizeof(Operand<T>));
   const int64_t tiles = kStateBytes < bytes ? 1 : kStateBytes / bytes;
   const int64_t most = tiles * kMaxRows;
-  return smaller(rows, most < kMaxTeamRows ? kMaxTeamRows : most);  // a team has all its rows at once
+  return smaller(rows, most < kMaxTeamRows ? kMaxTeamRows : most);  // a team holds all its rows at once
 }
 
-// A row of a sequence, in a step that starts there.
+// A row of a sequence, in the step that starts at `start`.
 template <class T>
 RNNFUSED_INLINE const T* row_at(const ConstSequence& sequence, int64_t start, int64_t place) {
   return static_cast<const T*>(sequence.data) + start * sequence.time_stride + place * sequence.batch_stride;
@@ -33,13 +33,13 @@ RNNFUSED_INLINE T* row_at(const Sequence& sequence, int64_t start, int64_t place
   return static_cast<T*>(sequence.data) + start * sequence.time_stride + place * sequence.batch_stride;
 }
 
-// Two states: the one that a step reads and the one that it writes.
+// Elements of two states: one that a step reads, one that it writes.
 template <class T>
 RNNFUSED_INLINE int64_t scratch_elements(int64_t hidden_size, int64_t rows) {
   return 2 * product_of(rows_at_once<T>(hidden_size, rows), padded_stride<T>(hidden_size));
 }
 
-// Packs those of panels [first, last) that are not there yet, if the weights are a thread's own.
+// Packs the panels of [first, last) that are not packed yet, if the worker owns the weights.
 template <class Step>
 RNNFUSED_INLINE void pack_missing(const Step& step, const PackedWeights& weights, int64_t first, int64_t last) {
   while (weights.have && first < last) {
@@ -50,13 +50,14 @@ RNNFUSED_INLINE void pack_missing(const Step& step, const PackedWeights& weights
   }
 }
 
-// Runs rows [begin, end) of the call through all steps. `Step` has
-//   pack             packs panels of the weights
-//   ascending        whether time runs upwards
-//   first_state      those of the rows; data may be null: zeros
-//   product          what the state's product is added to, and perhaps one more product before it
-//   emit             makes the new state of some rows and columns from all that; rows from `before` on are new
-//   finish           takes the last state of rows that end; finish_multiplies: with the weight
+// Runs batch rows [begin, end) through all steps. `Step` has
+//   pack                packs panels of the weights
+//   ascending           whether the loop runs from the first step to the last
+//   first_state         the first states of the rows; null: zeros
+//   product             passes on the initial sums of the state's product, and perhaps one more product
+//   emit                makes new states from the sums of a block; rows from `before` on start at this step
+//   finish              takes the last states of rows that end
+//   finish_multiplies   whether finish multiplies with the weight
 template <class T, class Step>
 void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scratch, int64_t begin, int64_t end,
                Member member) {
@@ -77,13 +78,13 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
       }
     }
   }
-  const auto rows_in = [&](int64_t i) -> int64_t {  // of ours, in the loop's i-th step
+  const auto rows_in = [&](int64_t i) -> int64_t {  // this worker's rows in the loop's i-th step
     if (i < 0 || i >= params.num_steps) return 0;
     const int64_t t = step.ascending ? i : params.num_steps - 1 - i;
     const int64_t rows = smaller(params.rows_in_step(t), end) - begin;
     return rows > 0 ? rows : 0;
   };
-  // A member of a team has columns of its own.
+  // Each member of a team has its own columns.
   int64_t first_column = 0, last_column = 0;
   const auto take_columns = [&](int64_t number, int64_t members) {
     const int64_t panels = count_panels<T>(size);
@@ -99,7 +100,7 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
     if (!member.team->join(member, first_step)) return;
   }
   take_columns(member.number, member.size);
-  // Whether there is more to do after step i.
+  // Ends step i; returns whether this thread continues.
   const auto goes_on = [&](int64_t i) {
     if (!member.team) return true;
     const int64_t size_before = member.size;
@@ -144,7 +145,7 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
   }
 }
 
-// The thread's share of the batch, in the order that suits the size of the weights.
+// Runs a worker's share of the batch, in blocks that suit the size of the weights.
 template <class T, class Step>
 void scan(const Step& step, const PackedWeights& weights, Operand<T>* scratch, int64_t begin, int64_t end,
           const Member& member) {

@@ -1,6 +1,5 @@
-// One vector register of the instruction set that this translation unit is compiled for, and rows of values
-// in memory. GCC/Clang vector extensions give the arithmetic operators; only partial memory access needs
-// intrinsics.
+// One vector register of the instruction set that this file is compiled for, and rows of values in memory.
+// GCC and Clang vector extensions provide arithmetic; only partial memory access needs intrinsics.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +25,7 @@ namespace RNNFUSED_ISA {
 
 RNNFUSED_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// What values are computed in: float32, unless they are wider.
+// The type of the arithmetic on T: float32 or wider.
 template <class T>
 struct SumOf {
   using Type = float;
@@ -55,15 +54,15 @@ struct Simd<double> {
   typedef uint64_t Bits __attribute__((vector_size(RNNFUSED_VECTOR_BYTES)));
 };
 
-// A register of values of T, as they are computed with.
+// A register of values of T, in the type of their arithmetic.
 template <class T>
 using Vector = typename Simd<Sum<T>>::Vector;
 template <class T>
 using Integers = typename Simd<Sum<T>>::Integers;
 template <class T>
-using Bits = typename Simd<Sum<T>>::Bits;  // unsigned: lanes that hold anything may be shifted and added
+using Bits = typename Simd<Sum<T>>::Bits;  // unsigned: shifts and sums of any lanes are defined
 
-// Values of T in a register.
+// The number of values in a register.
 template <class T>
 constexpr int kLanes = RNNFUSED_VECTOR_BYTES / sizeof(Sum<T>);
 
@@ -84,7 +83,7 @@ RNNFUSED_INLINE Vector<T> splat(T x) {
   return x - Vector<T>{};
 }
 
-// The lesser of x and the limit; a NaN stays one.
+// The lesser of x and the limit; NaN stays NaN.
 RNNFUSED_INLINE Vector<float> at_most(Vector<float> x, float limit) {
 #if defined(__AVX512F__)
   return (Vector<float>)_mm512_maskz_min_ps(0xffff, (__m512)splat(limit), (__m512)x);
@@ -95,7 +94,7 @@ RNNFUSED_INLINE Vector<float> at_most(Vector<float> x, float limit) {
 #endif
 }
 
-// The nearest values that T has in memory, ties to even; a NaN stays one. To be called before store().
+// The nearest values of T, ties to even; NaN stays NaN. store() expects rounded values.
 template <class T>
 RNNFUSED_INLINE Vector<T> rounded(Vector<T> v) {
   return v;
@@ -152,13 +151,13 @@ RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
 
 #endif
 
-// Asks for n values that will soon be read, or written.
+// Prefetches n values that will soon be read, or written.
 template <bool kWrites, class T>
 RNNFUSED_INLINE void prefetch_row(const T* from, int64_t n) {
   for (int64_t j = 0; j < n; j += kCacheLine / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(from + j, kWrites);
 }
 
-// n values added to sums.
+// Adds n values to n others.
 template <class From, class To>
 RNNFUSED_INLINE void add_row(const From* from, To* to, int64_t n) {
   int64_t j = 0;
@@ -166,7 +165,7 @@ RNNFUSED_INLINE void add_row(const From* from, To* to, int64_t n) {
   if (j < n) store_first(to + j, load_first(to + j, n - j) + load_first(from + j, n - j), n - j);
 }
 
-// n values from one place to another, rounded to what is there.
+// Copies n values, rounded to the type of the destination.
 template <class From, class To>
 RNNFUSED_INLINE void copy_row(const From* from, To* to, int64_t n) {
   int64_t j = 0;

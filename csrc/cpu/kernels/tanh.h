@@ -1,5 +1,5 @@
-// Vector tanh. Odd by construction (computed on |x|, the sign put back), NaN passes through,
-// infinities give exactly +-1, zeros keep their sign.
+// Vector tanh. It is odd by construction: computed on |x|, then the sign is restored. NaN passes through, infinities
+// give exactly +-1, zeros keep their sign.
 #pragma once
 
 #include "cpu/kernels/simd.h"
@@ -10,13 +10,13 @@ namespace RNNFUSED_ISA {
 
 #if defined(__AVX512F__)
 
-// float32: a polynomial in a - m of the piece that |x| = a lies in. Registers hold the pieces' columns.
+// float32: a polynomial in a - m for each piece of the range of a = |x|. Registers hold one coefficient of all pieces.
 RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   using V = Vector<float>;
   using U = Bits<float>;
   const U sign = (U)x & (U)splat(-0.0f);
   const V a = at_most((V)((U)x ^ sign), 9.1f);  // from 9.02 on the result rounds to 1
-  // A quarter of an octave a piece, and one up to 1/16; the instruction takes the number modulo 32.
+  // A piece is a quarter of an octave; the first reaches 1/16. The instruction takes the number modulo 32.
   const U piece = (U)_mm512_maskz_max_ps(0xffff, (__m512)a, _mm512_set1_ps(0.06f)) >> 21;
   const auto column = [&](int row) __attribute__((always_inline)) {
     return (V)_mm512_permutex2var_ps(_mm512_load_ps(kTanhTable[row]), (__m512i)piece,
@@ -53,7 +53,7 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
   const V shifted = y * 1.442695041f + 12582912.0f;
   const V n = shifted - 12582912.0f;
   const V r = y - n * 0.693145752f - n * 1.428606765e-6f;
-  // exp(r) - 1 in pairs of terms (Estrin), which wait less for each other.
+  // exp(r) - 1 in pairs of terms (Estrin): shorter chains of dependent operations.
   const V r2 = r * r;
   V expm1 = r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f);
   expm1 = expm1 * r2 + (r * 0.16666543f + 0.49999997f);

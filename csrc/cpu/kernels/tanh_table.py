@@ -4,15 +4,15 @@ For 0 <= a < 10, in pieces of a quarter of an octave each, and one from 0 to 1/1
 
     tanh(a) = c_0 + r (c_1 + r (c_2 + r (c_3 + r (c_4 + r c_5)))),    r = a - m
 
-m is a float close to a piece's middle at which tanh is a float nearly exactly, so that c_0 brings no error of its own
-(Gal 1986). The others minimise the largest error (Lawson's iteration of weighted least squares).
+m is a float near the middle of its piece where tanh is almost exactly a float, so that c_0 adds no error (Gal 1986).
+The other coefficients minimise the largest error (Lawson's iteration of weighted least squares).
 """
 
 import mpmath
 import numpy as np
 
-PIECES = 32  # what two registers of 16 floats hold
-QUARTER = 21  # bits of a float below those that tell quarters of octaves apart
+PIECES = 32  # the floats of two AVX-512 registers
+QUARTER = 21  # the low bits of a float; the bits above them number the quarters of octaves
 FIRST = 1 / 16
 DEGREE = 5
 
@@ -28,7 +28,7 @@ def bits_of(value):
 
 
 def middle(low, high):
-    """(m, tanh(m)): of floats near the middle, those that are tanh's argument and value most exactly."""
+    """Return (m, tanh(m)) for the float m near the middle whose tanh is closest to a float."""
     center, reach = (low + high) / 2, (high - low) / 5
     middle_bits = bits_of(float(mpmath.tanh(center)))
     pairs = []
@@ -43,7 +43,7 @@ def middle(low, high):
 
 
 def minimax(basis, target, weight):
-    """Coefficients that make the largest weighted error small."""
+    """Return coefficients that minimise the largest weighted error."""
     importance = np.ones(len(target))
     for _ in range(60):
         scale = weight * np.sqrt(importance)
@@ -55,7 +55,7 @@ def minimax(basis, target, weight):
 
 
 def piece(low, high):
-    """(m, c_0, c_1, ..) of a piece."""
+    """Return (m, c_0, c_1, ..) of a piece."""
     is_first = low == 0
     m, c_0 = (0.0, 0.0) if is_first else middle(low, high)
     nodes = np.cos((np.arange(400) + 0.5) * np.pi / 400)
@@ -77,7 +77,7 @@ def piece(low, high):
 
 
 def pieces():
-    """The table by a float's quarter of an octave, modulo 32."""
+    """Return the table, indexed by a float's quarter of an octave modulo 32."""
     table = [[0.0] * (DEGREE + 2)] * PIECES
     first = (bits_of(FIRST) >> QUARTER) - 1
     table[first % PIECES] = piece(0, FIRST)

@@ -1,6 +1,6 @@
 // The register tile: R rows times V vectors of packed columns.
-// Every output is its initial value, plus the sum over k = 0, 1, 2, ... of the first factor in that order, plus
-// that of the second, whatever the tile: so a row's result does not depend on the rows it is computed with.
+// Every output is its initial value, plus the sum over k = 0, 1, 2, ... of the first factor in that order, plus the
+// sum of the second, in every tile. So a row's result does not depend on the rows that share its tile.
 #pragma once
 
 #include "cpu/kernels/operand.h"
@@ -11,7 +11,7 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// Fewer rows take more columns, so that there are enough independent sums to hide the FMA's latency.
+// Tiles of fewer rows have more columns: enough independent sums to hide the latency of a multiply-add.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kMaxRows = kWideTileRows;
 constexpr int max_vectors(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }
@@ -21,7 +21,7 @@ constexpr int max_vectors(int rows) { return rows <= 1 ? 8 : rows <= 3 ? 4 : 2; 
 #endif
 constexpr int kMaxTileVectors = kMaxRows * 2;
 
-// Rows, and the packed columns that they are multiplied with.
+// Rows and the packed columns to multiply them with.
 template <class T>
 struct Factor {
   const Operand<T>* rows;
@@ -30,19 +30,18 @@ struct Factor {
   int64_t depth;
 };
 
-// Where the sums of a tile start: row r of these rows, or of a table of rows the one that the r-th index says, plus
-// what is added to all; or nowhere, for zeros.
+// The initial sums of a tile: row r of `rows`, or row index[r] of a table plus `added`; by default zeros.
 template <class T>
 struct Start {
   const Sum<T>* rows = nullptr;
   int64_t stride = 0;
   const int64_t* index = nullptr;
   int64_t index_stride = 0;
-  const Sum<T>* added = nullptr;  // of a table; may be null
+  const Sum<T>* added = nullptr;  // only for a table; null: zeros
 };
 
-// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] of each factor; the rows of the start may be sums
-// itself. sums has V * kLanes<T> columns.
+// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] over both factors. `sums` has V * kLanes<T> columns and
+// may hold the initial sums.
 template <class T>
 using TileFunction = void (*)(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums);
 
@@ -68,10 +67,9 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
       for (int v = 0; v < V; ++v) acc[r][v] = load(start.rows + r * start.stride + v * kLanes<T>);
     }
   }
-  // Rows are reached from every fifth: of more addresses than there are registers, the compiler would keep some in
-  // vector registers, and fetching those takes a multiply-add's place.
+  // Every fifth row has its address in a register; the others are addressed relative to it.
   constexpr int kReach = kRowsPerBase, kBases = (R + kReach - 1) / kReach;
-  // One multiply-add for each sum: of the rows' values at `bases` with the packed ones at `columns`.
+  // One multiply-add per sum: the rows' values at `bases` times the packed values at `columns`.
   const auto add = [&](const Operand<T>* const* bases, int64_t stride, const Operand<T>* columns, int64_t panel_stride)
                        __attribute__((always_inline)) {
                          const auto column_vector = [&](int v) __attribute__((always_inline)) {
@@ -106,10 +104,10 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
     const Operand<T>* bases[kBases];
     for (int i = 0; i < kBases; ++i) {
       bases[i] = rows + i * kReach * stride;
-      __asm__("" : "+r"(bases[i]));  // else the compiler goes back to one base
+      __asm__("" : "+r"(bases[i]));  // otherwise the compiler derives all addresses from one base
     }
     int64_t k = 0;
-    if constexpr (R <= 3) {  // so few multiply-adds that the loop's own instructions would show
+    if constexpr (R <= 3) {  // so few multiply-adds that loop overhead matters
 #pragma GCC unroll 2
       for (; k + kProducts<T> <= depth; k += kProducts<T>) {
         add(bases, stride, packed + k * kWidth * kLanes<T>, panel_stride);
@@ -122,7 +120,7 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
       }
     }
     if constexpr (kProducts<T> > 1) {
-      if (k < depth) {  // what lies past a row's end is not ours to read
+      if (k < depth) {  // reading past a row's end could fault
         Operand<T> last[R][kProducts<T>] = {};
         for (int r = 0; r < R; ++r) last[r][0] = rows[r * stride + k];
         const Operand<T>* last_bases[kBases];

@@ -1,4 +1,4 @@
-// The token sum on CPU: every row is added to the row of its id.
+// The token sum on the CPU: adds every row to the result's row of its id.
 #pragma once
 
 #include "cpu/kernels/simd.h"
@@ -7,7 +7,7 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// Columns [begin, end) of the result.
+// Makes columns [begin, end) of the result.
 template <class T>
 void sum_tokens(const TokenSumParams& params, int64_t begin, int64_t end) {
   Sum<T>* const result = static_cast<Sum<T>*>(params.result);

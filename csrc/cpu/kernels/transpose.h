@@ -1,4 +1,4 @@
-// A square of registers, transposed.
+// Transposes a square of registers.
 #pragma once
 
 #include "cpu/kernels/simd.h"
@@ -6,7 +6,7 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// The lanes of the lower (half = 0) or upper (1) halves of a and b in turn.
+// The lanes of the lower (half = 0) or upper (1) halves of a and b, alternating.
 template <class T>
 RNNFUSED_INLINE Vector<T> interleave(Vector<T> a, Vector<T> b, int half) {
   constexpr int n = kLanes<T>;
@@ -21,7 +21,7 @@ RNNFUSED_INLINE Vector<T> interleave(Vector<T> a, Vector<T> b, int half) {
 #endif
 }
 
-// Shuffled log2(lanes) times, like cards, the registers' lanes have changed places with their numbers.
+// log2(lanes) perfect shuffles of the registers exchange the number of a register with that of its lane.
 template <class T>
 RNNFUSED_INLINE void transpose(Vector<T> (&square)[kLanes<T>]) {
   constexpr int n = kLanes<T>;
