@@ -1,4 +1,4 @@
-// Tensors as the pointers, sizes and strides of matrix products, and of a layer: a loop and its products.
+// Turns the tensors of matrix products and layers into parameters: pointers, sizes, strides.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace rnnfused {
 
-// A bias of so many values, or null.
+// The data of a bias of `size` values; null without a bias.
 inline const void* bias_data(const OptionalTensor& bias, const Tensor& model, int64_t size) {
   if (!bias) return nullptr;
   check_like(*bias, model, "bias");
@@ -19,7 +19,7 @@ inline const void* bias_data(const OptionalTensor& bias, const Tensor& model, in
   return bias->const_data_ptr();
 }
 
-// The arguments of the op `project`, (rows, in) and (out, in) and (out), its result and its call.
+// The result and parameters of the op `project`, for an input (rows, in), weight (out, in) and bias (out).
 struct ProjectionTensors {
   Tensor output;
   ProjectionParams params;
@@ -41,7 +41,7 @@ struct ProjectionTensors {
   }
 };
 
-// The arguments of the op `sum_of_products`, (outer, inner, left) and (outer, inner, right), and its result.
+// The result and parameters of the op `sum_of_products`, for (outer, inner, left) and (outer, inner, right).
 struct ProductSumTensors {
   Tensor result;
   ProductSumParams params;
@@ -74,37 +74,35 @@ inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, co
                  "weight_ih must be (hidden, features)");
 }
 
-// Token ids as a call takes them. One outside the vocabulary would be read and written out of bounds.
+// The view of token ids. It validates them, because an id outside the vocabulary would be an access out of bounds.
 inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_tokens) {
   const int64_t* const data = static_cast<const int64_t*>(ids.const_data_ptr());
   const SequenceOf<const int64_t*> rows = problem.place(ids, data);
   const bool is_flat = problem.is_flat();
   int64_t outer = is_flat ? problem.num_rows : problem.num_steps, outer_stride = rows.time_stride;
   int64_t inner = is_flat ? 1 : problem.batch_size, inner_stride = rows.batch_stride;
-  if (inner == 1 || outer_stride < inner_stride) {
+  if (inner == 1 || rows.is_batch_first()) {
     std::swap(outer, inner);
     std::swap(outer_stride, inner_stride);
   }
-  // Of an id outside, this has its highest bit set. Unlike comparisons, every x86-64 makes two of these at once, of ids
-  // that lie beside each other.
+  // An id outside the vocabulary sets the highest bit. Unlike comparisons, this vectorizes on every x86-64.
   uint64_t wrong = 0;
   const uint64_t last = num_tokens - 1;
-  const auto look_at = [&](const int64_t* ids, int64_t stride) {
+  const auto check_ids = [&](const int64_t* ids, int64_t stride) {
     for (int64_t i = 0; i < inner; ++i) {
       const uint64_t id = ids[i * stride];
       wrong |= id | (last - id);
     }
   };
   for (int64_t i = 0; inner > 0 && i < outer; ++i) {
-    const int64_t* const ids_there = data + i * outer_stride;
-    inner_stride == 1 ? look_at(ids_there, 1) : look_at(ids_there, inner_stride);
+    const int64_t* const inner_ids = data + i * outer_stride;
+    inner_stride == 1 ? check_ids(inner_ids, 1) : check_ids(inner_ids, inner_stride);
   }
   RNNFUSED_CHECK(wrong >> 63 == 0, "a token id is outside the vocabulary");
   return {data, rows.time_stride, rows.batch_stride};
 }
 
-// The arguments of the op `layer`, its results and its call. Without weight_ih the input is the projections; else these
-// are still to be made: by the loop, or by `project` before it.
+// The results and parameters of the op `layer`. Without weight_ih the input is the projections.
 struct LayerTensors {
   Problem problem;
   Tensor output, h_n;
@@ -150,8 +148,8 @@ struct LayerTensors {
   }
 };
 
-// The arguments of the op `layer_backward`, its results and its calls. Unwanted results are empty. Without weight_ih
-// the input's gradient is the loop's own.
+// The results and parameters of the op `layer_backward`. Unwanted results are empty. Without weight_ih the gradient of
+// the input is that of the projections.
 struct LayerBackwardTensors {
   BackwardTensors loop;
   Tensor grad_input, grad_weight_ih, grad_weight_hh, grad_bias;
@@ -178,7 +176,7 @@ struct LayerBackwardTensors {
     RNNFUSED_CHECK(weight_ih || !needs_bias, "biases are for an input with weight_ih");
     params.h_0 = problem.state(h_0, output, "h_0");
     const auto pointer = [](bool needed, const Tensor& tensor) { return needed ? tensor.mutable_data_ptr() : nullptr; };
-    // The gradient of a weight for token ids is a transposed view of memory by token.
+    // With token ids, the gradient of weight_ih is a transposed view of (tokens, hidden) memory.
     params.gradients = {pointer(needs_weight_ih, grad_weight_ih),
                         pointer(needs_weight_hh, grad_weight_hh),
                         pointer(needs_bias, grad_bias),

@@ -1,5 +1,4 @@
-// The sizes of a call of the recurrence, read from its tensors: which rows take part in which steps, and where
-// they lie.
+// Reads the sizes of a call from its tensors: the rows of each step, and their places in memory.
 #pragma once
 
 #include <algorithm>
@@ -10,12 +9,12 @@
 
 namespace rnnfused {
 
-// The tensors that say which rows of a sequence take part in which steps; at most one is there.
+// The tensors that give the rows of each step; at most one of them exists.
 struct Extents {
   OptionalTensor batch_sizes, lengths;
 };
 
-// The number of features that weight_hh, (hidden, hidden) or (heads, part, part), is for.
+// The hidden size of weight_hh, which is (hidden, hidden) or (heads, part, part).
 inline int64_t hidden_size_of(const Tensor& weight_hh) {
   RNNFUSED_CHECK(weight_hh.dim() == 2 || weight_hh.dim() == 3, "weight_hh must be (hidden, hidden)");
   return weight_hh.dim() == 2 ? weight_hh.size(0) : weight_hh.size(0) * weight_hh.size(1);
@@ -29,15 +28,19 @@ struct Shape {
   operator Sizes() const { return Sizes(sizes, dims); }
 };
 
-// The sizes of a call, with the memory that pointers to rows' sizes need. A sequence without its features is
-// (time, batch), or (batch, time) where time_dim is 1, or (time) of one row; where time_dim is -1, a single step,
-// (batch) or nothing; or (rows), of steps one after another with batch_sizes, of rows one after another with lengths.
+// The sizes of a call, and the memory that the pointers of RecurrenceParams refer to. The dimensions of a sequence
+// before its features are
+//   (time, batch), or (time) without a batch           with time_dim 0
+//   (batch, time)                                      with time_dim 1
+//   (batch), or none                                   with time_dim -1: a single step
+//   (rows): all steps one after another                with batch_sizes
+//   (rows): all rows' steps one after another          with lengths, which also allow a batch
 class Problem {
  public:
   std::vector<int64_t> batch_sizes, step_starts, lengths, places, state_rows;
   int64_t num_steps = 1, batch_size = 1, hidden_size = 0, num_rows = -1;
 
-  // Reads shapes alone. The sequence may be token ids, which have no features.
+  // Reads only shapes. The sequence may be token ids, which lack features.
   Problem(const Tensor& sequence, const Extents& extents, int64_t time_dim, int64_t hidden_size, bool ids = false)
       : hidden_size(hidden_size), extents_(extents), time_dim_(time_dim) {
     RNNFUSED_CHECK(!(extents.batch_sizes && extents.lengths), "there are batch_sizes or lengths, not both");
@@ -47,7 +50,7 @@ class Problem {
       RNNFUSED_CHECK(time_dim == 0, "rows one after another have time_dim 0");
       num_rows = sequence.size(0);
       batch_size = extents.lengths ? sizes_data(*extents.lengths, "lengths").count : first_batch_size();
-      num_steps = 0;  // known when the extents are read
+      num_steps = 0;  // read_extents() sets it
       return;
     }
     RNNFUSED_CHECK(!extents.batch_sizes && (batch_dims == 0 || batch_dims == 1) && time_dim < dims,
@@ -60,8 +63,8 @@ class Problem {
     RNNFUSED_CHECK(num_steps >= 1, "there must be a step");
   }
 
-  // Reads which rows take part in which steps: after all shapes are checked and all results have memory, as this
-  // takes memory and time for each step.
+  // Reads the rows of each step. Call it last, when shapes are valid and results have memory: it takes time and memory
+  // for each step.
   void read_extents() {
     if (extents_.batch_sizes) read_batch_sizes();
     if (extents_.lengths) read_lengths();
@@ -106,7 +109,7 @@ class Problem {
       places.push_back(num_rows < 0 ? row : starts[row]);
     }
     if (num_rows >= 0) num_steps = count ? lengths[0] : 0;
-    if (count == 0 || hidden_size == 0) return;  // no step has work, however many there are
+    if (count == 0 || hidden_size == 0) return;  // no step has work
     int64_t active = count;
     for (int64_t t = 0; t < num_steps; ++t) {
       while (active > 0 && lengths[active - 1] <= t) --active;
@@ -144,7 +147,7 @@ class Problem {
     }
   }
 
-  // What no step writes: a sequence past its rows' ends is zero.
+  // Writes zeros past the ends of rows, which no step writes.
   void clear_past_ends(const Sequence& sequence, int64_t item_bytes) const {
     if (num_rows >= 0 || hidden_size == 0) return;
     for (size_t i = 0; i < lengths.size(); ++i) {
@@ -155,7 +158,7 @@ class Problem {
     }
   }
 
-  // A row without a step ends in the state that it starts with, which may be zeros.
+  // Copies the first state of rows without a step to their last state; a null first state is zeros.
   void pass_states(const ConstState& from, const State& to, int64_t item_bytes) const {
     for (size_t i = lengths.size(); to.data && i-- > 0 && lengths[i] == 0;) {
       const int64_t b = state_rows[i], bytes = hidden_size * item_bytes;
@@ -174,11 +177,11 @@ class Problem {
     return place(tensor, data);
   }
 
-  // Where the rows of a sequence lie, or its token ids.
+  // The view of a sequence's rows, or of its token ids.
   template <class Pointer>
   SequenceOf<Pointer> place(const Tensor& tensor, Pointer data) const {
     if (is_flat()) return {data, tensor.stride(0), tensor.stride(0)};
-    // Dimensions that are not there have the strides of contiguous ones.
+    // A missing dimension gets the stride of a contiguous one.
     if (batch_dim_ < 0) {
       const int64_t stride = time_dim_ == 0 ? tensor.stride(0) : hidden_size;
       return {data, stride, stride};
@@ -187,14 +190,14 @@ class Problem {
     return {data, time_dim_ >= 0 ? tensor.stride(time_dim_) : batch_size * batch_stride, batch_stride};
   }
 
-  // A sequence that comes with `model`, of the same sizes.
+  // The view of a sequence with the sizes of `model`.
   ConstSequence input(const Tensor& tensor, const Tensor& model, const char* name) const {
     check_like(tensor, model, name);
     check_sizes(tensor, model.sizes(), name);
     return view<const void*>(tensor, tensor.const_data_ptr(), name);
   }
 
-  // A sequence like the call's own, with this number of features.
+  // The sizes of a sequence of this call with `features` features.
   Shape sequence_sizes(int64_t features) const {
     Shape result = {{0, 0, 0}, 0};
     if (is_flat()) result.sizes[result.dims++] = num_rows;
@@ -205,8 +208,7 @@ class Problem {
     return result;
   }
 
-  // A state is shaped as one step of the sequence, time first: (1, batch, hidden), (1, hidden) without a batch; where
-  // the call is a single step, as its sequence.
+  // The sizes of a state: (1, batch, hidden), or (1, hidden) without a batch; without the 1 for a single step.
   Shape state_sizes() const {
     Shape result = {{1, 0, 0}, time_dim_ >= 0};
     if (is_flat() || batch_dim_ >= 0) result.sizes[result.dims++] = batch_size;
@@ -249,7 +251,7 @@ class Problem {
   }
 
   Extents extents_;
-  int64_t time_dim_, batch_dim_ = -1;  // of the sequences; -1: they have none
+  int64_t time_dim_, batch_dim_ = -1;  // dimensions of the sequences; -1: missing
 };
 
 }  // namespace rnnfused

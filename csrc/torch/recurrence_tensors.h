@@ -1,12 +1,11 @@
-// Tensors as the pointers, sizes and strides of the recurrence, for every device.
+// Turns the tensors of the backward loop into parameters, for every device.
 #pragma once
 
 #include "torch/problem.h"
 
 namespace rnnfused {
 
-// The arguments of the backward loop, of the op `recurrence_backward` or of a layer's, its results and its call.
-// Unwanted results are empty.
+// The results and parameters of the backward loop, alone or in a layer. Unwanted results are empty.
 struct BackwardTensors {
   Problem problem;
   Tensor grad_projections, grad_h_0;

@@ -1,5 +1,5 @@
-// The CPU ops enter torch's dispatcher here, and the CPU's threads. LibTorch's stable ABI only: one binary
-// serves every torch from 2.10 on.
+// Registers the ops and their CPU implementations with torch's dispatcher. It uses only LibTorch's stable ABI, so one
+// binary serves every torch from 2.10 on.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -69,7 +69,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
                                                needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
   if (tensors.params.loop.hidden_size > 0) {
     rnnfused::run_layer_backward(tensors.params, torch_workers());
-  } else if (needs_input && weight_ih) {  // a sum over no hidden units
+  } else if (needs_input && weight_ih) {  // a sum over zero hidden units
     std::memset(tensors.grad_input.mutable_data_ptr(), 0, tensors.grad_input.numel() * tensors.params.item_bytes());
   }
   return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias, tensors.loop.grad_h_0};

@@ -1,5 +1,5 @@
-// The CUDA ops enter torch's dispatcher here. LibTorch's stable ABI only, and no symbol of libtorch_cuda is
-// linked: this library compiles beside a CPU-only torch.
+// Registers the CUDA ops with torch's dispatcher. It uses only LibTorch's stable ABI and links no symbol of
+// libtorch_cuda, so the library compiles beside a CPU-only torch.
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -19,7 +19,7 @@ using rnnfused::Problem;
 using rnnfused::RecurrenceParams;
 using torch::stable::Tensor;
 
-// The target of this ABI, torch 2.10, has no call for a stream's handle; libtorch_cuda exports one since 2.2.
+// The stable ABI of torch 2.10 lacks a call for a stream's handle; libtorch_cuda exports one since 2.2.
 cudaStream_t current_stream(int32_t device) {
   using GetStream = AOTITorchError (*)(int32_t, void**);
   static const auto get_stream = [] {
@@ -43,7 +43,7 @@ void run(Params& params, const Problem& problem, const Tensor& model) {
   const rnnfused::cuda::Plan plan = rnnfused::cuda::plan_for(params);
   RNNFUSED_CHECK(plan.blocks > 0, "no fused kernel takes this call (see fits)");
   const cudaStream_t stream = current_stream(model.get_device_index());
-  // Both go back to the allocator at the end, which gives them to nobody before the stream has passed the call.
+  // The allocator takes both back at the end, and reuses them only after this work on the stream.
   const int64_t steps = static_cast<int64_t>(problem.batch_sizes.size());
   const Tensor table = new_memory(model, 2 * steps, ScalarType::Long);
   if (steps > 0) {

@@ -1,5 +1,5 @@
-// What every op does with tensors: makes them and checks them. Users meet rnnfused/functional.py, which explains
-// mistakes; the checks here only keep a direct call of the ops from reading out of bounds.
+// Makes and checks tensors, for every op. Users call rnnfused/functional.py, which explains mistakes; the checks here
+// keep a direct call of an op from accesses out of bounds.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -22,7 +22,7 @@ using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 #define RNNFUSED_CHECK(condition, message) \
   if (!(condition)) throw std::runtime_error(std::string("rnnfused: ") + (message))
 
-// A dtype as torch's C interface numbers it. Unlike scalar_type(), one question.
+// The dtype's number in torch's C interface. It takes one call, unlike scalar_type().
 inline int32_t dtype_number(const Tensor& tensor) {
   int32_t number;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &number));
@@ -49,7 +49,7 @@ struct DeviceNumber {
   bool operator==(const DeviceNumber& other) const { return type == other.type && index == other.index; }
 };
 
-// An uninitialised tensor of the model's dtype and device. Unlike new_empty(), it is not looked up by name.
+// An uninitialised tensor with the model's dtype and device. Unlike new_empty(), it needs no look-up of an op by name.
 inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
   const DeviceNumber device(model);
   AtenTensorHandle result;
@@ -58,7 +58,7 @@ inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
   return Tensor(result);
 }
 
-// The same, contiguous.
+// The same with contiguous strides.
 inline Tensor new_tensor(const Tensor& model, Sizes sizes) {
   constexpr size_t kMostDims = 3;
   RNNFUSED_CHECK(sizes.size() <= kMostDims, "a tensor must have at most 3 dimensions");
@@ -82,12 +82,12 @@ inline int64_t last_size(const Tensor& tensor) {
 
 inline void check_features(const Tensor& tensor, const char* name) {
   const int64_t last = tensor.dim() - 1;
-  // An empty tensor counts as contiguous for torch, whatever its strides.
+  // torch regards an empty tensor as contiguous with any strides.
   RNNFUSED_CHECK(tensor.numel() == 0 || tensor.size(last) == 1 || tensor.stride(last) == 1,
                  std::string(name) + " must be contiguous in its last dimension");
 }
 
-// Same layout in memory as the model where that keeps the features together, else contiguous.
+// An uninitialised sequence like the model: with its layout if the features stay contiguous, else contiguous.
 inline Tensor new_sequence(const Tensor& model) {
   if (model.is_contiguous()) return new_tensor(model, model.sizes());
   Tensor result = torch::stable::empty_like(model);
