@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
+from .sequence import is_batch_major, new_sequence
+
 
 class PackedRows:
     """The order of a batch's rows when packed: the longest first; rows without a step are left out."""
 
     def __init__(self, sequence: Tensor, lengths: Tensor):
         """Takes a (T, B, H) sequence whose rows have these lengths, or a jagged one, (N, H)."""
-        self.shape, self.device, self.batch_size = sequence.shape, sequence.device, lengths.numel()
+        self.sequence, self.batch_size = sequence, lengths.numel()
         order = lengths.argsort(descending=True, stable=True)
         order = order[lengths[order] > 0]
         steps = torch.arange(int(lengths.max()) if lengths.numel() else 0)
@@ -19,16 +21,19 @@ class PackedRows:
             places = steps.unsqueeze(1) * sequence.size(1) + order
         else:
             places = steps.unsqueeze(1) + (lengths.cumsum(0) - lengths)[order]
-        self.places = places[active].to(self.device)
-        self.order = order.to(self.device)
+        self.places = places[active].to(sequence.device)
+        self.order = order.to(sequence.device)
 
     def pack(self, sequence: Tensor | None) -> Tensor | None:
         return None if sequence is None else sequence.flatten(0, -2).index_select(0, self.places)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """The sequence, with zeros past the rows' ends."""
-        rows = packed.new_zeros(self.shape[:-1].numel(), packed.size(-1))
-        return rows.index_copy(0, self.places, packed).view(self.shape)
+        """The sequence, with zeros past the rows' ends, in the memory order of the one that was packed."""
+        rows = packed.new_zeros(self.sequence.shape[:-1].numel(), packed.size(-1))
+        result = rows.index_copy(0, self.places, packed).view(self.sequence.shape)
+        if is_batch_major(self.sequence):
+            return new_sequence(self.sequence).copy_(result)
+        return result
 
     def sort(self, state: Tensor | None) -> Tensor | None:
         return None if state is None else state.index_select(1, self.order)
