@@ -259,7 +259,7 @@ def test_prediction_refuses_what_it_cannot_continue(model, vocab):
         (lambda m: m(torch.ones(5, 3)), TypeError, "X must be token ids of an integer dtype"),
         (lambda m: m(torch.full((5, 3), -1)), IndexError, "vocabulary"),
         (lambda m: m([[1, 2]]), TypeError, "X must be token ids .* got list"),
-        (lambda m: m(torch.ones(5, 0).long()), ValueError, r"a step or more, got shape \(5, 0\)"),
+        (lambda m: m(torch.ones(5, 0).long()), ValueError, r"at least one step, got shape \(5, 0\)"),
         (lambda m: m(torch.ones(5, 3, device="meta").long()), ValueError, "on .* got meta"),
         (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(3, 5).long()), ValueError, "Y must be"),
         (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(15).long()), ValueError, "Y must be"),

@@ -1,0 +1,220 @@
+"""The textbook's language model: perplexity, training steps and greedy prediction on an RNN."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.compiled import copy_of_view
+from ..ops.tokens import check_ids, is_integer, project_tokens
+from ..rnn import TokenRNN
+from .board import Board
+from .rnn import RNNScratch, State
+
+
+class _Vocab(Protocol):
+    idx_to_token: Sequence[str]
+
+    def __getitem__(self, token: str, /) -> int: ...
+
+
+class RNNLMScratch(nn.Module):
+    """The language model: next-token logits from token ids, over any of the textbook's RNNs.
+
+    Args:
+        rnn: :class:`RNNScratch` or :class:`rnnfused.TokenRNN`, which take token ids. Or any module
+            that takes one-hot inputs (num_steps, batch, V) and a state, and returns the outputs
+            and the last state; outputs are (num_steps, batch, H) or a list of steps, and H is
+            ``rnn.num_hiddens`` or ``rnn.hidden_size``. It must not be ``batch_first``.
+        vocab_size: V, the number of tokens.
+        lr: the learning rate of :meth:`configure_optimizers`.
+
+    Attributes:
+        W_hq (H, V), b_q (V,): the output layer.
+        board: perplexities of the training steps and of each validation, a
+            :class:`rnnfused.scratch.Board`; any object with its ``draw`` can replace it.
+
+    Raises:
+        ValueError: ``rnn`` is ``batch_first``.
+    """
+
+    def __init__(self, rnn: nn.Module, vocab_size: int, lr: float = 0.01):
+        super().__init__()
+        if getattr(rnn, "batch_first", False):
+            raise ValueError(
+                "rnn must take (num_steps, batch, ..) inputs, got one with batch_first=True"
+            )
+        self.rnn, self.vocab_size, self.lr = rnn, vocab_size, lr
+        self.board = Board()
+        self._steps = 0  # of training; the x of the board's points without a trainer
+        self._validation = (0.0, 0)  # nats and symbols since the last training step
+        self.init_params()
+
+    def init_params(self) -> None:
+        """Makes the output layer; a subclass may override it together with :meth:`output_layer`."""
+        rnn = self.rnn
+        num_hiddens = rnn.num_hiddens if hasattr(rnn, "num_hiddens") else rnn.hidden_size
+        sigma = getattr(rnn, "sigma", 0.01)
+        self.W_hq = nn.Parameter(torch.randn(num_hiddens, self.vocab_size) * sigma)
+        self.b_q = nn.Parameter(torch.zeros(self.vocab_size))
+
+    def one_hot(self, X: Tensor) -> Tensor:
+        """Ids (batch, num_steps) of any integer dtype to one-hot (num_steps, batch, V).
+
+        Raises:
+            TypeError: the ids are not integers.
+            ValueError: the ids are on another device than the model.
+            IndexError: an id is outside [0, V).
+        """
+        weight = next(self.parameters())
+        identity = torch.eye(self.vocab_size, dtype=weight.dtype, device=weight.device)
+        return project_tokens(X.t() if isinstance(X, Tensor) else X, identity)
+
+    def output_layer(self, rnn_outputs: Tensor | Sequence[Tensor]) -> Tensor:
+        """Outputs (num_steps, batch, H), or a list of steps, to logits (batch, num_steps, V)."""
+        if not isinstance(rnn_outputs, Tensor):
+            rnn_outputs = torch.stack(list(rnn_outputs))
+        # The addition comes last: its result is no view, and is laid out step by step.
+        return (rnn_outputs @ self.W_hq).transpose(0, 1) + self.b_q
+
+    def forward(self, X: Tensor, state: State = None) -> Tensor:
+        """Ids (batch, num_steps) of any integer dtype to logits (batch, num_steps, V).
+
+        ``state`` goes to the rnn; :class:`RNNScratch` takes it bare or as a 1-tuple.
+
+        Raises:
+            ValueError: ``X`` has a wrong shape, no step, or another device than the model.
+            TypeError, IndexError: as :meth:`one_hot`.
+        """
+        return self.output_layer(self._run(X, state)[0])
+
+    def _run(self, X: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        if not is_integer(X):
+            got = X.dtype if isinstance(X, Tensor) else type(X).__name__
+            raise TypeError(f"X must be token ids of an integer dtype, got {got}")
+        if X.dim() != 2 or X.size(1) == 0:
+            raise ValueError(
+                "X must be token ids (batch, num_steps) with at least one step, "
+                f"got shape {tuple(X.shape)}"
+            )
+        if type(self.rnn).forward is RNNScratch.forward:
+            return self.rnn(copy_of_view(X.t()), state, stacked=True)
+        takes_ids = isinstance(self.rnn, (RNNScratch, TokenRNN))
+        return self.rnn(copy_of_view(X.t()) if takes_ids else self.one_hot(X), state)
+
+    def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
+        """Cross-entropy, in nats, of logits (batch, num_steps, V) against ids (batch, num_steps).
+
+        Args:
+            averaged: return the mean over all ids; otherwise one value per id,
+                (batch * num_steps,).
+
+        Raises:
+            TypeError, ValueError, IndexError: ``Y`` does not hold ids of this shape and vocabulary.
+        """
+        Y = check_ids(Y, self.vocab_size, Y_hat.device, "Y")
+        if Y.shape != Y_hat.shape[:2]:
+            raise ValueError(f"Y must be {tuple(Y_hat.shape[:2])} like X, got {tuple(Y.shape)}")
+        if not averaged:
+            return F.cross_entropy(Y_hat.flatten(0, 1), Y.flatten(), reduction="none")
+        # The logits are laid out step by step; flattening them in that order needs no copy.
+        logits = Y_hat.transpose(0, 1).reshape(-1, self.vocab_size)
+        return F.cross_entropy(logits, Y.t().reshape(-1))
+
+    def training_step(self, batch: Sequence[Tensor]) -> Tensor:
+        """The loss of ``(X, Y)``, both ids (batch, num_steps); records the perplexity."""
+        *inputs, Y = batch
+        loss = self.loss(self(*inputs), Y)
+        self._steps += 1
+        self._validation = (0.0, 0)
+        trainer = getattr(self, "trainer", None)
+        epoch = trainer.train_batch_idx / trainer.num_train_batches if trainer else self._steps
+        if Y.numel():
+            self.board.draw(epoch, loss.detach().exp().item(), "train_ppl")
+        return loss
+
+    def validation_step(self, batch: Sequence[Tensor]) -> Tensor:
+        """The loss, as in :meth:`training_step`; records the perplexity of the whole validation.
+
+        A validation is every call since the last training step.
+        """
+        *inputs, Y = batch
+        loss = self.loss(self(*inputs), Y)
+        trainer = getattr(self, "trainer", None)
+        epoch = trainer.epoch + 1 if trainer else self._steps
+        if not Y.numel():
+            return loss
+        nats, symbols = self._validation
+        nats, symbols = nats + loss.item() * Y.numel(), symbols + Y.numel()
+        self._validation = (nats, symbols)
+        # torch's exp overflows to infinity, as in a training step; Python's raises.
+        self.board.draw(epoch, torch.tensor(nats / symbols).exp().item(), "val_ppl")
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain SGD at the learning rate ``lr``."""
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        prefix: str | Sequence[str],
+        num_preds: int,
+        vocab: _Vocab,
+        device: str | torch.device | None = None,
+    ) -> str:
+        """Continues a prefix greedily: each prediction is the next input.
+
+        Args:
+            prefix: a string or a list of tokens; not empty.
+            num_preds: number of tokens to add.
+            vocab: ``vocab[token]`` gives an id, ``vocab.idx_to_token[id]`` a token.
+            device: of the ids; the model's by default.
+
+        Returns:
+            The prefix and the predictions, joined.
+
+        Raises:
+            TypeError: ``num_preds`` is not an int.
+            ValueError: the prefix is empty or has a symbol outside the vocabulary, ``vocab`` does
+                not have the model's size, ``num_preds`` is negative, or ``device`` is not the
+                model's.
+        """
+        if not isinstance(num_preds, int):
+            raise TypeError(f"num_preds must be an int, got {num_preds!r}")
+        if num_preds < 0:
+            raise ValueError(f"num_preds must not be negative, got {num_preds}")
+        if len(vocab.idx_to_token) != self.vocab_size:
+            raise ValueError(
+                f"vocab must be the model's, of {self.vocab_size} tokens, "
+                f"got one of {len(vocab.idx_to_token)}"
+            )
+        ids = _encode_prefix(vocab, prefix)
+        device = next(self.parameters()).device if device is None else device
+        state = None
+        if len(ids) > 1:
+            warm_up = torch.tensor([ids[:-1]], device=device)
+            _, state = self._run(warm_up, state)
+        for _ in range(num_preds):
+            outputs, state = self._run(torch.tensor([ids[-1:]], device=device), state)
+            ids.append(int(self.output_layer(outputs).argmax()))
+        return "".join(vocab.idx_to_token[i] for i in ids)
+
+
+def _encode_prefix(vocab: _Vocab, prefix: str | Sequence[str]) -> list[int]:
+    """The ids of a prefix whose symbols are all in the vocabulary, none as unknown."""
+    if len(prefix) == 0:
+        raise ValueError("prefix must not be empty: there is nothing to continue")
+    ids = []
+    for token in prefix:
+        try:
+            index = vocab[token]
+            known = vocab.idx_to_token[index] == token
+        except (KeyError, IndexError):
+            known = False
+        if not known:
+            raise ValueError(f"prefix has the symbol {token!r}, which is not in the vocabulary")
+        ids.append(int(index))
+    return ids

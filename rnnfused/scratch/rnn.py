@@ -1,0 +1,167 @@
+"""The textbook's RNNs, whole sequences and single steps, with all steps in one fused op."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional
+from ..ops import autocast
+from ..ops.compiled import copy_of_view
+from ..ops.tokens import is_integer
+
+State = Tensor | tuple[Tensor] | None
+
+
+class RNNScratch(nn.Module):
+    """The RNN: ``H_t = tanh(X_t W_xh + H_{t-1} W_hh + b_h)`` (equation 9.4.5), all steps fused.
+
+    Args:
+        num_inputs: I, the number of inputs.
+        num_hiddens: H, the number of hidden units.
+        sigma: the standard deviation of the initial weights; biases start at zero.
+
+    Attributes:
+        W_xh (I, H), W_hh (H, H), b_h (H,): the parameters.
+    """
+
+    def __init__(self, num_inputs: int, num_hiddens: int, sigma: float = 0.01):
+        super().__init__()
+        self.num_inputs, self.num_hiddens, self.sigma = num_inputs, num_hiddens, sigma
+        self.W_xh = nn.Parameter(torch.randn(num_inputs, num_hiddens) * sigma)
+        self.W_hh = nn.Parameter(torch.randn(num_hiddens, num_hiddens) * sigma)
+        self.b_h = nn.Parameter(torch.zeros(num_hiddens))
+
+    def forward(
+        self, inputs: Tensor | Iterable[Tensor], state: State = None, *, stacked: bool = False
+    ) -> tuple[list[Tensor] | Tensor, Tensor]:
+        """Runs over the first dimension of ``inputs``.
+
+        Args:
+            inputs: (num_steps, batch, I) floating point, or a list or another iterable of steps
+                (batch, I); or token ids (num_steps, batch) of any integer dtype, which stand for
+                their one-hot rows.
+            state: (batch, H), or (1, H) for all rows, bare or as a 1-tuple; zeros if None.
+            stacked: return the outputs as one tensor, which saves a copy of each.
+
+        Returns:
+            ``(outputs, state)``: a list of num_steps tensors (batch, H), or one tensor
+            (num_steps, batch, H) if ``stacked``; and the last state (batch, H).
+
+        Raises:
+            ValueError: a shape or a device does not fit.
+            TypeError: a type or a dtype does not fit.
+            IndexError: a token id is outside [0, I).
+        """
+        if not isinstance(inputs, Tensor):
+            inputs = _stack(inputs)
+        if is_integer(inputs):
+            if inputs.dim() != 2:
+                raise ValueError(
+                    f"inputs of token ids must be (num_steps, batch), got {tuple(inputs.shape)}"
+                )
+        else:
+            if inputs.dim() != 3 or inputs.size(2) != self.num_inputs:
+                raise ValueError(
+                    f"inputs must be (num_steps, batch, {self.num_inputs}), "
+                    f"got {tuple(inputs.shape)}"
+                )
+            _check_like_weights("inputs", inputs, self.W_xh)
+        if inputs.size(0) == 0:
+            raise ValueError(f"inputs must have a step, got shape {tuple(inputs.shape)}")
+        h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens, self.W_hh)
+        outputs, last = functional.run_layer(
+            inputs, self.W_xh.t(), self.W_hh.t(), self.b_h, None,
+            None if h_0 is None else copy_of_view(h_0.unsqueeze(0)), "tanh", 0, False,
+        )  # fmt: skip
+        # No result is a view, so that each can be changed in place.
+        if not stacked:
+            outputs = [copy_of_view(step) for step in torch.unbind_copy(outputs)]
+        return outputs, last.squeeze(0).clone()
+
+    def extra_repr(self) -> str:
+        """The sizes, for ``print``."""
+        return f"{self.num_inputs}, {self.num_hiddens}"
+
+
+class RNNScratchCell(nn.Module):
+    """One step: ``h' = tanh(x Wx + h Wh + b)``.
+
+    Args:
+        num_inputs: I, the number of inputs.
+        num_hidden: H, the number of hidden units.
+        sigma: the standard deviation of the initial weights; the bias starts at zero.
+
+    Attributes:
+        Wx (I, H), Wh (H, H), b (H,): the parameters.
+    """
+
+    def __init__(self, num_inputs: int, num_hidden: int, sigma: float = 0.01):
+        super().__init__()
+        self.num_inputs, self.num_hidden, self.sigma = num_inputs, num_hidden, sigma
+        self.Wx = nn.Parameter(torch.randn(num_inputs, num_hidden) * sigma)
+        self.Wh = nn.Parameter(torch.randn(num_hidden, num_hidden) * sigma)
+        self.b = nn.Parameter(torch.zeros(num_hidden))
+
+    def forward(self, x: Tensor, h: State = None) -> Tensor:
+        """One step from ``x`` (batch, I) and ``h`` (batch, H), zeros if None, to (batch, H).
+
+        Raises:
+            ValueError: a shape or a device does not fit.
+            TypeError: a type or a dtype does not fit.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
+        if x.dim() != 2 or x.size(1) != self.num_inputs:
+            raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
+        _check_like_weights("x", x, self.Wx)
+        h = _unwrap_state(h, x.size(0), self.num_hidden, self.Wh)
+        return functional.run_layer(
+            x, self.Wx.t(), self.Wh.t(), self.b, None, h, "tanh", -1, False
+        )[0]
+
+    def extra_repr(self) -> str:
+        """The sizes, for ``print``."""
+        return f"{self.num_inputs}, {self.num_hidden}"
+
+
+def _stack(inputs: Iterable[Tensor]) -> Tensor:
+    if not isinstance(inputs, Iterable):
+        raise TypeError(f"inputs must be a Tensor or a list, got {type(inputs).__name__}")
+    steps = list(inputs)
+    if not steps:
+        raise ValueError("inputs must have a step, got an empty list")
+    if not all(isinstance(step, Tensor) for step in steps):
+        raise TypeError("inputs must be a Tensor or a list of Tensors")
+    return torch.stack(steps)
+
+
+def _unwrap_state(state: State, batch: int, num_hiddens: int, weight: Tensor) -> Tensor | None:
+    """The state as (batch, num_hiddens), from any form that a caller may give."""
+    if isinstance(state, (tuple, list)):
+        if len(state) != 1:
+            raise ValueError(f"state must be a tensor or a 1-tuple, got {len(state)} tensors")
+        (state,) = state
+    if state is None:
+        return None
+    if not isinstance(state, Tensor):
+        raise TypeError(f"state must be a tensor or a 1-tuple, got {type(state).__name__}")
+    if state.dim() != 2 or state.size(0) not in (1, batch) or state.size(1) != num_hiddens:
+        raise ValueError(
+            f"state must be (batch, num_hiddens) = ({batch}, {num_hiddens}), "
+            f"got {tuple(state.shape)}"
+        )
+    _check_like_weights("state", state, weight, autocast.dtype_of)
+    return state.expand(batch, num_hiddens)
+
+
+def _check_like_weights(
+    name: str,
+    tensor: Tensor,
+    weight: Tensor,
+    dtype_of: Callable[[Tensor], torch.dtype] = lambda tensor: tensor.dtype,
+) -> None:
+    if tensor.dtype != weight.dtype and dtype_of(tensor) != dtype_of(weight):
+        raise TypeError(f"{name} must be {weight.dtype} like the weights, got {tensor.dtype}")
+    if tensor.device != weight.device:
+        raise ValueError(f"{name} must be on {weight.device} like the weights, got {tensor.device}")
