@@ -28,7 +28,8 @@ def main() -> int:
     if guards:
         signal.signal(signal.SIGINT, _interrupted)
     try:
-        from rnnfused.lm import cli, lock
+        from rnnfused.lm import cli
+        from rnnfused.lm.checkpoint import lock
 
         _last_acts.append(lock.release_all)
         return cli.main()

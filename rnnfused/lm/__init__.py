@@ -5,17 +5,19 @@ model back. On the command line: ``rnnfused train`` and ``rnnfused sample``. Tra
 checkpoints need the extra ``rnnfused[lm]``.
 """
 
-from .batches import StreamBatches
-from .bigram import Bigram, fit_bigram
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from .checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    FolderBusyError,
+    load_checkpoint,
+    save_checkpoint,
+)
+from .data import StreamBatches, TextError, default_text, letters_only, read_text, split_text
+from .evaluate import Bigram, evaluate, fit_bigram, perplexity
 from .generate import generate
-from .lock import FolderBusyError
 from .model import CharLM, CharLMConfig
-from .perplexity import evaluate, perplexity
-from .settings import TrainSettings
-from .text import TextError, default_text, letters_only, read_text, split_text
 from .timemachine import DownloadError, fetch_timemachine
-from .train import train
+from .train import TrainSettings, train
 from .vocab import Vocab
 
 __all__ = [

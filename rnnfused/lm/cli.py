@@ -9,12 +9,11 @@ import torch
 import rnnfused
 
 from .checkpoint import load_checkpoint
+from .data import default_text, letters_only, read_text
 from .generate import generate
-from .messages import for_stream, one_line, shown
-from .settings import TrainSettings, check_device
-from .text import default_text, letters_only, read_text
+from .messages import for_stream, one_line
 from .timemachine import URL, fetch_timemachine
-from .train import train
+from .train import TrainSettings, check_device, train
 
 # torch crashes on far larger numbers.
 _MAX_THREADS = 1024
@@ -100,7 +99,7 @@ def _guarded(argv: list[str] | None) -> int:
     except OSError as error:
         # The system's own errors read "[Errno 2] No such file or directory: 'x'"; drop the number.
         plain = error.strerror or error
-        return _fail(plain if error.filename is None else f"{plain}: {shown(error.filename)}")
+        return _fail(plain if error.filename is None else f"{plain}: {error.filename!r}")
     except NotImplementedError as error:
         return _fail(error)
     except RuntimeError as error:

@@ -1,11 +1,10 @@
-"""Text from a model: read a prefix, then guess symbol by symbol."""
+"""Sampling: read a prefix, then draw symbol after symbol."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from .messages import shown
 from .model import CharLM
 from .vocab import Vocab
 
@@ -15,7 +14,7 @@ def encode_prefix(vocab: Vocab, prefix: str) -> Tensor:
 
     Raises:
         TypeError: ``prefix`` is not a ``str``.
-        ValueError: it is empty or holds a character that the vocabulary has not got.
+        ValueError: it is empty or holds a character that the vocabulary lacks.
     """
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a str, got {type(prefix).__name__}")
@@ -42,30 +41,30 @@ def generate(
 ) -> str:
     """``prefix`` continued by ``num_chars`` characters.
 
-    Dropout is off meanwhile; the model is left in the train or eval mode it came in. ``"<unk>"`` is
+    Dropout is off during the call; the model returns to its train or eval mode. ``"<unk>"`` is
     never drawn.
 
     Args:
         model: on any device.
-        vocab: the vocabulary it was trained with.
+        vocab: the vocabulary of its training.
         prefix: at least one character, each in ``vocab``.
-        num_chars: how many characters to add, at least 0.
-        temperature: what the logits are divided by before one is drawn; below 1 sharpens the
-            choice, above 1 flattens it, and 0 always takes the likeliest.
-        seed: makes the draw repeatable, 0 to 2 ** 63 - 1; None takes torch's global generator.
+        num_chars: number of characters to add, at least 0.
+        temperature: divides the logits before each draw. Below 1 favours likely symbols, above 1
+            makes the choice more uniform, and 0 always takes the most likely symbol.
+        seed: makes the result repeatable, 0 to 2 ** 63 - 1; None uses torch's global generator.
 
     Raises:
-        TypeError, ValueError: an argument is of the wrong type or out of its range, ``vocab`` is
-            not of the model's size, or the model's logits are not finite.
+        TypeError, ValueError: an argument has the wrong type or is out of range, ``vocab`` does
+            not have the model's size, or the model's logits are not finite.
     """
     if isinstance(num_chars, bool) or not isinstance(num_chars, int):
-        raise TypeError(f"num_chars must be an int, got {shown(num_chars)}")
+        raise TypeError(f"num_chars must be an int, got {num_chars!r}")
     if num_chars < 0:
-        raise ValueError(f"num_chars must be at least 0, got {shown(num_chars)}")
+        raise ValueError(f"num_chars must be at least 0, got {num_chars}")
     if not (0 <= temperature < math.inf):
         raise ValueError(f"temperature must be finite and at least 0, got {temperature}")
     if seed is not None and not 0 <= seed < 2**63:
-        raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {shown(seed)}")
+        raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {seed}")
     if len(vocab) != model.config.vocab_size:
         raise ValueError(
             f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
@@ -76,10 +75,10 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        added = []
+        added: list[int] = []
         state = None
         while len(added) < num_chars:
-            # The first call reads the whole prefix, each later one the symbol drawn before it.
+            # The first call reads the whole prefix, each later one the last drawn symbol.
             logits, state = model(ids, state)
             index = _draw(logits[0, -1].double().cpu(), temperature, generator)
             added.append(index)
@@ -90,12 +89,12 @@ def generate(
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> int:
-    """One id by its logits, float64 of shape ``(V,)``."""
+    """An id drawn by its logits, float64 of shape ``(V,)``; never id 0."""
     if not logits.isfinite().all():
-        raise ValueError("model gives logits that are not finite; its parameters are broken")
+        raise ValueError("model returns logits that are not finite; its parameters are broken")
     known = logits[1:]
     if temperature == 0:
         return 1 + int(known.argmax())
-    # The largest becomes 0 first, so that no temperature, however small, overflows.
+    # Shifting the largest logit to 0 keeps even the smallest temperature from overflowing.
     probabilities = torch.softmax((known - known.max()) / temperature, dim=0)
     return 1 + int(torch.multinomial(probabilities, 1, generator=generator))

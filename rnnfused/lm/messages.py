@@ -1,13 +1,13 @@
-"""Words for people: bounded, one line, and nothing in them that steers a terminal."""
+"""Terminal output: bounded messages on one line, without characters that steer a terminal."""
 
 import sys
 import unicodedata
 from contextlib import suppress
 from typing import TextIO
 
-# Joiners that Persian and Indic words and composed emoji consist of; they steer no terminal.
+# Line ends, and the joiners of Persian and Indic words and composed emoji, steer no terminal.
 _HARMLESS = frozenset("\n\t\u200c\u200d")
-# Controls, formats (direction of writing among them), separators of lines and paragraphs.
+# Control and format characters (writing direction among them), line and paragraph separators.
 _STEERING = frozenset(("Cc", "Cf", "Zl", "Zp"))
 
 
@@ -19,16 +19,11 @@ def shorten(text: str, most: int = 500) -> str:
     return f"{text[: most - 3 - tail]}...{text[len(text) - tail :]}"
 
 
-def shown(value: object, most: int = 200) -> str:
-    """``repr(value)`` for a message, at most ``most`` characters of it."""
-    return shorten(repr(value), most)
-
-
 def printable(text: str) -> str:
     """``text`` with backslash escapes for the characters that steer a terminal.
 
-    Those are control and format characters and Unicode's separators of lines and paragraphs.
-    Newlines, tabs and the joiners U+200C and U+200D stay.
+    Escaped are control and format characters and Unicode's line and paragraph separators. Newlines,
+    tabs and the joiners U+200C and U+200D stay.
     """
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
@@ -41,21 +36,25 @@ def printable(text: str) -> str:
 
 
 def for_stream(text: str, stream: TextIO | None) -> str:
-    """``printable(text)`` if ``stream`` is a terminal, else ``text`` as it is."""
+    """``printable(text)`` if ``stream`` is a terminal, else ``text`` unchanged."""
     return printable(text) if stream is not None and stream.isatty() else text
 
 
 def one_line(reason: object) -> str:
-    """``str(reason)`` as one bounded line that is safe on a terminal."""
+    """``str(reason)`` as one line of at most 500 characters that is safe on a terminal.
+
+    Every message passes through here before it is printed, so code that raises an exception can
+    quote a value of any length.
+    """
     return shorten(printable(" ".join(shorten(str(reason), 2000).split())))
 
 
 def warn(reason: object) -> None:
-    """Print ``rnnfused: warning: <reason>`` on stderr; a stderr that takes nothing is no error.
+    """Print ``rnnfused: warning: <reason>`` on stderr; ignore a stderr that cannot be written.
 
     Printed, not ``warnings.warn``: a filter that turns warnings into errors must not end a
     training run.
     """
-    if sys.stderr is not None:  # closed, where print would take stdout
+    if sys.stderr is not None:  # None where it is closed; print would then use stdout
         with suppress(OSError, ValueError):
             print("rnnfused: warning:", one_line(reason), file=sys.stderr, flush=True)

@@ -2,18 +2,53 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rnnfused import TokenRNN
 
-from .counts import check_count
-from .messages import shown
+# Beyond 32 bits, torch reports overflows of its own instead of "out of memory".
+MAX_COUNT = 2**31 - 1
+# Layers are built one by one: a mistyped number would fill the memory slowly.
+MAX_LAYERS = 1000
+
+
+def check_count(name: str, value: object) -> None:
+    """Validate a count: an int from 1 to a bound.
+
+    The bound is ``MAX_LAYERS`` for ``"num_layers"`` and ``MAX_COUNT`` for any other name.
+
+    Raises:
+        TypeError: ``value`` is not an int.
+        ValueError: ``value`` is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    most = MAX_LAYERS if name == "num_layers" else MAX_COUNT
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {value!r}")
+
+
+def check_dropout(value: object) -> None:
+    """Validate a dropout probability: a float in [0, 1).
+
+    Raises:
+        TypeError: ``value`` is not a float or an int.
+        ValueError: ``value`` is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"dropout must be a float, got {value!r}")
+    if not 0 <= value < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {value}")
 
 
 @dataclass(frozen=True)
 class CharLMConfig:
-    """The shape of a ``CharLM``; all that is needed to build one again.
+    """The shape of a ``CharLM``: everything needed to build one again.
 
     Attributes:
         vocab_size: number of symbols, 1 to 2 ** 31 - 1.
@@ -23,7 +58,7 @@ class CharLMConfig:
         dropout: probability of zeroing a feature of a layer's output in training, in [0, 1).
 
     Raises:
-        TypeError, ValueError: an attribute is of the wrong type or out of its range.
+        TypeError, ValueError: an attribute has the wrong type or is out of range.
     """
 
     vocab_size: int
@@ -32,46 +67,46 @@ class CharLMConfig:
     nonlinearity: str = "tanh"
     dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_layers"):
             check_count(name, getattr(self, name))
         if self.nonlinearity not in ("tanh", "relu"):
-            raise ValueError(
-                f"nonlinearity must be 'tanh' or 'relu', got {shown(self.nonlinearity)}"
-            )
-        if isinstance(self.dropout, bool) or not isinstance(self.dropout, (int, float)):
-            raise TypeError(f"dropout must be a float, got {shown(self.dropout)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
+        check_dropout(self.dropout)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """A value for ``json.dump``."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict) -> "CharLMConfig":
+    def from_json(cls, values: object) -> "CharLMConfig":
         """The configuration that ``to_json`` described.
 
         Raises:
-            ValueError: ``values`` is not a dict, lacks a field, or has one too many.
+            ValueError: ``values`` is not a dict, lacks a field, or has an unknown one.
             TypeError, ValueError: a field has a wrong value.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             got = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise ValueError(f"config must have the fields {sorted(names)}, got {shown(got)}")
+            raise ValueError(f"config must have the fields {sorted(names)}, got {got!r}")
         return cls(**values)
 
 
 class CharLM(nn.Module):
-    """Predicts the next symbol from those before it.
+    """Predicts each next symbol of a text from the symbols before it.
 
     Args:
         config: the model's shape.
-        device, dtype: where and in which floating dtype the parameters live.
+        device, dtype: of the parameters; the dtype is a floating one.
     """
 
-    def __init__(self, config: CharLMConfig, device=None, dtype=None):
+    def __init__(
+        self,
+        config: CharLMConfig,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
         self.config = config
         self.rnn = TokenRNN(
@@ -80,7 +115,7 @@ class CharLM(nn.Module):
             config.num_layers,
             nonlinearity=config.nonlinearity,
             batch_first=True,
-            # Between layers only; a single layer has no between.
+            # This one acts between layers, so a single layer cannot have it.
             dropout=config.dropout if config.num_layers > 1 else 0.0,
             device=device,
             dtype=dtype,
@@ -89,11 +124,11 @@ class CharLM(nn.Module):
         self.head = nn.Linear(config.hidden_size, config.vocab_size, device=device, dtype=dtype)
 
     def forward(self, ids: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits of the symbol that follows each one.
+        """Logits of the next symbol at every position.
 
         Args:
             ids: ``(B, T)``, any integer dtype, each in ``0 .. vocab_size - 1``.
-            state: ``(num_layers, B, hidden_size)`` as an earlier call returned it; None for zeros.
+            state: ``(num_layers, B, hidden_size)`` from an earlier call; None for zeros.
 
         Returns:
             ``(logits, state)`` of shapes ``(B, T, vocab_size)`` and

@@ -1,54 +1,21 @@
-"""The learning curve."""
+"""The learning curves of a training run."""
 
 import io
 import os
-import sys
-import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from .atomic import replacing
+from rnnfused.scratch.plot import import_matplotlib, plot_curves
 
-# Of the process, not of a figure: these are not ours to change.
-_SHARED = ("backend", "backend_fallback", "interactive", "toolbar")
-
-
-def import_matplotlib():
-    """The module, also where ``MPLBACKEND`` names a backend that is not installed here.
-
-    Raises:
-        ModuleNotFoundError: matplotlib, or a library that it needs, is missing.
-        Exception: its settings or its files are broken.
-    """
-    try:
-        return _import_whole()
-    except ValueError:
-        # A notebook's backend, say, inherited by a command. Figures in files need none.
-        backend = os.environ.pop("MPLBACKEND", None)
-        if backend is None:
-            raise
-        try:
-            return _import_whole()
-        finally:
-            os.environ["MPLBACKEND"] = backend
-
-
-def _import_whole():
-    try:
-        import matplotlib.figure
-    except Exception:
-        # The parts that did come in would make the next import fail in another way.
-        if "matplotlib" not in sys.modules:
-            for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
-                del sys.modules[name]
-        raise
-    return matplotlib
+from .checkpoint.atomic import replacing
 
 
 def check_installed() -> None:
-    """Find out now, not after the first pass, whether there is a matplotlib.
+    """Report a missing matplotlib before training, not after the first pass.
 
     Raises:
-        ModuleNotFoundError: there is none. One that does not work is not reported.
+        ModuleNotFoundError: matplotlib is missing. A broken installation is not reported here.
     """
     try:
         import_matplotlib()
@@ -56,57 +23,40 @@ def check_installed() -> None:
         if (error.name or "").partition(".")[0] == "matplotlib":
             raise
     except Exception:
-        pass  # each plot tries again, and says so
+        pass  # each plot tries again and reports it
 
 
-def plot_perplexity(metrics: Sequence[dict], path: str | os.PathLike) -> None:
-    """Draw training and validation perplexity by pass, the bigram's as a dashed line, as a PNG.
+def plot_perplexity(metrics: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Plot training and validation perplexity by pass, and the bigram model's as a dashed line.
 
-    The user's matplotlib settings play no part, and are left as they are.
+    The user's matplotlib settings have no effect and stay unchanged.
 
     Args:
-        metrics: one dict a pass with ``"pass"``, ``"train_perplexity"``,
+        metrics: one dict per pass with ``"pass"``, ``"train_perplexity"``,
             ``"validation_perplexity"`` and ``"bigram_perplexity"``.
-        path: the file to write or replace.
+        path: the file to write or replace; its suffix selects the format.
 
     Raises:
-        ValueError: ``metrics`` is empty.
+        ValueError: ``metrics`` is empty, or the suffix is no known format.
         OSError: ``path`` cannot be written.
         Exception: as ``import_matplotlib``.
     """
     if not metrics:
         raise ValueError("metrics must hold at least one pass, got none")
-    matplotlib = import_matplotlib()
+    curves = {
+        label: [(row["pass"], row[key]) for row in metrics]
+        for label, key in (
+            ("training", "train_perplexity"), ("validation", "validation_perplexity")
+        )
+    }  # fmt: skip
     picture = io.BytesIO()
-    with warnings.catch_warnings():
-        # Of deprecated settings and missing glyphs; no reason to lose the plot under -W error.
-        warnings.simplefilter("ignore")
-        defaults = matplotlib.rcParamsDefault
-        plain = {name: defaults[name] for name in defaults if name not in _SHARED}
-        with matplotlib.rc_context(plain):
-            _draw(metrics).savefig(picture, format="png", dpi=150)
+    plot_curves(
+        picture,
+        curves,
+        levels={"bigram, validation": metrics[-1]["bigram_perplexity"]},
+        xlabel="pass over the training text",
+        ylabel="perplexity",
+        format=Path(path).suffix[1:] or "png",
+    )
     with replacing(path) as [new]:
         new.write_bytes(picture.getvalue())
-
-
-def _draw(metrics: Sequence[dict]):
-    """The figure of ``plot_perplexity``."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
-    # A bare Figure draws without a display and leaves pyplot's global state alone.
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    passes = [row["pass"] for row in metrics]
-    for key, label in (("train_perplexity", "training"), ("validation_perplexity", "validation")):
-        axes.plot(passes, [row[key] for row in metrics], marker="o", markersize=3, label=label)
-    axes.axhline(
-        metrics[-1]["bigram_perplexity"], linestyle="--", color="gray", label="bigram, validation"
-    )
-    axes.set(xlabel="pass over the training text", ylabel="perplexity", yscale="log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    # Plain 4 and 6 instead of powers of ten.
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(ScalarFormatter())
-    axes.legend()
-    return figure

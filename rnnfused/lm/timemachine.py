@@ -10,8 +10,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from .atomic import remove_temporaries, replacing
-from .messages import shorten, shown
+from .checkpoint.atomic import remove_temporaries, replacing
 
 # As Zhang, Lipton, Li and Smola, "Dive into Deep Learning" (https://d2l.ai), name and check it.
 URL = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
@@ -62,7 +61,7 @@ def fetch_timemachine(
         return path
     # The other schemes that urllib knows read local files.
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"url must begin with http:// or https://, got {shown(url)}")
+        raise ValueError(f"url must begin with http:// or https://, got {url!r}")
     if not 0 < timeout <= MAX_TIMEOUT:
         raise ValueError(
             f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, got {timeout}"
@@ -70,8 +69,7 @@ def fetch_timemachine(
     data = _download(url, timeout)
     if _sum(data) != sha1:
         raise DownloadError(
-            f"{shorten(url, 200)} gave {len(data)} bytes with SHA-1 {_sum(data)}, "
-            f"but the file must have {sha1}"
+            f"{url} gave {len(data)} bytes with SHA-1 {_sum(data)}, but the file must have {sha1}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of killed downloads; one that goes on beside this one writes its file within seconds.
@@ -87,7 +85,6 @@ def _sum(data: bytes) -> str:
 
 
 def _download(url: str, timeout: float) -> bytes:
-    name = shorten(url, 200)
     deadline = time.monotonic() + timeout
     data = bytearray()
     try:
@@ -98,24 +95,20 @@ def _download(url: str, timeout: float) -> bytes:
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 if len(data) > MAX_BYTES:
-                    raise DownloadError(f"{name} gave more than {MAX_BYTES} bytes")
+                    raise DownloadError(f"{url} gave more than {MAX_BYTES} bytes")
             if response.length:
-                raise DownloadError(f"{name} broke off: {response.length} bytes are missing")
+                raise DownloadError(f"{url} broke off: {response.length} bytes are missing")
     except DownloadError:
         raise
     except urllib.error.HTTPError as error:
-        raise DownloadError(
-            f"{name} answered {error.code} {shorten(str(error.reason), 200)}"
-        ) from None
+        raise DownloadError(f"{url} answered {error.code} {error.reason}") from None
     except TimeoutError:
-        raise DownloadError(f"{name} did not finish within {timeout:g} seconds") from None
+        raise DownloadError(f"{url} did not finish within {timeout:g} seconds") from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise DownloadError(f"{name} did not answer within {timeout:g} seconds") from None
-        raise DownloadError(
-            f"{name} cannot be reached: {shorten(str(error.reason), 200)}"
-        ) from None
+            raise DownloadError(f"{url} did not answer within {timeout:g} seconds") from None
+        raise DownloadError(f"{url} cannot be reached: {error.reason}") from None
     except (http.client.HTTPException, OSError, ValueError) as error:
-        reason = shorten(str(error), 200) or type(error).__name__
-        raise DownloadError(f"{name} cannot be fetched: {reason}") from None
+        reason = str(error) or type(error).__name__
+        raise DownloadError(f"{url} cannot be fetched: {reason}") from None
     return bytes(data)

@@ -1,62 +1,150 @@
-"""The training program: data, model, optimiser, loop, log."""
+"""The training program: settings, data, model, optimizer, loop, log."""
 
+import dataclasses
 import math
 import os
 import re
 import sys
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from rnnfused import clip_gradients
 
-from .batches import StreamBatches
-from .bigram import fit_bigram
+from .checkpoint.run_folder import RunFolder
+from .data import StreamBatches, letters_only, split_text
+from .evaluate import evaluate, fit_bigram, perplexity
 from .generate import encode_prefix, generate
 from .messages import for_stream
-from .model import CharLM, CharLMConfig
-from .perplexity import evaluate, perplexity
+from .model import CharLM, CharLMConfig, check_count, check_dropout
 from .plot import check_installed
-from .results import RunFolder
-from .settings import TrainSettings
-from .text import letters_only, split_text
 from .vocab import Vocab
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The settings of ``train``, with defaults tuned on ``default_text()``.
+
+    Every count is at least 1 and at most 2 ** 31 - 1; ``num_layers`` is at most 1000.
+
+    Attributes:
+        hidden_size: features of the hidden state.
+        num_layers: stacked recurrent layers.
+        num_steps: symbols that the gradient flows back through.
+        batch_size: parallel streams.
+        passes: number of passes over the training text.
+        lr: the highest learning rate, above 0 and at most 1. It rises over the first twentieth of
+            the updates, then falls along a cosine to a fiftieth.
+        weight_decay: of AdamW, at least 0.
+        clip: the highest global 2-norm of the gradients, above 0.
+        dropout: probability of zeroing a feature of a layer's output, in [0, 1).
+        validation_fraction: share of the text held out at its end, between 0 and 1.
+        seed: fixes parameters, dropout and the sample; 0 to 2 ** 63 - 1.
+        device: training device, as for ``torch.device``.
+        letters_only: whether ``letters_only`` prepares the text and the prefix, in training and in
+            the command ``rnnfused sample``.
+
+    Raises:
+        TypeError, ValueError: an attribute has the wrong type or is out of range.
+    """
+
+    hidden_size: int = 256
+    num_layers: int = 2
+    num_steps: int = 64
+    batch_size: int = 16
+    passes: int = 8
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    dropout: float = 0.0
+    validation_fraction: float = 0.1
+    seed: int = 0
+    device: str = "cpu"
+    letters_only: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "num_steps", "batch_size", "passes"):
+            check_count(name, getattr(self, name))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed must be an int, got {self.seed!r}")
+        check_dropout(self.dropout)
+        for name in ("lr", "weight_decay", "clip", "validation_fraction"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a float, got {value!r}")
+        if not 0 < self.lr <= 1:
+            raise ValueError(f"lr must be above 0 and at most 1, got {self.lr}")
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f"clip must be finite and above 0, got {self.clip}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be finite and at least 0, got {self.weight_decay}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {self.seed}")
+        if not isinstance(self.device, str):
+            raise TypeError(f"device must be a str, got {self.device!r}")
+        if not isinstance(self.letters_only, bool):
+            raise TypeError(f"letters_only must be a bool, got {self.letters_only!r}")
+        check_device(self.device)
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for ``json.dump``."""
+        return dataclasses.asdict(self)
+
+
+def check_device(device: str) -> torch.device:
+    """The device of that name, if it works on this machine.
+
+    Raises:
+        ValueError: the device is unknown, missing, or cannot compute.
+    """
+    try:
+        # Some devices, like "meta", allocate but hold no values: read one back.
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+    return torch.device(device)
 
 
 def train(
     text: str,
-    out: str | os.PathLike,
+    out: str | os.PathLike[str],
     settings: TrainSettings = TrainSettings(),
     *,
     prefix: str | None = None,
     source: str = "",
-) -> list[dict]:
-    """Train a ``CharLM`` on ``text``; print a line a pass and, at the end, a sample.
+) -> list[dict[str, Any]]:
+    """Train a ``CharLM`` on ``text``; print a line per pass and a sample at the end.
 
-    After each pass the folder ``out`` holds, all of that pass, ``model.json`` and the weights that
-    it names (see ``load_checkpoint``), ``metrics.jsonl`` (one JSON object a pass) and
-    ``loss.png``. Each file is replaced whole, and the model in one step, so stopping or killing a
-    run at any moment damages none of them. A plot that cannot be drawn is a warning on stderr.
+    After each pass the folder ``out`` holds its results: ``model.json`` and the weights that it
+    names (see ``load_checkpoint``), ``metrics.jsonl`` (one JSON object per pass) and ``loss.png``.
+    Each file is replaced as a whole, and the model in one step. A run that is stopped or killed
+    therefore damages none of them. A plot that cannot be drawn is a warning on stderr.
 
-    The folder is locked for the whole run. Others may load its checkpoint meanwhile.
+    The folder is locked for the whole run; its checkpoint can be loaded meanwhile.
 
-    Perplexity is ``exp`` of the mean cross-entropy in nats. Validation perplexity is that of the
-    model at the end of a pass, over the held-out end of the text; the bigram model's is over
-    exactly the same symbols. Training perplexity is the mean over the pass while the model learns,
-    dropout included. Speed counts training symbols only, over the training time only.
+    Perplexity is ``exp`` of the mean cross-entropy in nats. Validation perplexity is measured at
+    the end of a pass, over the held-out end of the text; the bigram model's is over exactly the
+    same symbols. Training perplexity is the mean over the pass while the model learns, dropout
+    included. Speed counts training symbols and training time only.
 
-    Sets torch's global seed. The same text, settings, versions, machine and number of threads give
-    the same figures but for the speed.
+    Sets torch's global seed. Results repeat, except for the speed, with the same text, settings,
+    versions, machine and number of threads.
 
     Args:
         text: the whole text; its end is held out for validation.
-        out: folder for the results, made if missing; the files of an earlier run are replaced, and
-            what killed runs left unfinished is removed.
-        settings: see there.
-        prefix: what the sample begins with, prepared as the text is; None takes the text's first
-            word.
-        source: where the text comes from, for the record.
+        out: folder for the results, made if missing. Files of an earlier run are replaced, and
+            unfinished files of killed runs are removed.
+        settings: hyperparameters, seed and device.
+        prefix: start of the sample, prepared like the text; None for the text's first word.
+        source: origin of the text, for the record.
 
     Returns:
         The rows of ``metrics.jsonl``: dicts with ``pass``, ``train_perplexity``,
@@ -64,12 +152,12 @@ def train(
 
     Raises:
         TextError, ValueError: the text is too short, or ``prefix`` holds unknown symbols.
-        FolderBusyError: another run writes to ``out``; said before anything is done.
-        OSError: ``out`` cannot be written to; likewise.
+        FolderBusyError: another run writes to ``out``; raised before training.
+        OSError: ``out`` cannot be written to; raised before training where possible.
         ModuleNotFoundError: one of the libraries of ``rnnfused[lm]`` is missing.
-        FloatingPointError: training diverged; the files of the last good pass are kept.
+        FloatingPointError: training diverged; the files of the last good pass stay.
     """
-    # All three here, so that a missing one is found now and not after the first pass.
+    # All three here, to report a missing one before the first pass.
     check_installed()
     import safetensors.torch  # noqa: F401
     import tqdm  # noqa: F401
@@ -82,7 +170,7 @@ def train(
 
 def _train(
     text: str, folder: RunFolder, settings: TrainSettings, prefix: str | None, source: str
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     from tqdm import tqdm
 
     # ---- data: text -> ids -> windows
@@ -92,12 +180,12 @@ def _train(
         word = re.search(r"\S{1,20}", train_text)
         prefix = word[0] if word else train_text[:20]
     encode_prefix(vocab, prefix)
-    # As narrow as they can be; what reads them widens a window at a time.
+    # Stored in the narrowest dtype; each reader widens one window at a time.
     narrow = vocab.smallest_dtype()
     train_ids = vocab.encode(train_text, narrow).to(settings.device)
     validation_ids = vocab.encode(validation_text, narrow).to(settings.device)
     train_batches = StreamBatches(train_ids, settings.batch_size, settings.num_steps)
-    # A short validation part gets fewer, longer streams, and so fewer cold starts.
+    # A short validation part gets fewer, longer streams: fewer starts from a zero state.
     validation_batches = StreamBatches(
         validation_ids,
         max(1, min(settings.batch_size, (len(validation_ids) - 1) // settings.num_steps)),
@@ -118,7 +206,7 @@ def _train(
         flush=True,
     )
 
-    # ---- optimiser
+    # ---- optimizer
     updates = settings.passes * len(train_batches)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
@@ -128,7 +216,7 @@ def _train(
     )
 
     # ---- loop
-    metrics = []
+    metrics: list[dict[str, Any]] = []
     for index in range(1, settings.passes + 1):
         start = time.perf_counter()
         state, total_nats = None, 0.0
@@ -136,13 +224,13 @@ def _train(
             train_batches,
             f"pass {index}/{settings.passes}",
             leave=False,
-            # None: on a terminal only. A closed stderr is no stream at all.
+            # None: on a terminal only. A closed stderr is None.
             disable=sys.stderr is None or None,
             unit="window",
         )
         for x, y in progress:
             logits, state = model(x, state)
-            # The state goes on, the gradient stops: truncated backpropagation through time.
+            # The state is carried over, its gradient is not: truncated BPTT.
             state = state.detach()
             loss = F.cross_entropy(logits.flatten(0, 1), y.flatten().long())
             optimizer.zero_grad()
@@ -175,7 +263,7 @@ def _train(
     return metrics
 
 
-def _check_converging(row: dict, settings: TrainSettings) -> None:
+def _check_converging(row: dict[str, Any], settings: TrainSettings) -> None:
     if not all(map(math.isfinite, row.values())):
         raise FloatingPointError(
             f"training diverged in pass {row['pass']}: validation perplexity is "
@@ -183,7 +271,7 @@ def _check_converging(row: dict, settings: TrainSettings) -> None:
         )
 
 
-def _line(row: dict, passes: int) -> str:
+def _line(row: dict[str, Any], passes: int) -> str:
     return (
         f"pass {row['pass']}/{passes}  perplexity: training {row['train_perplexity']:.3f}, "
         f"validation {row['validation_perplexity']:.3f} (bigram {row['bigram_perplexity']:.3f})  "
@@ -192,7 +280,7 @@ def _line(row: dict, passes: int) -> str:
 
 
 def warmup_cosine(update: int, updates: int) -> float:
-    """Share of the highest learning rate at ``update`` of ``updates``, both counted from 0.
+    """Learning rate at ``update``, counted from 0, of ``updates``: a share of the highest one.
 
     Rises linearly over the first twentieth, then falls to 1/50 along half a cosine: Loshchilov and
     Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2017, without the restarts.

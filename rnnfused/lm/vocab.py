@@ -1,17 +1,17 @@
-"""The map between characters and ids."""
+"""The map between characters and ids, and between a text and a tensor of ids."""
 
-from collections.abc import Iterable, Sequence
+import ctypes
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from rnnfused.arguments import is_integer
-
-from .codes import pieces, to_codes, to_text
-from .messages import shown
-
-# What torch can index and look up with, narrowest first; it lacks the wider unsigned dtypes.
+# Signed and unsigned dtypes that torch can index with, narrowest first.
 _DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+# Characters or ids converted at once, so that a large text needs little extra memory.
+_PIECE = 2**18
 
 UNKNOWN = "<unk>"
 
@@ -19,11 +19,11 @@ UNKNOWN = "<unk>"
 class Vocab:
     """The characters of a text, numbered from 1 in sorted order; id 0 is ``"<unk>"``.
 
-    Build it from the *training* part of a text only: what validation text alone contains is then
-    unknown, as any new text's symbols would be, and is scored as ``"<unk>"``.
+    Build it from the *training* part of a text only. Characters that occur only in validation text
+    are then unknown, as those of any new text would be, and count as ``"<unk>"``.
 
     Args:
-        text: the text whose distinct characters make up the vocabulary; not empty.
+        text: the text whose distinct characters form the vocabulary; not empty.
 
     Attributes:
         idx_to_token: list of str, the token of each id.
@@ -59,37 +59,38 @@ class Vocab:
             return NotImplemented
         return self.idx_to_token == other.idx_to_token
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
+    @overload
+    def __getitem__(self, token: str) -> int: ...
+    @overload
+    def __getitem__(self, token: Sequence[str]) -> list[int]: ...
     def __getitem__(self, token: str | Sequence[str]) -> int | list[int]:
-        """Id of one character, or ids of a list of them; 0 for a character it has not got.
+        """Id of one character, or ids of a list of characters; 0 for an unknown one.
 
         Raises:
-            TypeError: neither a ``str`` nor a list or tuple of them.
-            ValueError: a ``str`` that is not one character (``encode`` takes whole texts).
+            TypeError: ``token`` is neither a ``str`` nor a list or tuple of ``str``.
+            ValueError: a ``str`` is not one character; use ``encode`` for texts.
         """
         if isinstance(token, (list, tuple)):
             return [self[one] for one in token]
         if not isinstance(token, str):
             raise TypeError(f"token must be a str or a list of str, got {type(token).__name__}")
         if len(token) != 1 and token != UNKNOWN:
-            raise ValueError(
-                f"token must be one character, got {shown(token)}; for a text use encode()"
-            )
+            raise ValueError(f"token must be one character, got {token!r}; for a text use encode()")
         return self.token_to_idx.get(token, 0)
 
     def smallest_dtype(self) -> torch.dtype:
         """The narrowest dtype that holds every id: ``torch.uint8``, ``int16`` or ``int32``."""
-        fitting = (dtype for dtype in _DTYPES if len(self) - 1 <= torch.iinfo(dtype).max)
-        return next(fitting)
+        return next(dtype for dtype in _DTYPES if len(self) - 1 <= torch.iinfo(dtype).max)
 
     def encode(self, text: str, dtype: torch.dtype = torch.long) -> Tensor:
         """Ids of the characters of ``text``: shape ``(len(text),)``, 0 where unknown.
 
-        Beside the result it needs a few megabytes, however long the text.
+        Needs a few megabytes beyond the result, whatever the length of the text.
 
         Args:
-            dtype: ``torch.int64``; or a narrower one for large texts, as ``smallest_dtype`` says.
+            dtype: ``torch.int64``, or a narrower one for large texts; see ``smallest_dtype``.
 
         Raises:
             TypeError: ``text`` is not a ``str``.
@@ -100,15 +101,15 @@ class Vocab:
         if dtype not in _DTYPES or len(self) - 1 > torch.iinfo(dtype).max:
             raise ValueError(
                 "dtype must be torch.uint8, int8, int16, int32 or int64 and hold ids up to "
-                f"{len(self) - 1}, got {shown(dtype)}"
+                f"{len(self) - 1}, got {dtype!r}"
             )
-        codes = to_codes("".join(self.idx_to_token[1:]))
-        # Its last entry is for all characters beyond the vocabulary's.
+        codes = _to_codes("".join(self.idx_to_token[1:]))
+        # The last entry serves every character above the vocabulary's highest code point.
         table = torch.zeros(int(codes.max()) + 2 if len(codes) else 1, dtype=dtype)
         table[codes.long()] = torch.arange(1, len(self), dtype=dtype)
         ids = torch.empty(len(text), dtype=dtype)
         for start, piece in pieces(text):
-            codes = to_codes(piece).clamp_(max=len(table) - 1)
+            codes = _to_codes(piece).clamp_(max=len(table) - 1)
             torch.index_select(table, 0, codes, out=ids[start : start + len(piece)])
         return ids
 
@@ -116,9 +117,9 @@ class Vocab:
         """Text of a 1-D tensor or an iterable of ids; ``"\\ufffd"`` stands for id 0.
 
         Raises:
-            TypeError: a tensor that is not of integers.
-            ValueError: a tensor that is not 1-D.
-            IndexError: an id below 0 or not below ``len(self)``.
+            TypeError: a tensor holds no integers.
+            ValueError: a tensor is not 1-D.
+            IndexError: an id is below 0, or not below ``len(self)``.
         """
         if isinstance(ids, Tensor):
             return self._decode_tensor(ids)
@@ -129,18 +130,15 @@ class Vocab:
         return "".join(self.idx_to_token[index] if index else "\ufffd" for index in ids)
 
     def _decode_tensor(self, ids: Tensor) -> str:
-        if not is_integer(ids):
-            raise TypeError(f"ids must be a tensor of integers, got {ids.dtype}")
-        if ids.dim() != 1:
-            raise ValueError(f"ids must be 1-D, got shape {tuple(ids.shape)}")
-        table = to_codes("\ufffd" + "".join(self.idx_to_token[1:]))
+        check_ids(ids)
+        table = _to_codes("\ufffd" + "".join(self.idx_to_token[1:]))
         texts = []
         for _, piece in pieces(ids):
             piece = piece.cpu().long()
             wrong = piece[(piece < 0) | (piece >= len(self))]
             if len(wrong):
                 raise IndexError(f"ids must lie in 0 .. {len(self) - 1}, got {int(wrong[0])}")
-            texts.append(to_text(table[piece]))
+            texts.append(_to_text(table[piece]))
         return "".join(texts)
 
     def to_json(self) -> list[str]:
@@ -148,11 +146,11 @@ class Vocab:
         return list(self.idx_to_token)
 
     @classmethod
-    def from_json(cls, tokens: list[str]) -> "Vocab":
+    def from_json(cls, tokens: object) -> "Vocab":
         """The vocabulary that ``to_json`` described.
 
         Raises:
-            ValueError: not a list of ``"<unk>"`` and then distinct single characters.
+            ValueError: ``tokens`` is not a list of ``"<unk>"`` and then distinct single characters.
         """
         if (
             not isinstance(tokens, list)
@@ -166,3 +164,44 @@ class Vocab:
         vocab = cls.__new__(cls)
         vocab._number(list(tokens))
         return vocab
+
+
+def check_ids(ids: Tensor, name: str = "ids", *, dim: int | None = 1) -> None:
+    """Validate a tensor of ids from a caller.
+
+    Raises:
+        TypeError: ``ids`` is not a tensor of integers.
+        ValueError: it does not have ``dim`` dimensions; None accepts any number.
+    """
+    try:
+        # Raises for every dtype that does not count: floating, complex and bool.
+        torch.iinfo(ids.dtype)
+    except (AttributeError, TypeError):
+        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{name} must be a tensor of integers, got {got}") from None
+    if dim is not None and ids.dim() != dim:
+        raise ValueError(f"{name} must be {dim}-D, got shape {tuple(ids.shape)}")
+
+
+_Sliced = TypeVar("_Sliced", str, Tensor)
+
+
+def pieces(values: _Sliced) -> Iterator[tuple[int, _Sliced]]:
+    """Slices of 2 ** 18 characters or ids, each with its start."""
+    for start in range(0, len(values), _PIECE):
+        yield start, values[start : start + _PIECE]
+
+
+def _to_codes(text: str) -> Tensor:
+    """Code points of ``text``, int32 of shape ``(len(text),)``; lone surrogates keep theirs."""
+    # A bytearray, because torch warns about read-only memory.
+    data = bytearray(text.encode("utf-32-le", "surrogatepass"))
+    return torch.frombuffer(data, dtype=torch.int32) if data else torch.empty(0, dtype=torch.int32)
+
+
+def _to_text(codes: Tensor) -> str:
+    """Text of int32 code points of shape ``(N,)`` on the CPU; the inverse of ``_to_codes``."""
+    codes = codes.contiguous()
+    # Not through NumPy, which sampling does not need otherwise.
+    data = ctypes.string_at(codes.data_ptr(), codes.nbytes) if len(codes) else b""
+    return data.decode("utf-32-le", "surrogatepass")

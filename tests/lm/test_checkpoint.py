@@ -14,9 +14,9 @@ from rnnfused.lm import (
     load_checkpoint,
     save_checkpoint,
 )
-from rnnfused.lm.atomic import remove_temporaries, replacing
 from rnnfused.lm.checkpoint import _sum
-from rnnfused.lm.store import content_name
+from rnnfused.lm.checkpoint.atomic import remove_temporaries, replacing
+from rnnfused.lm.checkpoint.store import content_name
 
 
 @pytest.fixture

@@ -12,14 +12,10 @@ from pathlib import Path
 import pytest
 from test_train import SMALL, TEXT
 
-from rnnfused.lm import (
-    load_checkpoint,
-    save_checkpoint,
-    store,
-    train,
-)
-from rnnfused.lm.lock import LOCK
-from rnnfused.lm.results import RunFolder
+from rnnfused.lm import load_checkpoint, save_checkpoint, train
+from rnnfused.lm.checkpoint import store
+from rnnfused.lm.checkpoint.lock import LOCK
+from rnnfused.lm.checkpoint.run_folder import RunFolder
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 

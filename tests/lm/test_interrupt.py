@@ -12,7 +12,7 @@ import pytest
 from test_train import TEXT
 
 from rnnfused.lm import load_checkpoint
-from rnnfused.lm.interrupts import held_back
+from rnnfused.lm.checkpoint.atomic import delayed_interrupt
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -87,7 +87,7 @@ sys.setprofile(watch)
 """
 
 
-@pytest.mark.parametrize("name", ["read_text", "forward", "_draw", "generate"])
+@pytest.mark.parametrize("name", ["read_text", "forward", "plot_perplexity", "generate"])
 def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name):
     process = training(tmp_path, book, before=WHEN.format(name=name))
     if name == "generate":
@@ -97,7 +97,7 @@ def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name)
         tiny = ["--hidden-size", "8", "--num-layers", "1", "--passes", "1", "--threads", "1"]
         process = start("train", book, "--out", run, *tiny, before=WHEN.format(name=name))
     assert end(process) == (130, SHOWN)
-    if name == "_draw":
+    if name == "plot_perplexity":
         assert len(list((tmp_path / "run").iterdir())) == 3
         load_checkpoint(tmp_path / "run")
     elif name == "generate":
@@ -164,26 +164,26 @@ def test_a_closed_stderr_and_a_file_in_its_place(tmp_path):
     assert (tmp_path / "precious").read_text() == ""
 
 
-# ---- held_back
+# ---- delayed_interrupt
 
 
-def test_held_back_until_the_end_of_the_block():
+def test_an_interrupt_is_delayed_until_the_end_of_the_block():
     done = []
     with pytest.raises(KeyboardInterrupt):
-        with held_back():
+        with delayed_interrupt():
             signal.raise_signal(signal.SIGINT)
             done.append(1)
     assert done == [1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with held_back():
+    with delayed_interrupt():
         done.append(2)
     assert done == [1, 2]
 
 
-def test_a_second_interrupt_is_not_held_back():
+def test_a_second_interrupt_is_not_delayed():
     done = []
     with pytest.raises(KeyboardInterrupt):
-        with held_back():
+        with delayed_interrupt():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             done.append(1)
@@ -191,12 +191,12 @@ def test_a_second_interrupt_is_not_held_back():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_held_back_in_another_thread_does_nothing():
+def test_delayed_interrupt_in_another_thread_has_no_effect():
     failed = []
 
     def work():
         try:
-            with held_back():
+            with delayed_interrupt():
                 pass
         except BaseException as error:
             failed.append(error)

@@ -10,9 +10,10 @@ import pytest
 from test_commit import fork, kept, loaded, names, posix
 from test_train import SMALL, TEXT
 
-from rnnfused.lm import FolderBusyError, lock, save_checkpoint, train
-from rnnfused.lm.lock import LOCK, FolderLock
-from rnnfused.lm.results import RunFolder
+from rnnfused.lm import FolderBusyError, save_checkpoint, train
+from rnnfused.lm.checkpoint import lock
+from rnnfused.lm.checkpoint.lock import LOCK, FolderLock
+from rnnfused.lm.checkpoint.run_folder import RunFolder
 
 
 @pytest.fixture

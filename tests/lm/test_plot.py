@@ -39,7 +39,7 @@ def test_a_plot_that_fails_is_one_warning(tmp_path, capsys, monkeypatch):
     def fail(*_):
         raise RuntimeError("no\nglyphs\x1b[2J" + "!" * 10_000)
 
-    monkeypatch.setattr("rnnfused.lm.results.plot_perplexity", fail)
+    monkeypatch.setattr("rnnfused.lm.checkpoint.run_folder.plot_perplexity", fail)
     assert len(train(TEXT, tmp_path, SMALL)) == SMALL.passes == 3
     error = capsys.readouterr().err
     assert error.startswith(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnfused.lm import TextError, Vocab, codes, default_text, letters_only, read_text, split_text
+from rnnfused.lm import TextError, Vocab, default_text, letters_only, read_text, split_text
 
 TIME_MACHINE = Path(__file__).parents[3] / "shared" / "data" / "timemachine.txt"
 
@@ -23,7 +23,7 @@ def test_reads_utf8_drops_the_mark_and_unifies_line_ends(tmp_path):
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"\xef\xbb\xbf", "empty but for a byte order mark"),
+        (b"\xef\xbb\xbf", "empty except for a byte order mark"),
         (b"plain\x00text", "NUL byte at byte offset 5"),
         (b"caf\xc3\xa9 then \xff", "not UTF-8: byte 0xff at byte offset 11"),
         (b"cut short \xc3", "not UTF-8: byte 0xc3 at byte offset 10"),
@@ -106,7 +106,7 @@ def test_letters_only_in_pieces(monkeypatch):
     text = "".join(random.Random(0).choices("aB,. \n\u00e9", k=300)) + "," * 30 + "z"
     expected = re.sub("[^a-z]+", " ", text.lower())
     for piece in (1, 2, 3, 7, 331, 332):
-        monkeypatch.setattr(codes, "PIECE", piece)
+        monkeypatch.setattr("rnnfused.lm.vocab._PIECE", piece)
         assert letters_only(text) == expected
     assert letters_only("") == "" and letters_only("??") == " "
     with pytest.raises(TypeError, match="text must be a str, got bytes"):

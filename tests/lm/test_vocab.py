@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 import torch
 
-from rnnfused.lm import Vocab, codes, letters_only
+from rnnfused.lm import Vocab, letters_only
 
 
 def test_ids_are_sorted_and_zero_is_unknown():
@@ -86,7 +86,7 @@ def test_astral_characters_and_lone_surrogates_are_symbols_of_their_own():
 
 
 def test_texts_longer_than_a_piece(monkeypatch):
-    monkeypatch.setattr(codes, "PIECE", 7)
+    monkeypatch.setattr("rnnfused.lm.vocab._PIECE", 7)
     text = (WIDE + "the quick brown fox, ") * 20
     vocab = Vocab(text[:40])
     for length in (0, 1, 6, 7, 8, 14, 15, len(text)):

@@ -1,75 +1,82 @@
-"""A trained model on disk: the weights in a file named by content, ``model.json`` all the rest."""
+"""A trained model on disk: weights in a file named by content, all the rest in ``model.json``."""
 
 import hashlib
 import json
 import os
 import platform
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import rnnfused
 
+from ..model import CharLM, CharLMConfig
+from ..vocab import Vocab
 from . import store
 from .atomic import remove_temporaries
-from .lock import FolderLock
-from .messages import shorten, shown
-from .model import CharLM, CharLMConfig
+from .lock import FolderBusyError, FolderLock
 from .store import RECORD, CheckpointError
-from .vocab import Vocab
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "FolderBusyError",
+    "load_checkpoint",
+    "save_checkpoint",
+]
 
 
 class Checkpoint(NamedTuple):
-    """What ``load_checkpoint`` returns: the model in eval mode, its vocabulary, and model.json."""
+    """Result of ``load_checkpoint``: the model in eval mode, its vocabulary, and model.json."""
 
     model: CharLM
     vocab: Vocab
-    record: dict
+    record: dict[str, Any]
 
 
 def save_checkpoint(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     model: CharLM,
     vocab: Vocab,
     *,
-    settings: dict | None = None,
-    metrics: list[dict] | None = None,
+    settings: dict[str, Any] | None = None,
+    metrics: list[dict[str, Any]] | None = None,
 ) -> None:
-    """Write the model into ``folder``, which must exist, as the one checkpoint there.
+    """Write the model into the existing ``folder`` as its only checkpoint.
 
     The weights go into ``model-<16 hexadecimal digits of their SHA-256>.safetensors``. Then
     ``model.json``, which names that file, is renamed into place: that one rename is the commit.
     Whenever the writer is stopped or killed, ``load_checkpoint`` finds the earlier model or this
-    one. The earlier model's weights are removed at the end, and what killed writers left behind.
+    one. At the end, the earlier model's weights and the files of killed writers are removed.
 
-    The record's ``"sha256"`` is the sum of weights, config and vocabulary together, which
-    ``load_checkpoint`` checks.
+    The record's ``"sha256"`` is the sum over weights, config and vocabulary together;
+    ``load_checkpoint`` verifies it.
 
     Args:
-        model: its parameters float32 or float64, all of the same.
-        settings: how it was trained, for the record; must fit ``json.dump``.
-        metrics: one dict a pass, for the record; likewise.
+        model: its parameters are all float32 or all float64.
+        settings: training settings, for the record; must fit ``json.dump``.
+        metrics: one dict per pass, for the record; must fit ``json.dump``.
 
     Raises:
-        FolderBusyError: another process or thread is writing to the folder, a training run, say.
+        FolderBusyError: another process or thread, such as a training run, writes to the folder.
         OSError: the folder is missing or cannot be written to.
-        ValueError: ``settings`` or ``metrics`` hold infinities or NaN, or the parameters are of
+        ValueError: ``settings`` or ``metrics`` hold infinities or NaN, or the parameters have
             other or mixed dtypes.
     """
     files, record = describe(model, vocab, settings or {}, metrics or [])
     with FolderLock(folder) as lock:
-        # A file system without locks leaves open whose these files are.
+        # Without locks, the temporary files may belong to a running process.
         if lock.excludes:
             remove_temporaries(lock.folder, store.CHECKPOINT_FILES)
         store.write(lock.folder, files, record)
 
 
 def describe(
-    model: CharLM, vocab: Vocab, settings: dict, metrics: list[dict]
+    model: CharLM, vocab: Vocab, settings: dict[str, Any], metrics: list[dict[str, Any]]
 ) -> tuple[dict[str, bytes], str]:
-    """What ``store.write`` takes: contents by file name, and the record's text.
+    """The arguments of ``store.write``: contents by file name, and the record's text.
 
     Raises:
         ValueError: as ``save_checkpoint``.
@@ -98,17 +105,18 @@ def describe(
     return {name: weights}, json.dumps(record, indent=1, allow_nan=False) + "\n"
 
 
-def load_checkpoint(folder: str | os.PathLike, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read what ``save_checkpoint`` wrote, or an earlier version of it (format 1).
+def load_checkpoint(
+    folder: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> Checkpoint:
+    """Read a checkpoint of ``save_checkpoint``, or of its earlier format 1.
 
-    It takes no lock and never fails because of a run that is writing there: it gives the newest
-    model that was committed.
+    Takes no lock and never fails because of a run that writes to the folder: it returns the newest
+    committed model.
 
-    Checked are the format number, the config and the vocabulary for themselves; that weights,
-    config and vocabulary together have the SHA-256 sum that was recorded with them; and that the
-    weights are float32 or float64, all of the same, and fit the config. Settings, metrics and
-    versions are returned as they are found. The sum shows damage and mix-ups; it is no signature,
-    since whoever changes the files can record a new one.
+    It validates the format number, the config and the vocabulary; the SHA-256 sum over weights,
+    config and vocabulary together; and the weights, which must be all float32 or all float64 and
+    fit the config. Settings, metrics and versions are returned unchecked. The sum detects damage
+    and mix-ups. It is no signature: anyone who edits the files can record a new sum.
 
     Raises:
         FileNotFoundError: the folder or one of its two files is missing.
@@ -120,32 +128,31 @@ def load_checkpoint(folder: str | os.PathLike, device: str | torch.device = "cpu
     folder = Path(folder)
     record, names, contents = store.read(folder)
     weights = contents["weights"]
-    described = shown(str(folder / RECORD))
+    damaged = f"{str(folder / RECORD)!r} is damaged"
     try:
         config = CharLMConfig.from_json(record.get("config"))
         vocab = Vocab.from_json(record.get("vocab"))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{described} is damaged: {error}") from None
+        raise CheckpointError(f"{damaged}: {error}") from None
     if len(vocab) != config.vocab_size:
         raise CheckpointError(
-            f"{described} is damaged: vocab has {len(vocab)} symbols, "
+            f"{damaged}: vocab has {len(vocab)} symbols, "
             f"but config says vocab_size={config.vocab_size}"
         )
     if _sum(config, vocab, weights) != record.get("sha256"):
         raise CheckpointError(
-            f"{names['weights']} or {RECORD} in {shown(str(folder))} is damaged, or they are not "
+            f"{names['weights']} or {RECORD} in {str(folder)!r} is damaged, or they are not "
             "of the same run: the SHA-256 sum of weights, config and vocab is not the recorded one"
         )
     try:
         tensors = load(weights)
         _check_dtypes(tensors)
-        # Without storage at first: a config that does not fit must not allocate whatever it says.
+        # Without storage at first, so that a config that does not fit cannot fill the memory.
         model = CharLM(config, device="meta")
         model.load_state_dict(tensors, assign=True)
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{names['weights']} in {shown(str(folder))} does not fit the config in {RECORD}: "
-            f"{shorten(str(error))}"
+            f"{names['weights']} in {str(folder)!r} does not fit the config in {RECORD}: {error}"
         ) from None
     return Checkpoint(model.to(device).eval(), vocab, record)
 

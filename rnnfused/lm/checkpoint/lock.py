@@ -1,49 +1,51 @@
-"""One writer per folder: a lock that the system releases, however its owner ends."""
+"""One writer per folder: a lock that the system releases whenever its owner ends."""
 
 import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
-from .messages import shown, warn
+from ..messages import warn
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".rnnfused.lock"
+# No link is followed, because release() removes the file.
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 _held: set["FolderLock"] = set()
 
 
 class FolderBusyError(OSError):
-    """Another run, here or in another process, is writing to the folder."""
+    """Another run, in this or another process, writes to the folder."""
 
 
 class FolderLock:
     """The right to write to ``folder``, from construction to ``release``; a context manager.
 
-    It is a ``flock`` on a small file in the folder, so it ends with its process, killed or not, and
-    holds against threads and processes alike, whatever path they call the folder by. A forked
-    child does not have it. Readers need none. On a file system without ``flock``, a warning is
-    printed and the lock keeps nobody out.
+    It is a ``flock`` on a small file in the folder. It ends with its process, killed or not, and
+    excludes threads and processes alike, whatever path they use for the folder. A forked child does
+    not inherit it. Readers need no lock. On a file system without ``flock``, a warning is printed
+    and the lock excludes nobody.
 
     Args:
         folder: an existing folder, unless ``make``.
-        make: make the folder and its parents where missing; ``release`` removes those that it made
+        make: make the folder and its parents if missing; ``release`` removes those that it made
             and that are still empty.
 
     Attributes:
         folder: the absolute path.
-        excludes: whether it keeps others out.
+        excludes: whether it keeps other writers out.
 
     Raises:
-        FolderBusyError: another one holds the lock; at once, without waiting.
+        FolderBusyError: another writer holds the lock; raised at once, without waiting.
         OSError: the folder is missing, is a file, or no file can be created in it.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, make: bool = False):
-        # The process may change its working folder meanwhile.
+    def __init__(self, folder: str | os.PathLike[str], *, make: bool = False):
+        # The process may change its working folder later.
         self.folder = Path(os.path.abspath(folder))
         self.excludes = False
         self._path = self.folder / LOCK
@@ -63,31 +65,33 @@ class FolderLock:
         self._made = [path for path in missing if not os.path.lexists(path)]
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def _acquire(self, folder: str | os.PathLike) -> None:
-        if fcntl is None:
-            return
+    def _acquire(self, folder: str | os.PathLike[str]) -> None:
         while self._descriptor is None:
             try:
-                # No link is followed: the file is ours to remove.
-                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+                # Also the test that the folder takes files: os.access trusts permissions alone.
+                descriptor = os.open(self._path, _FLAGS, 0o666)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, os.fspath(folder)) from None
+            if fcntl is None:
+                os.close(descriptor)
+                with suppress(OSError):
+                    os.unlink(self._path)
+                return
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
+                os.close(descriptor)
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    os.close(descriptor)
                     raise FolderBusyError(
-                        f"folder {shown(os.fspath(folder))} is in use: another run writes there; "
+                        f"folder {os.fspath(folder)!r} is in use: another run writes there; "
                         "wait until it ends, or name another folder"
                     ) from None
                 warn(
-                    f"folder {shown(os.fspath(folder))} cannot be locked ({error.strerror}): "
+                    f"folder {os.fspath(folder)!r} cannot be locked ({error.strerror}): "
                     "make sure that nothing else writes there"
                 )
-                os.close(descriptor)
                 return
-            # The last owner removed its file: a lock on that one would keep nobody out.
+            # The last owner may have removed this file: a lock on it would exclude nobody.
             if self._is_ours(descriptor):
                 self._descriptor, self.excludes = descriptor, True
             else:
@@ -100,13 +104,13 @@ class FolderLock:
             return False
 
     def release(self) -> None:
-        """Let others write; once is enough."""
+        """Let others write; further calls have no effect."""
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
         self.excludes = False
         if descriptor is not None:
             try:
-                # Removed while it is still held, so that nobody else's is.
+                # Removed while still locked, so that it cannot be another owner's file.
                 with suppress(OSError):
                     if self._is_ours(descriptor):
                         os.unlink(self._path)
@@ -125,18 +129,18 @@ class FolderLock:
 
 
 def release_all() -> None:
-    """Release the locks that this process holds, for an end without unwinding."""
+    """Release the locks of this process, for an exit without unwinding."""
     for lock in list(_held):
         lock.release()
 
 
 def _forget() -> None:
-    """In a forked child: drop the parent's locks, which the parent goes on holding."""
+    """In a forked child: drop the parent's locks, which the parent still holds."""
     for lock in list(_held):
         descriptor, lock._descriptor = lock._descriptor, None
         lock._made, lock.excludes = [], False
         if descriptor is not None:
-            # A close, no unlock: that would release the parent's as well.
+            # Closed, not unlocked: unlocking would release the parent's lock as well.
             os.close(descriptor)
     _held.clear()
 

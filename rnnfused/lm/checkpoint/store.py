@@ -1,7 +1,8 @@
-"""The files of a checkpoint: data named by its content, and a record that names it.
+"""The files of a checkpoint: data files named by their content, and a record that names them.
 
 The record is renamed into place last: that one rename is the commit. A file named by its content
-never changes, so what a record names is either whole or gone because a newer record was committed.
+never changes. A file that a record names is therefore complete, or was removed because a newer
+record was committed.
 """
 
 import hashlib
@@ -11,85 +12,93 @@ import re
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from ..messages import shorten
 from .atomic import replacing
-from .messages import shown
 
 RECORD = "model.json"
 FORMAT = 2
-# The fields of a record that name a file, and how those names begin.
+# The fields of a record that name a file, and the stems of those names.
 STEMS = {"weights": "model"}
-# Format 1 had one file of a fixed name.
+# Format 1 had one file with a fixed name.
 WEIGHTS_1 = "model.safetensors"
 
-# The files of a checkpoint that may be in the making.
+# The files of a checkpoint of which temporary copies may exist.
 CHECKPOINT_FILES = re.compile(r"model\.json|model(-[0-9a-f]{16})?\.safetensors")
 _OWN = re.compile(rf"(?:{'|'.join(STEMS.values())})-[0-9a-f]{{16}}\.safetensors")
-# How often a reader starts again because a newer checkpoint was committed meanwhile.
+# Restarts of a reader because a newer checkpoint was committed meanwhile.
 _TRIES = 1000
-# How often it looks for a file of an unchanged record before it takes the file to be missing.
-_LOOKS = 4
+# Reads of an unchanged record before its missing file counts as lost.
+_READS = 4
 
 
 class CheckpointError(ValueError):
-    """A checkpoint's files are damaged, or do not belong together."""
+    """A checkpoint's files are damaged, or do not belong together.
+
+    The message quotes the files, so it is cut to 500 characters.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(shorten(message))
 
 
 def content_name(field: str, data: bytes) -> str:
-    """The name of a file that holds ``data`` and that a record's ``field`` is to name."""
+    """The name for a file that holds ``data`` and that a record's ``field`` will name."""
     return f"{STEMS[field]}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
 
 
-def named_files(record: object, path: Path) -> dict[str, str]:
+def named_files(record: dict[str, Any], path: Path) -> dict[str, str]:
     """The names of the files of ``record`` by field: plain names in the record's own folder.
 
     Raises:
-        CheckpointError: ``record``, which was read from ``path``, is of no known format, or one
-            of the names is not of our form.
+        CheckpointError: a name of ``record``, which was read from ``path``, has another form.
     """
-    found = record.get("format") if isinstance(record, dict) else None
-    # By type as well: true and 1.0 are equal to 1 in Python.
-    if type(found) is not int or not 1 <= found <= FORMAT:
-        raise CheckpointError(
-            f"{shown(str(path))} must be a checkpoint of format 1 or {FORMAT}, "
-            f"got format {shown(found)}"
-        )
-    if found == 1:
+    if record["format"] == 1:
         return {"weights": WEIGHTS_1}
-    names = {field: record.get(field) for field in STEMS}
-    for field, name in names.items():
-        # A name with a path in it could lead out of the folder.
+    names = {}
+    for field, stem in STEMS.items():
+        name = record.get(field)
+        # A name that contains a path could lead out of the folder.
         if not isinstance(name, str) or not _OWN.fullmatch(name):
             raise CheckpointError(
-                f"{shown(str(path))} is damaged: {field} must be a file name such as "
-                f"{STEMS[field]}-0123456789abcdef.safetensors, got {shown(name)}"
+                f"{str(path)!r} is damaged: {field} must be a file name such as "
+                f"{stem}-0123456789abcdef.safetensors, got {name!r}"
             )
+        names[field] = name
     return names
 
 
-def parse(data: bytes, path: Path) -> object:
-    """The JSON value ``data``, which was read from ``path``.
+def parse(data: bytes, path: Path) -> dict[str, Any]:
+    """The record ``data``, which was read from ``path``.
 
     Raises:
-        CheckpointError: it is not JSON.
+        CheckpointError: ``data`` is not JSON, or is no record of a known format.
     """
     try:
-        return json.loads(data)
+        record = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{shown(str(path))} is not JSON: {shown(str(error))}") from None
+        raise CheckpointError(f"{str(path)!r} is not JSON: {error}") from None
+    found = record.get("format") if isinstance(record, dict) else None
+    # The type too: true and 1.0 are equal to 1 in Python.
+    if type(found) is not int or not 1 <= found <= FORMAT:
+        raise CheckpointError(
+            f"{str(path)!r} must be a checkpoint of format 1 or {FORMAT}, got format {found!r}"
+        )
+    return record
 
 
-def read(folder: Path) -> tuple[dict, dict[str, str], dict[str, bytes]]:
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, bytes]]:
     """The record in ``folder``, the names of its files by field, and their contents by field.
 
-    They belong to one commit, whatever is committed meanwhile.
+    They belong to one commit, even if newer ones follow meanwhile.
 
     Raises:
-        FileNotFoundError: there is no record, or a file that it names is missing.
-        CheckpointError: as ``named_files`` and ``parse``.
+        FileNotFoundError: the record, or a file that it names, is missing.
+        CheckpointError: as ``parse`` and ``named_files``.
     """
     path = folder / RECORD
-    before, looks = None, 0
+    before, reads = None, 0
     for _ in range(_TRIES):
         data = _read_file(path)
         record = parse(data, path)
@@ -100,31 +109,31 @@ def read(folder: Path) -> tuple[dict, dict[str, str], dict[str, bytes]]:
         except FileNotFoundError as error:
             # Removed because a newer record was committed: that one is read next.
             missing = error
-        looks = looks + 1 if data == before else 1
+        reads = reads + 1 if data == before else 1
         before = data
-        if looks == _LOOKS:
+        if reads == _READS:
             break
-        if looks > 1:
+        if reads > 1:
             time.sleep(0.005)
     raise missing
 
 
 def _read_file(path: Path) -> bytes:
-    # Asked first: a pipe in the place of a file would block for ever.
+    # Checked first: reading a pipe at this path would block forever.
     if path.is_file():
         with suppress(FileNotFoundError):
             return path.read_bytes()
-    raise FileNotFoundError(f"no checkpoint in {shown(str(path.parent))}: {path.name} is missing")
+    raise FileNotFoundError(f"no checkpoint in {str(path.parent)!r}: {path.name} is missing")
 
 
 def write(folder: Path, files: dict[str, bytes], record: str) -> None:
     """Commit ``record`` and the files that it names, then remove those of earlier records.
 
-    Until the record's rename the folder holds the earlier checkpoint, from then on this one. The
+    The folder holds the earlier checkpoint until the record's rename and this one afterwards. The
     caller holds the folder's lock.
 
     Args:
-        files: contents by name, as ``content_name`` gives it.
+        files: contents by name; see ``content_name``.
         record: the text of ``model.json``.
 
     Raises:
@@ -135,14 +144,14 @@ def write(folder: Path, files: dict[str, bytes], record: str) -> None:
             for temporary, data in zip(temporaries, [*files.values(), record.encode("utf-8")]):
                 temporary.write_bytes(data)
     finally:
-        # The files of the earlier record; or, where the commit failed, those of this one.
+        # Files of the earlier record or, if the commit failed, of this one.
         remove_orphans(folder)
 
 
 def remove_orphans(folder: Path) -> None:
-    """Remove the files of the forms of a checkpoint's that the record does not name.
+    """Remove the checkpoint's data files that the record does not name.
 
-    Nothing is removed beside a record that cannot be read. The caller holds the folder's lock.
+    Removes nothing if the record is unreadable. The caller holds the folder's lock.
     """
     path = folder / RECORD
     removed = _OWN
@@ -154,7 +163,7 @@ def remove_orphans(folder: Path) -> None:
         named = set()
     except (OSError, CheckpointError):
         return
-    # What cannot be removed costs space and nothing else.
+    # A file that cannot be removed costs space and nothing else.
     with suppress(OSError):
         for name in os.listdir(folder):
             if removed.fullmatch(name) and name not in named:

@@ -1,18 +1,64 @@
-"""The yardstick: a model that knows only which symbol came last."""
+"""Perplexity, of the model and of a bigram baseline over the same symbols."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from rnnfused.arguments import check_ids, is_integer
-
-from .perplexity import perplexity
+from .model import CharLM
+from .vocab import check_ids
 
 ALPHAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 
-# Symbols that are counted at once, and cells of the largest full table of pairs.
+# Symbols counted at once, and cells of the largest full table of pairs.
 _PIECE, _TABLE = 2**22, 2**22
+
+
+def perplexity(total_nats: float, num_symbols: int) -> float:
+    """``exp(total_nats / num_symbols)``; infinity where that overflows.
+
+    Args:
+        total_nats: sum of ``-ln p(symbol)`` over the scored symbols.
+        num_symbols: number of scored symbols, at least 1.
+
+    Raises:
+        ValueError: ``num_symbols`` is below 1.
+    """
+    if num_symbols < 1:
+        raise ValueError(f"num_symbols must be at least 1, got {num_symbols}")
+    try:
+        return math.exp(total_nats / num_symbols)
+    except OverflowError:
+        return math.inf
+
+
+@torch.inference_mode()
+def evaluate(model: CharLM, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Perplexity of ``model`` over every symbol of ``batches``, dropout off, state carried over.
+
+    Args:
+        model: stays in the train or eval mode it was in.
+        batches: consecutive windows ``(x, y)`` of shape ``(B, T)`` and any integer dtype, such as
+            ``StreamBatches``.
+
+    Raises:
+        ValueError: ``batches`` is empty.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        state, total_nats, num_symbols = None, 0.0, 0
+        for x, y in batches:
+            logits, state = model(x, state)
+            # The loss takes int64 only.
+            targets = y.flatten().long()
+            total_nats += F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
+            num_symbols += y.numel()
+        return perplexity(total_nats, num_symbols)
+    finally:
+        model.train(was_training)
 
 
 class Bigram:
@@ -33,40 +79,41 @@ class Bigram:
     """
 
     def __init__(self, ids: Tensor, vocab_size: int, alpha: float):
-        if not is_integer(ids):
-            got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-            raise TypeError(f"ids must be a tensor of integers, got {got}")
-        if ids.dim() != 1 or len(ids) < 2:
-            raise ValueError(
-                f"ids must be 1-D with at least 2 symbols, got shape {tuple(ids.shape)}"
-            )
+        check_ids(ids)
+        if len(ids) < 2:
+            raise ValueError(f"ids must have at least 2 symbols, got shape {tuple(ids.shape)}")
         _check_alpha(alpha)
         self.vocab_size = vocab_size
         self.alpha = alpha
-        # Seen pairs only: a full table would need V * V cells, too many for large alphabets.
+        # Only pairs that occur: a full table has V * V cells, too many for large alphabets.
         self._pairs, self._pair_counts = _count_pairs(ids, vocab_size)
         self._first_counts = torch.zeros(vocab_size, dtype=torch.long, device=ids.device)
         self._first_counts.index_add_(0, self._pairs // vocab_size, self._pair_counts)
 
-    def _pair_keys(self, first: Tensor, second: Tensor) -> Tensor:
-        return first * self.vocab_size + second
-
     def log_prob(self, first: Tensor, second: Tensor) -> Tensor:
-        """``ln p(second | first)`` in nats, float64, of the shape of the two integer tensors.
+        """``ln p(second | first)`` in nats, float64, in the shape of the two integer tensors.
 
         Raises:
-            TypeError: one of the two is not an integer tensor.
-            ValueError: one is on another device than the counts.
+            TypeError: an argument is not an integer tensor.
+            ValueError: an argument is on another device than the counts.
             IndexError: an id is outside the vocabulary.
         """
-        # Unchecked, an id out of range would get the probability of another pair.
-        first = check_ids(first, self.vocab_size, self._pairs.device, "first")
-        second = check_ids(second, self.vocab_size, self._pairs.device, "second")
-        keys = self._pair_keys(first, second).contiguous()
+        first, second = self._checked(first, "first"), self._checked(second, "second")
+        keys = (first * self.vocab_size + second).contiguous()
         slot = torch.searchsorted(self._pairs, keys).clamp(max=len(self._pairs) - 1)
         count = torch.where(self._pairs[slot] == keys, self._pair_counts[slot], 0).double()
         total = self._first_counts[first].double()
         return torch.log((count + self.alpha) / (total + self.alpha * self.vocab_size))
+
+    def _checked(self, ids: Tensor, name: str) -> Tensor:
+        """``ids`` as int64. An id out of range would get the probability of another pair."""
+        check_ids(ids, name, dim=None)
+        if ids.device != self._pairs.device:
+            raise ValueError(f"{name} must be on {self._pairs.device}, got {ids.device}")
+        ids = ids.long()
+        if outside := _outside(ids, self.vocab_size):
+            raise IndexError(f"{name} must lie in 0 .. {self.vocab_size - 1}, got {outside}")
+        return ids
 
     def perplexity(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """Perplexity over every symbol of ``batches``: windows ``(x, y)`` of equal shape.
@@ -85,8 +132,8 @@ class Bigram:
 def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -> Bigram:
     """The bigram model of ``ids`` with the best of ``alphas``.
 
-    Each alpha is fitted on the first nine tenths of ``ids`` and scored on the rest, so the
-    validation text has no say in it; the winner is then fitted on all of ``ids``.
+    Each alpha is fitted on the first nine tenths of ``ids`` and scored on the rest, so validation
+    text does not affect the choice. The best one is then fitted on all of ``ids``.
 
     Raises:
         TypeError, ValueError: as ``Bigram``, or ``alphas`` is empty.
@@ -99,7 +146,7 @@ def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -
     if len(alphas) == 1 or not 2 <= cut < len(ids) - 1:
         return Bigram(ids, vocab_size, alphas[0])
     model = Bigram(ids[:cut], vocab_size, alphas[0])
-    # Each different pair is scored once, and counts as often as it occurs.
+    # Each distinct pair is scored once and weighted by its count.
     pairs, counts = _count_pairs(ids[cut:], vocab_size)
     first, second = pairs // vocab_size, pairs % vocab_size
 
@@ -115,8 +162,16 @@ def _check_alpha(alpha: float) -> None:
         raise ValueError(f"alpha must be above 0, got {alpha}")
 
 
+def _outside(ids: Tensor, vocab_size: int) -> str:
+    """The range of int64 ``ids`` if it exceeds the vocabulary, else an empty string."""
+    if not ids.numel():
+        return ""
+    low, high = (int(bound) for bound in ids.aminmax())
+    return f"values from {low} to {high}" if low < 0 or high >= vocab_size else ""
+
+
 def _count_pairs(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Keys ``first * vocab_size + second`` of the pairs in ``ids``, sorted, and how many of each.
+    """Sorted keys ``first * vocab_size + second`` of the pairs in ``ids``, and their counts.
 
     Raises:
         ValueError: an id is outside the vocabulary.
@@ -124,19 +179,20 @@ def _count_pairs(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     cells = vocab_size**2
     table = torch.zeros(cells if cells <= _TABLE else 0, dtype=torch.long, device=ids.device)
     pairs = counts = torch.zeros(0, dtype=torch.long, device=ids.device)
-    # A piece at a time: as int64, and sorted, a large text would take many times its size.
+    # In pieces: as int64 and sorted, a large text would take many times its size.
     for start in range(0, len(ids) - 1, _PIECE):
         # torch can neither compare nor count the wider unsigned dtypes.
         piece = ids[start : start + _PIECE + 1].long()
-        if int(piece.min()) < 0 or int(piece.max()) >= vocab_size:
-            raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, vocab_size={vocab_size}")
+        if outside := _outside(piece, vocab_size):
+            raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, got {outside}")
         keys = piece[:-1] * vocab_size + piece[1:]
         if len(table):
             table += torch.bincount(keys, minlength=cells)
         else:
-            new, of_new = torch.unique(keys, return_counts=True)
+            new, new_counts = torch.unique(keys, return_counts=True)
             pairs, places = torch.unique(torch.cat([pairs, new]), return_inverse=True)
-            counts = torch.zeros_like(pairs).index_add_(0, places, torch.cat([counts, of_new]))
+            counts = torch.cat([counts, new_counts])
+            counts = torch.zeros_like(pairs).index_add_(0, places, counts)
     if len(table):
         pairs = table.nonzero().squeeze(1)
         counts = table[pairs]

@@ -1,0 +1,90 @@
+"""The folder of a training run: made and locked at its start, written to after each pass."""
+
+import json
+import os
+import re
+from typing import Any
+
+from ..messages import warn
+from ..model import CharLM
+from ..plot import plot_perplexity
+from ..vocab import Vocab
+from . import describe, store
+from .atomic import delayed_interrupt, remove_temporaries, replacing
+from .lock import FolderBusyError, FolderLock
+
+METRICS, PLOT = "metrics.jsonl", "loss.png"
+_OWN = re.compile(rf"{store.CHECKPOINT_FILES.pattern}|metrics\.jsonl|loss\.png")
+
+
+class RunFolder:
+    """The folder ``out`` of one run, locked against other writers until the end of the block.
+
+    A missing folder is made. Unfinished files of killed runs are removed. If the block ends before
+    anything was saved, the folders that were made for it are removed again::
+
+        with RunFolder("runs/mine") as folder:
+            folder.save(model, vocab, settings={}, metrics=metrics)
+
+    Raises:
+        FolderBusyError: another run writes there; nothing was changed.
+        OSError: the folder cannot be made, is a file, or no file can be created in it.
+    """
+
+    def __init__(self, out: str | os.PathLike[str]):
+        try:
+            self._lock = FolderLock(out, make=True)
+        except (FolderBusyError, FileExistsError):
+            raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"out folder {os.fspath(out)!r} cannot be written to: {reason}") from None
+        self.path = self._lock.folder
+        self._warned: set[str] = set()
+        # Without locks, the unfinished files may belong to a running process.
+        if self._lock.excludes:
+            try:
+                remove_temporaries(self.path, _OWN)
+                store.remove_orphans(self.path)
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def save(
+        self,
+        model: CharLM,
+        vocab: Vocab,
+        *,
+        settings: dict[str, Any],
+        metrics: list[dict[str, Any]],
+    ) -> None:
+        """Write the state of a run: checkpoint, ``metrics.jsonl`` and ``loss.png``.
+
+        Each file is replaced as a whole; Ctrl-C takes effect after checkpoint and metrics. A plot
+        that cannot be drawn is a warning on stderr.
+
+        Args:
+            settings: training settings, for the checkpoint.
+            metrics: one dict per pass; see ``train``.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        files, record = describe(model, vocab, settings, metrics)
+        with delayed_interrupt():
+            store.write(self.path, files, record)
+            with replacing(self.path / METRICS) as [new]:
+                new.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")
+        try:
+            plot_perplexity(metrics, self.path / PLOT)
+        except Exception as error:  # matplotlib, its settings and its files can fail in any way
+            reason = f"{PLOT} could not be drawn: {type(error).__name__}: {error}"
+            if reason not in self._warned:
+                self._warned.add(reason)
+                warn(reason)
