@@ -1,28 +1,30 @@
-"""The command ``rnnfused``, as far as it runs before the package is imported.
+"""Entry point of the command ``rnnfused``: handles Ctrl-C from the first line on.
 
-It lies outside the package, because importing that takes a second or two, most of it torch's: time
-in which Ctrl-C has to end the command as quietly as later. A ``KeyboardInterrupt`` would not do. It
-is raised wherever Python happens to be; inside a library's import, callback or finalizer it can be
-swallowed, or come out as another error.
+It is outside the package, because importing the package takes a second or two, most of it for
+torch. Ctrl-C must end the command quietly during that time, too. A ``KeyboardInterrupt`` is not
+reliable: inside a library's import, callback or finalizer it can be swallowed or turned into
+another error.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 
-# What an interrupt still does before it ends the process.
-_last_acts = []
+# Functions that run between an interrupt and the end of the process.
+_at_interrupt: list[Callable[[], None]] = []
 
 
 def main() -> int:
-    """Run the command of this process and return its exit code, as ``rnnfused.lm.cli.main``.
+    """Run ``rnnfused.lm.cli.main`` on this process's arguments and return its exit code.
 
-    From the first line on, Ctrl-C (SIGINT) ends the process at once: one line on stderr, exit code
-    130, no traceback. While a checkpoint is being written, it waits until the files are whole; a
-    second one does not wait. Once the command is done, an interrupt changes nothing any more. Where
-    SIGINT is ignored from the start (``nohup``, jobs in the background of a script), it stays so.
+    Ctrl-C (SIGINT) ends the process at once: one line on stderr, exit code 130, no traceback. While
+    a checkpoint is being written, it takes effect once the files are complete; a second Ctrl-C
+    takes effect at once. After the command has finished, it has no effect. If SIGINT is ignored
+    from the start (``nohup``, background jobs of a script), it stays ignored.
 
-    For a process of its own: it keeps SIGINT's handler.
+    Only for a process of its own, because it replaces SIGINT's handler.
     """
     guards = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if guards:
@@ -31,26 +33,26 @@ def main() -> int:
         from rnnfused.lm import cli
         from rnnfused.lm.checkpoint import lock
 
-        _last_acts.append(lock.release_all)
+        _at_interrupt.append(lock.release_all)
         return cli.main()
     finally:
         if guards:
-            # Python's exit takes a while, and would report an interrupt with a traceback.
+            # Python's exit takes a while and would report an interrupt with a traceback.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _interrupted(number, frame) -> None:
-    """End the process from within a signal's handler, without unwinding what it interrupted."""
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """End the process from inside the signal handler, without unwinding the stack."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for act in _last_acts:
+    for function in _at_interrupt:
         try:
-            act()
+            function()
         except BaseException:
-            pass  # the end comes all the same
+            pass  # the process ends in any case
     try:
-        # Not through sys.stderr, which may be in the middle of a write; not to a closed one.
+        # Not through sys.stderr, which may be inside a write; raises if stderr is closed.
         descriptor = sys.stderr.fileno()
-        # A progress bar may stand on the terminal's line.
+        # The terminal's line may hold a progress bar.
         head = b"\n" if os.isatty(descriptor) else b""
         os.write(descriptor, head + b"rnnfused: interrupted\n")
     except Exception:

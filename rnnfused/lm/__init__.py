@@ -1,8 +1,8 @@
 """A character language model: text -> ids -> ``CharLM`` -> text.
 
-``train`` is the whole training program, ``generate`` samples, ``load_checkpoint`` brings a trained
-model back. On the command line: ``rnnfused train`` and ``rnnfused sample``. Training, plotting and
-checkpoints need the extra ``rnnfused[lm]``.
+``train`` is the whole training program, ``generate`` samples, and ``load_checkpoint`` loads a
+trained model. On the command line: ``rnnfused train`` and ``rnnfused sample``. Training, plotting
+and checkpoints need the extra ``rnnfused[lm]``.
 """
 
 from .checkpoint import (

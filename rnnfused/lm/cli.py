@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from typing import Any, NoReturn
 
 import torch
 
@@ -15,24 +16,25 @@ from .messages import for_stream, one_line
 from .timemachine import URL, fetch_timemachine
 from .train import TrainSettings, check_device, train
 
-# torch crashes on far larger numbers.
+# torch crashes on much larger numbers.
 _MAX_THREADS = 1024
 
+# The libraries of the extra rnnfused[lm].
 _EXTRA = ("matplotlib", "numpy", "safetensors", "tqdm")
 
 _SETTINGS = (
     ("hidden_size", int, "features of the hidden state"),
     ("num_layers", int, "stacked recurrent layers"),
-    ("num_steps", int, "symbols that the gradient goes back over"),
+    ("num_steps", int, "symbols that the gradient flows back through"),
     ("batch_size", int, "parallel streams of text"),
-    ("passes", int, "times that the training text is read"),
-    ("lr", float, "highest learning rate; warms up, then decays along a cosine"),
+    ("passes", int, "passes over the training text"),
+    ("lr", float, "highest learning rate, after warm-up; then decays along a cosine"),
     ("weight_decay", float, "weight decay of AdamW"),
     ("clip", float, "highest global norm of the gradients"),
     ("dropout", float, "probability of zeroing a feature of a layer's output"),
     ("validation_fraction", float, "share of the text, at its end, held out for validation"),
-    ("seed", int, "seed of parameters, dropout and sample"),
-    ("device", str, "where to train"),
+    ("seed", int, "random seed of parameters, dropout and sample"),
+    ("device", str, "device to train on"),
 )
 
 
@@ -41,50 +43,57 @@ class _UsageError(ValueError):
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        # argparse would print the whole usage; a user's mistake gets one line here.
+    def error(self, message: str) -> NoReturn:
+        # One line, where argparse would print the whole usage.
         raise _UsageError(f"{message} (see {self.prog} --help)")
 
-    def _print_message(self, message, file=None):
-        # argparse's own ignores that a help text could not be written.
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own version ignores failed writes of a help text.
         print(message, end="", file=file)
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        # argparse would add "(default: None)" and "(default: False)".
+        has_default = action.default is not None and action.default is not False
+        return super()._get_help_string(action) if has_default else action.help
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command with ``argv`` (None: the process's own) and return its exit code.
 
-    0: done; 2: the user's mistake or a failure outside the program, said in one line on stderr;
-    130: interrupted; 141 (128 + SIGPIPE): whoever read the output stopped reading, which ends any
-    command, training too. ``--help`` and ``--version`` raise ``SystemExit(0)``, as argparse does.
-    A stream that was closed at the start (``>&-``) counts as ``/dev/null``. On a terminal,
-    characters that would steer it are printed as backslash escapes; files and pipes get them raw.
+    Exit codes: 0 for success; 2 for a usage error or an external failure, reported in one line on
+    stderr; 130 for an interrupt; 141 (128 + SIGPIPE) if the reader of the output is gone, which
+    ends any command, even training. ``--help`` and ``--version`` raise ``SystemExit(0)``, as
+    argparse does. A stream that is closed at the start (``>&-``) counts as ``/dev/null``. On a
+    terminal, control characters are printed as backslash escapes; files and pipes get them raw.
     """
     for name in ("stdout", "stderr"):
-        # Python has None there, and print(file=None) would mix errors into the output.
+        # A closed stream is None, and print(file=None) would mix errors into the output.
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     # A terminal that lacks a character of the text must not stop the program.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        # The inner call says what failed, and on a broken stderr the saying fails as well.
+        # The inner call reports errors; on a broken stderr the report fails as well.
         return _guarded(argv)
     except BrokenPipeError:
         return 141
     except OSError:
-        # Not even stderr takes the message.
+        # stderr cannot be written either.
         return 2
     finally:
         _drop_unwritable()
 
 
 def _guarded(argv: list[str] | None) -> int:
-    """Run the command; turn what the user can be told in a line into that line and a code."""
+    """Run the command; turn expected errors into one line on stderr and an exit code."""
     try:
         try:
             _run(argv)
         finally:
-            # Python's own flush at exit comes too late to be reported, after --help too.
+            # Now, because errors of Python's own flush at exit cannot be reported.
             sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
@@ -97,7 +106,7 @@ def _guarded(argv: list[str] | None) -> int:
             raise
         return _fail(f"{error.name} is not installed; run: pip install 'rnnfused[lm]'")
     except OSError as error:
-        # The system's own errors read "[Errno 2] No such file or directory: 'x'"; drop the number.
+        # Drops the number of "[Errno 2] No such file or directory: 'x'".
         plain = error.strerror or error
         return _fail(plain if error.filename is None else f"{plain}: {error.filename!r}")
     except NotImplementedError as error:
@@ -105,7 +114,7 @@ def _guarded(argv: list[str] | None) -> int:
     except RuntimeError as error:
         if "RNNFUSED_CPU_CAPABILITY" in str(error):
             return _fail(str(error).partition("\n")[0])
-        # torch has a class of its own for a full GPU, but not for a full main memory.
+        # torch has an exception class for a full GPU memory, but none for main memory.
         known = "allocate" in str(error) or "Storage size calculation overflowed" in str(error)
         if not known and not isinstance(error, torch.OutOfMemoryError):
             raise
@@ -120,7 +129,7 @@ def _fail(reason: object) -> int:
 
 
 def _drop_unwritable() -> None:
-    """Send to ``/dev/null`` what a stream still holds and nobody takes, or Python's exit fails."""
+    """Redirect unwritable streams to ``/dev/null``, or Python's own flush at exit fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -140,7 +149,7 @@ def _run(argv: list[str] | None) -> None:
 
 
 def _folder(name: str) -> str:
-    # pathlib would take it for the current folder.
+    # pathlib takes an empty name for the current folder.
     if not name:
         raise argparse.ArgumentTypeError("must name a folder, got ''")
     return name
@@ -150,12 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="rnnfused", description=__doc__.partition(": ")[2])
     parser.add_argument("--version", action="version", version=f"rnnfused {rnnfused.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    defaults = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
 
-    command = commands.add_parser("train", help="train a model on a text", **defaults)
+    command = commands.add_parser(
+        "train", help="train a model on a text", formatter_class=_Formatter
+    )
     command.set_defaults(run=_train)
     command.add_argument(
-        "file", nargs="?", metavar="FILE", help="UTF-8 text; without it, Python's own help texts"
+        "file", nargs="?", metavar="FILE", help="UTF-8 text; default: Python's own help texts"
     )
     command.add_argument(
         "--out",
@@ -167,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--letters-only",
         action="store_true",
-        help="lower-case text and prefix, and turn all but letters into single spaces",
+        help="convert text and prefix to lower case and all but a-z to single spaces",
     )
     for name, kind, text in _SETTINGS:
         command.add_argument(
@@ -178,38 +188,48 @@ def _parser() -> argparse.ArgumentParser:
             help=text,
         )
     command.add_argument(
-        "--prefix", metavar="TEXT", help="what the sample begins with; else the text's first word"
+        "--prefix", metavar="TEXT", help="start of the sample; default: the text's first word"
     )
     _add_threads(command)
 
-    command = commands.add_parser("sample", help="continue a text with a trained model", **defaults)
+    command = commands.add_parser(
+        "sample", help="continue a text with a trained model", formatter_class=_Formatter
+    )
     command.set_defaults(run=_sample)
-    command.add_argument("folder", type=_folder, metavar="DIR", help="what --out named in training")
+    command.add_argument(
+        "folder", type=_folder, metavar="DIR", help="folder of a training run, its --out"
+    )
     command.add_argument(
         "--prefix",
         required=True,
         metavar="TEXT",
-        help="the text to continue; prepared as in training, if that was with --letters-only",
+        help="text to continue; prepared like the training text if that used --letters-only",
     )
     command.add_argument(
-        "--num-chars", type=int, default=500, metavar="N", help="characters to add"
+        "--num-chars", type=int, default=500, metavar="N", help="number of characters to add"
     )
     command.add_argument(
-        "--temperature", type=float, default=0.5, metavar="X", help="0: the likeliest; 1: as learnt"
+        "--temperature",
+        type=float,
+        default=0.5,
+        metavar="X",
+        help="0: always the most likely character; 1: as learnt",
     )
-    command.add_argument("--seed", type=int, metavar="N", help="makes the sample repeatable")
-    command.add_argument("--device", default="cpu", metavar="NAME", help="where to run")
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="random seed, makes the sample repeatable"
+    )
+    command.add_argument("--device", default="cpu", metavar="NAME", help="device to run on")
     _add_threads(command)
 
     command = commands.add_parser(
         "fetch-timemachine",
         help="download the textbook's The Time Machine and print its path",
-        **defaults,
+        formatter_class=_Formatter,
     )
     command.set_defaults(run=_fetch_timemachine, threads=None)
-    command.add_argument("--url", default=URL, help="where to fetch it from")
+    command.add_argument("--url", default=URL, help="address to download it from")
     command.add_argument(
-        "--timeout", type=float, default=30.0, metavar="S", help="seconds that it may take"
+        "--timeout", type=float, default=30.0, metavar="S", help="time limit in seconds"
     )
     return parser
 
@@ -219,7 +239,7 @@ def _add_threads(command: argparse.ArgumentParser) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="CPU threads; else torch's choice; on a busy machine 1 is much the fastest",
+        help="CPU threads; default: torch's choice; on a busy machine 1 is by far the fastest",
     )
 
 

@@ -1,4 +1,4 @@
-"""The textbook's *The Time Machine*, fetched once and kept."""
+"""The textbook's *The Time Machine*, downloaded once and cached."""
 
 import hashlib
 import http.client
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from .checkpoint.atomic import remove_temporaries, replacing
 
-# As Zhang, Lipton, Li and Smola, "Dive into Deep Learning" (https://d2l.ai), name and check it.
+# Address and checksum of Zhang, Lipton, Li and Smola, "Dive into Deep Learning" (https://d2l.ai).
 URL = "http://d2l-data.s3-accelerate.amazonaws.com/timemachine.txt"
 SHA1 = "090b5e7e70c295757f55df93cb0a180b9691891a"
 MAX_BYTES = 16 * 2**20
-# A day; sockets and clocks cannot count without end.
+# A day; the timers of sockets overflow far above it.
 MAX_TIMEOUT = 86_400
 
 
 class DownloadError(OSError):
-    """The file could not be fetched, or is not the one that was wanted."""
+    """The file could not be downloaded, or has another checksum."""
 
 
 def cache_folder() -> Path:
@@ -36,30 +36,30 @@ def cache_folder() -> Path:
 def fetch_timemachine(
     *,
     url: str = URL,
-    folder: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
     sha1: str = SHA1,
     timeout: float = 30.0,
 ) -> Path:
-    """Path of ``timemachine.txt`` (178,979 bytes) in the cache, downloaded if need be.
+    """Path of ``timemachine.txt`` (178,979 bytes) in the cache, downloaded if necessary.
 
-    A cached file is used if its SHA-1 sum is right and fetched again if not. What arrives is
-    checked before it is put into the cache, so nothing incomplete is ever found there.
+    A cached file whose SHA-1 sum is wrong is downloaded again. A download is verified before it
+    enters the cache, so the cache never holds an incomplete file.
 
     Args:
-        url: where to fetch it from, http or https.
-        folder: the cache; None for ``cache_folder()``. Made if missing.
-        sha1: the sum that the file must have, 40 hexadecimal digits.
-        timeout: seconds that the whole download may take, above 0 and at most 86,400.
+        url: address to download from, http or https.
+        folder: the cache, made if missing; None for ``cache_folder()``.
+        sha1: the required sum, 40 hexadecimal digits.
+        timeout: time limit of the whole download in seconds, above 0 and at most 86,400.
 
     Raises:
-        ValueError: ``url`` is not http or https, or ``timeout`` is out of its range.
+        ValueError: ``url`` is not http or https, or ``timeout`` is out of range.
         DownloadError: host unreachable, error status, timeout, broken transfer, wrong sum.
         OSError: the cache cannot be written to.
     """
     path = Path(cache_folder() if folder is None else folder) / "timemachine.txt"
     if path.is_file() and _sum(path.read_bytes()) == sha1:
         return path
-    # The other schemes that urllib knows read local files.
+    # Other schemes of urllib read local files.
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"url must begin with http:// or https://, got {url!r}")
     if not 0 < timeout <= MAX_TIMEOUT:
@@ -72,7 +72,7 @@ def fetch_timemachine(
             f"{url} gave {len(data)} bytes with SHA-1 {_sum(data)}, but the file must have {sha1}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of killed downloads; one that goes on beside this one writes its file within seconds.
+    # Left by killed downloads; a running one writes its file within seconds.
     remove_temporaries(path.parent, re.compile(re.escape(path.name)), seconds=3600)
     with replacing(path) as [new]:
         new.write_bytes(data)
@@ -80,7 +80,7 @@ def fetch_timemachine(
 
 
 def _sum(data: bytes) -> str:
-    # Guards against a bad transfer, not against an attack.
+    # Detects a bad transfer, not an attack.
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
@@ -89,7 +89,7 @@ def _download(url: str, timeout: float) -> bytes:
     data = bytearray()
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response:
-            # read1 returns what one packet brought: a slow sender cannot outlast the deadline.
+            # read1 returns after one packet, so a slow sender cannot outlast the deadline.
             while chunk := response.read1(65536):
                 data += chunk
                 if time.monotonic() > deadline:
@@ -97,7 +97,7 @@ def _download(url: str, timeout: float) -> bytes:
                 if len(data) > MAX_BYTES:
                     raise DownloadError(f"{url} gave more than {MAX_BYTES} bytes")
             if response.length:
-                raise DownloadError(f"{url} broke off: {response.length} bytes are missing")
+                raise DownloadError(f"{url} ended early: {response.length} bytes are missing")
     except DownloadError:
         raise
     except urllib.error.HTTPError as error:

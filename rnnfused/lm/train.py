@@ -234,7 +234,7 @@ def _train(
             state = state.detach()
             loss = F.cross_entropy(logits.flatten(0, 1), y.flatten().long())
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             clip_gradients(settings.clip, model)
             optimizer.step()
             schedule.step()

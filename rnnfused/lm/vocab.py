@@ -1,7 +1,7 @@
 """The map between characters and ids, and between a text and a tensor of ids."""
 
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar, overload
 
 import torch
@@ -64,8 +64,8 @@ class Vocab:
     @overload
     def __getitem__(self, token: str) -> int: ...
     @overload
-    def __getitem__(self, token: Sequence[str]) -> list[int]: ...
-    def __getitem__(self, token: str | Sequence[str]) -> int | list[int]:
+    def __getitem__(self, token: list[str] | tuple[str, ...]) -> list[int]: ...
+    def __getitem__(self, token: str | list[str] | tuple[str, ...]) -> int | list[int]:
         """Id of one character, or ids of a list of characters; 0 for an unknown one.
 
         Raises:

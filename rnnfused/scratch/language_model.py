@@ -54,9 +54,9 @@ class RNNLMScratch(nn.Module):
 
     def init_params(self) -> None:
         """Makes the output layer; a subclass may override it together with :meth:`output_layer`."""
-        rnn = self.rnn
-        num_hiddens = rnn.num_hiddens if hasattr(rnn, "num_hiddens") else rnn.hidden_size
-        sigma = getattr(rnn, "sigma", 0.01)
+        has_num_hiddens = hasattr(self.rnn, "num_hiddens")
+        num_hiddens = getattr(self.rnn, "num_hiddens" if has_num_hiddens else "hidden_size")
+        sigma = getattr(self.rnn, "sigma", 0.01)
         self.W_hq = nn.Parameter(torch.randn(num_hiddens, self.vocab_size) * sigma)
         self.b_q = nn.Parameter(torch.zeros(self.vocab_size))
 
@@ -90,7 +90,7 @@ class RNNLMScratch(nn.Module):
         """
         return self.output_layer(self._run(X, state)[0])
 
-    def _run(self, X: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def _run(self, X: Tensor, state: State) -> tuple[Tensor | Sequence[Tensor], State]:
         if not is_integer(X):
             got = X.dtype if isinstance(X, Tensor) else type(X).__name__
             raise TypeError(f"X must be token ids of an integer dtype, got {got}")
@@ -99,10 +99,13 @@ class RNNLMScratch(nn.Module):
                 "X must be token ids (batch, num_steps) with at least one step, "
                 f"got shape {tuple(X.shape)}"
             )
-        if type(self.rnn).forward is RNNScratch.forward:
-            return self.rnn(copy_of_view(X.t()), state, stacked=True)
         takes_ids = isinstance(self.rnn, (RNNScratch, TokenRNN))
-        return self.rnn(copy_of_view(X.t()) if takes_ids else self.one_hot(X), state)
+        inputs = copy_of_view(X.t()) if takes_ids else self.one_hot(X)
+        is_ours = type(self.rnn).forward is RNNScratch.forward
+        outputs, state = (
+            self.rnn(inputs, state, stacked=True) if is_ours else self.rnn(inputs, state)
+        )
+        return outputs, state
 
     def loss(self, Y_hat: Tensor, Y: Tensor, averaged: bool = True) -> Tensor:
         """Cross-entropy, in nats, of logits (batch, num_steps, V) against ids (batch, num_steps).

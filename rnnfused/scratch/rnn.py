@@ -28,9 +28,7 @@ class RNNScratch(nn.Module):
     def __init__(self, num_inputs: int, num_hiddens: int, sigma: float = 0.01):
         super().__init__()
         self.num_inputs, self.num_hiddens, self.sigma = num_inputs, num_hiddens, sigma
-        self.W_xh = nn.Parameter(torch.randn(num_inputs, num_hiddens) * sigma)
-        self.W_hh = nn.Parameter(torch.randn(num_hiddens, num_hiddens) * sigma)
-        self.b_h = nn.Parameter(torch.zeros(num_hiddens))
+        self.W_xh, self.W_hh, self.b_h = _initial_parameters(num_inputs, num_hiddens, sigma)
 
     def forward(
         self, inputs: Tensor | Iterable[Tensor], state: State = None, *, stacked: bool = False
@@ -70,14 +68,17 @@ class RNNScratch(nn.Module):
         if inputs.size(0) == 0:
             raise ValueError(f"inputs must have a step, got shape {tuple(inputs.shape)}")
         h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens, self.W_hh)
-        outputs, last = functional.run_layer(
+        output, last = functional.run_layer(
             inputs, self.W_xh.t(), self.W_hh.t(), self.b_h, None,
             None if h_0 is None else copy_of_view(h_0.unsqueeze(0)), "tanh", 0, False,
         )  # fmt: skip
         # No result is a view, so that each can be changed in place.
-        if not stacked:
-            outputs = [copy_of_view(step) for step in torch.unbind_copy(outputs)]
-        return outputs, last.squeeze(0).clone()
+        last = last.squeeze(0).clone()
+        if stacked:
+            return output, last
+        # torch's stub says that unbind_copy returns None.
+        steps: list[Tensor] = torch.unbind_copy(output)  # type: ignore[func-returns-value, assignment]
+        return [copy_of_view(step) for step in steps], last
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
@@ -99,9 +100,7 @@ class RNNScratchCell(nn.Module):
     def __init__(self, num_inputs: int, num_hidden: int, sigma: float = 0.01):
         super().__init__()
         self.num_inputs, self.num_hidden, self.sigma = num_inputs, num_hidden, sigma
-        self.Wx = nn.Parameter(torch.randn(num_inputs, num_hidden) * sigma)
-        self.Wh = nn.Parameter(torch.randn(num_hidden, num_hidden) * sigma)
-        self.b = nn.Parameter(torch.zeros(num_hidden))
+        self.Wx, self.Wh, self.b = _initial_parameters(num_inputs, num_hidden, sigma)
 
     def forward(self, x: Tensor, h: State = None) -> Tensor:
         """One step from ``x`` (batch, I) and ``h`` (batch, H), zeros if None, to (batch, H).
@@ -123,6 +122,17 @@ class RNNScratchCell(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"{self.num_inputs}, {self.num_hidden}"
+
+
+def _initial_parameters(
+    num_inputs: int, num_hiddens: int, sigma: float
+) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+    """The weights of the inputs and of the state, normally distributed, and a zero bias."""
+    return (
+        nn.Parameter(torch.randn(num_inputs, num_hiddens) * sigma),
+        nn.Parameter(torch.randn(num_hiddens, num_hiddens) * sigma),
+        nn.Parameter(torch.zeros(num_hiddens)),
+    )
 
 
 def _stack(inputs: Iterable[Tensor]) -> Tensor:

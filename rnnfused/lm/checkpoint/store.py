@@ -81,7 +81,7 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{str(path)!r} is not JSON: {error}") from None
     found = record.get("format") if isinstance(record, dict) else None
     # The type too: true and 1.0 are equal to 1 in Python.
-    if type(found) is not int or not 1 <= found <= FORMAT:
+    if not isinstance(record, dict) or type(found) is not int or not 1 <= found <= FORMAT:
         raise CheckpointError(
             f"{str(path)!r} must be a checkpoint of format 1 or {FORMAT}, got format {found!r}"
         )
