@@ -1,11 +1,11 @@
-"""The textbook's classes against the textbook's loops, and where its own code goes wrong."""
+"""The textbook's classes against its loops, and input that its own code does not check."""
 
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from textbook import TIME_MACHINE, TimeMachine, Trainer, Vocab, language_model_loss, rnn
+from textbook import TimeMachine, Trainer, Vocab, language_model_loss, parity, rnn
 
 import rnnfused
 from rnnfused.scratch import RNNLMScratch, RNNScratch, RNNScratchCell, clip_gradients
@@ -27,7 +27,7 @@ def model(cell):
     return RNNLMScratch(cell, len(VOCAB), lr=1)
 
 
-def test_parameters_are_the_textbooks(cell, model):
+def test_parameters_are_those_of_the_textbook(cell, model):
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert shapes == {
         "rnn.W_xh": (10, 7), "rnn.W_hh": (7, 7), "rnn.b_h": (7,), "W_hq": (7, 10), "b_q": (10,)
@@ -134,7 +134,7 @@ class Theirs(torch.nn.Module):
         return self.rnn(inputs, H)
 
 
-def test_other_rnns_can_be_driven():
+def test_other_rnns_can_be_used():
     X = torch.randint(0, 10, (3, 5))
     theirs = RNNLMScratch(Theirs(10, 7), 10)
     ours = RNNLMScratch(rnnfused.TokenRNN(10, 7), 10)
@@ -149,7 +149,7 @@ def test_perplexity_is_recorded_and_plotted(model, tmp_path):
     losses = [model.training_step(batch).item() for _ in range(2)]
     points = model.board.points
     assert [x for x, _ in points["train_ppl"]] == [1, 2]
-    # One point a validation, however many batches it has: the perplexity over all of its symbols.
+    # One point per validation: the perplexity over the symbols of all its batches.
     small = torch.randint(0, 10, (2, 1, 6))
     nats = model.validation_step(batch) * 24 + model.validation_step(small) * 6
     assert points["val_ppl"] == [(2, pytest.approx(math.exp(nats.item() / 30), rel=1e-5))]
@@ -159,7 +159,7 @@ def test_perplexity_is_recorded_and_plotted(model, tmp_path):
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_validation_is_of_its_own_and_empty_batches_count_for_nothing(model):
+def test_validations_are_separate_and_empty_batches_do_not_count(model):
     empty, batch = torch.zeros(2, 0, 6).long(), torch.randint(0, 10, (2, 4, 6))
     model.training_step(empty)
     assert "train_ppl" not in model.board.points
@@ -188,7 +188,7 @@ def test_a_batch_first_rnn_is_refused():
         RNNLMScratch(rnnfused.TokenRNN(10, 7, batch_first=True), 10)
 
 
-def test_another_output_layer_and_board_can_be_put_in():
+def test_output_layer_and_board_can_be_replaced():
     class Linear(RNNLMScratch):
         def init_params(self):
             self.linear = torch.nn.Linear(7, self.vocab_size)
@@ -235,7 +235,7 @@ class StrictVocab(dict):
 
 
 @pytest.mark.parametrize("vocab", [VOCAB, StrictVocab(VOCAB.token_to_idx)])
-def test_prediction_refuses_what_it_cannot_continue(model, vocab):
+def test_prediction_refuses_wrong_prefixes(model, vocab):
     with pytest.raises(ValueError, match="prefix must not be empty"):
         model.predict("", 3, vocab)
     with pytest.raises(ValueError, match="'Z', which is not in the vocabulary"):
@@ -285,15 +285,12 @@ def test_wrong_input_is_named(model, call, error, message):
         call(model)
 
 
-@pytest.mark.parity
-@pytest.mark.skipif(
-    not TIME_MACHINE.exists(), reason="the textbook's data is not at ../shared/data"
-)
+@parity
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_parity_on_the_time_machine(seed):
-    """Validation perplexity 7.1 to 7.6, training 6.1 to 6.4, after 100 epochs at the textbook's settings.
+    """Validation perplexity 7.1 to 7.6, training 6.1 to 6.4, after 100 epochs with its settings.
 
-    To the one decimal that these are known to: where a seed ends depends on every rounding on the way.
+    Rounded to one decimal, because the result of a seed depends on every rounding error.
     """
     torch.manual_seed(seed)
     data = TimeMachine()
@@ -309,7 +306,7 @@ def test_parity_on_the_time_machine(seed):
 
 
 class Stacked(torch.nn.Module):
-    """Layers as the textbook stacks them, chapter 10.3: each takes the list that the one below returns, stacked."""
+    """Stacked layers as in chapter 10.3: each takes the stacked list that the one below returns."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -337,7 +334,7 @@ def test_stacked_as_in_the_textbook():
 
 
 def test_both_directions_as_in_the_textbook():
-    """Chapter 10.4: ``reversed`` of the inputs goes in, and ``reversed`` of the outputs is taken."""
+    """Chapter 10.4: ``reversed`` inputs go in, and the outputs are ``reversed`` again."""
     forward, backward = (RNNScratch(10, 7, sigma=0.3) for _ in range(2))
     inputs = torch.randn(5, 3, 10)
     steps = rnn(inputs.flip(0), *backward.parameters())[0]
@@ -351,8 +348,8 @@ def test_both_directions_as_in_the_textbook():
         torch.testing.assert_close(got, expected)
 
 
-def test_the_textbooks_language_model_drives_the_list():
-    """An output layer that multiplies step by step, and an RNN of the model's own that is a subclass."""
+def test_a_subclass_returns_a_list_to_the_language_model():
+    """The stacked output is for RNNScratch itself; a subclass's forward may not take the option."""
 
     class Doubled(RNNScratch):
         def forward(self, inputs, state=None):
@@ -366,7 +363,7 @@ def test_the_textbooks_language_model_drives_the_list():
     torch.testing.assert_close(model(ids), expected)
 
 
-def test_results_are_tensors_of_their_own():
+def test_no_result_is_a_view():
     outputs, state = RNNScratch(10, 7)(torch.randn(5, 3, 10))
     logits = RNNLMScratch(RNNScratch(10, 7), 10)(torch.randint(10, (3, 5)))
     for result in (*outputs, state, RNNScratchCell(10, 7)(torch.randn(3, 10)), logits):
@@ -384,7 +381,7 @@ def test_results_are_tensors_of_their_own():
         (torch.randn(0, 3, 10), ValueError, "inputs must have a step, got shape"),
     ],
 )
-def test_inputs_that_are_no_steps(inputs, error, message):
+def test_inputs_without_steps(inputs, error, message):
     with pytest.raises(error, match=message):
         RNNScratch(10, 7)(inputs)
 

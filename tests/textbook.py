@@ -1,13 +1,24 @@
-"""The textbook's model as plain PyTorch loops, its vocabulary and its data: the oracle of rnnfused.scratch."""
+"""The textbook's model in plain PyTorch loops, its vocabulary, data and trainer.
+
+The reference that the tests compare rnnfused.scratch with.
+"""
 
 import math
 import re
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 TIME_MACHINE = Path(__file__).parents[2] / "shared" / "data" / "timemachine.txt"
+
+
+def parity(test):
+    """Marks a test that needs the textbook's data, and skips it where they are missing."""
+    missing = not TIME_MACHINE.is_file()
+    skip = pytest.mark.skipif(missing, reason="no ../shared/data/timemachine.txt")
+    return pytest.mark.parity(skip(test))
 
 
 def rnn(inputs, W_xh, W_hh, b_h, state=None):
@@ -21,7 +32,7 @@ def rnn(inputs, W_xh, W_hh, b_h, state=None):
 
 
 def language_model_loss(model, X, Y):
-    """Mean cross-entropy of an RNNLMScratch's parameters, all in plain loops."""
+    """Mean cross-entropy of an ``RNNLMScratch``, computed from its parameters in plain loops."""
     cell = model.rnn
     one_hot = F.one_hot(X.t(), model.vocab_size).to(cell.W_xh.dtype)
     outputs, _ = rnn(one_hot, cell.W_xh, cell.W_hh, cell.b_h)
@@ -44,7 +55,7 @@ class Vocab:
 
 
 class TimeMachine:
-    """Windows of 32 steps at every offset: 10,000 to train on, the next 5,000 to validate on."""
+    """Windows of 32 steps at every offset: 10,000 for training, the next 5,000 for validation."""
 
     num_train, num_val, num_steps, batch_size = 10_000, 5_000, 32, 1024
 
@@ -67,7 +78,7 @@ class TimeMachine:
 
 
 class Trainer:
-    """Drives a model by the textbook's protocol and no other knowledge of it."""
+    """Trains a model through the textbook's protocol alone."""
 
     def __init__(self, max_epochs, clip, clip_gradients):
         self.max_epochs, self.clip, self.clip_gradients = max_epochs, clip, clip_gradients

@@ -3,18 +3,15 @@
 import pytest
 import torch
 
-from rnnfused.lm import CharLM, CharLMConfig, Vocab
+from rnnfused.lm import CharLM, CharLMConfig, Vocab, save_checkpoint
 
 TEXT = "the quick brown fox jumps over the lazy dog.\n" * 40
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: a second thread would only wait for the first."""
-    threads = torch.get_num_threads()
+def one_thread(restore_threads):
+    """On tensors this small, a second thread would only wait for the first."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -36,10 +33,17 @@ def model(vocab):
 
 @pytest.fixture
 def models(vocab):
-    """Two models of one shape; the bias tells which one was loaded."""
+    """Models number 1 and 2, of one shape; the bias is the number."""
     made = []
     for value in (1.0, 2.0):
         model = CharLM(CharLMConfig(len(vocab), hidden_size=4, num_layers=1))
         torch.nn.init.constant_(model.head.bias, value)
         made.append(model)
     return made
+
+
+@pytest.fixture
+def folder(tmp_path, models, vocab):
+    """A folder that holds the first model's checkpoint."""
+    save_checkpoint(tmp_path, models[0], vocab)
+    return tmp_path

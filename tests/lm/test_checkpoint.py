@@ -1,10 +1,11 @@
-"""Saving and loading: what is recorded, and what is refused. See test_commit.py for crashes."""
+"""Saving and loading: the record, and damaged or hostile files. See test_commit.py for crashes."""
 
 import json
 import re
 
 import pytest
 import torch
+from runs import contents, kept, to_format_1, weights_of
 
 from rnnfused.lm import (
     CharLM,
@@ -25,21 +26,13 @@ def folder(tmp_path, model, vocab):
     return tmp_path
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def edit(folder, **changes):
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(record | changes))
 
 
-def weights_of(folder):
-    return folder / json.loads((folder / "model.json").read_text())["weights"]
-
-
 def seal(folder, **changes):
-    """Edit, and record the sum that is then right."""
+    """Edit the record and update its sum."""
     edit(folder, **changes)
     record = json.loads((folder / "model.json").read_text())
     config, vocab = CharLMConfig.from_json(record["config"]), Vocab.from_json(record["vocab"])
@@ -62,7 +55,7 @@ def test_round_trip_gives_identical_logits(tmp_path, model, vocab, dtype):
 def test_the_record(folder):
     record = load_checkpoint(folder).record
     assert record["format"] == 2
-    assert sorted(contents(folder)) == sorted(["model.json", record["weights"]])
+    assert sorted(contents(folder)) == kept(folder)
     assert record["weights"] == content_name("weights", weights_of(folder).read_bytes())
     assert record["settings"] == {"lr": 0.1}
     assert record["metrics"] == [{"pass": 1}]
@@ -89,7 +82,7 @@ def test_damaged_weights(folder):
         load_checkpoint(folder)
 
 
-def test_weights_that_are_no_safetensors(folder):
+def test_weights_that_are_not_safetensors(folder):
     weights_of(folder).write_bytes(b"nonsense")
     seal(folder)
     with pytest.raises(CheckpointError, match="does not fit the config"):
@@ -134,11 +127,11 @@ def test_weights_of_another_shape(folder, model):
     seal(folder, config=model.config.to_json() | {"hidden_size": 13})
     with pytest.raises(CheckpointError, match="does not fit the config"):
         load_checkpoint(folder)
-    # Too large even to be described without storage.
+    # Too large for a tensor even without storage.
     seal(folder, config=model.config.to_json() | {"hidden_size": 2**31 - 1})
     with pytest.raises(CheckpointError, match="does not fit the config"):
         load_checkpoint(folder)
-    # Would be terabytes if it were allocated before it is compared.
+    # Terabytes, if allocated before the comparison.
     seal(folder, config=model.config.to_json() | {"hidden_size": 10**6})
     with pytest.raises(CheckpointError, match="does not fit the config"):
         load_checkpoint(folder)
@@ -160,7 +153,7 @@ def test_the_sum_covers_config_and_vocabulary(folder, model, vocab):
         with pytest.raises(CheckpointError, match="SHA-256 sum of weights, config and vocab"):
             load_checkpoint(folder)
         (folder / "model.json").write_bytes(before["model.json"])
-    # The order of the fields and the spaces between them mean nothing.
+    # The order of the fields and the white space have no effect.
     edit(folder, config=dict(reversed(config.items())))
     load_checkpoint(folder)
 
@@ -193,7 +186,7 @@ def test_files_of_two_runs(folder, tmp_path, vocab):
         load_checkpoint(folder)
 
 
-def test_save_refuses_what_json_cannot_hold(folder, model, vocab):
+def test_save_refuses_values_that_json_cannot_hold(folder, model, vocab):
     before = contents(folder)
     with pytest.raises(ValueError, match="JSON"):
         save_checkpoint(folder, model, vocab, metrics=[{"loss": float("nan")}])
@@ -202,26 +195,18 @@ def test_save_refuses_what_json_cannot_hold(folder, model, vocab):
         save_checkpoint(folder / "absent", model, vocab)
 
 
-def to_format_1(folder):
-    """Turn the checkpoint into what the first version of this package wrote."""
-    weights_of(folder).rename(folder / "model.safetensors")
-    record = json.loads((folder / "model.json").read_text())
-    del record["weights"]
-    (folder / "model.json").write_text(json.dumps(record | {"format": 1}))
-
-
-def test_format_1_loads_and_gives_way_to_format_2(folder, model, vocab):
+def test_format_1_loads_and_is_replaced_by_format_2(folder, model, vocab):
     to_format_1(folder)
     assert sorted(contents(folder)) == ["model.json", "model.safetensors"]
     loaded = load_checkpoint(folder)
     assert loaded.record["format"] == 1 and loaded.record["settings"] == {"lr": 0.1}
     assert torch.equal(loaded.model.head.bias, model.head.bias)
     save_checkpoint(folder, model, vocab)
-    assert sorted(contents(folder)) == sorted(["model.json", weights_of(folder).name])
+    assert sorted(contents(folder)) == kept(folder)
     load_checkpoint(folder)
 
 
-def test_format_1_is_checked_like_format_2(folder):
+def test_format_1_is_validated_like_format_2(folder):
     to_format_1(folder)
     (folder / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="model.safetensors or model.json .* is damaged"):
@@ -290,13 +275,13 @@ def test_replacing(tmp_path):
         new.write_text("new")
         assert path.read_text() == "old"
     assert contents(tmp_path) == {"a": b"new"}
-    # A block that forgot to write one of its files replaces neither.
+    # A block that writes only one of two files replaces neither.
     with pytest.raises(FileNotFoundError), replacing(path, tmp_path / "b") as [new, _]:
         new.write_text("newer")
     assert contents(tmp_path) == {"a": b"new"}
 
 
-def test_only_temporaries_of_ours_are_removed(tmp_path):
+def test_only_our_own_temporaries_are_removed(tmp_path):
     ours = [".a.json.0123abcd.tmp", ".a.json.ffffffff.tmp"]
     others = ["a.json", ".a.json.0123abcd", ".a.json.0123abc.tmp", ".b.json.0123abcd.tmp", ".tmp"]
     for name in [*ours, *others]:

@@ -3,19 +3,16 @@
 import builtins
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from runs import TINY, run_command
 
 import rnnfused
 from rnnfused.lm import cli, load_checkpoint
 from rnnfused.lm.cli import main
 
 TEXT = "She sells sea shells by the sea shore. " * 30
-TINY = ["--hidden-size", "8", "--num-layers", "1", "--num-steps", "8", "--batch-size", "4",
-        "--passes", "1"]  # fmt: skip
 
 
 @pytest.fixture
@@ -34,7 +31,7 @@ def run(tmp_path, book, capsys):
 
 
 def error_of(capsys, arguments):
-    """The one line on stderr, without its head."""
+    """The single line on stderr, without its prefix."""
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
@@ -210,7 +207,7 @@ def test_missing_library_names_the_extra(tmp_path, book, capsys, monkeypatch, li
     assert not (tmp_path / "run").exists()
 
 
-def test_other_missing_modules_are_bugs_and_not_hidden(monkeypatch):
+def test_other_missing_modules_are_bugs_and_propagate(monkeypatch):
     def broken(*_):
         raise ModuleNotFoundError("No module named 'rnnfused.absent'", name="rnnfused.absent")
 
@@ -260,7 +257,7 @@ def interrupted_forward(count):
         (OSError(28, "No space left on device", "a"), "No space left on device: 'a'"),
     ],
 )
-def test_failures_from_outside_are_one_line(capsys, monkeypatch, error, message):
+def test_external_failures_are_one_line(capsys, monkeypatch, error, message):
     def failing(*_, **__):
         raise error
 
@@ -268,7 +265,7 @@ def test_failures_from_outside_are_one_line(capsys, monkeypatch, error, message)
     assert error_of(capsys, ["train", "--out", "x"]).startswith(message)
 
 
-def test_a_bug_is_not_dressed_up_as_the_user_s_mistake(monkeypatch):
+def test_a_bug_is_not_reported_as_a_user_error(monkeypatch):
     def failing(*_, **__):
         raise RuntimeError("shapes do not match")
 
@@ -279,12 +276,8 @@ def test_a_bug_is_not_dressed_up_as_the_user_s_mistake(monkeypatch):
 
 def test_as_a_program_with_ascii_output_and_no_terminal(tmp_path):
     (tmp_path / "book.txt").write_text("naïve café — " * 100, encoding="utf-8")
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "rnnfused.lm", "train", str(tmp_path / "book.txt"),
-         "--out", str(tmp_path / "run"), *TINY],
-        capture_output=True, text=True, env=environment, timeout=120,
-    )  # fmt: skip
+    arguments = ["train", tmp_path / "book.txt", "--out", tmp_path / "run", *TINY]
+    done = run_command(*arguments, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "sample:\nna\\xefve" in done.stdout
@@ -293,10 +286,7 @@ def test_as_a_program_with_ascii_output_and_no_terminal(tmp_path):
 
 def shell(script, *arguments):
     """Run a line of bash in which ``$@`` is the command ``rnnfused`` with ``arguments``."""
-    return subprocess.run(
-        ["bash", "-c", script, "bash", sys.executable, "-m", "rnnfused.lm", *arguments],
-        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=120,
-    )  # fmt: skip
+    return run_command(*arguments, prefix=("bash", "-c", script, "bash"))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +299,7 @@ def test_closed_streams(tmp_path, book, redirection, silent):
     load_checkpoint(tmp_path / "run")
 
 
-def test_an_error_does_not_move_to_stdout_when_stderr_is_closed():
+def test_errors_do_not_go_to_stdout_when_stderr_is_closed():
     done = shell('"$@" 2>&-', "dance")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
@@ -321,13 +311,13 @@ def test_a_broken_pipe_is_not_a_success(tmp_path, book, run):
     for arguments in (train, ["sample", run, "--prefix", "She"], ["--help"], ["--version"]):
         done = shell(to_nobody, *arguments)
         assert (done.returncode, done.stderr) == (141, ""), arguments
-    # An error that nobody reads is one as well.
+    # So is an error message that nobody reads.
     done = shell(to_nobody.replace('"$@"', '"$@" 2>&1'), "dance")
     assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_full_output_is_said_plainly(run):
+def test_a_full_output_is_reported(run):
     done = shell('"$@" >/dev/full', "sample", run, "--prefix", "She")
     assert done.returncode == 2
     assert done.stderr == "rnnfused: error: No space left on device\n"

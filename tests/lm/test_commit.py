@@ -1,8 +1,7 @@
-"""A checkpoint is one commit: crashes, readers beside a writer, a second writer."""
+"""A checkpoint is committed as a whole: crashes, concurrent readers, errors on the way."""
 
 import errno
 import itertools
-import json
 import os
 import random
 import signal
@@ -10,41 +9,25 @@ import time
 from pathlib import Path
 
 import pytest
-from test_train import SMALL, TEXT
+from runs import (
+    SMALL,
+    TEXT,
+    contents,
+    fork,
+    kept,
+    loaded,
+    names,
+    posix,
+    to_format_1,
+)
 
-from rnnfused.lm import load_checkpoint, save_checkpoint, train
+from rnnfused.lm import save_checkpoint, train
 from rnnfused.lm.checkpoint import store
 from rnnfused.lm.checkpoint.lock import LOCK
 from rnnfused.lm.checkpoint.run_folder import RunFolder
 
-posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 
-
-@pytest.fixture
-def folder(tmp_path, models, vocab):
-    save_checkpoint(tmp_path, models[0], vocab)
-    return tmp_path
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def kept(folder):
-    """What a folder holds that only has its checkpoint."""
-    record = json.loads((folder / "model.json").read_text())
-    return sorted(["model.json", record["weights"]])
-
-
-def loaded(folder):
-    """Which of the two models loads."""
-    checkpoint = load_checkpoint(folder)
-    value = checkpoint.model.head.bias[0].item()
-    assert checkpoint.record["settings"] in ({}, {"value": value})
-    return value
-
-
-def save_for_ever(folder, models, vocab, ready=None):
+def save_forever(folder, models, vocab, ready=None):
     while True:
         for value, model in enumerate(models, 1):
             save_checkpoint(folder, model, vocab, settings={"value": value})
@@ -53,25 +36,13 @@ def save_for_ever(folder, models, vocab, ready=None):
             ready = None
 
 
-def fork(function, *arguments):
-    """The id of a child that runs ``function``; exit code 3 if that raises, 0 if it returns."""
-    child = os.fork()
-    if child == 0:
-        try:
-            function(*arguments)
-            os._exit(0)
-        except BaseException:
-            os._exit(3)
-    return child
-
-
 @posix
 def test_a_kill_at_any_moment_leaves_a_checkpoint(folder, models, vocab):
     chance = random.Random(0)
     seen = set()
     is_ready, ready = os.pipe()
     for _ in range(40):
-        child = fork(save_for_ever, folder, models, vocab, ready)
+        child = fork(save_forever, folder, models, vocab, ready)
         os.read(is_ready, 1)
         time.sleep(chance.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
@@ -80,15 +51,15 @@ def test_a_kill_at_any_moment_leaves_a_checkpoint(folder, models, vocab):
     os.close(is_ready)
     os.close(ready)
     assert seen == {1.0, 2.0}
-    # The lock went with its owner, and the next run clears what was left behind.
+    # The lock ended with its owner, and the next run removes the unfinished files.
     with RunFolder(folder):
         assert names(folder) == sorted([LOCK, *kept(folder)])
     assert names(folder) == kept(folder)
 
 
 @posix
-def test_readers_beside_a_writer_never_fail(folder, models, vocab):
-    child = fork(save_for_ever, folder, models, vocab)
+def test_concurrent_readers_never_fail(folder, models, vocab):
+    child = fork(save_forever, folder, models, vocab)
     try:
         seen = {loaded(folder) for _ in range(400)}
     finally:
@@ -97,12 +68,12 @@ def test_readers_beside_a_writer_never_fail(folder, models, vocab):
     assert seen == {1.0, 2.0}
 
 
-def test_weights_that_vanish_while_they_are_read(folder, models, vocab, monkeypatch):
+def test_weights_that_are_replaced_during_a_read(folder, models, vocab, monkeypatch):
     real, committed = store._read_file, []
 
     def slow(path):
         if path.suffix == ".safetensors" and len(committed) < 5:
-            # A newer pass is committed after the record was read.
+            # A newer model is committed after the record was read.
             committed.append(path)
             save_checkpoint(folder, models[len(committed) % 2], vocab)
         return real(path)
@@ -117,9 +88,7 @@ def test_weights_that_vanish_while_they_are_read(folder, models, vocab, monkeypa
 @pytest.mark.parametrize("moment", range(11))
 def test_a_crash_at_each_step(folder, models, vocab, moment, format_1):
     if format_1:
-        record = json.loads((folder / "model.json").read_text())
-        (folder / record.pop("weights")).rename(folder / "model.safetensors")
-        (folder / "model.json").write_text(json.dumps(record | {"format": 1}))
+        to_format_1(folder)
 
     def save():
         steps = itertools.count()
@@ -133,7 +102,7 @@ def test_a_crash_at_each_step(folder, models, vocab, moment, format_1):
             setattr(os, name, crashing(getattr(os, name)))
         save_checkpoint(folder, models[1], vocab, settings={"value": 2.0})
 
-    # fsync of both files; rename and fsync of the folder, twice; removal of what is left over.
+    # Steps: fsync of both files; rename and fsync of the folder, twice; removal of old files.
     code = os.waitstatus_to_exitcode(os.waitpid(fork(save), 0)[1])
     assert code == 9 or (code == 0 and moment > 6)
     assert loaded(folder) == (1.0 if moment < 5 else 2.0)
@@ -148,7 +117,9 @@ def test_a_crash_at_each_step(folder, models, vocab, moment, format_1):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")])
 @pytest.mark.parametrize("moment", range(6))
-def test_an_error_at_each_step_leaves_no_litter(folder, models, vocab, monkeypatch, moment, error):
+def test_an_error_at_each_step_leaves_no_files_behind(
+    folder, models, vocab, monkeypatch, moment, error
+):
     steps = []
 
     def failing(real):
@@ -160,7 +131,7 @@ def test_an_error_at_each_step_leaves_no_litter(folder, models, vocab, monkeypat
 
         return step
 
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = contents(folder)
     with monkeypatch.context() as patch:
         for name in ("fsync", "replace"):
             patch.setattr(os, name, failing(getattr(os, name)))
@@ -168,12 +139,12 @@ def test_an_error_at_each_step_leaves_no_litter(folder, models, vocab, monkeypat
             save_checkpoint(folder, models[1], vocab)
     assert names(folder) == kept(folder)
     if moment < 5:
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert contents(folder) == before
     assert loaded(folder) == (2.0 if moment == 5 else 1.0)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_full_disk_spares_the_earlier_checkpoint(folder, models, vocab, monkeypatch):
+def test_a_full_disk_leaves_the_earlier_checkpoint(folder, models, vocab, monkeypatch):
     def full(path, data):
         with open("/dev/full", "wb") as file:
             file.write(data)
@@ -192,7 +163,7 @@ def test_the_same_model_again_keeps_its_weights(folder, models, vocab):
     assert loaded(folder) == 1.0
 
 
-def test_no_files_of_others_are_removed(folder, models, vocab):
+def test_unrelated_files_stay(folder, models, vocab):
     others = ["model-x.safetensors", "model-0123456789abcdef.bin",
               "other-0123456789abcdef.safetensors", "optimizer.safetensors",
               ".model.json.tmp", "model.json.bak"]  # fmt: skip
@@ -205,7 +176,7 @@ def test_no_files_of_others_are_removed(folder, models, vocab):
     assert names(folder) == sorted([*kept(folder), *others])
 
 
-def test_beside_a_damaged_record_nothing_is_removed(folder):
+def test_nothing_is_removed_if_the_record_is_damaged(folder):
     (folder / "model.json").write_text("{")
     before = names(folder)
     with RunFolder(folder):
@@ -213,12 +184,12 @@ def test_beside_a_damaged_record_nothing_is_removed(folder):
     assert names(folder) == before
 
 
-def test_a_run_clears_what_killed_runs_left(tmp_path):
-    litter = [".model.json.0123abcd.tmp", ".model.safetensors.0123abcd.tmp",
+def test_a_run_removes_the_files_of_killed_runs(tmp_path):
+    left = [".model.json.0123abcd.tmp", ".model.safetensors.0123abcd.tmp",
               ".loss.png.01234567.tmp", ".metrics.jsonl.0123abcd.tmp",
               ".model-0123456789abcdef.safetensors.0123abcd.tmp",
               "model-0123456789abcdef.safetensors", LOCK]  # fmt: skip
-    for name in litter:
+    for name in left:
         (tmp_path / name).write_text("x")
     (tmp_path / ".mine.0123abcd.tmp").write_text("x")
     train(TEXT, tmp_path, SMALL)
@@ -226,7 +197,7 @@ def test_a_run_clears_what_killed_runs_left(tmp_path):
     assert names(tmp_path) == sorted(expected)
 
 
-def test_a_folder_without_fsync_is_used_all_the_same(folder, models, vocab, monkeypatch):
+def test_a_folder_without_fsync_works(folder, models, vocab, monkeypatch):
     real = os.fsync
 
     def files_only(descriptor):

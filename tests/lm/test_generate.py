@@ -9,7 +9,7 @@ from rnnfused.lm import generate
 
 
 def greedy_by_single_steps(model, vocab, prefix, num_chars):
-    """The same by the slowest road: every symbol of the prefix is a call of its own."""
+    """The reference: one call per symbol, those of the prefix included."""
     model.eval()
     state, text = None, prefix
     for position in range(len(prefix) + num_chars - 1):
@@ -20,7 +20,7 @@ def greedy_by_single_steps(model, vocab, prefix, num_chars):
 
 
 def test_warm_up_in_one_call_equals_stepping(model, vocab):
-    # Scaled up, so that the state says more than the last symbol and ties are out of the question.
+    # Larger weights: the state depends on more than the last symbol, and no logits are equal.
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
@@ -51,7 +51,7 @@ def test_unknown_is_never_drawn(model, vocab):
         assert "\ufffd" not in generate(model, vocab, "fox", 50, temperature=temperature)
 
 
-def test_seed_makes_it_repeatable_and_spares_the_global_generator(model, vocab):
+def test_seed_makes_it_repeatable_and_leaves_the_global_generator_alone(model, vocab):
     before = torch.get_rng_state()
     first = generate(model, vocab, "fox", 80, temperature=1.0, seed=3)
     assert torch.equal(before, torch.get_rng_state())
@@ -60,7 +60,7 @@ def test_seed_makes_it_repeatable_and_spares_the_global_generator(model, vocab):
 
 
 def test_temperature_scales_the_logits(model, vocab):
-    # All symbols alike but one, 20 times as likely as any other at temperature 1.
+    # One symbol is 20 times as likely as each of the others at temperature 1.
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.bias.zero_()
@@ -79,7 +79,7 @@ def test_tiny_temperature_is_greedy_and_not_nan(model, vocab):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_mode_is_left_as_found(model, vocab, training):
+def test_the_mode_stays(model, vocab, training):
     model.train(training)
     generate(model, vocab, "fox", 3)
     assert model.training == training

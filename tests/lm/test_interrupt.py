@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, exit code 130, whole files, at any moment of the command."""
+"""Ctrl-C at any moment of the command: one line, exit code 130, complete files."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_train import TEXT
+from runs import TEXT, TINY
 
 from rnnfused.lm import load_checkpoint
 from rnnfused.lm.checkpoint.atomic import delayed_interrupt
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"
 
 ROOT = Path(__file__).parents[2]
 SHOWN = "rnnfused: interrupted\n"
-# What the script of the command does.
+# The script of the command, as installed.
 COMMAND = "import sys; from rnnfused_command import main; sys.exit(main())"
 
 
@@ -32,7 +32,7 @@ def start(*arguments, before="", path="", **options):
 
 
 def end(process):
-    """Exit code and stderr, once it has ended."""
+    """Exit code and stderr of the finished process."""
     try:
         _, error = process.communicate(timeout=60)
     finally:
@@ -48,13 +48,12 @@ def book(tmp_path):
 
 
 def training(tmp_path, book, **options):
-    return start(
-        "train", book, "--out", tmp_path / "run", "--hidden-size", "8", "--num-layers", "1",
-        "--num-steps", "8", "--batch-size", "4", "--passes", "100000", "--threads", "1", **options,
-    )  # fmt: skip
+    """A training run that does not end by itself."""
+    arguments = [*TINY, "--passes", "100000", "--threads", "1"]
+    return start("train", book, "--out", tmp_path / "run", *arguments, **options)
 
 
-# A library that drops whatever goes wrong in it, or turns it into an error of its own.
+# A library that swallows exceptions, or turns them into one of its own.
 SWALLOWS = """
 import os, signal, time
 try:
@@ -66,12 +65,12 @@ except BaseException:
 
 
 @pytest.mark.parametrize("then", ["pass", "raise ValueError('too many values to unpack')"])
-def test_an_interrupt_in_an_import_is_neither_lost_nor_another_error(tmp_path, then):
+def test_an_interrupt_during_an_import_is_neither_lost_nor_another_error(tmp_path, then):
     (tmp_path / "torch.py").write_text(SWALLOWS.format(then=then))
     assert end(start("--version", path=tmp_path)) == (130, SHOWN)
 
 
-# Interrupts the process when a function of ours with the given name is called for the first time.
+# Interrupts the process at the first call of a function of the package with the given name.
 WHEN = """
 import os, signal, sys
 import rnnfused.lm.cli  # importing it under a profile takes many seconds
@@ -82,7 +81,7 @@ def watch(frame, event, argument):
         try:
             os.kill(os.getpid(), signal.SIGINT)
         except KeyboardInterrupt:
-            pass  # what a callback from C makes of it
+            pass  # as a callback from C does
 sys.setprofile(watch)
 """
 
@@ -94,8 +93,7 @@ def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name)
         process.kill()
         process.communicate()
         run = tmp_path / "run"
-        tiny = ["--hidden-size", "8", "--num-layers", "1", "--passes", "1", "--threads", "1"]
-        process = start("train", book, "--out", run, *tiny, before=WHEN.format(name=name))
+        process = start("train", book, "--out", run, *TINY, before=WHEN.format(name=name))
     assert end(process) == (130, SHOWN)
     if name == "plot_perplexity":
         assert len(list((tmp_path / "run").iterdir())) == 3
@@ -103,7 +101,7 @@ def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name)
     elif name == "generate":
         assert len(list((tmp_path / "run").iterdir())) == 4
     else:
-        # Nothing was saved: the folder and its lock are gone.
+        # Nothing was saved: the folder and its lock are removed.
         assert list(tmp_path.iterdir()) == [book]
 
 
@@ -119,7 +117,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_waits(tmp_path, book):
 def test_at_any_time(tmp_path, book, delay):
     started = "import sys; print(flush=True); "
     process = training(tmp_path, book, before=started)
-    process.stdout.readline()  # Python's own start is over
+    process.stdout.readline()  # Python has started
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     assert end(process) == (130, SHOWN)
@@ -147,13 +145,13 @@ def test_an_ignored_interrupt_stays_ignored():
     assert end(process) == (0, "")
 
 
-def test_once_done_an_interrupt_changes_nothing():
+def test_an_interrupt_after_the_command_has_no_effect():
     late = "import atexit, os; atexit.register(os.kill, os.getpid(), 2); "
     assert end(start("--version", before=late)) == (0, "")
 
 
-def test_a_closed_stderr_and_a_file_in_its_place(tmp_path):
-    # The file gets descriptor 2, which is free; the message must not go there.
+def test_a_file_that_reuses_the_descriptor_of_a_closed_stderr(tmp_path):
+    # The file gets the free descriptor 2; the message must not go there.
     (tmp_path / "torch.py").write_text(
         "import os, signal\n"
         f"os.open({str(tmp_path / 'precious')!r}, os.O_WRONLY | os.O_CREAT)\n"

@@ -1,25 +1,16 @@
-"""One writer per folder; a folder that a run makes for itself."""
+"""The lock of a folder, and the folders that a run makes for itself."""
 
 import errno
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
-from test_commit import fork, kept, loaded, names, posix
-from test_train import SMALL, TEXT
+from runs import SMALL, TEXT, contents, files, fork, kept, loaded, names, posix, run_command
 
 from rnnfused.lm import FolderBusyError, save_checkpoint, train
 from rnnfused.lm.checkpoint import lock
 from rnnfused.lm.checkpoint.lock import LOCK, FolderLock
 from rnnfused.lm.checkpoint.run_folder import RunFolder
-
-
-@pytest.fixture
-def folder(tmp_path, models, vocab):
-    save_checkpoint(tmp_path, models[0], vocab)
-    return tmp_path
 
 
 @posix
@@ -28,13 +19,13 @@ def test_a_second_writer_is_refused_and_touches_nothing(folder, models, vocab, t
     link.symlink_to(folder)
     with RunFolder(folder):
         (folder / ".loss.png.0123abcd.tmp").write_text("being written")
-        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        before = contents(folder)
         for path in (folder, link, os.path.relpath(folder)):
             with pytest.raises(FolderBusyError, match="is in use: another run writes there"):
                 save_checkpoint(path, models[1], vocab)
             with pytest.raises(FolderBusyError, match="is in use: another run writes there"):
                 train(TEXT, path, SMALL)
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert contents(folder) == before
         assert loaded(folder) == 1.0
     save_checkpoint(link, models[1], vocab)
     assert loaded(folder) == 2.0
@@ -46,10 +37,7 @@ def test_a_second_command_is_refused_in_one_line(folder, tmp_path_factory):
     book.write_text(TEXT)
     with RunFolder(folder):
         before = names(folder)
-        done = subprocess.run(
-            [sys.executable, "-m", "rnnfused.lm", "train", book, "--out", folder, "--passes", "1"],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+        done = run_command("train", book, "--out", folder, "--passes", "1")
         assert names(folder) == before
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
@@ -57,7 +45,7 @@ def test_a_second_command_is_refused_in_one_line(folder, tmp_path_factory):
 
 
 @posix
-def test_two_threads_take_turns_or_are_refused(folder, models, vocab):
+def test_two_threads_alternate_or_are_refused(folder, models, vocab):
     refused, failed = [], []
 
     def save(model):
@@ -80,7 +68,7 @@ def test_two_threads_take_turns_or_are_refused(folder, models, vocab):
 
 
 @posix
-def test_a_forked_child_has_not_the_lock(folder):
+def test_a_forked_child_does_not_hold_the_lock(folder):
     ready, go = os.pipe()
     held = FolderLock(folder)
     child = fork(os.read, ready, 1)  # outlives the lock's owner
@@ -88,7 +76,7 @@ def test_a_forked_child_has_not_the_lock(folder):
         held.release()
         with FolderLock(folder) as again:
             assert again.excludes
-            # Nor does a child that ends its copy take the file or the lock away.
+            # A child that releases its copy removes neither the file nor the lock.
             assert os.waitstatus_to_exitcode(os.waitpid(fork(again.release), 0)[1]) == 0
             assert (folder / LOCK).exists()
             with pytest.raises(FolderBusyError):
@@ -101,12 +89,12 @@ def test_a_forked_child_has_not_the_lock(folder):
 
 
 @posix
-def test_a_lock_on_a_removed_file_is_not_taken_for_one(folder, monkeypatch):
+def test_a_lock_on_a_removed_file_does_not_count(folder, monkeypatch):
     real, owner = lock.fcntl.flock, [FolderLock(folder)]
 
     def late(descriptor, operation):
         if owner:
-            # Between the second one's open and its flock, the first one ends.
+            # The first owner releases between the second one's open and flock.
             owner.pop().release()
         return real(descriptor, operation)
 
@@ -117,7 +105,7 @@ def test_a_lock_on_a_removed_file_is_not_taken_for_one(folder, monkeypatch):
 
 
 @posix
-def test_a_file_system_without_locks_is_said_and_used(folder, models, vocab, monkeypatch, capsys):
+def test_a_file_system_without_locks_gives_a_warning(folder, models, vocab, monkeypatch, capsys):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -127,19 +115,19 @@ def test_a_file_system_without_locks_is_said_and_used(folder, models, vocab, mon
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "cannot be locked (No locks available): make sure that nothing else writes" in error
-    # Whose the temporary files are is not known then.
+    # Without locks, temporary files may belong to another run.
     (folder / ".model.json.0123abcd.tmp").write_text("another run's")
     with RunFolder(folder):
         assert (folder / ".model.json.0123abcd.tmp").exists()
 
 
-def test_without_the_module_for_locks(folder, models, vocab, monkeypatch):
+def test_without_fcntl(folder, models, vocab, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
     save_checkpoint(folder, models[1], vocab)
     assert names(folder) == kept(folder)
 
 
-def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path):
+def test_a_new_folder_is_removed_if_nothing_was_saved(tmp_path):
     with pytest.raises(ZeroDivisionError), RunFolder(tmp_path / "a" / "b" / "c"):
         raise ZeroDivisionError
     assert names(tmp_path) == []
@@ -153,7 +141,7 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path):
     assert names(tmp_path) == ["dangling", "mine"]
 
 
-def test_a_run_keeps_its_folder_when_the_process_changes_its_own(
+def test_a_run_keeps_its_folder_when_the_working_folder_changes(
     tmp_path, models, vocab, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -167,5 +155,5 @@ def test_a_run_keeps_its_folder_when_the_process_changes_its_own(
     with RunFolder("run") as folder:
         monkeypatch.chdir(tmp_path / "elsewhere")
         folder.save(models[0], vocab, settings={}, metrics=[row])
-    assert names(tmp_path / "run") == sorted([*kept(tmp_path / "run"), "loss.png", "metrics.jsonl"])
+    assert names(tmp_path / "run") == files(tmp_path / "run")
     assert names(tmp_path / "elsewhere") == []

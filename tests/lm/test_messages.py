@@ -1,9 +1,10 @@
-"""Output and messages of the command: bounded, and nothing in them that steers a terminal."""
+"""Output and messages of the command: bounded, and without characters that steer a terminal."""
 
 import sys
 
 import pytest
-from test_cli import TINY, error_of
+from runs import TINY
+from test_cli import error_of
 
 from rnnfused.lm.cli import main
 from rnnfused.lm.messages import one_line, printable, shorten
@@ -59,7 +60,7 @@ LONG = "x" * 83_000
     ],
     ids=range(12),
 )  # fmt: skip
-def test_messages_are_short_and_steer_no_terminal(capsys, monkeypatch, tmp_path, arguments, tail):
+def test_messages_are_short_and_printable(capsys, monkeypatch, tmp_path, arguments, tail):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RNNFUSED_CACHE", str(tmp_path))
     message = error_of(capsys, arguments)

@@ -1,4 +1,4 @@
-"""Fetching The Time Machine, from loopback servers that behave and misbehave."""
+"""Downloading The Time Machine, from working and failing servers on this machine."""
 
 import hashlib
 import http.server
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from textbook import TIME_MACHINE, parity
 
 from rnnfused.lm import DownloadError, fetch_timemachine
 from rnnfused.lm.timemachine import cache_folder
 
-BOOK = Path(__file__).parents[3] / "shared" / "data" / "timemachine.txt"
 PAYLOAD = b"The Time Traveller (for so it will be convenient to speak of him)\n" * 3000
 SHA1 = hashlib.sha1(PAYLOAD).hexdigest()
 
@@ -60,7 +60,7 @@ def no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
 
-def test_fetched_once_and_kept(tmp_path):
+def test_downloaded_once_and_cached(tmp_path):
     folder = tmp_path / "deep" / "cache"
     with serving(send(PAYLOAD)) as (url, requests):
         path = fetch_timemachine(url=url, folder=folder, sha1=SHA1)
@@ -71,7 +71,7 @@ def test_fetched_once_and_kept(tmp_path):
     assert [file.name for file in folder.iterdir()] == ["timemachine.txt"]
 
 
-def test_damaged_cache_is_fetched_again(tmp_path):
+def test_a_damaged_cache_is_downloaded_again(tmp_path):
     (tmp_path / "timemachine.txt").write_bytes(PAYLOAD[:-1])
     with serving(send(PAYLOAD)) as (url, requests):
         path = fetch_timemachine(url=url, folder=tmp_path, sha1=SHA1)
@@ -124,14 +124,14 @@ def test_failures_leave_the_cache_as_it_was(tmp_path, answer, message, cached):
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([cached] if cached else [])
 
 
-def test_endless_answer_is_cut_off(tmp_path, monkeypatch):
+def test_an_endless_answer_is_cut_off(tmp_path, monkeypatch):
     monkeypatch.setattr("rnnfused.lm.timemachine.MAX_BYTES", 1000)
     with serving(send(PAYLOAD)) as (url, _):
         with pytest.raises(DownloadError, match="more than 1000 bytes"):
             fetch_timemachine(url=url, folder=tmp_path, sha1=SHA1)
 
 
-def test_nobody_listens(tmp_path):
+def test_an_unreachable_server(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
@@ -151,7 +151,7 @@ def test_wrong_arguments(tmp_path):
         fetch_timemachine(url="http://127.0.0.1:port/", folder=tmp_path)
 
 
-def test_where_the_cache_is(monkeypatch):
+def test_cache_folder(monkeypatch):
     monkeypatch.setenv("RNNFUSED_CACHE", "/a")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
     monkeypatch.setenv("HOME", "/c")
@@ -162,9 +162,8 @@ def test_where_the_cache_is(monkeypatch):
     assert cache_folder() == Path("/c/.cache/rnnfused")
 
 
-@pytest.mark.parity
-@pytest.mark.skipif(not BOOK.is_file(), reason="no ../shared/data/timemachine.txt")
+@parity
 def test_the_sum_is_the_book_s(tmp_path):
-    with serving(send(BOOK.read_bytes())) as (url, _):
+    with serving(send(TIME_MACHINE.read_bytes())) as (url, _):
         path = fetch_timemachine(url=url, folder=tmp_path)
-    assert path.read_bytes() == BOOK.read_bytes()
+    assert path.read_bytes() == TIME_MACHINE.read_bytes()

@@ -1,4 +1,4 @@
-"""The training program, on a text small enough to be learnt in a second."""
+"""The training program, on a text small enough to be learned in a second."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+from runs import SMALL, TEXT, contents, files
 
 from rnnfused.lm import (
     StreamBatches,
@@ -18,24 +19,15 @@ from rnnfused.lm import (
     split_text,
     train,
 )
+from rnnfused.lm.checkpoint import lock
 from rnnfused.lm.train import warmup_cosine
-
-SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, passes=3, lr=0.02)
-# Two letters back decide what follows, so that a bigram model is at a loss.
-TEXT = "aabbacbccacb" * 60
-
-
-def files(folder):
-    """The names of a run's files, with that of the weights that the record names."""
-    weights = json.loads((folder / "model.json").read_text())["weights"]
-    return sorted(["loss.png", "metrics.jsonl", "model.json", weights])
 
 
 def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def figures(metrics):
+def without_speed(metrics):
     return [{key: row[key] for key in row if not key.startswith("s")} for row in metrics]
 
 
@@ -53,8 +45,8 @@ def test_learns_logs_and_saves(tmp_path, capsys):
 
     output = capsys.readouterr().out
     for row in metrics:
-        for figure in ("train", "validation", "bigram"):
-            assert f"{row[f'{figure}_perplexity']:.3f}" in output
+        for name in ("train", "validation", "bigram"):
+            assert f"{row[f'{name}_perplexity']:.3f}" in output
     assert "pass 3/3" in output
     sample = output.partition("sample:\n")[2]
     assert sample.startswith("a") and len(sample) > 500
@@ -63,7 +55,7 @@ def test_learns_logs_and_saves(tmp_path, capsys):
     assert png.startswith(b"\x89PNG") and png.endswith(b"IEND\xaeB`\x82")
 
 
-def test_the_figures_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
+def test_metrics_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
     metrics = train(TEXT, tmp_path, SMALL, source="a.txt")
     model, vocab, record = load_checkpoint(tmp_path)
     assert record["metrics"] == metrics
@@ -78,7 +70,7 @@ def test_the_figures_are_those_of_the_saved_model_over_the_same_symbols(tmp_path
 
 
 def test_first_training_perplexity_is_near_that_of_guessing(tmp_path):
-    # One window, so the figure is that of the untrained model: four symbols with "<unk>".
+    # One window, so this is the untrained model's perplexity: four symbols with "<unk>".
     settings = TrainSettings(hidden_size=8, num_layers=1, num_steps=160, batch_size=4, passes=1)
     metrics = train(TEXT, tmp_path, settings)
     assert metrics[0]["train_perplexity"] == pytest.approx(4, rel=0.2)
@@ -86,12 +78,12 @@ def test_first_training_perplexity_is_near_that_of_guessing(tmp_path):
 
 def test_seeded(tmp_path):
     settings = TrainSettings(**(SMALL.to_json() | {"dropout": 0.2, "passes": 2}))
-    first = figures(train(TEXT, tmp_path / "a", settings))
+    first = without_speed(train(TEXT, tmp_path / "a", settings))
     torch.rand(5)
-    assert figures(train(TEXT, tmp_path / "b", settings)) == first
+    assert without_speed(train(TEXT, tmp_path / "b", settings)) == first
     assert files(tmp_path / "a") == files(tmp_path / "b")
     other = TrainSettings(**(settings.to_json() | {"seed": 1}))
-    assert figures(train(TEXT, tmp_path / "c", other)) != first
+    assert without_speed(train(TEXT, tmp_path / "c", other)) != first
 
 
 def test_state_is_carried_and_detached(tmp_path, monkeypatch):
@@ -116,7 +108,7 @@ def test_state_is_carried_and_detached(tmp_path, monkeypatch):
             assert not given.requires_grad
 
 
-def test_gradients_are_clipped_and_the_schedule_is_kept(tmp_path, monkeypatch):
+def test_gradients_are_clipped_and_the_learning_rate_follows_its_schedule(tmp_path, monkeypatch):
     norms, rates = [], []
     step = torch.optim.AdamW.step
 
@@ -144,7 +136,7 @@ def test_short_validation_part_is_scored_in_fewer_streams(tmp_path):
     assert len(train(TEXT, tmp_path, settings)) == 1
 
 
-def test_wrong_texts_and_prefixes_are_refused_before_anything_is_written(tmp_path):
+def test_wrong_texts_and_prefixes_are_refused_before_any_write(tmp_path):
     with pytest.raises(TextError, match="too short"):
         train("abc", tmp_path, SMALL)
     with pytest.raises(ValueError, match="batch_size=4 streams of num_steps=16 need 65"):
@@ -157,8 +149,11 @@ def test_wrong_texts_and_prefixes_are_refused_before_anything_is_written(tmp_pat
         train(TEXT, tmp_path / "file", SMALL)
 
 
-def test_a_folder_that_takes_no_files_is_found_before_training(tmp_path, monkeypatch, capsys):
-    # Root may write anywhere by its permissions; some file systems refuse all the same.
+@pytest.mark.parametrize("with_locks", [True, False])
+def test_an_unwritable_folder_is_reported_before_training(
+    tmp_path, monkeypatch, capsys, with_locks
+):
+    # Some file systems refuse new files even where the permissions allow them.
     def refuse(path, flags, *arguments, **keywords):
         if flags & os.O_CREAT:
             raise FileNotFoundError(2, "No such file or directory", path)
@@ -166,6 +161,8 @@ def test_a_folder_that_takes_no_files_is_found_before_training(tmp_path, monkeyp
 
     real = os.open
     monkeypatch.setattr(os, "open", refuse)
+    if not with_locks:
+        monkeypatch.setattr(lock, "fcntl", None)
     with pytest.raises(OSError, match="out folder .* cannot be written to: No such file"):
         train(TEXT, tmp_path, SMALL)
     assert capsys.readouterr().out == ""
@@ -179,7 +176,7 @@ def test_a_model_too_large_for_the_memory_leaves_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_closed_stderr_is_no_place_for_a_progress_bar(tmp_path, monkeypatch):
+def test_a_closed_stderr_gets_no_progress_bar(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     assert len(train(TEXT, tmp_path, SMALL)) == SMALL.passes
 
@@ -187,10 +184,10 @@ def test_a_closed_stderr_is_no_place_for_a_progress_bar(tmp_path, monkeypatch):
 @pytest.mark.parametrize("weight_decay", [1e30, 1e308])
 def test_divergence_keeps_the_last_good_files(tmp_path, weight_decay):
     train(TEXT, tmp_path, SMALL)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = contents(tmp_path)
     with pytest.raises(FloatingPointError):
         train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"weight_decay": weight_decay})))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("moment", range(8))
@@ -207,10 +204,10 @@ def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(TEXT, tmp_path, SMALL)
-    # A pass is four renames: weights, record, metrics, plot.
+    # A pass makes four renames: weights, record, metrics, plot.
     names = sorted(path.name for path in tmp_path.iterdir())
     if moment < 2:
-        # The record never came, so its weights went.
+        # The record was not written, so its weights were removed.
         assert names == []
         return
     present = files(tmp_path)

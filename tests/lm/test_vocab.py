@@ -49,7 +49,7 @@ def test_json_round_trip():
     [None, {}, [], ["a"], ["a", "<unk>"], ["<unk>", "ab"], ["<unk>", ""], ["<unk>", 1],
      ["<unk>", "a", "a"]],
 )  # fmt: skip
-def test_from_json_refuses_what_is_no_vocabulary(tokens):
+def test_from_json_refuses_other_values(tokens):
     with pytest.raises(ValueError, match="tokens must be a list"):
         Vocab.from_json(tokens)
 
@@ -79,7 +79,7 @@ def test_astral_characters_and_lone_surrogates_are_symbols_of_their_own():
     assert len(vocab) == 1 + len(set(WIDE)) == 10
     ids = vocab.encode(WIDE)
     assert ids.tolist() == [vocab.token_to_idx[character] for character in WIDE]
-    # Two lone surrogates stay two.
+    # A pair of lone surrogates stays two characters.
     assert vocab.decode(ids) == WIDE and len(WIDE) == 9
     assert Vocab("b").encode(WIDE).tolist() == [0] * 9
     assert Vocab("\U0010ffff").encode(WIDE).tolist() == [0, 0, 0, 0, 0, 0, 1, 0, 0]
@@ -120,7 +120,7 @@ def test_dtypes_that_cannot_hold_the_ids():
             vocab.encode("a", dtype)
 
 
-def test_decode_takes_vectors_of_integers_only():
+def test_decode_takes_1d_tensors_of_integers_only():
     vocab = Vocab("banana")
     for dtype in (torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint64):
         assert vocab.decode(torch.tensor([3, 0, 1]).to(dtype)) == "n\ufffda"
@@ -133,7 +133,7 @@ def test_decode_takes_vectors_of_integers_only():
 
 
 @pytest.mark.parametrize("work", ["encode", "decode", "letters_only"])
-def test_a_large_text_is_not_made_a_list(work):
+def test_a_large_text_does_not_become_a_list(work):
     text = "lazy dogs, " * 200_000
     vocab = Vocab(text)
     ids = vocab.encode(text, torch.uint8)
@@ -146,5 +146,5 @@ def test_a_large_text_is_not_made_a_list(work):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # Torch's tensors are not counted; a list would take 8 bytes a character.
+    # torch's tensors are not counted; a list would take 8 bytes per character.
     assert peak < 4.5 * len(text)

@@ -1,18 +1,25 @@
-"""Reading, splitting and simplifying text."""
+"""Reading, splitting and simplifying text, and its windows for truncated BPTT."""
 
 import os
 import random
 import re
-from pathlib import Path
 
 import pytest
+import torch
+from textbook import TIME_MACHINE, parity
 
-from rnnfused.lm import TextError, Vocab, default_text, letters_only, read_text, split_text
+from rnnfused.lm import (
+    StreamBatches,
+    TextError,
+    Vocab,
+    default_text,
+    letters_only,
+    read_text,
+    split_text,
+)
 
-TIME_MACHINE = Path(__file__).parents[3] / "shared" / "data" / "timemachine.txt"
 
-
-def test_reads_utf8_drops_the_mark_and_unifies_line_ends(tmp_path):
+def test_read_text_drops_the_byte_order_mark_and_unifies_line_ends(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfna\xc3\xafve\r\ncaf\xc3\xa9\rend\n")
     assert read_text(path) == "naïve\ncafé\nend\n"
@@ -45,7 +52,7 @@ def test_unusable_paths_are_named(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(TextError, match="not a regular file"):
         read_text(tmp_path / "pipe")
@@ -93,8 +100,7 @@ def test_letters_only():
     )
 
 
-@pytest.mark.parity
-@pytest.mark.skipif(not TIME_MACHINE.is_file(), reason="no ../shared/data/timemachine.txt")
+@parity
 def test_letters_only_gives_the_textbook_s_counts():
     # Section 9.2 of the book: a corpus of 173,428 characters, a vocabulary of 28 with <unk>.
     letters = letters_only(read_text(TIME_MACHINE))
@@ -111,3 +117,58 @@ def test_letters_only_in_pieces(monkeypatch):
     assert letters_only("") == "" and letters_only("??") == " "
     with pytest.raises(TypeError, match="text must be a str, got bytes"):
         letters_only(b"a")
+
+
+def test_batches_by_hand():
+    windows = list(StreamBatches(torch.arange(12), batch_size=2, num_steps=2))
+    assert [(x.tolist(), y.tolist()) for x, y in windows] == [
+        ([[0, 1], [5, 6]], [[1, 2], [6, 7]]),
+        ([[2, 3], [7, 8]], [[3, 4], [8, 9]]),
+        ([[4], [9]], [[5], [10]]),
+    ]
+
+
+@pytest.mark.parametrize("length", [13, 100, 101, 127])
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(1, 1), (1, 12), (3, 4), (4, 3), (12, 1)])
+def test_batches_hold_every_symbol_of_a_stream_once_in_order(length, batch_size, num_steps):
+    batches = StreamBatches(torch.arange(length), batch_size, num_steps)
+    windows = list(batches)
+    assert len(windows) == len(batches)
+    x = torch.cat([x for x, _ in windows], dim=1)
+    y = torch.cat([y for _, y in windows], dim=1)
+    assert torch.equal(y, x + 1)
+    assert torch.equal(x.flatten(), torch.arange(x.numel()))
+    assert x.numel() == batches.num_symbols
+    assert length - 1 - batch_size < x.numel() <= length - 1
+    assert all(window.shape == (batch_size, num_steps) for window, _ in windows[:-1])
+    # A second pass equals the first.
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(windows, batches, strict=True))
+
+
+def test_batches_keep_integer_dtypes():
+    for dtype in (torch.uint8, torch.int32, torch.int64):
+        x, y = next(iter(StreamBatches(torch.arange(9, dtype=dtype), 2, 4)))
+        assert x.dtype == y.dtype == dtype
+
+
+def test_batches_need_one_full_window():
+    assert len(StreamBatches(torch.arange(13), 3, 4)) == 1
+    message = "it has 12 symbols, but batch_size=3 streams of num_steps=4 need 13"
+    with pytest.raises(ValueError, match=message):
+        StreamBatches(torch.arange(12), 3, 4)
+
+
+def test_batches_refuse_wrong_arguments():
+    ids = torch.arange(100)
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.float32"):
+        StreamBatches(ids.float(), 2, 2)
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.bool"):
+        StreamBatches(ids.bool(), 2, 2)
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got list"):
+        StreamBatches([1, 2, 3], 1, 1)
+    with pytest.raises(ValueError, match=r"ids must be 1-D, got shape \(10, 10\)"):
+        StreamBatches(ids.view(10, 10), 2, 2)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        StreamBatches(ids, 0, 2)
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got -1"):
+        StreamBatches(ids, 2, -1)

@@ -1,15 +1,50 @@
-"""The bigram yardstick, against counts made by hand."""
+"""Perplexity of the model, and the bigram baseline against counts made by hand."""
 
 import math
 import sys
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from rnnfused.lm import Bigram, StreamBatches, fit_bigram
+from rnnfused.lm import Bigram, StreamBatches, evaluate, fit_bigram, perplexity
 
 
-def test_probabilities_by_hand():
+def test_perplexity():
+    # Two symbols, each predicted with probability 1/8.
+    assert perplexity(2 * math.log(8), 2) == pytest.approx(8)
+    assert perplexity(1e9, 1) == math.inf
+    with pytest.raises(ValueError, match="num_symbols must be at least 1, got 0"):
+        perplexity(0.0, 0)
+
+
+def test_evaluate_is_the_mean_over_all_symbols_for_any_windows(model, text, vocab):
+    ids = vocab.encode(text)[:301]
+    model.eval()
+    logits, _ = model(ids[None, :-1])
+    expected = math.exp(F.cross_entropy(logits[0], ids[1:]).item())
+    model.train()
+    for num_steps in (7, 64, 300):
+        assert evaluate(model, StreamBatches(ids, 1, num_steps)) == pytest.approx(expected)
+    assert model.training
+    model.eval()
+    evaluate(model, StreamBatches(ids, 1, 64))
+    assert not model.training
+
+
+def test_a_uniform_model_has_the_perplexity_of_the_vocabulary_s_size(model, text, vocab):
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    batches = StreamBatches(vocab.encode(text), 4, 16)
+    assert evaluate(model, batches) == pytest.approx(len(vocab))
+
+
+def test_evaluate_needs_batches(model):
+    with pytest.raises(ValueError, match="num_symbols"):
+        evaluate(model, [])
+
+
+def test_bigram_probabilities_by_hand():
     # a a b a b c: the pairs aa ab ba ab bc, so after a: one a, two b; after b: one a, one c.
     bigram = Bigram(torch.tensor([0, 0, 1, 0, 1, 2]), vocab_size=3, alpha=0.5)
     first = torch.arange(3).repeat_interleave(3).view(3, 3)
@@ -25,7 +60,7 @@ def test_probabilities_by_hand():
     torch.testing.assert_close(bigram.log_prob(first, second).exp(), expected)
 
 
-def test_perplexity_by_hand_over_windows():
+def test_bigram_perplexity_by_hand_over_windows():
     bigram = Bigram(torch.tensor([0, 0, 1, 0, 1, 2]), vocab_size=3, alpha=0.5)
     # Two streams, 0 1 2 and 2 0 0: scored are 01, 12 and 20, 00; p = 2.5/4.5 1.5/3.5 1/3 1.5/4.5.
     batches = StreamBatches(torch.tensor([0, 1, 2, 0, 0]), batch_size=2, num_steps=1)
@@ -33,7 +68,7 @@ def test_perplexity_by_hand_over_windows():
     assert bigram.perplexity(batches) == pytest.approx(product ** (-1 / 4))
 
 
-def test_probabilities_sum_to_one_with_any_alphabet():
+def test_bigram_probabilities_sum_to_one():
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(50, (2000,), generator=generator, dtype=torch.int32)
     bigram = fit_bigram(ids, 50)
@@ -43,16 +78,16 @@ def test_probabilities_sum_to_one_with_any_alphabet():
 
 
 def test_alpha_is_chosen_on_the_end_of_the_training_ids():
-    # A fixed cycle: the less smoothing the better.
+    # A fixed cycle: less smoothing is better.
     assert fit_bigram(torch.arange(1000) % 10, 10, alphas=(1.0, 0.1, 0.01)).alpha == 0.01
-    # Noise: pairs seen twice mean nothing, much smoothing is right.
+    # Noise: repeated pairs are chance, so strong smoothing is better.
     noise = torch.randint(100, (1000,), generator=torch.Generator().manual_seed(0))
     assert fit_bigram(noise, 100, alphas=(0.01, 10.0, 0.1)).alpha == 10.0
-    # The winner is then fitted on all ids, the held-out end included.
+    # The best alpha is then fitted on all ids, including the held-out end.
     best = fit_bigram(noise, 100, alphas=(0.01, 10.0, 0.1))
     expected = Bigram(noise, 100, 10.0).log_prob(noise[:-1], noise[1:])
     assert torch.equal(best.log_prob(noise[:-1], noise[1:]), expected)
-    # Too short to hold anything out: the first.
+    # Too short for a held-out end: the first alpha.
     assert fit_bigram(torch.tensor([0, 1]), 2, alphas=(0.3, 0.1)).alpha == 0.3
 
 
@@ -63,7 +98,7 @@ def test_a_large_alphabet_needs_no_large_table():
 
 
 @pytest.mark.parametrize("table", [2**22, 0])
-def test_counted_piece_by_piece(monkeypatch, table):
+def test_bigram_counts_in_pieces(monkeypatch, table):
     ids = torch.randint(30, (1000,), generator=torch.Generator().manual_seed(1))
     counts = torch.zeros(30, 30, dtype=torch.float64)
     for first, second in zip(ids[:-1].tolist(), ids[1:].tolist()):
@@ -82,7 +117,7 @@ def test_counted_piece_by_piece(monkeypatch, table):
                 Bigram(torch.cat([ids, torch.tensor([wrong])]), 30, 0.5)
 
 
-def test_counts_of_a_fit_are_made_once_for_all_alphas(monkeypatch):
+def test_a_fit_counts_once_for_all_alphas(monkeypatch):
     counted = []
     real = torch.bincount
     monkeypatch.setattr(
@@ -93,7 +128,7 @@ def test_counts_of_a_fit_are_made_once_for_all_alphas(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32])
-def test_any_integer_dtype(dtype):
+def test_bigram_of_any_integer_dtype(dtype):
     ids = torch.tensor([0, 0, 1, 0, 1, 2])
     expected = Bigram(ids, 3, 0.5)
     narrow = Bigram(ids.to(dtype), 3, 0.5)
@@ -104,7 +139,7 @@ def test_any_integer_dtype(dtype):
 
 
 @pytest.mark.parametrize("wrong", [-1, 3, 7])
-def test_ids_out_of_range_have_no_probability(wrong):
+def test_bigram_refuses_ids_out_of_range(wrong):
     bigram = Bigram(torch.tensor([0, 1, 2]), 3, alpha=1)
     good, bad = torch.tensor([0]), torch.tensor([wrong])
     with pytest.raises(IndexError, match="first must lie in 0 .. 2, got"):
@@ -113,7 +148,7 @@ def test_ids_out_of_range_have_no_probability(wrong):
         bigram.log_prob(good, bad)
 
 
-def test_wrong_arguments():
+def test_bigram_refuses_wrong_arguments():
     ids = torch.tensor([0, 1, 2])
     with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.float32"):
         Bigram(ids.float(), 3, alpha=1)

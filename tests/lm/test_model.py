@@ -1,13 +1,12 @@
-"""The model: shapes, carried state, configuration, and perplexity on top of it."""
+"""The model: shapes, carried state, configuration."""
 
 import json
-import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from rnnfused.lm import CharLM, CharLMConfig, StreamBatches, evaluate, perplexity
+from rnnfused.lm import CharLM, CharLMConfig, StreamBatches
 
 
 def test_shapes_and_dtypes(model, vocab):
@@ -85,37 +84,3 @@ def test_config_refuses(change, error, message):
 def test_config_from_json_names_the_fields(values):
     with pytest.raises(ValueError, match="config must have the fields"):
         CharLMConfig.from_json(values)
-
-
-def test_perplexity():
-    # Two symbols, each guessed with probability 1/8.
-    assert perplexity(2 * math.log(8), 2) == pytest.approx(8)
-    assert perplexity(1e9, 1) == math.inf
-    with pytest.raises(ValueError, match="num_symbols must be at least 1, got 0"):
-        perplexity(0.0, 0)
-
-
-def test_evaluate_is_the_mean_over_all_symbols_whatever_the_windows(model, text, vocab):
-    ids = vocab.encode(text)[:301]
-    model.eval()
-    logits, _ = model(ids[None, :-1])
-    expected = math.exp(F.cross_entropy(logits[0], ids[1:]).item())
-    model.train()
-    for num_steps in (7, 64, 300):
-        assert evaluate(model, StreamBatches(ids, 1, num_steps)) == pytest.approx(expected)
-    assert model.training
-    model.eval()
-    evaluate(model, StreamBatches(ids, 1, 64))
-    assert not model.training
-
-
-def test_evaluate_of_a_model_that_knows_nothing_is_the_vocabulary_s_size(model, text, vocab):
-    torch.nn.init.zeros_(model.head.weight)
-    torch.nn.init.zeros_(model.head.bias)
-    batches = StreamBatches(vocab.encode(text), 4, 16)
-    assert evaluate(model, batches) == pytest.approx(len(vocab))
-
-
-def test_evaluate_needs_batches(model):
-    with pytest.raises(ValueError, match="num_symbols"):
-        evaluate(model, [])

@@ -1,0 +1,77 @@
+"""Small training runs that several tests start, and the folders that they leave."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rnnfused.lm import TrainSettings, load_checkpoint
+
+# The next letter depends on the last two, so that a bigram model cannot predict it.
+TEXT = "aabbacbccacb" * 60
+SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, passes=3, lr=0.02)
+# Options of an even smaller run by the command.
+TINY = ["--hidden-size", "8", "--num-layers", "1", "--num-steps", "8", "--batch-size", "4",
+        "--passes", "1"]  # fmt: skip
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
+
+
+def run_command(*arguments, prefix=(), **environment):
+    """The finished process of the command ``rnnfused``, started through ``prefix`` if given."""
+    command = [*prefix, sys.executable, "-m", "rnnfused.lm", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def weights_of(folder):
+    """The file of weights that the record names."""
+    return folder / json.loads((folder / "model.json").read_text())["weights"]
+
+
+def kept(folder):
+    """The names in a folder that holds only its checkpoint."""
+    return sorted(["model.json", weights_of(folder).name])
+
+
+def files(folder):
+    """The names in the folder of a finished run."""
+    return sorted([*kept(folder), "loss.png", "metrics.jsonl"])
+
+
+def to_format_1(folder):
+    """Convert the checkpoint to the format of the package's first version."""
+    weights_of(folder).rename(folder / "model.safetensors")
+    record = json.loads((folder / "model.json").read_text())
+    del record["weights"]
+    (folder / "model.json").write_text(json.dumps(record | {"format": 1}))
+
+
+def loaded(folder):
+    """The number of the model in the folder, of the fixture ``models``."""
+    checkpoint = load_checkpoint(folder)
+    value = checkpoint.model.head.bias[0].item()
+    assert checkpoint.record["settings"] in ({}, {"value": value})
+    return value
+
+
+def fork(function, *arguments):
+    """The id of a child that runs ``function``; exit code 3 if it raises, 0 if it returns."""
+    child = os.fork()
+    if child == 0:
+        try:
+            function(*arguments)
+            os._exit(0)
+        except BaseException:
+            os._exit(3)
+    return child
