@@ -77,7 +77,7 @@ class RNNScratch(nn.Module):
         if stacked:
             return output, last
         # torch's stub says that unbind_copy returns None.
-        steps: list[Tensor] = torch.unbind_copy(output)  # type: ignore[func-returns-value, assignment]
+        steps: list[Tensor] = torch.unbind_copy(output)  # type: ignore
         return [copy_of_view(step) for step in steps], last
 
     def extra_repr(self) -> str:
