@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test demo bench gpu-check clean help
+.PHONY: build test demo bench docs gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -24,6 +24,9 @@ demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=tex
 bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into the README
 	set -e; for n in $(THREADS); do $(IN_VENV)/python -m pytest benchmarks --threads $$n $(ARGS); done
 	$(IN_VENV)/python benchmarks/report.py
+
+docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links and missing docstrings fail
+	NO_MKDOCS_2_WARNING=1 $(IN_VENV)/mkdocs build --strict
 
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3
 	.ci/gpu-check
