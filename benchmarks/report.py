@@ -1,267 +1,142 @@
-"""Makes the figure and the README's tables from results/cpu/*.json: no figure there is typed in by hand."""
+"""Writes the measured figures into README.md and docs/, from results/cpu/*.json.
+
+Each generated part stands between the marks ``<!-- begin: benchmarks/report.py NAME -->`` and ``<!-- end -->``.
+"""
 
 import json
-import math
 import re
-import statistics
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from peers import PEERS
-from results import CPU
+from result_tables import NOT_MEASURED, WAYS, by_case, least_and_most, ratios, section, with_threads
 
-HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
-FIGURE = HERE / "results" / "cpu.png"
-MARKS = "<!-- begin: benchmarks/report.py -->", "<!-- end -->"
-WAYS = {"forward": "forward", "forward_backward": "forward + backward"}
-NOTHING = "–"  # where a case has not been measured
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results" / "cpu"
+FIGURE = ROOT / "docs" / "figures" / "speed.png"
+END = "<!-- end -->"
 
-
-def last_date(results):
-    return max(record["date"] for record in results["times"])
+# README and figure show these alone: little and much arithmetic per step, one row and many.
+HEADLINE = ("32-1-28-32", "32-1024-28-32", "35-20-200-200", "512-1-512-512", "128-128-1024-1024")
+# Peer in the results: column of the README's table.
+COLUMNS = {
+    "nn.RNN": "`torch.nn.RNN`",
+    "jax": "jax (`jit`, `lax.scan`)",
+    "onnxruntime": "ONNX Runtime (forward)",
+    "own eager": "rnnfused under `torch.compile`, against eager",
+}
 
 
 def load():
-    """The results of each processor, the last measured first."""
-    files = [json.loads(path.read_text()) for path in sorted(CPU.glob("*.json"))]
+    """Returns the results of each processor, the last measured first."""
+    files = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     if not files:
-        raise SystemExit(f"{CPU} has no results: measure some first")
-    return sorted(files, key=last_date, reverse=True)
+        raise SystemExit(f"{RESULTS} has no results: run `make bench` first")
+    return sorted(files, key=lambda results: max(r["date"] for r in results["times"]), reverse=True)
 
 
-def by_case(results):
-    """The comparisons by (case, threads, way), then by what with; the memory by case, then by side."""
-    comparisons, memory = {}, {}
-    for record in results["times"]:
-        key = record["case"], record["threads"], record["way"]
-        comparisons.setdefault(key, {})[record["against"]] = record
-    fewest = min((record["threads"] for record in results["memory"]), default=1)
-    for record in results["memory"]:
-        if record["threads"] == fewest:
-            memory.setdefault(record["case"], {})[record["side"]] = record
-    return comparisons, memory
+def begin(name):
+    """The mark before a generated part."""
+    return f"<!-- begin: benchmarks/report.py {name} -->"
 
 
-def columns_and_cases(comparisons):
-    measured = [key for key, against in comparisons.items() if "nn.RNN" in against]
-    columns = list(dict.fromkeys((threads, way) for _, threads, way in measured))
-    return columns, list(dict.fromkeys(case for case, _, _ in measured))
+def headline_cell(comparisons, case, threads, peer):
+    """'forward / forward + backward': the worse of two runs each; bold where the peer is faster."""
+    found = [comparisons.get((case, threads, way), {}).get(peer) for way in WAYS]
+    if not any(found):
+        return NOT_MEASURED
+    values = [f"{min(record['ratios']):.1f}" for record in found if record]
+    return " / ".join(f"**{value}**" if float(value) < 1 else value for value in values)
 
 
-def with_threads(way, threads):
-    return f"{WAYS[way]}, {threads} thread{'s' if threads > 1 else ''}"
+def fewest_threads(comparisons):
+    """The least number of threads measured."""
+    return min(threads for _, threads, _ in comparisons)
 
 
-def least_and_most(values):
-    """'a to b', or 'a' where both are the same as printed."""
-    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
-    return least if least == most else f"{least} to {most}"
-
-
-def time_cell(against):
-    if "nn.RNN" not in against:
-        return NOTHING
-    record = against["nn.RNN"]
-    return f"{min(record['ratios']):.1f} ({min(record['share_of_peak']):.0%})"
-
-
-def megabytes(size):
-    """To two digits, and not as a power of ten."""
-    return f"{float(f'{size / 1e6:.2g}'):.9f}".rstrip("0").rstrip(".")
-
-
-def memory_cells(sides):
-    """What is saved, and the most that is taken: the worse run of ours, the better one of nn.RNN."""
-    if len(sides) < 2:
-        return [NOTHING, NOTHING]
-    saved, taken = [], []
-    for side, pick in (("ours", max), ("nn.RNN", min)):
-        record = sides[side]
-        saved.append(f"{record['saved_tensors'][0]} ({megabytes(record['saved_bytes'][0])})")
-        extra = [x for x in record["peak_extra_bytes"] if x is not None]
-        taken.append(megabytes(pick(extra)) if extra else NOTHING)
-    return [" / ".join(saved), " / ".join(taken)]
-
-
-def section(results):
-    """Markdown: a row a case, a column a number of threads and a way: ratio and share of the peak; memory."""
-    comparisons, memory = by_case(results)
-    columns, cases = columns_and_cases(comparisons)
-    dates = sorted({record["date"] for record in results["times"]})
-    heads = [with_threads(way, threads) for threads, way in columns]
-    heads.append("saved for backward, tensors (MB): ours / `nn.RNN`")
-    heads.append("peak extra memory, MB: ours / `nn.RNN`")
-    lines = [
-        f"Times faster than `torch.nn.RNN`, and the share of the processor's peak ({results['cpu']}, "
-        f"{results['capability']}, torch {results['torch']}, float32, "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}; the worse of two runs):",
-        "",
-        "| T, B, I, H | " + " | ".join(heads) + " |",
-        "|" + "---|" * (len(heads) + 1),
-    ]
-    for case in cases:
-        cells = [time_cell(comparisons.get((case, *column), {})) for column in columns]
-        cells += memory_cells(memory.get(case, {}))
+def speed_table(processors):
+    """The README's five rows, on the processor measured last, and the range on the others."""
+    newest, *others = processors
+    comparisons, _ = by_case(newest)
+    threads = fewest_threads(comparisons)
+    lines = ["| T, B, I, H | " + " | ".join(COLUMNS.values()) + " |", "|---" * 5 + "|"]
+    for case in HEADLINE:
+        cells = [headline_cell(comparisons, case, threads, peer) for peer in COLUMNS]
         lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
-    return "\n".join(
-        [
-            *lines,
-            *peers(comparisons),
-            *bfloat16(comparisons),
-            *fixed_cost(comparisons),
-            *subnormal(comparisons),
-            *options(comparisons),
-        ]
-    )
-
-
-def ratios(comparisons, name):
-    """The lesser ratio of each comparison with this one."""
-    return [min(against[name]["ratios"]) for against in comparisons.values() if name in against]
-
-
-def peers(comparisons):
-    """A sentence on the others: how many times faster ours is."""
-    names = {name for against in comparisons.values() for name in against}
-    names = sorted(names & set(PEERS) - {"nn.RNN"})
-    if not names:
-        return
-    spreads = []
-    for name in names:
-        of_name = ratios(comparisons, name)
-        mean = math.exp(sum(map(math.log, of_name)) / len(of_name))
-        spreads.append(f"{name} {least_and_most(of_name)} times ({mean:.1f} in the geometric mean)")
-    yield ""
-    yield f"Against others, over these cases and numbers of threads: {'; '.join(spreads)}."
-
-
-def bfloat16(comparisons):
-    """A sentence on 16-bit tensors."""
-    found = {}
-    for (_, _, way), against in comparisons.items():
-        if "own float32" in against:
-            found.setdefault(way, []).append(min(against["own float32"]["ratios"]))
-    if found:
-        text = ", ".join(
-            f"{least_and_most(found[way])} {WAYS[way]}" for way in WAYS if way in found
-        )
-        yield ""
-        yield (
-            "In bfloat16, times faster than in float32, both ours, where B is at least 16 and H at least 256: "
-            f"{text}."
-        )
-
-
-def fixed_cost(comparisons):
-    """A sentence on a call with next to no arithmetic."""
-    found = {}
-    for (_, _, way), against in comparisons.items():
-        if "linear" in against:
-            times = [1 / ratio for ratio in against["linear"]["ratios"]]
-            found.setdefault(way, []).extend(times)
-    if found:
-        text = ", ".join(
-            f"{least_and_most(found[way])} {WAYS[way]}" for way in WAYS if way in found
-        )
-        yield ""
-        yield (
-            "The fixed cost: a call of T = B = 1, I = H = 8 takes as long as this many calls of "
-            f"`torch.nn.functional.linear` of that size: {text}.{parts_of_fixed_cost(comparisons)}"
-        )
-
-
-def parts_of_fixed_cost(comparisons):
-    """Where the time of such a forward call goes, in percent."""
-    op, dispatch = (
-        [statistics.median(a[part]["ratios"]) for a in comparisons.values() if part in a]
-        for part in ("op", "dispatch")
-    )
-    if not (op and dispatch):
-        return ""
-    op, dispatch = statistics.median(op), statistics.median(dispatch)
-    return (
-        f" Of the forward call, {dispatch:.0%} is torch's way to an operator that does nothing; "
-        f"{op - dispatch:.0%} more are the operator's: tensors there and back, the results' memory, "
-        f"packed weights, one step; {1 - op:.0%} are Python's: the module's call, checks of arguments, parameters."
-    )
-
-
-def options(comparisons):
-    """A sentence on what else was compared."""
-    names = {
-        "second order": "a gradient of a gradient next to the reference loop's",
-        "own eager": "a layer under `torch.compile` next to itself without",
-        "nn.RNNCell": "`RNNCell` next to torch's",
-        "nn.RNN packed": "rows with `lengths` next to `nn.RNN` on the same rows packed",
-        "own padded": "the same next to ours on all steps",
-    }
-    found = [
-        f"{text} {least_and_most([r for a in comparisons.values() if name in a for r in a[name]['ratios']])}"
-        for name, text in names.items()
-        if any(name in against for against in comparisons.values())
+    lines += [
+        "",
+        f"{newest['cpu']}, {threads} thread{'s' * (threads > 1)}, float32, torch {newest['torch']}; "
+        "the worse of two runs; bold: rnnfused is slower.",
     ]
-    if found:
-        yield ""
-        yield f"Times faster, forward alone or with backward: {'; '.join(found)}."
-
-
-def subnormal(comparisons):
-    """A sentence on values that some processors are slow at."""
-    slower = [
-        ratio
-        for against in comparisons.values()
-        for name, record in against.items()
-        if name.startswith("subnormal ")
-        for ratio in record["ratios"]
+    ranges = [
+        f"{least_and_most(ratios(by_case(results)[0], 'nn.RNN'))} on {results['cpu']}"
+        for results in processors
     ]
-    if slower:
-        yield ""
-        yield (
-            "Subnormal weights, states, products or gradients take "
-            f"at most {max(slower):.1f} times as long as normal ones."
-        )
+    lines.append(f"All cases and thread counts against `torch.nn.RNN`: {'; '.join(ranges)}.")
+    return "\n".join(lines)
 
 
-def figure(comparisons):
-    """Bars of the ratios against torch.nn.RNN."""
-    columns, cases = columns_and_cases(comparisons)
-    picture = Figure(figsize=(10, 4), layout="constrained")
-    axes = picture.add_subplot(ylabel="times faster than torch.nn.RNN")
-    width = 0.8 / len(columns)
-    for i, (threads, way) in enumerate(columns):
-        middle = (i - (len(columns) - 1) / 2) * width
-        heights = {}
-        for x, case in enumerate(cases):
-            against = comparisons.get((case, threads, way), {})
-            if "nn.RNN" in against:
-                heights[x + middle] = min(against["nn.RNN"]["ratios"])
-        axes.bar(list(heights), list(heights.values()), width, label=with_threads(way, threads))
+def full_tables(processors):
+    """A section per processor."""
+    return "\n\n".join(map(section, processors))
+
+
+# File: the generated parts in it.
+PARTS = {
+    "README.md": {"speed": speed_table},
+    "docs/performance.md": {"tables": full_tables},
+}
+
+
+def filled(text, parts, processors):
+    """Returns the text with its generated parts made anew."""
+    for name, make in parts.items():
+        pattern = f"{re.escape(begin(name))}.*?{re.escape(END)}"
+        block = f"{begin(name)}\n{make(processors)}\n{END}"
+        text, found = re.subn(pattern, lambda _, block=block: block, text, flags=re.S)
+        if found != 1:
+            raise ValueError(f"the text must have {begin(name)} once, got it {found} times")
+    return text
+
+
+def heights(results):
+    """The figure's data: for each column of bars, the ratio to nn.RNN in each headline case."""
+    comparisons, _ = by_case(results)
+    columns = sorted({key[1:] for key in comparisons if key[0] in HEADLINE})
+    data = {}
+    for threads, way in columns:
+        found = [comparisons.get((case, threads, way), {}).get("nn.RNN") for case in HEADLINE]
+        if all(found):
+            data[with_threads(way, threads)] = [min(record["ratios"]) for record in found]
+    return data
+
+
+def draw(results):
+    """Writes the figure; its data goes into the file too, which the tests compare with the results."""
+    data = heights(results)
+    picture = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = picture.add_subplot(ylabel="times faster than torch.nn.RNN", title=results["cpu"])
+    width = 0.8 / len(data)
+    for i, (label, values) in enumerate(data.items()):
+        offset = (i - (len(data) - 1) / 2) * width
+        bars = axes.bar([x + offset for x in range(len(values))], values, width, label=label)
+        axes.bar_label(bars, fmt="%.1f", fontsize=7)
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(cases)), [case.replace("-", "\n") for case in cases], fontsize=7)
-    axes.set_xlabel("T, B, I, H")
-    picture.legend(loc="outside upper center", ncols=len(columns), fontsize=8)
-    picture.savefig(FIGURE, dpi=110)
-
-
-def folded(results):
-    """A section that opens when it is clicked."""
-    summary = f"<summary>On another processor: {results['cpu']}</summary>"
-    return f"<details>\n{summary}\n\n{section(results)}\n\n</details>"
+    names = [dict(zip("TBIH", case.split("-"), strict=True)) for case in HEADLINE]
+    ticks = ["T {T}  B {B}\nI {I}  H {H}".format_map(name) for name in names]
+    axes.set_xticks(range(len(HEADLINE)), ticks, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    picture.legend(loc="outside lower center", ncols=len(data), fontsize=8, frameon=False)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(FIGURE, dpi=120, metadata={"Description": json.dumps(data)})
 
 
 def main():
-    newest, *others = load()
-    figure(by_case(newest)[0])
-    begin, end = MARKS
-    text = README.read_text()
-    block = "\n\n".join([f"{begin}\n{section(newest)}", *map(folded, others)]) + f"\n{end}"
-    text, found = re.subn(
-        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.S
-    )
-    if found != 1:
-        raise SystemExit(f"README.md must have the marks {begin} and {end} once")
-    README.write_text(text)
+    """Draws the figure and fills every file in."""
+    processors = load()
+    draw(processors[0])
+    for name, parts in PARTS.items():
+        path = ROOT / name
+        path.write_text(filled(path.read_text(), parts, processors))
 
 
 if __name__ == "__main__":

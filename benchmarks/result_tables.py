@@ -1,0 +1,180 @@
+"""Markdown made from a results file: the full table of a processor, and a sentence for each other comparison."""
+
+import math
+import statistics
+
+from peers import PEERS
+
+WAYS = {"forward": "forward", "forward_backward": "forward + backward"}
+NOT_MEASURED = "–"
+
+
+def by_case(results):
+    """Returns the comparisons by (case, threads, way), then peer; and the memory by case, then side."""
+    comparisons, memory = {}, {}
+    for record in results["times"]:
+        key = record["case"], record["threads"], record["way"]
+        comparisons.setdefault(key, {})[record["against"]] = record
+    fewest = min((record["threads"] for record in results["memory"]), default=1)
+    for record in results["memory"]:
+        if record["threads"] == fewest:
+            memory.setdefault(record["case"], {})[record["side"]] = record
+    return comparisons, memory
+
+
+def columns_and_cases(comparisons):
+    """Returns the measured (threads, way) pairs and the measured cases."""
+    measured = [key for key, against in comparisons.items() if "nn.RNN" in against]
+    columns = list(dict.fromkeys((threads, way) for _, threads, way in measured))
+    return columns, list(dict.fromkeys(case for case, _, _ in measured))
+
+
+def with_threads(way, threads):
+    """Names a column."""
+    return f"{WAYS[way]}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def least_and_most(values):
+    """'a to b', or 'a' where both print alike."""
+    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def time_cell(against):
+    """The ratio to nn.RNN and the share of the processor's peak: the worse of two runs."""
+    if "nn.RNN" not in against:
+        return NOT_MEASURED
+    record = against["nn.RNN"]
+    return f"{min(record['ratios']):.1f} ({min(record['share_of_peak']):.0%})"
+
+
+def megabytes(size):
+    """Two digits, never as a power of ten."""
+    return f"{float(f'{size / 1e6:.2g}'):.9f}".rstrip("0").rstrip(".")
+
+
+def memory_cells(sides):
+    """Saved tensors and peak extra memory: the worse run of ours, the better run of nn.RNN."""
+    if len(sides) < 2:
+        return [NOT_MEASURED, NOT_MEASURED]
+    saved, peaks = [], []
+    for side, pick in (("ours", max), ("nn.RNN", min)):
+        record = sides[side]
+        saved.append(f"{record['saved_tensors'][0]} ({megabytes(record['saved_bytes'][0])})")
+        extra = [x for x in record["peak_extra_bytes"] if x is not None]
+        peaks.append(megabytes(pick(extra)) if extra else NOT_MEASURED)
+    return [" / ".join(saved), " / ".join(peaks)]
+
+
+def section(results):
+    """A heading, a row per case with ratio and share of the peak, memory, and the sentences below."""
+    comparisons, memory = by_case(results)
+    columns, cases = columns_and_cases(comparisons)
+    dates = sorted({record["date"] for record in results["times"]})
+    heads = [with_threads(way, threads) for threads, way in columns]
+    heads.append("saved for backward, tensors (MB): ours / `nn.RNN`")
+    heads.append("peak extra memory, MB: ours / `nn.RNN`")
+    lines = [
+        f"### {results['cpu']}",
+        "",
+        f"Instruction set {results['capability']}, torch {results['torch']}, float32, measured "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Each cell: times faster than "
+        "`torch.nn.RNN`, and the share of the processor's peak; the worse of two runs.",
+        "",
+        "| T, B, I, H | " + " | ".join(heads) + " |",
+        "|" + "---|" * (len(heads) + 1),
+    ]
+    for case in cases:
+        cells = [time_cell(comparisons.get((case, *column), {})) for column in columns]
+        cells += memory_cells(memory.get(case, {}))
+        lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
+    sentences = [*peers(comparisons), *bfloat16(comparisons), *fixed_cost(comparisons)]
+    sentences += [*subnormal(comparisons), *options(comparisons)]
+    bullets = "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n".join(lines) + (f"\n\n{bullets}" if bullets else "")
+
+
+def ratios(comparisons, name):
+    """The lesser ratio of each comparison with this peer."""
+    return [min(against[name]["ratios"]) for against in comparisons.values() if name in against]
+
+
+def spread_by_way(comparisons, name, values_of):
+    """'a to b forward, c to d forward + backward' of one peer; empty if it was not measured."""
+    found = {}
+    for (_, _, way), against in comparisons.items():
+        if name in against:
+            found.setdefault(way, []).extend(values_of(against[name]["ratios"]))
+    return ", ".join(f"{least_and_most(found[way])} {WAYS[way]}" for way in WAYS if way in found)
+
+
+def peers(comparisons):
+    """How many times faster rnnfused is than each peer."""
+    names = {name for against in comparisons.values() for name in against}
+    spreads = []
+    for name in sorted(names & set(PEERS) - {"nn.RNN"}):
+        found = ratios(comparisons, name)
+        mean = math.exp(sum(map(math.log, found)) / len(found))
+        spreads.append(f"{name} {least_and_most(found)} (geometric mean {mean:.1f})")
+    if spreads:
+        yield f"Times faster than other peers, over these cases and thread counts: {'; '.join(spreads)}."
+
+
+def bfloat16(comparisons):
+    """The gain of 16-bit tensors."""
+    text = spread_by_way(comparisons, "own float32", lambda ratios: [min(ratios)])
+    if text:
+        yield f"bfloat16, times faster than our own float32, for B of at least 16 and H of at least 256: {text}."
+
+
+def fixed_cost(comparisons):
+    """The time of a call that does next to no arithmetic, and its parts."""
+    text = spread_by_way(comparisons, "linear", lambda ratios: [1 / ratio for ratio in ratios])
+    if not text:
+        return
+    yield (
+        "Fixed cost: a call with T = B = 1, I = H = 8 takes as long as this many calls of "
+        f"`torch.nn.functional.linear` of that size: {text}."
+    )
+    op, dispatch = (
+        [statistics.median(a[part]["ratios"]) for a in comparisons.values() if part in a]
+        for part in ("op", "dispatch")
+    )
+    if op and dispatch:
+        op, dispatch = statistics.median(op), statistics.median(dispatch)
+        yield (
+            f"Parts of that forward call: {dispatch:.0%} is torch's dispatch of an operator that does nothing; "
+            f"{op - dispatch:.0%} is the operator (tensor arguments, result memory, packed weights, one step); "
+            f"{1 - op:.0%} is Python (module call, argument checks, parameters)."
+        )
+
+
+def subnormal(comparisons):
+    """The cost of subnormal values, which are slow on some processors."""
+    slower = [
+        ratio
+        for against in comparisons.values()
+        for name, record in against.items()
+        if name.startswith("subnormal ")
+        for ratio in record["ratios"]
+    ]
+    if slower:
+        yield (
+            "Subnormal weights, states, products or gradients take at most "
+            f"{max(slower):.1f} times as long as normal ones."
+        )
+
+
+def options(comparisons):
+    """A sentence per remaining comparison."""
+    names = {
+        "second order": "A gradient of a gradient, times faster than the reference loop",
+        "own eager": "A layer under `torch.compile`, times faster than the same layer in eager mode",
+        "nn.RNNCell": "`RNNCell`, times faster than `torch.nn.RNNCell`",
+        "nn.RNN packed": "Rows with `lengths`, times faster than `nn.RNN` on the same rows packed",
+        "own padded": "Rows with `lengths`, times faster than our own call on all steps",
+    }
+    for name, text in names.items():
+        found = [r for a in comparisons.values() if name in a for r in a[name]["ratios"]]
+        if found:
+            yield f"{text}: {least_and_most(found)}."
