@@ -1,0 +1,88 @@
+"""The README is short, its links lead somewhere, and its generated parts are those of the results."""
+
+import json
+import re
+import sys
+
+import pytest
+from pages import FENCE, PAGES, ROOT, page_name
+
+MAX_LINES = 150
+FIRST_SCREEN = 25
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+README = ROOT / "README.md"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The two generators: (report, listing)."""
+    folders = [str(ROOT / "benchmarks"), str(ROOT / "docs" / "scripts")]
+    sys.path[:0] = folders
+    try:
+        import listing
+        import report
+
+        yield report, listing
+    finally:
+        for folder in folders:
+            sys.path.remove(folder)
+
+
+def test_is_short():
+    assert len(README.read_text().splitlines()) <= MAX_LINES
+
+
+def test_set_up_commands_are_on_the_first_screen():
+    top = "\n".join(README.read_text().splitlines()[:FIRST_SCREEN])
+    assert "\nmake demo " in top and "\nmake test " in top
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_lead_somewhere(page):
+    prose = re.sub(r"`[^`\n]+`", "", FENCE.sub("", page.read_text()))
+    targets = [target for target in LINK.findall(prose) if not re.match(r"https?:", target)]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+def test_measured_figures_are_those_of_the_results(scripts):
+    report, _ = scripts
+    processors = report.load()
+    for name, parts in report.PARTS.items():
+        text = (ROOT / name).read_text()
+        assert report.filled(text, parts, processors) == text, "run: python benchmarks/report.py"
+
+
+def test_figure_shows_the_results(scripts):
+    Image = pytest.importorskip("PIL.Image")
+    report, _ = scripts
+    with Image.open(report.FIGURE) as picture:
+        shown = json.loads(picture.text["Description"])
+    assert shown == report.heights(report.load()[0]), "run: python benchmarks/report.py"
+
+
+def test_other_results_give_other_text(scripts):
+    report, _ = scripts
+    processors = json.loads(json.dumps(report.load()))
+    for record in processors[0]["times"]:
+        record["ratios"] = [ratio + 100 for ratio in record["ratios"]]
+    text = README.read_text()
+    assert report.filled(text, report.PARTS["README.md"], processors) != text
+    with pytest.raises(ValueError, match="once"):
+        report.filled("no marks", report.PARTS["README.md"], processors)
+
+
+def test_language_model_prints_what_the_readme_shows(scripts, tmp_path):
+    _, listing = scripts
+    match = re.search(
+        f"{re.escape(listing.BEGIN)}\n```sh\n(.*?)\n```\n\n```text\n(.*?)\n\n(.*?)\n```\n"
+        f"{re.escape(listing.END)}",
+        README.read_text(),
+        re.S,
+    )
+    commands, training, _ = match.groups()
+    assert commands.splitlines() == list(listing.COMMANDS)
+    (tmp_path / "small.txt").write_text("The cat sat on the mat. The dog did not. " * 200)
+    now, sample = listing.listing(tmp_path, ["small.txt", "--hidden-size", "8", "--threads", "1"])
+    assert listing.shape(now) == listing.shape(training), "run: python docs/scripts/listing.py"
+    assert sample.startswith("The ")
