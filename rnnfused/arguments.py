@@ -1,4 +1,4 @@
-"""Checks of what the functions and layers are called with; each message names the argument, what it got and needs."""
+"""Checks the arguments of functions and layers. Each message names the argument, its value and the need."""
 
 import math
 import numbers
@@ -6,7 +6,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from .ops.modes import hides_values, is_recorded
+from .ops.modes import hides_values, is_mapped, is_recorded
 from .ops.tokens import check_ids, is_integer  # noqa: F401 (check_ids for rnnfused.lm)
 
 # The 16-bit types round every state and compute in float32.
@@ -21,7 +21,7 @@ def check_dtype(name: str, sequence: Tensor) -> None:
 
 
 def check_layout(name: str, tensor: Tensor) -> None:
-    """Raises TypeError for a tensor whose elements do not lie at strides."""
+    """Raises TypeError for a nested or sparse tensor."""
     if tensor.is_nested or tensor.layout != torch.strided:
         kind = "a nested tensor" if tensor.is_nested else tensor.layout
         raise TypeError(f"{name} must be a dense tensor, got {kind}")
@@ -72,7 +72,7 @@ def check_state_grad_clip(value: float | None) -> float | None:
 
 
 def hidden_size_of(weight_hh: Tensor) -> int:
-    """The features that the matrix, or its blocks, are for; -1 if they are not square."""
+    """The hidden size of the matrix, or of its blocks together; -1 if they are not square."""
     if weight_hh.dim() not in (2, 3) or weight_hh.size(-1) != weight_hh.size(-2):
         return -1
     return weight_hh.size(-1) * (weight_hh.size(0) if weight_hh.dim() == 3 else 1)
@@ -86,7 +86,7 @@ def check_sequence(
     batch_sizes: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[int | None, Tensor | None]:
-    """The batch size and the lengths, if the sequence has the dimensions that it should have."""
+    """The batch size and the lengths of a sequence, after all checks of its shape."""
     if batch_sizes is not None and lengths is not None:
         raise ValueError("batch_sizes and lengths exclude each other: packed rows have their sizes")
     if batch_sizes is not None:
@@ -118,9 +118,9 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
     """The lengths as the ops take them: int64, contiguous, on the CPU.
 
     Args:
-        lengths: a tensor, or a list, of integers; (batch,), none above ``most``; or where batch is None (B,),
-            ``most`` in all.
-        name: what the sequence is called in messages.
+        lengths: a tensor or a list of integers: (batch,), none above ``most``; or with batch None (B,), with
+            the sum ``most``.
+        name: the sequence's name in messages.
 
     Raises:
         TypeError, ValueError: they are not that.
@@ -132,7 +132,9 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
             raise TypeError(
                 f"lengths must be a tensor or a list of integers, got {lengths!r}"
             ) from None
-        lengths = lengths.long() if lengths.numel() == 0 else lengths  # of an empty list, a float's
+        lengths = (
+            lengths.long() if lengths.numel() == 0 else lengths
+        )  # torch makes an empty list float
     if not is_integer(lengths):
         raise TypeError(f"lengths must be of an integer dtype, got {lengths.dtype}")
     check_layout("lengths", lengths)
@@ -141,7 +143,7 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
         raise ValueError(f"lengths must be {expected}, got shape {tuple(lengths.shape)}")
     lengths = lengths.long()
     if hides_values(lengths):
-        return lengths  # the op looks at them
+        return lengths  # the op checks them
     if lengths.is_meta:
         raise ValueError("lengths must have values, on the CPU if all else is on meta, got meta")
     lengths = lengths.cpu().contiguous()
@@ -184,12 +186,12 @@ def _check_packed(
             f"{name} must have 2 dimensions, (N, {features}), with batch_sizes, "
             f"got shape {tuple(sequence.shape)}"
         )
-    if torch._C._functorch.is_batchedtensor(batch_sizes):
+    if is_mapped(batch_sizes):
         raise NotImplementedError(
             "vmap over batch_sizes: pad the rows and map over lengths instead"
         )
     if is_recorded():
-        return None  # its values are not known
+        return None  # its values are unknown
     sizes = batch_sizes.tolist()
     if batch_sizes.dim() != 1 or not sizes:
         raise ValueError(

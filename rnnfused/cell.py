@@ -6,7 +6,7 @@ from torch import Tensor
 
 from . import arguments, functional
 from .ops import autocast
-from .special_inputs import PLAIN_WEIGHTS, run_specially
+from .special_inputs import is_checked_by_op, is_special, run_specially
 
 
 class RNNCell(torch.nn.RNNCell):
@@ -19,11 +19,11 @@ class RNNCell(torch.nn.RNNCell):
     Args:
         input_size: I, the number of features of x.
         hidden_size: H, the number of features of h.
-        bias: whether there are ``b_ih`` and ``b_hh``.
+        bias: whether ``b_ih`` and ``b_hh`` exist.
         nonlinearity: f, ``"tanh"`` or ``"relu"``.
         device, dtype: of the parameters, as those of :class:`rnnfused.RNN`.
 
-    Where several steps are known at once, :class:`rnnfused.RNN` runs them in one call.
+    Use :class:`rnnfused.RNN` where several steps are known at once: it runs them in one call.
     """
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
@@ -38,41 +38,51 @@ class RNNCell(torch.nn.RNNCell):
 
         Raises:
             TypeError: input or hx is no tensor, or not dense.
-            ValueError: input or hx has not 1 or 2 dimensions.
+            ValueError: input or hx lacks 1 or 2 dimensions.
             RuntimeError: another mistake in a shape or a dtype, or an unknown nonlinearity.
         """
-        if (
-            not isinstance(input, Tensor)
-            or (hx is not None and not isinstance(hx, Tensor))
-            or type(self._parameters.get("weight_hh")) not in PLAIN_WEIGHTS
-        ):
+        weight_hh = self._parameters.get("weight_hh")
+        if is_checked_by_op(input, hx, weight_hh):
+            try:
+                return self._step(input, hx, weight_hh)
+            except (RuntimeError, ValueError):
+                self._check(input, hx)  # explains the op's refusal
+                raise
+        if is_special(input, hx, weight_hh):
             result = run_specially(self, input, hx)
             if result is not NotImplemented:
                 return result
-            for name, value in (("input", input), ("hx", hx)):
-                if not isinstance(value, Tensor | None):
-                    raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
-        arguments.check_layout("input", input)
-        if hx is not None:
-            arguments.check_layout("hx", hx)
-        dims = input.dim()
-        if dims not in (1, 2) or hx is not None and hx.dim() not in (1, 2):
-            shapes = [None if x is None else tuple(x.shape) for x in (input, hx)]
-            raise ValueError(
-                f"input and hx must have 1 (unbatched) or 2 dimensions, got shapes {shapes[0]} and {shapes[1]}"
-            )
-        if self.nonlinearity not in ("tanh", "relu"):
-            raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
-        weight_hh = self._weight("weight_hh")
-        batch = input.shape[:-1]
-        self._check("input", input, (*batch, self.input_size), weight_hh)
-        if hx is not None:
-            self._check("hx", hx, (*batch, self.hidden_size), weight_hh)
+        return self._step(input, hx, self._check(input, hx))
+
+    def _step(self, input: Tensor, hx: Tensor | None, weight_hh: Tensor) -> Tensor:
         biases = (self._weight("bias_ih"), self._weight("bias_hh")) if self.bias else (None, None)
         h, _ = functional.run_layer(
             input, self._weight("weight_ih"), weight_hh, *biases, hx, self.nonlinearity, -1, False
         )
         return h
+
+    def _check(self, input, hx) -> Tensor:
+        """The weight of the states, after all checks."""
+        for name, value in (("input", input), ("hx", hx)):
+            if not (isinstance(value, Tensor) or (name == "hx" and value is None)):
+                raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+        arguments.check_layout("input", input)
+        if hx is not None:
+            arguments.check_layout("hx", hx)
+        if input.dim() not in (1, 2) or hx is not None and hx.dim() not in (1, 2):
+            shapes = [None if x is None else tuple(x.shape) for x in (input, hx)]
+            raise ValueError(
+                "input and hx must have 1 (unbatched) or 2 dimensions, "
+                f"got shapes {shapes[0]} and {shapes[1]}"
+            )
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
+        weight_hh = self._weight("weight_hh")
+        batch = input.shape[:-1]
+        self._check_like("input", input, (*batch, self.input_size), weight_hh)
+        if hx is not None:
+            self._check_like("hx", hx, (*batch, self.hidden_size), weight_hh)
+        return weight_hh
 
     def _weight(self, name: str) -> Tensor:
         # As in RNN: getattr is slow.
@@ -80,7 +90,7 @@ class RNNCell(torch.nn.RNNCell):
         return getattr(self, name) if weight is None else weight
 
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> Tensor:
-        """:meth:`forward` in operations that torch has gradients per sample of."""
+        """:meth:`forward` in operations for which torch has gradients per sample."""
         h = F.linear(input, self.weight_ih, self.bias_ih)
         if hx is None:
             hx = h.new_zeros(*input.shape[:-1], self.hidden_size)
@@ -93,7 +103,9 @@ class RNNCell(torch.nn.RNNCell):
 
         return ScriptableRNNCell.of(self)
 
-    def _check(self, name: str, tensor: Tensor, shape: tuple[int, int], weight: Tensor) -> None:
+    def _check_like(
+        self, name: str, tensor: Tensor, shape: tuple[int, int], weight: Tensor
+    ) -> None:
         if tensor.shape != shape:
             raise RuntimeError(
                 f"{name} must have shape {shape}, without the first unbatched, got {tuple(tensor.shape)}"

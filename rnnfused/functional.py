@@ -1,15 +1,15 @@
-"""The fused recurrence as a function, for those who bring their own projections."""
+"""The fused recurrence as functions: on projections, and with an input projection."""
 
 from torch import Tensor
 
 from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
 from .export import onnx
-from .ops import NONLINEARITIES, complex
-from .ops.autocast import cast, is_anywhere_active
-from .ops.autograd import layer, recorded_layer
+from .ops import NONLINEARITIES, compiled, complex
+from .ops.autocast import cast
+from .ops.autograd import layer
 from .ops.compiled import copy_of_view
-from .ops.modes import is_recorded
-from .ops.sequence import past_end, with_contiguous_features
+from .ops.modes import is_any_autocast_active, is_recorded
+from .ops.sequence import past_end
 from .ops.tokens import check_ids
 
 
@@ -27,38 +27,37 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """Runs ``h_t = f(p_t + h_{t-1} W_hh^T)`` over all steps in one fused call, and BPTT in another.
 
-    (On CUDA only where :func:`rnnfused.cuda.uses_fused_kernels` says so; else step by step.)
     Elman, "Finding Structure in Time" (1990). Differentiable any number of times in ``projections``,
-    ``weight_hh`` and ``h_0``. Nothing is saved for the backward call but inputs and ``output``.
-    In bfloat16 and float16 every state, and every gradient that flows back through one, is rounded;
-    sums are in float32. Under :func:`torch.autocast` the arguments are cast to the region's dtype.
+    ``weight_hh`` and ``h_0``. The backward call needs the inputs and ``output`` alone. In bfloat16 and float16
+    every state, and every gradient that flows back through one, is rounded; sums are in float32. Under
+    :func:`torch.autocast` the arguments are cast to the region's dtype. The call is fused on the CPU, and on CUDA
+    where :func:`rnnfused.cuda.uses_fused_kernels`; every other device runs it step by step.
 
     Args:
         projections: (T, B, H), or (B, T, H) with ``batch_first``, or (N, H) with ``batch_sizes`` or ``lengths``;
             float32, float64, bfloat16 or float16. The projected inputs, usually
-            ``x W_ih^T + b_ih + b_hh``. Both layouts run without a copy; only the last dimension must be
-            contiguous, or it is copied.
+            ``x W_ih^T + b_ih + b_hh``. Both layouts run without a copy, unless the features are strided.
         weight_hh: (H, H), same dtype and device, any strides; or (heads, H / heads, H / heads), the blocks
             of a block-diagonal matrix: each then is a recurrence of its own features alone.
-        h_0: (B, H), same dtype and device. The state before the first step. None stands for zeros;
-            a row's first step is then ``f(p)`` alone, whatever ``weight_hh`` holds, NaN included.
+        h_0: (B, H), same dtype and device. The state before the first step. None stands for zeros: a row's
+            first step is then ``f(p)`` alone, even if ``weight_hh`` holds NaN.
         nonlinearity: f, ``"tanh"`` or ``"relu"``.
         reverse: run from the last step to the first; h_0 then enters at a row's last step.
         batch_sizes: (T,), int64 on the CPU, positive and never increasing: ``projections`` is packed
-            as in :class:`torch.nn.utils.rnn.PackedSequence`, and rows that ended cost nothing.
-        lengths: (B,), integers from 0 to T, in any order: row b ends after ``lengths[b]`` steps, and what
-            ``projections`` holds there is not used. With ``projections`` (N, H) the rows have these lengths and
-            lie one after another, as in a jagged nested tensor. On another device than the CPU it is copied
-            there, which waits for that device.
+            as in :class:`torch.nn.utils.rnn.PackedSequence`. Rows that ended cost nothing.
+        lengths: (B,), integers from 0 to T, in any order: row b ends after ``lengths[b]`` steps, and later values
+            of ``projections`` are not used. With ``projections`` (N, H) the rows of these lengths follow one
+            another, as in a jagged nested tensor. Lengths on another device are copied to the CPU, which waits
+            for that device.
         state_grad_clip: c, every gradient ``d_t`` that flows back through the loop is clipped to [-c, c],
             elementwise, where it enters the nonlinearity (Graves, "Generating Sequences With Recurrent
-            Neural Networks", 2013). All gradients are then those of the clipped ``d_t``, which are no
-            function's: second and forward-mode derivatives are refused. None: no clipping.
+            Neural Networks", 2013). All gradients follow from the clipped ``d_t``. They are no function's
+            gradients, so second and forward-mode derivatives are refused. None: no clipping.
 
     Returns:
-        ``(output, h_n)``: every state, shaped and laid out as ``projections``, zero past a row's end, and
-        (B, H) the state after each row's last step (after its first one if ``reverse``), which of a row
-        without steps is its h_0.
+        ``(output, h_n)``: every state, shaped and laid out as ``projections``, zero past a row's end; and
+        (B, H), the state after each row's last step (after its first one if ``reverse``). A row without steps
+        has its h_0.
 
     Raises:
         TypeError: an argument is not a tensor (or a bool), or of an unsupported or a different dtype.
@@ -102,7 +101,7 @@ def rnn_layer(
     lengths: Tensor | None = None,
     state_grad_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`rnn` on ``input W_ih^T + bias``, which on the CPU the time loop can make as it goes.
+    """:func:`rnn` on ``input W_ih^T + bias``; the CPU's time loop can compute this projection as it runs.
 
     Args:
         input: (T, B, I), or (B, T, I) with ``batch_first``, or (N, I) with ``batch_sizes`` or ``lengths``.
@@ -166,10 +165,10 @@ def run_layer(
     lengths=None,
     state_grad_clip=None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`rnn_layer` without its checks, for the layers, which make their own.
+    """The op ``layer`` of :mod:`rnnfused.ops` in autocast regions, exporters and on complex weights; without checks.
 
-    Its arguments are those of the op ``layer``, described in :mod:`rnnfused.ops`, but for the nonlinearity's name and
-    ids of any integer dtype. No result is a view of another tensor: what is saved for backward is known by itself.
+    Differs from the op in two arguments: the nonlinearity is a name, and token ids may be of any integer dtype. No
+    result is a view, so autograd detects a change in place.
     """
     number = NONLINEARITIES.get(nonlinearity)
     if number is None:
@@ -179,25 +178,33 @@ def run_layer(
         input = input.long()
         if lengths is not None and input.dim() == 2:  # past a row's end, ids may be anything
             input = input.masked_fill(past_end(input, lengths, time_dim), 0)
-    if is_anywhere_active():
+    if is_any_autocast_active():
         input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
             input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
         )
     arguments = (
-        input if has_ids else with_contiguous_features(input), weight_ih, weight_hh,
-        with_contiguous_features(bias_ih), with_contiguous_features(bias_hh),
-        with_contiguous_features(h_0), None if batch_sizes is None else batch_sizes.contiguous(),
-        lengths, time_dim, number, reverse, state_grad_clip,
-    )  # fmt: skip
+        input,
+        weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        h_0,
+        None if batch_sizes is None else batch_sizes.contiguous(),
+        lengths,
+        time_dim,
+        number,
+        reverse,
+        state_grad_clip,
+    )
     if weight_hh.is_complex():
         return complex.layer(*arguments)
     if is_recorded():
-        return (onnx.layer if onnx.is_exporting() else recorded_layer)(*arguments)
+        return (onnx if onnx.is_exporting() else compiled).layer(*arguments)
     return _with_ids_explained(*arguments) if has_ids else layer(*arguments)
 
 
 def _with_ids_explained(ids, weight_ih, *others):
-    """The layer of token ids. The op looks at them all: here they are looked at only to say what is wrong."""
+    """The layer of token ids. The op validates them; Python reads them again only to explain a refusal."""
     try:
         return layer(ids, weight_ih, *others)
     except RuntimeError:

@@ -13,7 +13,7 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
 class _Clip(torch.autograd.Function):
-    """Does nothing, but clips the gradient that comes back."""
+    """The identity, whose gradient is clipped."""
 
     @staticmethod
     def forward(ctx, x, limit):
@@ -39,7 +39,7 @@ def rnn_cell(
         weight_hh: (H, H).
         h: (B, H), the state before the step; None for zeros, which need no product.
         nonlinearity: ``"tanh"`` or ``"relu"``.
-        state_grad_clip: c, the gradient at what the nonlinearity takes is clipped to [-c, c].
+        state_grad_clip: c, the gradient at the nonlinearity's input is clipped to [-c, c].
 
     Returns:
         (B, H), the state after the step.
@@ -84,7 +84,7 @@ def rnn(
         step = steps[t]
         active = step.size(0)
         known = 0 if h is None else h.size(0)
-        # In reverse, rows join as time goes on; without h_0 there is no state of theirs yet.
+        # In reverse, rows join later; without h_0 they lack a state.
         parts = []
         if h is not None:
             parts.append(

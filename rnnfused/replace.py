@@ -1,4 +1,4 @@
-"""Swapping ``torch.nn.RNN`` for ours inside a model that cannot be changed, and back."""
+"""Swaps ``torch.nn.RNN`` for ``rnnfused.RNN`` inside any model, and back."""
 
 import warnings
 
@@ -14,9 +14,9 @@ _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 def replace_rnn(model: nn.Module) -> nn.Module:
     """Makes every :class:`torch.nn.RNN` and ``RNNCell`` in the model an :class:`rnnfused.RNN` and ``RNNCell``.
 
-    In place: each module stays the object that it is, with its Parameter objects, hooks, parametrizations and
-    places in the model, and changes its class. So optimizers, tied weights and references go on as before.
-    Modules of classes derived from ``nn.RNN`` are left as they are, with a warning.
+    In place: each module changes its class and stays the same object, with its Parameter objects, hooks and
+    parametrizations. So optimizers, tied weights and references keep working. Modules of classes derived from
+    ``nn.RNN`` are left unchanged, with a warning.
 
     Args:
         model: any module; it may be an ``nn.RNN`` itself.
@@ -41,7 +41,7 @@ def restore_rnn(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: ``model`` is not a module.
-        ValueError: a layer uses ``heads`` or ``state_grad_clip``, which torch's has not; nothing is changed.
+        ValueError: a layer uses ``heads`` or ``state_grad_clip``, which torch's lacks; nothing is changed.
     """
     if isinstance(model, nn.Module):
         for name, module in model.named_modules():

@@ -11,7 +11,7 @@ from .ops.compiled import copy_of_view
 from .ops.modes import is_recorded
 from .ops.sequence import Extents
 from .ops.tokens import is_integer
-from .special_inputs import PLAIN_WEIGHTS, run_specially
+from .special_inputs import is_checked_by_op, is_special, run_specially
 
 
 class RNN(torch.nn.RNNBase):
@@ -27,7 +27,7 @@ class RNN(torch.nn.RNNBase):
         hidden_size: H, the number of features of h.
         num_layers: layers, each fed with the outputs of the one below.
         nonlinearity: f, ``"tanh"`` or ``"relu"``.
-        bias: whether there are ``b_ih`` and ``b_hh``.
+        bias: whether ``b_ih`` and ``b_hh`` exist.
         batch_first: input and output are (B, T, ..) instead of (T, B, ..). Runs without a copy.
         dropout: probability of zeroing an output between two layers, in training mode.
         bidirectional: also run from the last step to the first; the outputs are concatenated.
@@ -44,9 +44,9 @@ class RNN(torch.nn.RNNBase):
         TypeError, ValueError: as :class:`torch.nn.RNN`; or ``heads`` or ``state_grad_clip`` is wrong.
     """
 
-    # Dimensions of the input that follow time and batch.
+    # The input's dimensions after time and batch.
     _feature_dims = 1
-    # What modules pickled by older versions have not.
+    # Modules pickled by older versions lack these.
     heads = 1
     state_grad_clip = None
 
@@ -97,7 +97,7 @@ class RNN(torch.nn.RNNBase):
         return text
 
     def flatten_parameters(self) -> None:
-        """Nothing, as there is no cuDNN here that wants its weights in one piece."""
+        """Does nothing: only cuDNN needs its weights in one piece."""
 
     def forward(
         self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, lengths=None
@@ -120,11 +120,17 @@ class RNN(torch.nn.RNNBase):
                 not integers.
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
-        if (
-            not isinstance(input, Tensor)
-            or (hx is not None and not isinstance(hx, Tensor))
-            or type(self._parameters.get("weight_hh_l0")) not in PLAIN_WEIGHTS
-        ):
+        weight = self._parameters.get("weight_hh_l0")
+        if lengths is None and is_checked_by_op(input, hx, weight):
+            dims = input.dim()
+            if dims == 3 or dims == 2:
+                try:
+                    time_dim = int(self.batch_first and dims == 3)
+                    return self._run_layers(input, hx, _WHOLE, time_dim)
+                except RuntimeError:
+                    self._check_dense(input, hx, None)  # explains the op's refusal
+                    raise
+        if is_special(input, hx, weight):
             result = run_specially(self, input, hx, lengths=lengths)
             if result is not NotImplemented:
                 return result
@@ -134,9 +140,12 @@ class RNN(torch.nn.RNNBase):
             _check_hx(hx)
         if input.is_nested:
             return self._forward_nested(input, hx, lengths)
+        return self._run_layers(input, hx, *self._check_dense(input, hx, lengths))
+
+    def _check_dense(self, input, hx, lengths) -> tuple[Extents, int]:
+        """The extents and the time dimension of a padded or unbatched input, after all checks."""
         if input.layout is not torch.strided:
-            arguments.check_layout("input", input)  # says what is wrong
-        # Once: each question to a tensor, and each call, shows beside a small loop.
+            arguments.check_layout("input", input)  # raises
         shape = input.shape
         unbatched_dims = 1 + self._feature_dims
         batched = len(shape) == unbatched_dims + 1
@@ -159,15 +168,13 @@ class RNN(torch.nn.RNNBase):
         self._check(input, hx, None, shape[batch_dim : batch_dim + 1] if batched else ())
         if shape[time_dim] == 0:
             raise RuntimeError(f"input must have at least one time step, got shape {tuple(shape)}")
-        extents = _WHOLE
-        if lengths is not None:
-            extents = Extents(
-                lengths=arguments.check_lengths(lengths, shape[batch_dim], shape[time_dim], "input")
-            )
-        return self._run_layers(input, hx, extents, time_dim)
+        if lengths is None:
+            return _WHOLE, time_dim
+        lengths = arguments.check_lengths(lengths, shape[batch_dim], shape[time_dim], "input")
+        return Extents(lengths=lengths), time_dim
 
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
-        """:meth:`forward` in operations that torch has gradients per sample of.
+        """:meth:`forward` in operations for which torch has gradients per sample.
 
         Raises:
             NotImplementedError: ``heads`` or ``state_grad_clip`` are used.
@@ -219,7 +226,7 @@ class RNN(torch.nn.RNNBase):
     def _check(self, input: Tensor, hx: Tensor | None, batch_sizes, batch) -> None:
         self.check_input(input, batch_sizes)
         weight = self._weight("weight_hh_l0")
-        # The cheapest question first; where the answer may be wrong, what follows asks again and says so.
+        # Cheap test first; the slow path decides and reports.
         if not (input.is_cpu and weight.is_cpu and weight.dtype in arguments.DTYPES):
             if not weight.is_complex():
                 arguments.check_dtype("weight_hh_l0", weight)
@@ -257,7 +264,7 @@ class RNN(torch.nn.RNNBase):
             )
 
     def _weight(self, name: str) -> Tensor:
-        # What a parametrization or functional_call put in a parameter's place comes from getattr, which is slow.
+        # getattr, which is slow, finds a weight that a parametrization or functional_call put in place.
         weight = self._parameters.get(name)
         return getattr(self, name) if weight is None else weight
 
@@ -266,6 +273,11 @@ class RNN(torch.nn.RNNBase):
         num_directions = 2 if self.bidirectional else 1
         if self.num_layers == num_directions == 1:
             return self._run_direction(output, hx, extents, time_dim, 0)
+        if hx is not None and hx.size(0) != self.num_layers * num_directions:
+            raise RuntimeError(
+                f"hx must have {self.num_layers * num_directions} states in its first dimension, "
+                f"got shape {tuple(hx.shape)}"
+            )
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0 and self.training:
                 output = self._drop(output, time_dim)
@@ -280,7 +292,7 @@ class RNN(torch.nn.RNNBase):
         return output, torch.cat(states)
 
     def _drop(self, output: Tensor, time_dim: int) -> Tensor:
-        # Random numbers are drawn in the order of memory: with time outside, as in torch's, masks are the same.
+        # Dropout draws in memory order: with time outside, as in torch's RNN, masks are the same.
         if time_dim == 1:
             output = output.transpose(0, 1).contiguous()
             return F.dropout(output, self.dropout).transpose(0, 1)
@@ -300,13 +312,13 @@ class RNN(torch.nn.RNNBase):
         )  # fmt: skip
 
     def __prepare_scriptable__(self):
-        """What :func:`torch.jit.script` compiles in the place of this module."""
+        """The module that :func:`torch.jit.script` compiles in place of this one."""
         from .export.torchscript import ScriptableRNN
 
         return ScriptableRNN.of(self)
 
 
-_WHOLE = Extents()  # made once: that takes a while beside a small call
+_WHOLE = Extents()  # made once, to save time in small calls
 
 
 def _check_hx(hx) -> None:
@@ -326,7 +338,7 @@ def _check_heads(heads: int, hidden_size: int) -> int:
 class TokenRNN(RNN):
     """An :class:`RNN` whose input is token ids: equal to ``RNN(vocab_size, ..)`` on one-hot rows.
 
-    A one-hot row times ``W_ih`` is a column of ``W_ih``: it is looked up, and no (T, B, V) tensor exists.
+    A one-hot row times ``W_ih`` is a column of ``W_ih``: the op looks it up, and no (T, B, V) tensor exists.
     Parameters, state dict and results are those of :class:`RNN` with ``input_size=vocab_size``.
     ``forward`` takes ids (T, B), (B, T) with ``batch_first``, (T,) unbatched, or a PackedSequence
     of ids, of any integer dtype; its other arguments and its results are those of :meth:`RNN.forward`.

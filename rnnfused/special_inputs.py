@@ -1,12 +1,40 @@
-"""Layers called with objects that are no tensors, or while torch computes gradients per sample."""
+"""Sorts the calls of a layer: ordinary ones, and those with objects that are no tensors or per-sample weights."""
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.overrides import handle_torch_function, has_torch_function
 
-# What a weight is in an ordinary call; None where a parametrization makes it.
-PLAIN_WEIGHTS = (Parameter, Tensor, type(None))
+from .ops.modes import is_recorded
+
+# The types of a weight in an ordinary call; None where a parametrization makes it.
+_PLAIN_WEIGHTS = (Parameter, Tensor, type(None))
+
+
+def is_checked_by_op(input, hx, weight) -> bool:
+    """Whether the op itself refuses a wrong shape or dtype, so that Python explains only on refusal.
+
+    The CPU op does, for dense tensors; a compiler's fake tensors, and other devices, are checked beforehand.
+    """
+    return (
+        type(input) is Tensor
+        and type(weight) is Parameter
+        and input.is_cpu
+        and input.dtype is weight.dtype
+        and input.layout is torch.strided
+        and not input.is_nested
+        and (hx is None or type(hx) is Tensor and hx.layout is torch.strided)
+        and not is_recorded()
+    )
+
+
+def is_special(input, hx, weight) -> bool:
+    """Whether :func:`run_specially` may take the call."""
+    return (
+        not isinstance(input, Tensor)
+        or (hx is not None and not isinstance(hx, Tensor))
+        or type(weight) not in _PLAIN_WEIGHTS
+    )
 
 
 def run_specially(module, input, hx, **keywords):

@@ -85,6 +85,7 @@ inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_to
     std::swap(outer, inner);
     std::swap(outer_stride, inner_stride);
   }
+  if (problem.hidden_size == 0) return {data, rows.time_stride, rows.batch_stride};  // nothing reads the ids
   // An id outside the vocabulary sets the highest bit. Unlike comparisons, this vectorizes on every x86-64.
   uint64_t wrong = 0;
   const uint64_t last = num_tokens - 1;
@@ -162,7 +163,7 @@ struct LayerBackwardTensors {
                        bool needs_weight_hh, bool needs_bias, bool needs_h_0)
       : loop(grad_output, grad_h_n, output, weight_hh, extents, time_dim, nonlinearity, reverse, clip, needs_h_0,
              needs_d(extents, weight_ih, weight_hh)),
-        grad_input(!weight_ih ? loop.grad_projections
+        grad_input(!weight_ih && needs_input ? loop.grad_projections
                               : wanted(needs_input, output,
                                        loop.problem.sequence_sizes(needs_input && input ? last_size(*input) : 0))),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih, output)),

@@ -22,6 +22,7 @@
 namespace {
 
 using rnnfused::OptionalTensor;
+using rnnfused::with_contiguous_features;
 using torch::stable::Tensor;
 
 void parallel_for(int64_t count, rnnfused::Task task) {
@@ -33,10 +34,19 @@ void parallel_for(int64_t count, rnnfused::Task task) {
 // torch's own threads.
 rnnfused::Workers torch_workers() { return {torch::stable::get_num_threads(), parallel_for}; }
 
+void check_clip(std::optional<double> clip) {
+  RNNFUSED_CHECK(!clip || *clip > 0, "state_grad_clip must be positive");
+}
+
 std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih,
                                  OptionalTensor bias_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
                                  OptionalTensor lengths, int64_t time_dim, int64_t nonlinearity, bool reverse,
-                                 std::optional<double>) {
+                                 std::optional<double> state_grad_clip) {
+  check_clip(state_grad_clip);
+  if (!weight_ih || !rnnfused::is_ids(input)) input = with_contiguous_features(input);
+  bias_ih = with_contiguous_features(bias_ih);
+  bias_hh = with_contiguous_features(bias_hh);
+  h_0 = with_contiguous_features(h_0);
   const rnnfused::LayerTensors tensors(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, {batch_sizes, lengths},
                                        time_dim, nonlinearity, reverse);
   const rnnfused::ForwardParams& params = tensors.params;
@@ -53,6 +63,10 @@ std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, Optio
                                                Tensor weight_hh, OptionalTensor batch_sizes, OptionalTensor lengths,
                                                int64_t nonlinearity, bool reverse,
                                                std::optional<double> state_grad_clip, bool needs_h_0) {
+  check_clip(state_grad_clip);
+  grad_output = with_contiguous_features(grad_output);
+  grad_h_n = with_contiguous_features(grad_h_n);
+  output = with_contiguous_features(output);
   const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths}, 0,
                                           nonlinearity, reverse, state_grad_clip, needs_h_0);
   if (tensors.problem.hidden_size > 0) rnnfused::run_backward(tensors.params, torch_workers());
@@ -64,10 +78,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
     Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths, int64_t time_dim,
     int64_t nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input, bool needs_weight_ih,
     bool needs_weight_hh, bool needs_bias, bool needs_h_0) {
+  check_clip(state_grad_clip);
+  grad_output = with_contiguous_features(grad_output);
+  grad_h_n = with_contiguous_features(grad_h_n);
+  output = with_contiguous_features(output);
+  if (input && !rnnfused::is_ids(*input)) input = with_contiguous_features(input);
+  h_0 = with_contiguous_features(h_0);
   const rnnfused::LayerBackwardTensors tensors(grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0,
                                                {batch_sizes, lengths}, time_dim, nonlinearity, reverse, state_grad_clip,
                                                needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
-  if (tensors.params.loop.hidden_size > 0) {
+  const bool needs_any = needs_input || needs_weight_ih || needs_weight_hh || needs_bias || needs_h_0;
+  if (tensors.params.loop.hidden_size > 0 && needs_any) {
     rnnfused::run_layer_backward(tensors.params, torch_workers());
   } else if (needs_input && weight_ih) {  // a sum over zero hidden units
     std::memset(tensors.grad_input.mutable_data_ptr(), 0, tensors.grad_input.numel() * tensors.params.item_bytes());
@@ -75,13 +96,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
   return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias, tensors.loop.grad_h_0};
 }
 
+// Memory of its own, contiguous.
+Tensor copied(Tensor x) { return x.is_contiguous() ? torch::stable::clone(x) : torch::stable::contiguous(x); }
+
 Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
+  RNNFUSED_CHECK(input.dim() == 2 && weight.dim() == 2, "input must be (rows, in) and weight (out, in)");
+  input = with_contiguous_features(input);
+  bias = with_contiguous_features(bias);
   const rnnfused::ProjectionTensors tensors(input, weight, bias);
   rnnfused::run_projection(tensors.params, torch_workers());
   return tensors.output;
 }
 
 Tensor sum_of_products(Tensor left, Tensor right) {
+  RNNFUSED_CHECK(left.dim() == 3 && right.dim() == 3, "left and right must be (outer, inner, features)");
+  left = with_contiguous_features(left);
+  right = with_contiguous_features(right);
   const rnnfused::ProductSumTensors tensors(left, right);
   RNNFUSED_CHECK(rnnfused::sum_dtype(tensors.params.dtype) == tensors.params.dtype,
                  "sum_of_products is for float32 and float64");
@@ -90,6 +120,8 @@ Tensor sum_of_products(Tensor left, Tensor right) {
 }
 
 int64_t cpu_multiply_add(int64_t rounds) {
+  constexpr int64_t kMostRounds = int64_t{1} << 40;
+  RNNFUSED_CHECK(rounds >= 0 && rounds <= kMostRounds, "rounds must be from 0 to 2^40");
   const rnnfused::Workers workers = torch_workers();
   std::vector<int64_t> counts(workers.count);
   std::vector<float> results(workers.count);
@@ -126,6 +158,7 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "bool needs_h_0) -> (Tensor grad_projections, Tensor grad_h_0)");
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
+  m.def("copied(Tensor x) -> Tensor");
   m.def("cpu_capability() -> str");
   m.def("cpu_multiply_add(int rounds) -> int");
 }
@@ -134,6 +167,7 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
   m.impl("layer", TORCH_BOX(&layer));
   m.impl("layer_backward", TORCH_BOX(&layer_backward));
+  m.impl("copied", TORCH_BOX(&copied));
   m.impl("project", TORCH_BOX(&project));
   m.impl("sum_of_products", TORCH_BOX(&sum_of_products));
 }

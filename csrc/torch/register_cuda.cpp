@@ -17,6 +17,7 @@ namespace {
 using rnnfused::OptionalTensor;
 using rnnfused::Problem;
 using rnnfused::RecurrenceParams;
+using rnnfused::with_contiguous_features;
 using torch::stable::Tensor;
 
 // The stable ABI of torch 2.10 lacks a call for a stream's handle; libtorch_cuda exports one since 2.2.
@@ -59,6 +60,8 @@ void run(Params& params, const Problem& problem, const Tensor& model) {
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
                                    int64_t nonlinearity, bool reverse) {
+  projections = with_contiguous_features(projections);
+  h_0 = with_contiguous_features(h_0);
   rnnfused::LayerTensors tensors(projections, {}, weight_hh, {}, {}, h_0, {batch_sizes, {}}, 0, nonlinearity, reverse);
   run(tensors.params, tensors.problem, projections);
   return {tensors.output, tensors.h_n};
@@ -67,6 +70,9 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
 std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output,
                                     Tensor weight_hh, OptionalTensor batch_sizes, int64_t nonlinearity, bool reverse,
                                     bool needs_h_0) {
+  grad_output = with_contiguous_features(grad_output);
+  grad_h_n = with_contiguous_features(grad_h_n);
+  output = with_contiguous_features(output);
   rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}}, 0, nonlinearity,
                                     reverse, {}, needs_h_0);
   run(tensors.params, tensors.problem, output);

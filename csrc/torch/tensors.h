@@ -10,6 +10,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "params.h"
 
@@ -78,6 +79,18 @@ inline void check_like(const Tensor& tensor, const Tensor& model, const char* na
 inline int64_t last_size(const Tensor& tensor) {
   RNNFUSED_CHECK(tensor.dim() >= 1, "a tensor must have features, its last dimension");
   return tensor.size(tensor.dim() - 1);
+}
+
+// The tensor, copied if its features are strided: the one layout that no kernel takes.
+inline Tensor with_contiguous_features(Tensor tensor) {
+  const int64_t last = tensor.dim() - 1;
+  const bool is_strided = last >= 0 && tensor.size(last) > 1 && tensor.stride(last) != 1;
+  return is_strided ? torch::stable::contiguous(tensor) : tensor;
+}
+
+inline OptionalTensor with_contiguous_features(OptionalTensor tensor) {
+  if (tensor) tensor = with_contiguous_features(std::move(*tensor));
+  return tensor;
 }
 
 inline void check_features(const Tensor& tensor, const char* name) {

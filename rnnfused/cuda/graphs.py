@@ -1,8 +1,8 @@
-"""The step-by-step loops of :mod:`rnnfused.ops.stepwise` as CUDA graphs: one launch for all their kernels.
+"""Replays the loops of :mod:`rnnfused.ops.stepwise` as CUDA graphs: one launch for all their kernels.
 
-A graph is bound to the memory that it was captured with. So a call copies its tensors into the graph's own,
-replays, and copies the results out; beside the matrix products those copies are small. A loop is captured
-when it is called a second time with the same sizes, and the graphs used last are kept.
+A graph is bound to its captured memory. So a call copies its tensors into the graph's own, replays, and copies the
+results out; these copies are small beside the matrix products. The second call with the same sizes captures the loop.
+The most recently used graphs are kept.
 """
 
 import threading
@@ -14,21 +14,20 @@ import torch
 
 from ..ops import stepwise
 
-MAX_STEPS = 4096  # of a captured loop: a graph has two kernels a step
+MAX_STEPS = 4096  # of a captured loop: a graph has two kernels per step
 MAX_BYTES = 2**30  # of one graph's own tensors
 MAX_GRAPHS = 8
-MAX_SEEN = 256  # calls remembered to know a second one
+MAX_SEEN = 256  # remembered calls, to recognise a second one
 
 
 def capture(loop: Callable[[], None]) -> Callable[[], None]:
-    """Capture what ``loop`` launches on the current device; the result launches it again."""
+    """Captures the launches of ``loop`` on the current device; the result launches them again."""
     loop()  # loads cuBLAS's kernels, which must not happen in a capture
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream()  # the default stream cannot be captured
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        # Without a workspace of before, cuBLAS takes one from the graph's own memory, and none stays behind
-        # for others to find when the graph is gone.
+        # Without an earlier workspace, cuBLAS takes one from the graph's memory, which dies with the graph.
         torch._C._cuda_clearCublasWorkspaces()
         graph.capture_begin(capture_error_mode="thread_local")
         try:
@@ -41,7 +40,7 @@ def capture(loop: Callable[[], None]) -> Callable[[], None]:
 
 
 def place() -> Hashable:
-    """What a captured graph does not follow: device, stream, and how torch multiplies matrices."""
+    """The settings that a captured graph does not follow: device, stream, modes of matrix products."""
     matmul = torch.backends.cuda.matmul
     return (
         torch.cuda.current_stream(),
@@ -58,13 +57,11 @@ def may_capture() -> bool:
 
 
 class Graph:
-    """One captured loop and the tensors that it works on."""
+    """One captured loop and its tensors."""
 
     def __init__(self, capture, loop, results, others, options):
-        self.lock = threading.Lock()  # copies in, replay and copies out are one piece of work
-        with torch.inference_mode(
-            False
-        ):  # or its tensors could not be written to outside that mode
+        self.lock = threading.Lock()  # held from the first copy to the last
+        with torch.inference_mode(False):  # its tensors are written outside of that mode too
             self.results = [torch.zeros_like(x) for x in results]
             self.others = [None if x is None else torch.empty_like(x).copy_(x) for x in others]
             self.replay = capture(lambda: loop(*self.results, *self.others, *options))
@@ -81,7 +78,7 @@ class Graph:
 
 
 class Graphs:
-    """The graphs of a process. Where there is no GPU (the tests), other functions capture and ask."""
+    """The graphs of a process. Tests without a GPU pass other functions for capture and place."""
 
     def __init__(self, capture=capture, place=place, may_capture=may_capture):
         self.capture, self.place, self.may_capture = capture, place, may_capture
@@ -106,9 +103,7 @@ class Graphs:
         sizes = None if batch_sizes is None else tuple(batch_sizes.tolist())
         layouts = tuple(None if x is None else (x.dtype, x.shape, x.stride()) for x in tensors)
         key = (loop, sizes, *choices, layouts, self.place())
-        with (
-            self.lock
-        ):  # also while a graph is captured, so that nobody captures the same one twice
+        with self.lock:  # held during a capture, so that two threads never capture one loop
             if key not in self.graphs:
                 seen = key in self.seen
                 _keep(self.seen, key, None, MAX_SEEN)
@@ -125,7 +120,7 @@ class Graphs:
     def _capture(self, *what) -> Graph | None:
         try:
             return Graph(self.capture, *what)
-        except RuntimeError as error:  # out of memory, or somebody's mode that forbids captures
+        except RuntimeError as error:  # out of memory, or a mode that forbids captures
             warnings.warn(
                 f"rnnfused goes step by step: the loop could not be captured: {error}", stacklevel=2
             )
@@ -133,7 +128,7 @@ class Graphs:
 
 
 def _keep(known: OrderedDict, key, value, most: int):
-    """Put the value last; return what had to leave for it."""
+    """Puts the value last; returns the evicted one."""
     known[key] = value
     known.move_to_end(key)
     return known.popitem(last=False)[1] if len(known) > most else None

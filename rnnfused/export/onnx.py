@@ -70,7 +70,7 @@ def layer(
 
 
 class _Traced(torch.autograd.Function):
-    """The operator for the exporter that traces, which asks functions for their symbol."""
+    """The operator for the tracing exporter, which calls the symbol of an autograd Function."""
 
     @staticmethod
     def forward(ctx, attributes, input, weight_ih, weight_hh, biases, lengths, h_0):

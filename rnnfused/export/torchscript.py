@@ -16,7 +16,7 @@ class ScriptableRNN(torch.nn.RNNBase):
     def of(cls, rnn: torch.nn.RNNBase) -> "ScriptableRNN":
         self = cls.__new__(cls)
         self.__dict__ = {**rnn.__dict__, "heads": rnn.heads, "state_grad_clip": rnn.state_grad_clip}
-        # What torch.jit.script would hold on to of the parameters is named here once and for all.
+        # Attributes, as TorchScript cannot look a class attribute or a dict up.
         self.has_ids = rnn._feature_dims == 0
         self.nonlinearity_number = NONLINEARITIES[rnn.nonlinearity]
         return self

@@ -1,10 +1,9 @@
-"""What :func:`torch.autocast` means for the recurrence: it runs in the region's dtype, as matrix products do."""
+"""Casts for :func:`torch.autocast`: the recurrence runs in the region's dtype, as matrix products do."""
 
 import torch
 from torch import Tensor
 
-# Whether this is an autocast region for any type of device.
-is_anywhere_active = torch._C._is_any_autocast_enabled
+from .modes import is_any_autocast_active
 
 
 def cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -19,7 +18,7 @@ def cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]
 
 def is_active(device_type: str) -> bool:
     """Whether this is an autocast region for this type of device."""
-    return is_anywhere_active() and torch.is_autocast_enabled(device_type)
+    return is_any_autocast_active() and torch.is_autocast_enabled(device_type)
 
 
 def dtype_of(tensor: Tensor) -> torch.dtype:

@@ -46,7 +46,7 @@ from .schema import (
     LayerGrads,
     RecurrenceBackwardArgs,
 )
-from .sequence import Extents, Layout, add_to_last, previous, take_last, with_contiguous_features
+from .sequence import Extents, Layout, add_to_last, previous, take_last
 from .tokens import is_ids
 
 TANH = NONLINEARITIES["tanh"]
@@ -176,10 +176,7 @@ class Layer(torch.autograd.Function):
         needs = LayerGrads(of.input, of.weight_ih, of.weight_hh, of.bias_ih or of.bias_hh, of.h_0)
         saved = _SavedLayer(*ctx.saved_tensors)
         backward = _differentiable_layer_backward if is_differentiated() else library.layer_backward
-        gradients = backward(
-            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), saved.output,
-            *saved[:-1], *ctx.options, *needs,
-        )  # fmt: skip
+        gradients = backward(grad_output, grad_h_n, saved.output, *saved[:-1], *ctx.options, *needs)
         grads = LayerGrads(
             *(x if needed else None for x, needed in zip(gradients, needs, strict=True))
         )
@@ -261,12 +258,7 @@ class RecurrenceBackward(torch.autograd.Function):
     """The op ``recurrence_backward``: ``(g, g_n, output, weight_hh, ..) -> (d, dh_0)``."""
 
     generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad_output, grad_h_n, *others):
-        return library.recurrence_backward(
-            with_contiguous_features(grad_output), with_contiguous_features(grad_h_n), *others
-        )
+    forward = staticmethod(library.recurrence_backward)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

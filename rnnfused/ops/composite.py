@@ -11,7 +11,7 @@ from .autograd import layer_gradients
 from .matmul import project_input
 from .registry import impl
 from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
-from .sequence import Extents, Layout, with_contiguous_features
+from .sequence import Extents, Layout
 from .tokens import is_ids
 
 
@@ -33,7 +33,7 @@ def layer_by(loop):
         extents = Extents(args.batch_sizes, args.lengths)
         layout = Layout.of(projections.dim() - 1, extents, args.time_dim)
         projections = layout.time_major(projections)
-        h_0 = with_contiguous_features(layout.time_major_state(args.h_0))
+        h_0 = layout.time_major_state(args.h_0)
         options = (args.nonlinearity, args.reverse)
         if args.lengths is None:
             output, h_n = loop(projections, args.weight_hh, h_0, args.batch_sizes, *options)

@@ -1,8 +1,8 @@
 """The sizes, strides and dtypes of the ops' results, for meta tensors and torch's compilers."""
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
+from .modes import is_fake
 from .registry import register_fake
 from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .sequence import Extents, Layout, new_sequence
@@ -12,7 +12,9 @@ from .tokens import is_ids
 def _batch_size(sequence, layout, state, extents):
     if state is not None and extents.batch_sizes is not None:
         return state.size(-2)
-    if isinstance(extents.batch_sizes, FakeTensor):  # it lacks values: a new unknown
+    if extents.batch_sizes is not None and is_fake(
+        extents.batch_sizes
+    ):  # it lacks values: a new unknown
         return torch.library.get_ctx().new_dynamic_size()
     return layout.batch_size(sequence, extents)
 
@@ -78,11 +80,11 @@ def _(*arguments):
         state = args.h_0 if args.grad_h_n is None else args.grad_h_n
         batch_size = _batch_size(output, layout, state, extents)
         grad_h_0 = output.new_empty(layout.state_shape(batch_size, hidden_size))
-    if args.weight_ih is None:
+    grad_input = output.new_empty(0)
+    if args.needs_input and args.weight_ih is None:
         grad_input = new_sequence(output)
-    else:
-        features = args.input.size(-1) if args.needs_input else 0
-        grad_input = wanted(args.needs_input, *output.shape[:-1], features)
+    elif args.needs_input:
+        grad_input = output.new_empty((*output.shape[:-1], args.input.size(-1)))
     return (
         grad_input,
         grad_weight_ih,

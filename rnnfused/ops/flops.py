@@ -13,7 +13,7 @@ from .registry import once
 from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 
 _log = logging.getLogger("torch.utils.flop_counter")
-_log.disabled = True  # it warns of a missing triton, of which nobody here asked
+_log.disabled = True  # its warning of a missing triton is noise here
 from torch.utils.flop_counter import register_flop_formula  # noqa: E402 (now that it is quiet)
 
 _log.disabled = False

@@ -1,7 +1,7 @@
 """The ops that programs exported by rnnfused 0.1.0 call, as calls of the op ``layer``.
 
-Those took the nonlinearity as a string, which torch's stable ABI leaks, and sequences as (T, B, ..) alone. Their output
-has the batch outside the time in memory where the input has: compiled programs rely on its strides.
+They take the nonlinearity as a string, which torch's stable ABI leaks, and sequences as (T, B, ..) alone. Their output
+keeps the input's memory order of batch and time: compiled programs rely on its strides.
 """
 
 import torch
@@ -50,5 +50,5 @@ def _(input, weight_ih, bias_ih, bias_hh, weight_hh, h_0, batch_sizes, lengths, 
         output, h_n = torch.ops.rnnfused.layer(
             input.transpose(0, 1), *tensors, 1, *_options(*options)
         )
-        return output.transpose(0, 1), h_n
+        return torch.ops.rnnfused.copied(output).transpose(0, 1), h_n  # a view of no saved tensor
     return torch.ops.rnnfused.layer(input, *tensors, 0, *_options(*options))

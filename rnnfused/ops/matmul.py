@@ -1,13 +1,13 @@
-"""The matrix products beside the time loop: on the CPU by kernels of ours, elsewhere by torch's.
+"""The matrix products beside the time loop: large ones on the CPU by rnnfused's kernels, all others by torch's.
 
     project(x, W, b) = x W^T + b          sum_of_products(l, r) = sum_n l_n^T r_n
 
-Each is made of the other when differentiated, so both can be any number of times, with ``g`` what arrives::
+Each is the derivative of the other, so both have derivatives of any order. With ``g`` the gradient of the result::
 
     dx = project(g, W^T),   dW = sum_of_products(g, x),   db = sum_n g_n
     dl = project(r, g),     dr = project(l, g^T)
 
-``times`` and ``sum_by_head`` are those of W_hh, which may have heads: blocks on its diagonal, (n, H/n, H/n).
+``times`` and ``sum_by_head`` are the products with W_hh, which may have heads: diagonal blocks, (n, H/n, H/n).
 """
 
 import torch
@@ -15,25 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .modes import entry, is_recorded, is_transformed
-from .sequence import is_batch_major, with_contiguous_features
+from .sequence import is_batch_major
 from .tokens import is_ids, project_tokens
 
-# Multiply-adds below which a call of ours costs more than it saves.
+# Multiply-adds below which a call of rnnfused's kernels costs more than it saves.
 MIN_WORK = 1_000_000
 
 
-def _is_ours(model: Tensor, work: int) -> bool:
+def _has_kernel(model: Tensor, work: int) -> bool:
     return (
         work >= MIN_WORK
         and model.device.type == "cpu"
         and model.dtype in (torch.float32, torch.float64)
-        and not (is_recorded() or is_transformed())  # torch's own can be recorded and transformed
+        and not (
+            is_recorded() or is_transformed()
+        )  # torch's products can be recorded and transformed
     )
 
 
 def project(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input W^T + bias`` as :func:`torch.nn.functional.linear`: (.., I), (H, I), (H) -> (.., H)."""
-    if not _is_ours(input, input.numel() * weight.size(0)):
+    if not _has_kernel(input, input.numel() * weight.size(0)):
         return F.linear(input, weight, bias)
     if is_batch_major(input):
         return project(input.transpose(0, 1), weight, bias).transpose(0, 1)
@@ -50,7 +52,7 @@ def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
     """``sum_n left[n]^T right[n]`` over all steps and rows: (.., H), (.., K) -> (H, K)."""
     if left.dim() == 3 and left.stride(0) < left.stride(1):
         left, right = left.transpose(0, 1), right.transpose(0, 1)
-    if not _is_ours(left, left.numel() * right.size(-1)):
+    if not _has_kernel(left, left.numel() * right.size(-1)):
         return left.reshape(-1, left.size(-1)).t() @ right.reshape(-1, right.size(-1))
     if left.dim() == 2:
         left, right = left.unsqueeze(0), right.unsqueeze(0)
@@ -79,7 +81,7 @@ def _by_head(states: Tensor, weight: Tensor) -> Tensor:
 class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(input, weight, bias):
-        return torch.ops.rnnfused.project(with_contiguous_features(input), weight, bias)
+        return torch.ops.rnnfused.project(input, weight, bias)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -100,9 +102,7 @@ class _Projection(torch.autograd.Function):
 class _ProductSum(torch.autograd.Function):
     @staticmethod
     def forward(left, right):
-        return torch.ops.rnnfused.sum_of_products(
-            with_contiguous_features(left), with_contiguous_features(right)
-        )
+        return torch.ops.rnnfused.sum_of_products(left, right)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

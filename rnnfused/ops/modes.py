@@ -1,48 +1,66 @@
-"""Which way a call takes into an op: with a graph for gradients or without, and as what a tracer can record."""
+"""Selects how an op is called: with autograd, without, or as a traceable op. torch's private switches are read here."""
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
+# Whether autocast is on for any type of device.
+is_any_autocast_active = torch._C._is_any_autocast_enabled
+# Whether vmap maps over this tensor.
+is_mapped = torch._C._functorch.is_batchedtensor
+_has_transforms = torch._C._are_functorch_transforms_active
+
 
 def is_recorded() -> bool:
-    """Whether calls are being recorded as ops (compile, export, trace), and Python is not there when they run."""
+    """Whether a compiler, exporter or tracer records the call, so that Python is absent when it runs."""
     return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
+def is_compiled() -> bool:
+    """Whether a compiler records the call; an exporter's programs run without this package's Python."""
+    if not is_recorded() or torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return False
+    return not torch.onnx.is_in_onnx_export()
+
+
 def is_transformed() -> bool:
-    """Whether :mod:`torch.func`, or forward-mode differentiation, looks at every operation."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    """Whether :mod:`torch.func`, or forward-mode differentiation, intercepts every operation."""
+    return _has_transforms() or forward_ad._current_level >= 0
 
 
 def is_differentiated() -> bool:
-    """Whether a graph for gradients is to be made, or another transformation."""
+    """Whether the call needs a graph for gradients, or another transformation."""
     if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
         return True
     return is_transformed()
 
 
-def hides_values(tensor: Tensor) -> bool:
-    """Whether Python can't ask for the tensor's values: calls are recorded or mapped, or it is a fake."""
-    if is_recorded() or torch._C._functorch.is_batchedtensor(tensor):
-        return True
+def is_fake(tensor: Tensor) -> bool:
+    """Whether the tensor is one of a compiler's, without values."""
     return isinstance(tensor, FakeTensor)
 
 
+def hides_values(tensor: Tensor) -> bool:
+    """Whether Python cannot read the tensor's values: the call is recorded or mapped, or the tensor is a fake."""
+    return is_recorded() or is_mapped(tensor) or is_fake(tensor)
+
+
 def apply(function, *arguments):
-    """``function.apply(*arguments)``, but for a search for default arguments that takes 20 us."""
-    if torch._C._are_functorch_transforms_active():
+    """``function.apply(*arguments)`` without its search for default arguments, which takes 20 us."""
+    if _has_transforms():
         return function.apply(*arguments)
     return super(torch.autograd.Function, function).apply(*arguments)
 
 
 def entry(function, op=None):
-    """What calls the function: with a graph for gradients if there is to be one, else its forward alone.
+    """A function that calls an autograd Function: with a graph where gradients need one, else its forward alone.
 
-    Where calls are recorded it calls the op, if one stands for the function.
+    Args:
+        function: the :class:`torch.autograd.Function`.
+        op: the op with the same derivative, which recorded calls take; None: no call is recorded.
     """
-    forward = function.forward  # looked up once: all this is run beside small calls
+    forward = function.forward  # looked up once: a small call takes a few us
 
     def call(*arguments):
         if op is not None and is_recorded():
@@ -55,14 +73,13 @@ def entry(function, op=None):
 
 
 def below_autograd(op):
-    """The op without the gradient that is registered for it, whose search would cost 10 us."""
-    has_transforms = torch._C._are_functorch_transforms_active
+    """The op below its registered gradient, whose lookup takes 10 us."""
     guard = torch._C._AutoDispatchBelowAutograd
 
     def call(*arguments):
-        if has_transforms():
+        if _has_transforms():
             return op(*arguments)
         with guard():
-            return op._op(*arguments)  # what op() calls, 0.4 us later
+            return op._op(*arguments)  # op() itself takes 0.4 us more
 
     return call

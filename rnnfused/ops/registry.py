@@ -1,6 +1,6 @@
 """Registrations with torch's dispatcher, each made once in a process.
 
-The dispatcher outlives this package: who imports it again, after it left ``sys.modules``, finds the ops registered.
+The dispatcher outlives this package: a second import, after it left ``sys.modules``, finds the ops registered.
 """
 
 import torch
@@ -10,7 +10,7 @@ _done = vars(torch.ops.rnnfused).setdefault("_registered_from_python", set())
 
 
 def once(register):
-    """``register(name, ..)``, a function or what returns a decorator, but for a name that has been registered."""
+    """Wraps ``register(name, ..)``, a function or a maker of decorators: registered names are skipped."""
 
     def call(name, *arguments, **keywords):
         device = arguments[0] if arguments and isinstance(arguments[0], str) else None

@@ -99,13 +99,6 @@ def new_sequence(model: Tensor) -> Tensor:
     return result
 
 
-def with_contiguous_features(tensor: Tensor | None) -> Tensor | None:
-    """The tensor, copied if its last dimension is strided, the one layout that the ops refuse."""
-    if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1 or tensor.size(-1) == 1:
-        return tensor
-    return tensor.contiguous()
-
-
 def is_batch_major(sequence: Tensor) -> bool:
     """Whether a (T, B, H) tensor has the memory order of (B, T, H), in which alone it can be flattened."""
     return sequence.dim() == 3 and sequence.size(1) > 1 and sequence.stride(0) < sequence.stride(1)

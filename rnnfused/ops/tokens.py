@@ -24,7 +24,7 @@ def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -
     hidden_size, vocab_size = weight_ih.shape
     ids = check_ids(ids, vocab_size, weight_ih.device)
     if ids.numel() < vocab_size or weight_ih.is_complex():
-        # A few columns, gathered where they are; or complex ones, of which torch's embedding has no derivative.
+        # Gathers a few columns in place. torch's embedding lacks a derivative for complex columns.
         rows = weight_ih.index_select(1, ids.reshape(-1)).t()
         rows = rows if bias is None else rows + bias
         return rows.reshape(*ids.shape, hidden_size)
@@ -33,7 +33,7 @@ def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -
 
 
 def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "ids") -> Tensor:
-    """The ids as int64, after the checks that every consumer of token ids wants.
+    """The ids as int64, after the checks that every consumer of token ids needs.
 
     Raises:
         TypeError: ``ids`` is not a tensor of integers.
@@ -46,7 +46,7 @@ def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "i
     if ids.device != device:
         raise ValueError(f"{name} must be on {device} like the weights, got {ids.device}")
     ids = ids.long()
-    # Where values can't be asked for, the kernels check them.
+    # Where Python cannot read the values, the kernels check them.
     captured = ids.is_cuda and torch.cuda.is_current_stream_capturing()
     if not (captured or ids.is_meta or hides_values(ids)) and ids.numel():
         low, high = (bound.item() for bound in ids.aminmax())
@@ -63,7 +63,7 @@ def is_ids(input: Tensor) -> bool:
 
 
 def is_integer(value: object) -> bool:
-    """Whether this is a tensor of a dtype that counts: integers of any width, but not bool."""
+    """Whether this is a tensor of integers, of any width; bool does not count."""
     if not isinstance(value, Tensor):
         return False
     return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)

@@ -8,7 +8,7 @@ import torch
 
 from .registry import register_vmap
 from .schema import LayerArgs, RecurrenceBackwardArgs
-from .sequence import Extents, Layout, with_contiguous_features
+from .sequence import Extents, Layout
 from .tokens import is_ids
 
 
@@ -129,9 +129,9 @@ def _(info, in_dims, *arguments):
     projections = layout.time_major(_projections(mapped, rows_dims))
     way = _choose(info, projections, args, dims)
     output, h_n = torch.ops.rnnfused.layer(
-        with_contiguous_features(way.fold_sequence(projections)), None,
+        way.fold_sequence(projections), None,
         way.fold_weight(mapped.weight_hh), None, None,
-        with_contiguous_features(way.fold_state(layout.time_major_state(mapped.h_0))),
+        way.fold_state(layout.time_major_state(mapped.h_0)),
         way.batch_sizes, way.lengths, 0, args.nonlinearity, args.reverse, args.state_grad_clip,
     )  # fmt: skip
     output, h_n = way.unfold_sequence(output), way.unfold_state(h_n)
@@ -144,9 +144,9 @@ def _(info, in_dims, *arguments):
     grad_output, grad_h_n, output, weight_hh = _mapped(info, in_dims[:4], arguments[:4])
     way = _choose(info, output, args, dims)
     d, grad_h_0 = torch.ops.rnnfused.recurrence_backward(
-        with_contiguous_features(way.fold_sequence(grad_output)),
-        with_contiguous_features(way.fold_state(grad_h_n)),
-        with_contiguous_features(way.fold_sequence(output)), way.fold_weight(weight_hh),
+        way.fold_sequence(grad_output),
+        way.fold_state(grad_h_n),
+        way.fold_sequence(output), way.fold_weight(weight_hh),
         way.batch_sizes, way.lengths, args.nonlinearity, args.reverse, args.state_grad_clip,
         args.needs_h_0,
     )  # fmt: skip
