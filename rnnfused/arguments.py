@@ -90,7 +90,7 @@ def check_sequence(
     if batch_sizes is not None and lengths is not None:
         raise ValueError("batch_sizes and lengths exclude each other: packed rows have their sizes")
     if batch_sizes is not None:
-        return _check_packed(name, features, sequence, batch_first, batch_sizes), None
+        return check_packed(name, features, sequence, batch_first, batch_sizes), None
     if lengths is not None and isinstance(sequence, Tensor) and sequence.dim() == 2:
         if batch_first:
             raise ValueError(
@@ -168,7 +168,7 @@ def check_h_0(h_0: Tensor | None, batch: int, hidden: int) -> None:
         )
 
 
-def _check_packed(
+def check_packed(
     name: str, features: str, sequence: Tensor, batch_first: bool, batch_sizes: Tensor
 ) -> int | None:
     if not isinstance(batch_sizes, Tensor):

@@ -196,8 +196,13 @@ class RNN(torch.nn.RNNBase):
         if hx is not None:
             _check_hx(hx)
             hx = self.permute_hidden(hx, sorted_indices)
-        self._check(data, hx, batch_sizes, None)
-        output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes), 0)
+        try:
+            self._check(data, hx, batch_sizes, None)
+            output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes), 0)
+        except (RuntimeError, IndexError):  # explains the op's refusal
+            rows = data if self._feature_dims else data.unsqueeze(-1)
+            arguments.check_packed("input", "I", rows, False, batch_sizes)
+            raise
         packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(h_n, unsorted_indices)
 
@@ -306,10 +311,36 @@ class RNN(torch.nn.RNNBase):
             for name in self._all_weights[i]
         ]
         biases = weights[2:] if self.bias else (None, None)
-        return functional.run_layer(
-            input, *weights[:2], *biases, h_0, self.nonlinearity, time_dim,
-            self.bidirectional and i % 2 == 1, *extents, self.state_grad_clip,
-        )  # fmt: skip
+        try:
+            return functional.run_layer(
+                input, *weights[:2], *biases, h_0, self.nonlinearity, time_dim,
+                self.bidirectional and i % 2 == 1, *extents, self.state_grad_clip,
+            )  # fmt: skip
+        except RuntimeError:
+            self._check_weights(i)  # explains the op's refusal
+            raise
+
+    def _check_weights(self, i: int) -> None:
+        """Checks the weights of the i-th direction, which a user may have replaced."""
+        directions = 2 if self.bidirectional else 1
+        features = self.input_size if i < directions else self.hidden_size * directions
+        part = self.hidden_size // self.heads
+        shapes = [
+            (self.hidden_size, features),
+            (part, part) if self.heads == 1 else (self.heads, part, part),
+            (self.hidden_size,),
+            (self.hidden_size,),
+        ]
+        like = self._weight("weight_hh_l0")
+        for name, shape in zip(self._all_weights[i], shapes, strict=False):
+            weight = self._weight(name)
+            if weight.shape != shape:
+                raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
+            if weight.dtype != like.dtype or weight.device != like.device:
+                raise RuntimeError(
+                    f"{name} must be {like.dtype} on {like.device} like weight_hh_l0, "
+                    f"got {weight.dtype} on {weight.device}"
+                )
 
     def __prepare_scriptable__(self):
         """The module that :func:`torch.jit.script` compiles in place of this one."""

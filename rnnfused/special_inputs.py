@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import handle_torch_function, has_torch_function
 
 from .ops.modes import is_recorded
@@ -20,6 +21,7 @@ def is_checked_by_op(input, hx, weight) -> bool:
         type(input) is Tensor
         and type(weight) is Parameter
         and input.is_cpu
+        and weight.is_cpu
         and input.dtype is weight.dtype
         and input.layout is torch.strided
         and not input.is_nested
@@ -47,13 +49,16 @@ def run_specially(module, input, hx, **keywords):
     """
     if isinstance(input, torch.fx.Proxy):
         given = {name: value for name, value in keywords.items() if value is not None}
-        return input.tracer.create_proxy(
-            "call_module", input.tracer.path_of_module(module), (input, hx), given
-        )
-    others = [x for x in (input, hx) if x is not None and not isinstance(x, Tensor)]
+        path = input.tracer.path_of_module(module)
+        if not path:
+            raise torch.fx.proxy.TraceError(
+                "a layer must be traced inside of a module, which has it as a leaf, not as the root"
+            )
+        return input.tracer.create_proxy("call_module", path, (input, hx), given)
+    others = [x for x in (input, hx) if not (x is None or isinstance(x, Tensor | type))]
     if has_torch_function(others):
         return handle_torch_function(type(module).forward, others, module, input, hx, **keywords)
-    if isinstance(input, Tensor) and _is_per_sample(module):
+    if isinstance(input, Tensor | PackedSequence) and _is_per_sample(module):
         wrong = {name: value for name, value in keywords.items() if value is not None}
         if wrong:
             raise NotImplementedError(f"gradients per sample with {' and '.join(wrong)}")

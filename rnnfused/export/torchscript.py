@@ -14,6 +14,7 @@ class ScriptableRNN(torch.nn.RNNBase):
 
     @classmethod
     def of(cls, rnn: torch.nn.RNNBase) -> "ScriptableRNN":
+        _check_not_complex(rnn.weight_hh_l0)
         self = cls.__new__(cls)
         self.__dict__ = {**rnn.__dict__, "heads": rnn.heads, "state_grad_clip": rnn.state_grad_clip}
         # Attributes, as TorchScript cannot look a class attribute or a dict up.
@@ -32,6 +33,12 @@ class ScriptableRNN(torch.nn.RNNBase):
             if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
                 raise TypeError("input must be token ids of an integer dtype")
             input = input.to(torch.int64)
+        elif input.size(-1) != self.input_size:
+            raise ValueError(
+                f"input must have {self.input_size} features, input_size, in its last dimension, got {input.shape}"
+            )
+        if input.size(time_dim) == 0:
+            raise ValueError(f"input must have at least one time step, got {input.shape}")
         num_directions = 2 if self.bidirectional else 1
         if hx is not None:
             batch = input.size(batch_dim) if batched else 1
@@ -74,17 +81,32 @@ class ScriptableRNNCell(torch.nn.RNNCell):
 
     @classmethod
     def of(cls, cell: torch.nn.RNNCell) -> "ScriptableRNNCell":
+        _check_not_complex(cell.weight_hh)
         self = cls.__new__(cls)
         self.__dict__ = {**cell.__dict__, "nonlinearity_number": NONLINEARITIES[cell.nonlinearity]}
         return self
 
     def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
         if input.dim() != 1 and input.dim() != 2:
-            raise ValueError("input must have 1 or 2 dimensions")
+            raise ValueError(f"input must have 1 (unbatched) or 2 dimensions, got {input.shape}")
+        if input.size(-1) != self.input_size:
+            raise ValueError(
+                f"input must have {self.input_size} features, input_size, got {input.shape}"
+            )
         if hx is not None:
+            expected = list(input.shape[:-1]) + [self.hidden_size]
+            if hx.shape != expected:
+                raise ValueError(f"hx must have shape {expected}, got {hx.shape}")
             hx = hx.contiguous()
         output, _ = torch.ops.rnnfused.layer(
             input.contiguous(), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, hx, None,
             None, -1, self.nonlinearity_number, False, None,
         )  # fmt: skip
         return output
+
+
+def _check_not_complex(weight: Tensor) -> None:
+    if weight.is_complex():
+        raise NotImplementedError(
+            f"torch.jit.script needs real weights, got {weight.dtype}: use torch.jit.trace or torch.export"
+        )

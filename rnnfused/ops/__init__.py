@@ -11,7 +11,7 @@
 - ``nonlinearity``: one of :data:`NONLINEARITIES`.
 """
 
-from . import autograd, compiled, composite, fake, flops, legacy, vmap  # noqa: F401 (they register ops' kernels)
+from . import autocast, autograd, compiled, composite, fake, flops, legacy, vmap  # noqa: F401 (they register ops' kernels)
 from .library import (
     CUDA_LIBRARY,
     LIBRARY,

@@ -3,13 +3,16 @@
 import torch
 from torch import Tensor
 
-from .modes import is_any_autocast_active
+from .modes import is_any_autocast_active, without_autocast
+from .registry import impl
+
+_DEVICES = ("CPU", "CUDA", "MPS", "XPU", "PrivateUse1")
 
 
 def cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The tensors in the dtype of the autocast region, if there is one for this type of device.
+    """The tensors in the dtype of the autocast region, if this type of device has one.
 
-    As for torch's own operators, float64 stays what it is; so does what is no floating-point tensor.
+    As for torch's own operators, float64 stays; so does a tensor that is not floating point.
     """
     if not is_active(device_type):
         return tensors
@@ -17,13 +20,24 @@ def cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]
 
 
 def is_active(device_type: str) -> bool:
-    """Whether this is an autocast region for this type of device."""
+    """Whether autocast is on for this type of device."""
     return is_any_autocast_active() and torch.is_autocast_enabled(device_type)
 
 
 def dtype_of(tensor: Tensor) -> torch.dtype:
-    """The dtype that the tensor is used in here."""
+    """The dtype of the tensor in this region."""
     device_type = tensor.device.type
     if tensor.dtype == torch.float64 or not tensor.is_floating_point():
         return tensor.dtype
     return torch.get_autocast_dtype(device_type) if is_active(device_type) else tensor.dtype
+
+
+def _layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others):
+    """The op ``layer`` in a region; scripted, traced and exported programs call it without Python's casts."""
+    tensors = cast(weight_hh.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0)
+    with without_autocast():
+        return torch.ops.rnnfused.layer(*tensors, *others)
+
+
+for _device in _DEVICES:
+    impl("rnnfused::layer", f"Autocast{_device}", _layer)

@@ -11,6 +11,8 @@ import torch
 
 from .registry import once
 from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
+from .sequence import Extents, Layout
+from .tokens import is_ids
 
 _log = logging.getLogger("torch.utils.flop_counter")
 _log.disabled = True  # its warning of a missing triton is noise here
@@ -20,53 +22,49 @@ _log.disabled = False
 register_flop_formula = once(register_flop_formula)
 
 
-def _rows(shape):
-    """The rows of all steps."""
-    return prod(shape[:-1])
-
-
 def _loop(rows, weight_hh):
-    return 2 * rows * prod(weight_hh)  # of a weight with heads, the blocks alone
+    return 2 * rows * weight_hh.numel()  # of a weight with heads, the blocks alone
 
 
-def _loop_backward(output, weight_hh, state, needs_h_0):
-    """Without the product of the first step, whose result is the gradient of h_0, unless that is needed."""
-    rows = _rows(output)
-    if not needs_h_0:
-        # A packed batch's number of rows is known from a state alone.
-        rows -= output[1] if len(output) == 3 else _rows(state) if state else 0
-    return _loop(rows, weight_hh)
+def _rows(output):
+    return prod(output.shape[:-1])
 
 
-def _projection(rows, weight_ih, input, output):
+def _loop_backward(args, time_dim):
+    """Without the products at each row's first step, whose results are the gradient of h_0, unless that is needed."""
+    rows = _rows(args.output)
+    if not args.needs_h_0:
+        extents = Extents(args.batch_sizes, args.lengths)
+        layout = Layout.of(args.output.dim() - 1, extents, time_dim)
+        rows -= layout.batch_size(args.output, extents)
+    return _loop(rows, args.weight_hh)
+
+
+def _projection(rows, weight_ih, input):
     """A lookup of token ids has no products, and projections as the input need none."""
-    has_ids = input is not None and len(input) < len(output)
-    return 0 if weight_ih is None or has_ids else 2 * rows * prod(weight_ih)
+    return 0 if weight_ih is None or is_ids(input) else 2 * rows * weight_ih.numel()
 
 
-@register_flop_formula(torch.ops.rnnfused.layer)
-def _(*shapes, out_shape, **__):
-    args = LayerArgs(*shapes)
-    output, rows = out_shape[0], _rows(out_shape[0])
-    return _loop(rows, args.weight_hh) + _projection(rows, args.weight_ih, args.input, output)
+@register_flop_formula(torch.ops.rnnfused.layer, get_raw=True)
+def _(*arguments, out_val, **__):
+    args = LayerArgs(*arguments)
+    rows = _rows(out_val[0])
+    return _loop(rows, args.weight_hh) + _projection(rows, args.weight_ih, args.input)
 
 
-@register_flop_formula(torch.ops.rnnfused.layer_backward)
-def _(*shapes, **__):
-    args = LayerBackwardArgs(*shapes)
-    output, rows = args.output, _rows(args.output)
-    projection = _projection(rows, args.weight_ih, args.input, output)
-    if args.time_dim == 1:
-        output = (output[1], output[0], output[2])
-    loop = _loop_backward(output, args.weight_hh, args.h_0 or args.grad_h_n, args.needs_h_0)
+@register_flop_formula(torch.ops.rnnfused.layer_backward, get_raw=True)
+def _(*arguments, **__):
+    args = LayerBackwardArgs(*arguments)
+    rows = _rows(args.output)
+    projection = _projection(rows, args.weight_ih, args.input)
     weight = _loop(rows, args.weight_hh) if args.needs_weight_hh else 0
-    return loop + weight + (args.needs_input + args.needs_weight_ih) * projection
+    products = (args.needs_input + args.needs_weight_ih) * projection
+    return _loop_backward(args, args.time_dim) + weight + products
 
 
-@register_flop_formula(torch.ops.rnnfused.recurrence_backward)
-def _(*shapes, **__):
-    args = RecurrenceBackwardArgs(*shapes)
-    return _loop_backward(args.output, args.weight_hh, args.grad_h_n, args.needs_h_0)
+@register_flop_formula(torch.ops.rnnfused.recurrence_backward, get_raw=True)
+def _(*arguments, **__):
+    return _loop_backward(RecurrenceBackwardArgs(*arguments), 0)
 
 
 @register_flop_formula(torch.ops.rnnfused.project)

@@ -12,6 +12,16 @@ is_mapped = torch._C._functorch.is_batchedtensor
 _has_transforms = torch._C._are_functorch_transforms_active
 
 
+_AUTOCAST_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+for _name in ("CUDA", "MPS", "XPU", "PrivateUse1"):
+    _AUTOCAST_KEYS |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{_name}"))
+
+
+def without_autocast():
+    """A context in which ops skip their kernels for autocast."""
+    return torch._C._ExcludeDispatchKeyGuard(_AUTOCAST_KEYS)
+
+
 def is_recorded() -> bool:
     """Whether a compiler, exporter or tracer records the call, so that Python is absent when it runs."""
     return torch.compiler.is_compiling() or torch._C._is_tracing()
