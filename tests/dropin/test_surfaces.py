@@ -86,7 +86,10 @@ def test_operations_of_unbatched_and_packed_input(options, packed):
 
     kinds = rnnfused.RNN, torch.nn.RNN
     ours, theirs = (operations(kind(40, 60, **options), new) for kind in kinds)
-    assert ours == theirs
+    if packed and options:  # torch multiplies zeros where rows join in reverse
+        assert ours < theirs
+    else:
+        assert ours == theirs
 
 
 def with_weight(name, shape):
