@@ -8,9 +8,10 @@ from .ops import NONLINEARITIES, compiled, complex
 from .ops.autocast import cast
 from .ops.autograd import layer
 from .ops.compiled import copy_of_view
-from .ops.modes import is_any_autocast_active, is_recorded
+from .ops.modes import is_any_autocast_active, is_recorded, is_transformed
 from .ops.sequence import past_end
 from .ops.tokens import check_ids
+from .special_inputs import is_checked_by_op
 
 
 def rnn(
@@ -65,26 +66,10 @@ def rnn(
             is wrong.
         RuntimeError: (second or forward-mode derivatives) ``state_grad_clip`` is given.
     """
-    if isinstance(projections, Tensor):
-        projections, weight_hh, h_0 = cast(projections.device.type, projections, weight_hh, h_0)
-    others = {"weight_hh": weight_hh} if h_0 is None else {"weight_hh": weight_hh, "h_0": h_0}
-    check_tensors("projections", projections, others)
-    state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
-    batch, lengths = check_sequence(
-        "projections", "H", projections, batch_first, batch_sizes, lengths
-    )
-    hidden = projections.size(-1)
-    if hidden_size_of(weight_hh) != hidden:
-        raise ValueError(
-            f"weight_hh must be ({hidden}, {hidden}) for projections of {hidden} hidden units, "
-            f"or (heads, {hidden} / heads, {hidden} / heads), got {tuple(weight_hh.shape)}"
-        )
-    check_h_0(h_0, batch, hidden)
-    output, h_n = run_layer(
-        projections, None, weight_hh, None, None, _one_step(h_0), nonlinearity, int(batch_first),
-        reverse, batch_sizes, lengths, state_grad_clip,
+    return _checked_layer(
+        projections, None, weight_hh, None, h_0, nonlinearity, batch_first, reverse, batch_sizes,
+        lengths, state_grad_clip,
     )  # fmt: skip
-    return output, h_n.squeeze(0).clone()  # no view: a view cannot be detached in place
 
 
 def rnn_layer(
@@ -116,39 +101,84 @@ def rnn_layer(
     Raises:
         As :func:`rnn`, of ``input`` instead of ``projections``.
     """
-    if isinstance(input, Tensor):
-        input, weight_ih, weight_hh, bias, h_0 = cast(
-            input.device.type, input, weight_ih, weight_hh, bias, h_0
-        )
-    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh}
-    given = {name: x for name, x in (("bias", bias), ("h_0", h_0)) if x is not None}
-    check_tensors("input", input, {**weights, **given})
+    if not isinstance(weight_ih, Tensor):
+        raise TypeError(f"weight_ih must be a Tensor, got {type(weight_ih).__name__}")
+    return _checked_layer(
+        input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes,
+        lengths, state_grad_clip,
+    )  # fmt: skip
+
+
+def _checked_layer(
+    input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes,
+    lengths, state_grad_clip,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """:func:`rnn_layer`, or without ``weight_ih`` :func:`rnn`."""
     state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
-    batch, lengths = check_sequence("input", "I", input, batch_first, batch_sizes, lengths)
-    hidden = hidden_size_of(weight_hh)
+    tensors = (input, weight_ih, weight_hh, bias, h_0)
+    is_padded = batch_sizes is None and lengths is None
+    if is_padded and is_checked_by_op(input, h_0, weight_hh) and input.dim() == 3:
+        try:
+            return _run_with_state(
+                tensors, nonlinearity, batch_first, reverse, None, None, state_grad_clip
+            )
+        except (RuntimeError, AttributeError):
+            _check(*tensors, batch_first, None, None)  # explains the op's refusal
+            raise
+    if isinstance(input, Tensor):
+        tensors = cast(input.device.type, *tensors)
+    lengths = _check(*tensors, batch_first, batch_sizes, lengths)
+    return _run_with_state(
+        tensors, nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip
+    )
+
+
+def _run_with_state(
+    tensors, nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip
+):
+    input, weight_ih, weight_hh, bias, h_0 = tensors
+    h_0 = None if h_0 is None else copy_of_view(h_0.unsqueeze(0))
+    output, h_n = run_layer(
+        input, weight_ih, weight_hh, bias, None, h_0, nonlinearity, int(batch_first), reverse,
+        batch_sizes, lengths, state_grad_clip,
+    )  # fmt: skip
+    return output, without_step(h_n)
+
+
+def _check(input, weight_ih, weight_hh, bias, h_0, batch_first, batch_sizes, lengths):
+    """The lengths as the op takes them, after all checks."""
+    name, features = ("projections", "H") if weight_ih is None else ("input", "I")
+    others = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias, "h_0": h_0}
+    optional = ("weight_ih", "bias", "h_0")
+    given = {key: x for key, x in others.items() if x is not None or key not in optional}
+    check_tensors(name, input, given)
+    batch, lengths = check_sequence(name, features, input, batch_first, batch_sizes, lengths)
+    hidden, num_features = hidden_size_of(weight_hh), input.size(-1)
+    if weight_ih is None and hidden != num_features:
+        raise ValueError(
+            f"weight_hh must be ({num_features}, {num_features}) for projections of {num_features} hidden units, "
+            f"or (heads, {num_features} / heads, {num_features} / heads), got {tuple(weight_hh.shape)}"
+        )
     if hidden < 0:
         raise ValueError(
             f"weight_hh must be (H, H) or (heads, H / heads, H / heads), got {tuple(weight_hh.shape)}"
         )
-    if weight_ih.shape != (hidden, input.size(-1)):
+    if weight_ih is not None and weight_ih.shape != (hidden, num_features):
         raise ValueError(
-            f"weight_ih must be (hidden, features) = ({hidden}, {input.size(-1)}), "
+            f"weight_ih must be (hidden, features) = ({hidden}, {num_features}), "
             f"got {tuple(weight_ih.shape)}"
         )
     if bias is not None and bias.shape != (hidden,):
         raise ValueError(f"bias must be ({hidden},), got {tuple(bias.shape)}")
     check_h_0(h_0, batch, hidden)
-
-    output, h_n = run_layer(
-        input, weight_ih, weight_hh, bias, None, _one_step(h_0), nonlinearity, int(batch_first),
-        reverse, batch_sizes, lengths, state_grad_clip,
-    )  # fmt: skip
-    return output, h_n.squeeze(0).clone()
+    return lengths
 
 
-def _one_step(h_0: Tensor | None) -> Tensor | None:
-    """The state (B, H) as the op takes it, (1, B, H)."""
-    return None if h_0 is None else copy_of_view(h_0.unsqueeze(0))
+def without_step(h_n: Tensor) -> Tensor:
+    """The state (1, B, H) of a call as (B, H), which is no view: a view cannot be detached in place."""
+    if is_recorded() or is_transformed():  # which refuse a change of shape in place
+        return h_n.squeeze(0).clone()
+    return h_n.squeeze_(0)
 
 
 def run_layer(

@@ -19,7 +19,7 @@ def is_checked_by_op(input, hx, weight) -> bool:
     """
     return (
         type(input) is Tensor
-        and type(weight) is Parameter
+        and type(weight) in (Parameter, Tensor)
         and input.is_cpu
         and weight.is_cpu
         and input.dtype is weight.dtype

@@ -73,7 +73,7 @@ class RNNScratch(nn.Module):
             None if h_0 is None else copy_of_view(h_0.unsqueeze(0)), "tanh", 0, False,
         )  # fmt: skip
         # No result is a view, so that each can be changed in place.
-        last = last.squeeze(0).clone()
+        last = functional.without_step(last)
         if stacked:
             return output, last
         # torch's stub says that unbind_copy returns None.
