@@ -92,7 +92,8 @@ class Project:
         for file in ["setup.py", "build_tools/build_backend.py", "build_tools/nvcc.py", *about]:
             (root / file).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / file, root / file)
-        (root / "rnnfused" / "lm").mkdir()
+        for package in (ROOT / "rnnfused").rglob("__init__.py"):
+            (root / package.parent.relative_to(ROOT)).mkdir(exist_ok=True, parents=True)
         self.set_compiler()
         make_nvcc(root / "toolkit")
 

@@ -163,9 +163,10 @@ struct LayerBackwardTensors {
                        bool needs_weight_hh, bool needs_bias, bool needs_h_0)
       : loop(grad_output, grad_h_n, output, weight_hh, extents, time_dim, nonlinearity, reverse, clip, needs_h_0,
              needs_d(extents, weight_ih, weight_hh)),
-        grad_input(!weight_ih && needs_input ? loop.grad_projections
-                              : wanted(needs_input, output,
-                                       loop.problem.sequence_sizes(needs_input && input ? last_size(*input) : 0))),
+        grad_input(!weight_ih && needs_input
+                       ? loop.grad_projections
+                       : wanted(needs_input, output,
+                                loop.problem.sequence_sizes(needs_input && input ? last_size(*input) : 0))),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih, output)),
         grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())),
         grad_bias(wanted(needs_bias, output, {hidden()})) {

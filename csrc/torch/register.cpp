@@ -34,9 +34,7 @@ void parallel_for(int64_t count, rnnfused::Task task) {
 // torch's own threads.
 rnnfused::Workers torch_workers() { return {torch::stable::get_num_threads(), parallel_for}; }
 
-void check_clip(std::optional<double> clip) {
-  RNNFUSED_CHECK(!clip || *clip > 0, "state_grad_clip must be positive");
-}
+void check_clip(std::optional<double> clip) { RNNFUSED_CHECK(!clip || *clip > 0, "state_grad_clip must be positive"); }
 
 std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih,
                                  OptionalTensor bias_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
