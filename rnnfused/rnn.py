@@ -201,7 +201,10 @@ class RNN(torch.nn.RNNBase):
             output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes), 0)
         except (RuntimeError, IndexError):  # explains the op's refusal
             rows = data if self._feature_dims else data.unsqueeze(-1)
-            arguments.check_packed("input", "I", rows, False, batch_sizes)
+            try:
+                arguments.check_packed("input", "I", rows, False, batch_sizes)
+            except ValueError as explanation:  # torch's type here
+                raise RuntimeError(str(explanation)) from None
             raise
         packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(h_n, unsorted_indices)

@@ -95,7 +95,7 @@ class ScriptableRNNCell(torch.nn.RNNCell):
             )
         if hx is not None:
             expected = list(input.shape[:-1]) + [self.hidden_size]
-            if hx.shape != expected:
+            if list(hx.shape) != expected:
                 raise ValueError(f"hx must have shape {expected}, got {hx.shape}")
             hx = hx.contiguous()
         output, _ = torch.ops.rnnfused.layer(
