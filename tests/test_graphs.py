@@ -1,16 +1,15 @@
-"""The graphed loops without a GPU: what a graph records is run again on the tensors that it was captured with."""
-
-import threading
+"""CUDA graphs of the loops, without a GPU: a replay runs the recorded loop again, on the captured tensors."""
 
 import pytest
 import torch
+from threads import run_in_threads
 
-from rnnfused.cuda import graphs as graphed
+from rnnfused.cuda import graphs
 from rnnfused.ops import stepwise
 
 
-class FakeGraphs(graphed.Graphs):
-    """Captures by keeping the loop, and replays by running it: on the graph's own memory, as CUDA does."""
+class FakeGraphs(graphs.Graphs):
+    """Keeps the loop where CUDA captures it, and runs it on the graph's own memory where CUDA replays it."""
 
     def __init__(self):
         super().__init__(self.record, lambda: self.where, lambda: self.allowed)
@@ -27,12 +26,12 @@ class FakeGraphs(graphed.Graphs):
 
 
 @pytest.fixture
-def graphs():
+def fake():
     return FakeGraphs()
 
 
 def arguments(seed=0, steps=5, batch=3, hidden=4, batch_sizes=None, reverse=False, given=True):
-    """Arguments of forward, and those of backward but for the output."""
+    """Returns forward's arguments, the gradients for backward, and the arguments after backward's output."""
     random = torch.Generator().manual_seed(seed)
 
     def new(*shape):
@@ -46,11 +45,12 @@ def arguments(seed=0, steps=5, batch=3, hidden=4, batch_sizes=None, reverse=Fals
     return forward, gradients, rest
 
 
-def check(graphs, **what):
-    forward, gradients, rest = arguments(**what)
+def check(fake, **options):
+    """Asserts that both loops, run as graphs, have the bits of the plain ones. Returns their results."""
+    forward, gradients, rest = arguments(**options)
     expected = stepwise.forward(*forward)
     backward = (*gradients, expected[0], *rest, None, True)
-    got = stepwise.forward(*forward, run=graphs.run), stepwise.backward(*backward, run=graphs.run)
+    got = stepwise.forward(*forward, run=fake.run), stepwise.backward(*backward, run=fake.run)
     torch.testing.assert_close(got, (expected, stepwise.backward(*backward)), rtol=0, atol=0)
     return got
 
@@ -58,17 +58,15 @@ def check(graphs, **what):
 @pytest.mark.parametrize("batch_sizes", [None, torch.tensor([3, 3, 2, 1])])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("given", [False, True])
-def test_every_call_gives_what_the_loop_gives(graphs, batch_sizes, reverse, given):
+def test_every_call_equals_the_loop(fake, batch_sizes, reverse, given):
     for seed in range(4):
-        check(graphs, seed=seed, batch_sizes=batch_sizes, reverse=reverse, given=given)
-    assert (graphs.captures, graphs.replays) == (
-        2,
-        6,
-    )  # forward and backward, from the second call on
+        check(fake, seed=seed, batch_sizes=batch_sizes, reverse=reverse, given=given)
+    # Forward and backward are each captured once, and replayed from the second call on.
+    assert (fake.captures, fake.replays) == (2, 6)
 
 
-def test_results_are_not_the_graphs_own_memory(graphs):
-    results = [check(graphs, seed=seed) for seed in range(4)]
+def test_results_do_not_share_the_graphs_memory(fake):
+    results = [check(fake, seed=seed) for seed in range(4)]
     for seed, result in enumerate(results):
         torch.testing.assert_close(result, check(FakeGraphs(), seed=seed), rtol=0, atol=0)
 
@@ -85,98 +83,89 @@ def test_results_are_not_the_graphs_own_memory(graphs):
         dict(batch_sizes=torch.tensor([3, 2])),
     ],
 )
-def test_another_call_has_another_graph(graphs, other):
+def test_other_arguments_have_another_graph(fake, other):
     for _ in range(2):
-        check(graphs)
-        check(graphs, **other)
-    assert (graphs.captures, graphs.replays) == (4, 4)
+        check(fake)
+        check(fake, **other)
+    assert (fake.captures, fake.replays) == (4, 4)
 
 
-def test_packed_batches_of_the_same_size_in_other_steps_have_graphs_of_their_own(graphs):
+def test_equal_row_counts_of_other_batch_sizes_have_other_graphs(fake):
     for _ in range(2):
         for sizes in ([3, 2, 1], [3, 1, 1, 1]):
-            check(graphs, batch_sizes=torch.tensor(sizes))
-    assert graphs.captures == 4
+            check(fake, batch_sizes=torch.tensor(sizes))
+    assert fake.captures == 4
 
 
-def test_another_place_has_another_graph(graphs):
-    for graphs.where in ("here", "there", "here", "there"):
-        check(graphs)
-    assert graphs.captures == 4
+def test_another_device_or_stream_has_another_graph(fake):
+    for fake.where in ("here", "there", "here", "there"):
+        check(fake)
+    assert fake.captures == 4
 
 
-def test_inside_somebody_elses_capture_the_loop_is_captured_as_it_is(graphs):
-    graphs.allowed = False
+def test_inside_another_capture_the_loop_has_no_graph_of_its_own(fake):
+    fake.allowed = False
     for _ in range(3):
-        check(graphs)
-    assert graphs.captures == 0
+        check(fake)
+    assert fake.captures == 0
 
 
-def test_large_calls_have_no_graph(graphs, monkeypatch):
-    monkeypatch.setattr(graphed, "MAX_STEPS", 4)
+def test_large_calls_have_no_graph(fake, monkeypatch):
+    monkeypatch.setattr(graphs, "MAX_STEPS", 4)
     for _ in range(3):
-        check(graphs)
-        check(graphs, batch_sizes=torch.tensor([3, 1, 1, 1, 1]))
+        check(fake)
+        check(fake, batch_sizes=torch.tensor([3, 1, 1, 1, 1]))
     monkeypatch.undo()
-    monkeypatch.setattr(graphed, "MAX_BYTES", 5 * 3 * 4 * 8)
+    monkeypatch.setattr(graphs, "MAX_BYTES", 5 * 3 * 4 * 8)
     for _ in range(3):
-        check(graphs)
-    assert graphs.captures == 0
+        check(fake)
+    assert fake.captures == 0
 
 
-def test_only_the_graphs_used_last_are_kept(graphs):
-    for hidden in range(1, graphed.MAX_GRAPHS // 2 + 2):
-        check(graphs, hidden=hidden)
-        check(graphs, hidden=hidden)
-    assert len(graphs.graphs) == graphed.MAX_GRAPHS
-    captures = graphs.captures
-    check(graphs, hidden=2)
-    assert graphs.captures == captures
-    check(graphs, hidden=1)  # it had to leave
-    assert graphs.captures == captures + 2
+def test_only_recently_used_graphs_are_kept(fake):
+    for hidden in range(1, graphs.MAX_GRAPHS // 2 + 2):
+        check(fake, hidden=hidden)
+        check(fake, hidden=hidden)
+    assert len(fake.graphs) == graphs.MAX_GRAPHS
+    captures = fake.captures
+    check(fake, hidden=2)
+    assert fake.captures == captures
+    check(fake, hidden=1)  # evicted before
+    assert fake.captures == captures + 2
 
 
-def test_calls_that_never_come_back_push_no_graph_out(graphs):
+def test_calls_made_once_evict_no_graph(fake):
     for steps in range(6, 40):
-        check(graphs)
-        check(graphs, steps=steps)
-    assert graphs.captures == 2
+        check(fake)
+        check(fake, steps=steps)
+    assert fake.captures == 2
 
 
-def test_a_graph_of_inference_mode_serves_outside_it(graphs):
+def test_a_graph_of_inference_mode_serves_outside_it(fake):
     with torch.inference_mode():
-        check(graphs)
-        check(graphs)
-    check(graphs)
-    assert graphs.captures == 2
+        check(fake)
+        check(fake)
+    check(fake)
+    assert fake.captures == 2
 
 
-def test_what_cannot_be_captured_goes_step_by_step(graphs):
+def test_a_failed_capture_falls_back_to_the_plain_loop(fake):
     def fail(loop):
-        graphs.captures += 1
+        fake.captures += 1
         raise RuntimeError("no memory")
 
-    graphs.capture = fail
-    check(graphs)
+    fake.capture = fail
+    check(fake)
     with pytest.warns(UserWarning, match="could not be captured: no memory"):
-        check(graphs)
-    check(graphs)
-    assert graphs.captures == 2  # forward and backward, each once
+        check(fake)
+    check(fake)
+    assert fake.captures == 2  # forward and backward, each once
 
 
-def test_threads_share_a_graph_one_after_the_other(graphs):
-    failures = []
-
+def test_threads_take_turns_with_a_graph(fake):
     def work(seed):
-        try:
-            for _ in range(20):
-                check(graphs, seed=seed)
-        except AssertionError as error:
-            failures.append(error)
+        for _ in range(20):
+            check(fake, seed=seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures and graphs.captures == 2
+    run_in_threads(work, range(4))
+    assert fake.captures == 2
