@@ -1,4 +1,4 @@
-"""The shapes that are measured: what they are made of, and the arithmetic in them."""
+"""The measured shapes, their modules and inputs, and their number of operations."""
 
 from typing import NamedTuple
 
@@ -15,21 +15,21 @@ class Case(NamedTuple):
     batch_size: int
     input_size: int
     hidden_size: int
-    tokens: bool = False  # ours takes ids, the others the same as one-hot rows
+    tokens: bool = False  # rnnfused takes ids; peers take the same as one-hot rows
 
     def __str__(self):
         return "-".join(map(str, self[:4])) + ("-ids" if self.tokens else "")
 
     def operations(self, way):
-        """Floating-point operations of the recurrence, its projection and all gradients of parameters."""
+        """Returns the floating-point operations of the loop, its projection and the gradients of parameters."""
         outputs = self.num_steps * self.batch_size * self.hidden_size
         projection = 0 if self.tokens else 2 * outputs * self.input_size
         loop = 2 * outputs * self.hidden_size
-        # Backward there are the loop and a gradient for each of the two weights.
+        # Backward adds the loop again, and a gradient for each of the two weights.
         return projection + loop if way == "forward" else 2 * projection + 3 * loop
 
 
-FIXED_COST = Case(1, 1, 8, 8)  # next to no arithmetic: what a call costs by itself
+FIXED_COST = Case(1, 1, 8, 8)  # almost no arithmetic: the time is a call's overhead
 SUBNORMAL = Case(35, 20, 200, 200)
 SECOND_ORDER = [Case(32, 1, 28, 32), SUBNORMAL, Case(64, 32, 128, 256)]
 COMPILED = [Case(32, 1, 28, 32), SUBNORMAL]
@@ -54,16 +54,16 @@ CASES = [
     Case(180, 20, 50, 500, tokens=True),
 ]
 
-# Of large weights and batches, where arithmetic and bandwidth count.
+# Large weights and batches, where arithmetic and bandwidth dominate.
 NARROW = [c for c in CASES if c.batch_size >= 16 and c.hidden_size >= 256 and not c.tokens]
 
 
 def inputs(case):
-    """The modules, ours and nn.RNN, of the same weights, each with its input; and a gradient of the output."""
+    """Returns (module, input) of rnnfused, the same of nn.RNN with equal weights, and a gradient of the output."""
     num_steps, batch_size, input_size, hidden_size, tokens = case
     torch.manual_seed(0)
     ids = torch.randint(input_size, (num_steps, batch_size))
-    # One-hot where the model is the textbook's, so that the values saturate as they do there.
+    # The textbook's model takes one-hot rows, which make its values saturate as in training.
     is_textbook = tokens or input_size == 28
     x = F.one_hot(ids, input_size).float() if is_textbook else torch.randn(*ids.shape, input_size)
     gradient = torch.randn(num_steps, batch_size, hidden_size)

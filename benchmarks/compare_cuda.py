@@ -1,10 +1,10 @@
-"""The CUDA loops against cuDNN's nn.RNN and others: microseconds a step and ratios of medians, interleaved.
+"""The CUDA loops against cuDNN's nn.RNN and others: microseconds per step and ratios of medians, interleaved.
 
     python benchmarks/compare_cuda.py [--flashrnn]
 
-Times are of the GPU, taken with CUDA events behind a short wait, so that the launches are queued by then.
-`steps` is our own module with the fused kernels off: one matrix product a step, replayed as a CUDA graph.
-Ours multiplies float32 in IEEE; cuDNN does in `cudnn`, and as it does by default in `cudnn_tf32`.
+CUDA events measure the GPU's time. A short wait on the GPU comes first, so that launches are queued by then.
+`steps` is rnnfused.RNN with the fused kernels off: one matrix product per step, replayed as a CUDA graph.
+rnnfused multiplies float32 in IEEE precision. So does `cudnn`; `cudnn_tf32` is cuDNN's default, TF32.
 Writes results/cuda.json.
 """
 
@@ -37,11 +37,11 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ROUNDS = 20
 
 
-WAIT_CYCLES = 1_000_000  # of the GPU's clock: about half a millisecond
+WAIT_CYCLES = 1_000_000  # GPU clock cycles, about half a millisecond
 
 
 class FlashRNN(torch.nn.RNN):
-    """flashrnn's fused Elman network, which takes bfloat16, behind the parameters of nn.RNN."""
+    """flashrnn's fused Elman network with the parameters of nn.RNN. It takes bfloat16 alone."""
 
     def forward(self, x):
         from flashrnn import flashrnn
@@ -58,7 +58,7 @@ class FlashRNN(torch.nn.RNN):
 
 
 def medians(calls):
-    """Median milliseconds of each call, taken in turn."""
+    """Returns the median milliseconds of each call; the calls take turns."""
     times = {name: [] for name in calls}
     for warm in range(-3, ROUNDS):
         for name, call in calls.items():
@@ -76,7 +76,7 @@ def medians(calls):
 
 
 def compare(shape, dtype, with_flashrnn):
-    """Yield a row of results for each way."""
+    """Yields a row of results for each way."""
     num_steps, batch_size, hidden_size = shape
     new = dict(device="cuda", dtype=dtype)
     kinds = {"ours": rnnfused.RNN, "cudnn": torch.nn.RNN, "steps": rnnfused.RNN}

@@ -1,6 +1,6 @@
 """A session of the benchmarks: its threads, its options, the results that it prints and writes.
 
-A session is of one number of threads, because thread pools are sized once; the file keeps the others' records.
+A session has one number of threads, because thread pools are sized once. The file keeps records of other numbers.
 """
 
 import os
@@ -19,17 +19,16 @@ RESULTS = pytest.StashKey[results.Results]()
 def pytest_addoption(parser):
     group = parser.getgroup("rnnfused")
     others = [name for name in PEERS if name != "nn.RNN"]
-    group.addoption("--peers", nargs="+", default=[], choices=others, help="besides nn.RNN")
-    group.addoption("--seconds", type=float, default=2, help="a measurement (default: 2)")
-    group.addoption("--threads", type=int, help="and cores (default: all of them)")
-    group.addoption(
-        "--results", type=Path, default=results.cpu_file(), help="file that gets the records"
-    )
+    group.addoption("--peers", nargs="+", default=[], choices=others, help="peers besides nn.RNN")
+    group.addoption("--seconds", type=float, default=2, help="seconds per measurement (default: 2)")
+    group.addoption("--threads", type=int, help="threads and cores (default: all cores)")
+    group.addoption("--results", type=Path, default=results.cpu_file(), help="file of the records")
 
 
 def pytest_configure(config):
     config.stash[RESULTS] = results.Results()
-    config.option.benchmark_quiet = True  # its table has one side only; ours is below
+    # pytest-benchmark's table lacks the peers; pytest_terminal_summary prints both sides.
+    config.option.benchmark_quiet = True
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         config.option.threads = config.option.threads or len(cores)
@@ -54,13 +53,13 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(items):
-    # All first runs come before all second ones: what drifts meanwhile shows as their difference.
+    # All first runs precede all second ones, so that drift shows as their difference.
     items.sort(key=lambda item: item.callspec.params["run"])
 
 
 @pytest.fixture
 def record(request):
-    """Takes the figures of one run: ``record(section, key, figures)``."""
+    """Records the figures of one run: ``record(section, key, figures)``."""
     session = request.config.stash[RESULTS]
 
     def add(section, key, figures):
@@ -71,7 +70,7 @@ def record(request):
 
 @pytest.fixture
 def in_turn(request, benchmark, record):
-    """Times ours and the other side in turn and records how they compare."""
+    """Times rnnfused and the other side in turn, and records their ratio."""
 
     def compare(case, way, against, ours, theirs):
         taken = timing.in_turn(benchmark, ours, theirs, request.config.option.seconds)

@@ -1,4 +1,4 @@
-"""The memory that a forward and a backward call take: what is kept between them, and the most that both need."""
+"""Memory of a forward and a backward call: the tensors saved between them, and the peak of both."""
 
 import ctypes
 import itertools
@@ -16,7 +16,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def bytes_saved(module, x) -> tuple[int, int]:
-    """Tensors that a forward call saves for the backward one, besides input and parameters, and their bytes.
+    """Returns the number and bytes of tensors saved for backward, besides input and parameters.
 
     Views of one memory count as one tensor.
     """
@@ -30,13 +30,13 @@ def bytes_saved(module, x) -> tuple[int, int]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = module(x)  # kept, so that no two storages have one address
+        output = module(x)  # stays alive, so that no two storages share an address
     del output
     return len(saved), sum(saved.values())
 
 
 def status(name):
-    """A size that Linux reports of this process, in bytes."""
+    """Returns a size that Linux reports for this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
@@ -44,35 +44,33 @@ def status(name):
 
 
 def peak_extra_bytes(module, x, gradient) -> int | None:
-    """By how much this process grows at its highest in a forward and a backward call; None where none says.
+    """Returns the peak growth of this process in a forward and a backward call; None where Linux cannot tell.
 
-    Resident memory at its highest during the calls, less what was resident before, less the gradients of the
-    parameters that the calls leave. So it counts the output, all that is saved or in passing, and the scratch of
-    the op and of torch's libraries; not the input, the parameters and the output's gradient, which were there.
-    To be called once, in a new process: memory that an earlier call of that size left behind would not count.
+    The growth is the peak of resident memory during the calls, minus resident memory before them, minus the gradients
+    of the parameters. It includes the output, saved and temporary tensors, and the workspace of the op and of torch's
+    libraries. It excludes the input, the parameters and the output's gradient, which exist before.
+    Call it once, in a new process: memory left by an earlier call of that size would hide the growth.
     """
     if sys.platform != "linux":
         return None
     step = torch_ways(module, x, gradient)["forward_backward"]
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(
-            0
-        )  # free memory that the process still holds would hide as much of the growth
+        libc.malloc_trim(0)  # free memory that the process still holds would hide the growth
     try:
-        CLEAR_REFS.write_text("5")  # the highest starts anew
+        CLEAR_REFS.write_text("5")  # resets VmHWM
     except OSError:
         return None
     before = status("VmRSS")
     step()
-    highest = status("VmHWM")
-    return highest - before - sum(p.grad.nbytes for p in module.parameters())
+    peak = status("VmHWM")
+    return peak - before - sum(p.grad.nbytes for p in module.parameters())
 
 
 def measure_here(case, side, threads):
-    """Both figures of a side, in this process."""
+    """Measures both figures of a side, in this process."""
     torch.set_num_threads(threads)
-    # Loads code and starts threads, which would count as growth; small enough to leave little memory behind.
+    # The warm-up loads code and starts threads, which would count as growth. It is small, to leave little memory.
     warm_up = Case(2, 64, 64, 64, case.tokens)
     for each in (warm_up, case):
         ours, theirs, gradient = inputs(each)
@@ -83,6 +81,6 @@ def measure_here(case, side, threads):
 
 
 def measure(case, side, threads):
-    """Both figures of a side, in a process of its own."""
+    """Measures both figures of a side, in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(measure_here, case, side, threads).result()

@@ -1,8 +1,8 @@
-"""What rnnfused is compared with. A peer makes, for a case, one call for each way; or None where it has none.
-The forward call returns the states, as an array of its own kind.
+"""The peers of rnnfused. For a case, a peer makes one call per way, or None where it lacks that way.
 
-torch.nn.RNN is always there; the textbook's loop, with and without torch.compile, ONNX Runtime's RNN and a jitted
-jax.lax.scan are asked for by name (the extra `peers` has the packages of the last two).
+The forward call returns the states, as an array of the peer's own kind. torch.nn.RNN always runs. The option --peers
+adds the textbook's loop, with and without torch.compile, ONNX Runtime's RNN and a jitted jax.lax.scan. The extra
+`peers` installs the packages of the last two.
 """
 
 from collections.abc import Callable
@@ -11,27 +11,28 @@ import torch
 
 Ways = dict[str, Callable[[], object] | None]
 
-MAX_COMPILED_STEPS = 200  # torch.compile unrolls the loop, which takes it minutes from there on
+MAX_COMPILED_STEPS = 200  # torch.compile unrolls the loop: beyond this it takes minutes
 
 
-def torch_ways(module, x, gradient) -> Ways:
-    """Both ways of a module that returns its states first."""
+def torch_ways(module, x, gradient, call=None) -> Ways:
+    """Both ways of a module, or of a function ``call(x)`` of it, that returns its states first."""
+    call = call or module
 
     def forward():
         with torch.no_grad():
-            return module(x)[0]
+            return call(x)[0]
 
     def forward_backward():
         module.zero_grad(set_to_none=True)
-        module(x)[0].backward(gradient)
+        call(x)[0].backward(gradient)
 
     return {"forward": forward, "forward_backward": forward_backward}
 
 
 class Textbook(torch.nn.Module):
-    """The loop as a textbook writes it, over parameters named as those of nn.RNN.
+    """The loop as a textbook writes it, with nn.RNN's names of parameters.
 
-    No subclass of nn.RNN: torch.compile would run that uncompiled, and not say so.
+    It is no subclass of nn.RNN, which torch.compile would silently run uncompiled.
     """
 
     def __init__(self, state):
@@ -66,7 +67,7 @@ def textbook(state, x, gradient) -> Ways:
 def compiled(state, x, gradient) -> Ways:
     if len(x) > MAX_COMPILED_STEPS:
         return {"forward": None, "forward_backward": None}
-    # Compiled anew for every case, where torch would by default give up after a few and run it as it is.
+    # Each case compiles again. With the default limit, torch stops after a few and runs the rest uncompiled.
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1000
     return torch_ways(torch.compile(Textbook(state), fullgraph=True, dynamic=False), x, gradient)
 
@@ -138,5 +139,5 @@ PEERS = {
 
 
 def spans(ratios) -> str:
-    """The least and the largest ratio against each peer, on one line."""
+    """Returns the least and the largest ratio against each peer, on one line."""
     return "  ".join(f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in ratios.items())

@@ -1,4 +1,4 @@
-"""Markdown made from a results file: the full table of a processor, and a sentence for each other comparison."""
+"""Makes Markdown from a results file: a processor's table, and a sentence for each other comparison."""
 
 import math
 import statistics

@@ -1,5 +1,6 @@
-"""The results files, one a processor: a record of each comparison and of each side's memory, replaced when measured
-again.
+"""The results files, one per processor, with a record of each comparison and of each side's memory.
+
+A new measurement replaces the old record.
 """
 
 import json
@@ -15,7 +16,7 @@ import rnnfused
 
 CPU = Path(__file__).parent / "results" / "cpu"
 RUNS = 2
-# What tells the records of a section apart; the rest of a record is its figures, a list with one of each run.
+# The key of a record in its section. Its other fields are figures: lists with one value per run.
 KEYS = {
     "times": ("case", "threads", "way", "against"),
     "memory": ("case", "threads", "side"),
@@ -23,10 +24,10 @@ KEYS = {
 
 
 def cpu_name():
-    """What the machine calls its processor."""
+    """Returns the machine's name of its processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    # A name alone may be that of several generations.
+    # Several generations may share a name, so family and model are added.
     found = dict(line.split(":", 1) for line in lines if ":" in line)
     known = {key.strip(): value.strip() for key, value in found.items()}
     if not {"model name", "cpu family", "model"} <= known.keys():
@@ -35,12 +36,12 @@ def cpu_name():
 
 
 def cpu_file():
-    """Where the results of this machine's processor are."""
+    """Returns the path of this processor's results."""
     return CPU / f"{re.sub('[^a-z0-9]+', '-', cpu_name().lower()).strip('-')}.json"
 
 
 def machine():
-    """What all records of a file have in common."""
+    """Returns the fields that all records of a file share."""
     return {
         "cpu": cpu_name(),
         "capability": rnnfused.cpu_capability(),
@@ -50,13 +51,13 @@ def machine():
 
 
 class Results:
-    """What a session measures, until it goes to the file."""
+    """Collects a session's measurements and writes them to the file."""
 
     def __init__(self):
         self.measured = {}
 
     def add(self, section, key, figures):
-        """Takes what one run of a comparison found."""
+        """Adds the figures of one run."""
         key = tuple(key[name] for name in KEYS[section])
         record = self.measured.setdefault((section, key), {})
         for name, figure in figures.items():
@@ -64,13 +65,13 @@ class Results:
             record.setdefault(name, []).append(rounded)
 
     def records(self, section):
-        """The records of what was measured in every run."""
-        for (of, key), figures in self.measured.items():
-            if of == section and all(len(figure) == RUNS for figure in figures.values()):
-                yield {**dict(zip(KEYS[of], key, strict=True)), **figures}
+        """Yields the records that every run has measured."""
+        for (name, key), figures in self.measured.items():
+            if name == section and all(len(figure) == RUNS for figure in figures.values()):
+                yield {**dict(zip(KEYS[section], key, strict=True)), **figures}
 
     def write(self, path):
-        """Puts the records into the file, in the place of older ones, and says what became of it."""
+        """Writes the records into the file, where they replace older ones. Returns a line about the result."""
         file = json.loads(path.read_text()) if path.exists() else {}
         common = machine()
         is_same = all(file.get(name) == value for name, value in common.items())
@@ -84,26 +85,22 @@ class Results:
                 by_key[tuple(record[name] for name in names)] = record
             sections[section] = sorted(by_key.values(), key=place)
         if not new:
-            return f"nothing was measured {RUNS} times: {path.name} stays as it is"
+            return f"nothing was measured {RUNS} times: {path.name} is unchanged"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dumps({**common, **sections}))
-        older = (
-            ""
-            if is_same or not file
-            else "; older ones were of another machine or version, and went"
-        )
-        return f"{new} records into {path.name}{older}"
+        dropped = "" if is_same or not file else "; dropped those of another machine or version"
+        return f"wrote {new} records to {path.name}{dropped}"
 
 
 def place(record):
-    """Where a record belongs in its section: by threads, case and way, then in the order it was measured."""
+    """Sort key of a record in its section: threads, case, way; ties keep the order of measurement."""
     names = [str(case) for case in CASES]
     case = names.index(record["case"]) if record["case"] in names else len(names)
     return record["threads"], case, WAYS.index(record.get("way", WAYS[0]))
 
 
 def dumps(file):
-    """JSON with a line for each record, so that a difference shows what was measured again."""
+    """Returns JSON with one line per record, so that a diff shows the new records."""
     fields = []
     for name, value in file.items():
         if isinstance(value, list):

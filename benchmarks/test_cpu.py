@@ -1,6 +1,6 @@
-"""How long a call takes next to others': each comparison twice, with both sides in turn.
+"""Times of rnnfused's calls against others. Each comparison runs twice; its two sides take turns.
 
-The ratio of a comparison is the other side's median time divided by ours.
+The ratio of a comparison is the other side's median time divided by rnnfused's.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from peers import PEERS, torch_ways
 import rnnfused
 from rnnfused.ops import layer
 
-pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing does for the other side
+pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing.py does for the other side
 
 
 def test_peer(case, way, peer, run, in_turn):
@@ -20,7 +20,7 @@ def test_peer(case, way, peer, run, in_turn):
     own = torch_ways(*ours, gradient)
     other = PEERS[peer](theirs[0].state_dict(), theirs[1], gradient)
     if other[way] is None:
-        pytest.skip(f"{peer} has no {way} here")
+        pytest.skip(f"{peer} lacks {way} for this case")
     expected = own["forward"]()
     states = torch.from_dlpack(other["forward"]()).reshape(expected.shape)
     torch.testing.assert_close(states, expected, rtol=1e-3, atol=1e-3)
@@ -28,7 +28,7 @@ def test_peer(case, way, peer, run, in_turn):
 
 
 def test_fixed_cost(way, run, in_turn):
-    """Next to one linear, the least that a call of torch with weights costs."""
+    """Against one linear, the cheapest call in torch that has weights."""
     (module, x), _, gradient = inputs(FIXED_COST)
     linear = torch.nn.Linear(FIXED_COST.input_size, FIXED_COST.hidden_size)
 
@@ -46,7 +46,7 @@ def test_fixed_cost(way, run, in_turn):
 
 @pytest.mark.parametrize("part", ["op", "dispatch"])
 def test_parts_of_fixed_cost(part, run, in_turn):
-    """What of a forward call the op takes, and what of that is torch's way to an op that does nothing."""
+    """The op's part of a forward call, and the part of torch's dispatch to an op that does nothing."""
     (module, x), _, gradient = inputs(FIXED_COST)
     weight_ih, weight_hh, bias_ih, bias_hh = (p.detach() for p in module.parameters())
 
@@ -59,7 +59,7 @@ def test_parts_of_fixed_cost(part, run, in_turn):
 
 @pytest.mark.parametrize("case", NARROW, ids=str)
 def test_bfloat16(case, way, run, in_turn):
-    """bfloat16 tensors next to float32 ones, in calls of ours; the peak is that of float32."""
+    """rnnfused in bfloat16 against rnnfused in float32. The share of the peak is of float32's."""
     wide, narrow = (inputs(case) for _ in range(2))
     (module, x), _, gradient = narrow
     narrow_ways = torch_ways(module.bfloat16(), x.bfloat16(), gradient.bfloat16())
@@ -71,7 +71,7 @@ def test_bfloat16(case, way, run, in_turn):
 
 @pytest.mark.parametrize("case", SECOND_ORDER, ids=str)
 def test_second_order(case, run, in_turn):
-    """The gradient of a gradient, next to the reference loop's, through which autograd goes step by step."""
+    """The gradient of a gradient, against the reference loop, which autograd differentiates step by step."""
     (module, x), _, gradient = inputs(case)
     leaves = [x.requires_grad_(), *module.parameters()]
 
@@ -95,7 +95,7 @@ def test_second_order(case, run, in_turn):
 
 @pytest.mark.parametrize("case", COMPILED, ids=str)
 def test_torch_compile(case, way, run, in_turn):
-    """The layer under torch.compile, next to the same layer as it is."""
+    """The layer under torch.compile, against the same layer in eager mode."""
     (module, x), _, gradient = inputs(case)
     compiled = torch.compile(module, fullgraph=True)
     ways = (torch_ways(each, x, gradient)[way] for each in (compiled, module))
@@ -103,29 +103,19 @@ def test_torch_compile(case, way, run, in_turn):
 
 
 def test_cell(way, run, in_turn):
-    """One step, next to nn.RNNCell's."""
+    """One step of the cell, against nn.RNNCell."""
     _, (_, x), gradient = inputs(CELL)
-    cells = [
-        kind(CELL.input_size, CELL.hidden_size) for kind in (rnnfused.RNNCell, torch.nn.RNNCell)
-    ]
 
-    def ways(cell):
-        def forward():
-            with torch.no_grad():
-                return cell(x[0])
+    def call_of(kind):
+        cell = kind(CELL.input_size, CELL.hidden_size)
+        return torch_ways(cell, x[0], gradient[0], lambda x: (cell(x),))[way]
 
-        def forward_backward():
-            cell.zero_grad(set_to_none=True)
-            cell(x[0]).backward(gradient[0])
-
-        return {"forward": forward, "forward_backward": forward_backward}[way]
-
-    in_turn(CELL, way, "nn.RNNCell", *map(ways, cells))
+    in_turn(CELL, way, "nn.RNNCell", *map(call_of, (rnnfused.RNNCell, torch.nn.RNNCell)))
 
 
 @pytest.mark.parametrize("theirs_packs", [True, False], ids=["nn.RNN packed", "own padded"])
 def test_lengths(way, theirs_packs, run, in_turn):
-    """Rows of random lengths, next to nn.RNN on the same rows packed, and to ours on all steps."""
+    """Rows of random lengths, against nn.RNN on the same rows packed, and against rnnfused on all steps."""
     (ours, x), (theirs, _), gradient = inputs(LENGTHS)
     torch.manual_seed(1)
     lengths = torch.randint(1, LENGTHS.num_steps + 1, (LENGTHS.batch_size,))
@@ -135,37 +125,24 @@ def test_lengths(way, theirs_packs, run, in_turn):
         output, _ = torch.nn.utils.rnn.pad_packed_sequence(theirs(rows)[0], total_length=len(x))
         return (output,)
 
-    def call_with(module, call):
-        def forward():
-            with torch.no_grad():
-                return call(x)[0]
-
-        def forward_backward():
-            module.zero_grad(set_to_none=True)
-            call(x)[0].backward(gradient)
-
-        return {"forward": forward, "forward_backward": forward_backward}[way]
-
-    own = call_with(ours, lambda x: ours(x, lengths=lengths))
-    name, other = (
-        ("nn.RNN packed", call_with(theirs, packed))
-        if theirs_packs
-        else ("own padded", call_with(ours, ours))
-    )
-    in_turn(LENGTHS, way, name, own, other)
+    own = torch_ways(ours, x, gradient, lambda x: ours(x, lengths=lengths))[way]
+    if theirs_packs:
+        in_turn(LENGTHS, way, "nn.RNN packed", own, torch_ways(theirs, x, gradient, packed)[way])
+    else:
+        in_turn(LENGTHS, way, "own padded", own, torch_ways(ours, x, gradient)[way])
 
 
-# float32's normal values end at 1.2e-38. Products: of normal weights and normal states, most of them.
+# float32's normal values end at 1.2e-38. "products": most products of normal weights and states are subnormal.
 SCALES = {"weights": 1e-40, "states": 1e-40, "products": 3e-37, "gradients": 1e-40}
 
 
-def make_subnormal(what, module, x, gradient):
-    """Scales values until these are subnormal, and returns the typical size of one."""
+def make_subnormal(kind, module, x, gradient):
+    """Scales the values of this kind until they are subnormal, and returns their median size."""
     scaled = {"weights": list(module.parameters()), "gradients": [gradient]}
     with torch.no_grad():
-        for values in scaled.get(what, [x]):
-            values *= SCALES[what]
-        if what in ("states", "products"):
+        for values in scaled.get(kind, [x]):
+            values *= SCALES[kind]
+        if kind in ("states", "products"):
             module.bias_ih_l0.zero_()
             module.bias_hh_l0.zero_()
         states = module(x)[0]
@@ -175,16 +152,16 @@ def make_subnormal(what, module, x, gradient):
             "products": module.weight_hh_l0 * states[-1, 0],
             "gradients": gradient,
         }
-    return found[what].abs().median()
+    return found[kind].abs().median()
 
 
-@pytest.mark.parametrize("what", SCALES)
-def test_subnormal(what, way, run, in_turn):
-    """Subnormal values next to normal ones, in calls of ours."""
-    if what == "gradients" and way == "forward":
-        pytest.skip("there are none")
+@pytest.mark.parametrize("kind", SCALES)
+def test_subnormal(kind, way, run, in_turn):
+    """rnnfused on normal values, against rnnfused on subnormal ones."""
+    if kind == "gradients" and way == "forward":
+        pytest.skip("a forward call has no gradients")
     normal, subnormal = (inputs(SUBNORMAL) for _ in range(2))
     (module, x), _, gradient = subnormal
-    assert 0 < make_subnormal(what, module, x, gradient) < torch.finfo(torch.float32).tiny
+    assert 0 < make_subnormal(kind, module, x, gradient) < torch.finfo(torch.float32).tiny
     calls = (torch_ways(*side[0], side[2])[way] for side in (normal, subnormal))
-    in_turn(SUBNORMAL, way, f"subnormal {what}", *calls)
+    in_turn(SUBNORMAL, way, f"subnormal {kind}", *calls)

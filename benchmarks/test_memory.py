@@ -1,4 +1,4 @@
-"""What a forward and a backward call keep and take, ours and nn.RNN's."""
+"""Memory that a forward and a backward call save and take, in rnnfused and in nn.RNN."""
 
 import memory
 import pytest

@@ -1,4 +1,4 @@
-"""Two sides timed in turn in one process, A B A B .., and the arithmetic that the processor can do meanwhile."""
+"""Times two sides in turn in one process, A B A B .., and the arithmetic peak that the processor reaches meanwhile."""
 
 import gc
 import math
@@ -8,21 +8,21 @@ from typing import NamedTuple
 
 import torch
 
-# Thread pools wait busily after a call, in the way of the other side's threads, and the system takes a while to give
-# these a core each again: up to about this long.
+# After a call, threads of a pool keep spinning and block the other side's. The system takes about this long to give
+# each of these a core again.
 SETTLE_SECONDS = 0.1
-# Calls shorter than this are timed several together.
+# Shorter calls are timed in blocks of this length.
 BLOCK_SECONDS = 0.005
 
 
 class Comparison(NamedTuple):
-    ours: float  # median seconds of a call
+    ours: float  # median seconds per call
     theirs: float
-    peak: float  # operations a second
+    peak: float  # operations per second
 
 
 def peak():
-    """What this many threads reach right now, in operations a second: the best of a few short loops."""
+    """Returns the operations per second of the best of a few short loops, on the current number of threads."""
     torch.ops.rnnfused.cpu_multiply_add(1000)
     best = 0.0
     for _ in range(5):
@@ -33,11 +33,11 @@ def peak():
 
 
 class Side:
-    """A call, how long it takes about, and how many of them make a block."""
+    """A call, its approximate seconds, and the number of calls in a block."""
 
     def __init__(self, call):
         def without_result():
-            call()  # freed at once, where pytest-benchmark would keep it while the other side runs
+            call()  # frees the result; pytest-benchmark would keep it while the other side runs
 
         self.call = without_result
         call()
@@ -45,7 +45,7 @@ class Side:
         self.repeats = math.ceil(BLOCK_SECONDS / self.seconds)
 
     def settle(self):
-        """Leaves the processor to this side: it runs untimed for a while, or pauses where it is slow."""
+        """Gives this side the processor: runs it untimed for a while, or sleeps if one call takes longer."""
         if self.seconds > SETTLE_SECONDS:
             return time.sleep(SETTLE_SECONDS)
         end = time.perf_counter() + SETTLE_SECONDS
@@ -53,7 +53,7 @@ class Side:
             self.call()
 
     def time(self):
-        """Seconds of a call: the mean of a block, as pytest-benchmark takes it of the other side."""
+        """Returns seconds per call: the mean of a block, as pytest-benchmark measures the other side."""
         return self._time(self.repeats)
 
     def _time(self, repeats):
@@ -70,10 +70,10 @@ class Side:
 
 
 def in_turn(benchmark, ours, theirs, seconds):
-    """The Comparison of two calls, taken in turn for about that long; None with ``--benchmark-disable``.
+    """Returns the Comparison of two calls, timed for about ``seconds``; None with ``--benchmark-disable``.
 
-    pytest-benchmark times a block of ours; its teardown times a block of theirs. Each block is of one side's
-    calls alone, after that side has settled.
+    pytest-benchmark times a block of ``ours``; its teardown times a block of ``theirs``. A block has calls of one side
+    alone, after that side has settled.
     """
     if benchmark.disabled:
         benchmark.pedantic(ours)

@@ -1,4 +1,4 @@
-"""What tests share: the devices that they run on, the number of threads, processes on an instruction set."""
+"""Shared fixtures: devices, numbers of threads, processes on another instruction set."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request):
-    """Every device there is, in turn; tensors that name no device are made on it."""
+    """Each available device in turn; it is torch's default device during the test."""
     if request.param == "cpu":
         yield request.param
     else:
@@ -20,15 +20,24 @@ def device(request):
 
 @pytest.fixture
 def restore_threads():
-    """Puts the number of threads back that a test changes."""
+    """Restores torch's number of threads after the test."""
     threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Runs a module's tests on one thread: on tiny tensors, torch's second thread mostly waits for a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
 @pytest.fixture
 def run_on_capability(request):
-    """Runs tests of the same file, chosen as by -k, in a process of its own on an instruction set."""
+    """Runs tests of the same file, selected as by ``-k``, in a new process on the given instruction set."""
 
     def run(capability, names, timeout):
         environment = {**os.environ, "RNNFUSED_CPU_CAPABILITY": capability}
@@ -37,7 +46,7 @@ def run_on_capability(request):
             command, env=environment, capture_output=True, text=True, timeout=timeout
         )
         if "this machine" in result.stdout:
-            pytest.skip(f"this machine has no {capability}")
+            pytest.skip(f"this machine lacks {capability}")
         assert result.returncode == 0, result.stdout[-3000:]
 
     return run

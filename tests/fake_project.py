@@ -1,4 +1,4 @@
-"""A copy of the build with empty sources and fake compilers, which only record their calls."""
+"""A copy of the build with empty sources and fake compilers. The compilers only record their calls."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def load(path):
-    """Import a file that belongs to no package, without changing the module path."""
+    """Import a file outside any package, without a change of sys.path."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
@@ -25,7 +25,7 @@ build = load(ROOT / "setup.py")
 
 
 COMPILER = """#!/bin/sh
-# Answers like a compiler, records its arguments, and makes an empty output file.
+# Prints what a compiler would, records its arguments, and makes an empty output file.
 case "$1" in
   --version) echo "{version}"; exit ;;
   -dumpmachine) echo "{machine}"; exit ;;
@@ -40,7 +40,7 @@ done
 
 
 NVCC = """#!/bin/sh
-# Answers like nvcc, records its arguments, reports a kernel, and makes an empty output file.
+# Prints what nvcc would, records its arguments, reports a kernel, and makes an empty output file.
 case "$1" in
   --version) echo "Cuda compilation tools, release {release}, V1"; exit ;;
   --list-gpu-arch) printf 'compute_%s\\n' {architectures}; exit ;;
@@ -59,7 +59,7 @@ exit {status}
 
 
 def make_nvcc(home, release="13.0", architectures="80 86 90 100", status=0):
-    """Put a fake nvcc into the folder of a toolkit."""
+    """Put a fake nvcc into a toolkit's folder; return its path."""
     path = home / "bin" / "nvcc"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(NVCC.format(release=release, architectures=architectures, status=status))
@@ -108,7 +108,7 @@ class Project:
         os.utime(self.root / file, (newer, newer))
 
     def run(self, *command, cuda=False, **environment):
-        """Run setup.py; keep the last line of its error output."""
+        """Run setup.py. The last line of its error output becomes ``last_words``."""
         defaults = {
             "CXX": str(self.root / "compiler"),
             "CUDA_HOME": str(self.root / "toolkit"),
@@ -127,7 +127,7 @@ class Project:
         call.check_returncode()
 
     def build(self, **options):
-        """Build in place; return each compiled source's options, and the objects of each library."""
+        """Build in place; return the compiler call per source, and the objects linked into _cpu.so."""
         notes = self.root / "calls"
         notes.unlink(missing_ok=True)
         self.run("build_ext", "--inplace", **options)
@@ -137,5 +137,5 @@ class Project:
         return compiled, [word for word in self.links["_cpu.so"] if word.endswith(".o")]
 
     def libraries(self):
-        """The libraries in the package and in the folder that wheels are made from."""
+        """The libraries in the package, and in the folder that wheels are made from."""
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*.so")}

@@ -1,7 +1,7 @@
-"""Prints how memory grows over many steps of the model that the command line names.
+"""Prints the memory growth over many training steps of one model, named on the command line.
 
-A program of its own, as a process's allocator has a history. One line: MB of resident memory that 2,000 steps add, and
-bytes of the heap in use that each step adds.
+It runs as its own process, because an allocator's behaviour depends on earlier allocations. The one line of output:
+MB of resident memory that 2,000 steps add, and bytes of the heap that each step adds.
 """
 
 import ctypes
@@ -16,12 +16,8 @@ STEPS = 2000
 
 
 class _Heap(ctypes.Structure):  # struct mallinfo2 of malloc.h
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    ]  # fmt: skip
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
 
 
 def heap_bytes():

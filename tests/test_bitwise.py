@@ -1,4 +1,4 @@
-"""To the bit: what a sequence gives depends on that sequence and on the weights, and on nothing else."""
+"""Bitwise reproducibility: a sequence's results depend on the sequence and the weights alone."""
 
 import threading
 
@@ -11,8 +11,8 @@ from rnnfused import functional
 
 pytestmark = pytest.mark.usefixtures("restore_threads")
 
-# T, B, I, H: around the edges of tiles, with work for one thread and for several, with weights beyond L2; and of so
-# few rows that threads share the columns of each step.
+# T, B, I, H: tile edges; work for one thread and for several; weights larger than L2; and few rows, where threads share
+# the columns of each step.
 SHAPES = [
     (3, 2, 1, 1),
     (1, 15, 5, 7),
@@ -30,8 +30,8 @@ shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
-def of_layer(shape, dtype):
-    """A function of the rows' numbers: their states and the gradients of their inputs, from rnnfused.RNN."""
+def layer_runner(shape, dtype):
+    """Returns a function of row numbers that runs rnnfused.RNN on them: states, h_n, gradient of the input."""
     steps, batch, features, hidden = shape
     layer = rnnfused.RNN(features, hidden, dtype=dtype)
     x = torch.randn(steps, batch, features, dtype=dtype)
@@ -46,8 +46,8 @@ def of_layer(shape, dtype):
     return run
 
 
-def of_function(shape, dtype):
-    """The same from functional.rnn: states, d, and the gradient of the first state."""
+def function_runner(shape, dtype):
+    """As layer_runner, for functional.rnn: states, h_n, gradients of the projections and of h_0."""
     steps, batch, _, hidden = shape
     weight_hh = torch.randn(hidden, hidden, dtype=dtype) / hidden**0.5
     projections, gradient = torch.randn(2, steps, batch, hidden, dtype=dtype)
@@ -62,17 +62,17 @@ def of_function(shape, dtype):
     return run
 
 
-both_functions = pytest.mark.parametrize("of", [of_layer, of_function])
+both_runners = pytest.mark.parametrize("runner", [layer_runner, function_runner])
 
 
 def assert_rows_equal(got, whole, rows):
-    """Whether these are those rows of the whole batch; the batch is the dimension before the last."""
-    for values, of_whole in zip(got, whole, strict=True):
-        assert torch.equal(values, of_whole[..., rows, :])
+    """Asserts that ``got`` has the bits of these rows of ``whole``. The batch is the second-last dimension."""
+    for values, expected in zip(got, whole, strict=True):
+        assert torch.equal(values, expected[..., rows, :])
 
 
 def parts(batch):
-    """Numbers of rows: one, a few, in other places, again and again."""
+    """Yields lists of row numbers: single rows, subsets, permutations, repetitions."""
     everything = list(range(batch))
     yield from ([0], [batch - 1], everything[: batch // 2], everything[1::2], everything[::-1])
     yield torch.randperm(batch).tolist()
@@ -81,10 +81,10 @@ def parts(batch):
 
 @shapes
 @both_dtypes
-@both_functions
-def test_not_on_the_batch_or_the_threads(of, shape, dtype):
+@both_runners
+def test_independent_of_batch_and_threads(runner, shape, dtype):
     torch.manual_seed(0)
-    run = of(shape, dtype)
+    run = runner(shape, dtype)
     torch.set_num_threads(1)
     whole = run(list(range(shape[1])))
     for threads in (1, 2, 3, 4):
@@ -94,12 +94,12 @@ def test_not_on_the_batch_or_the_threads(of, shape, dtype):
             assert_rows_equal(run(rows), whole, rows)
 
 
-@both_functions
+@both_runners
 @pytest.mark.parametrize("shape", [(60, 31, 64, 130), (150, 2, 64, 260)])
-def test_not_on_what_else_runs(of, shape):
+def test_independent_of_concurrent_calls(runner, shape):
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    run, other = of(shape, torch.float32), of((70, 40, 90, 150), torch.float32)
+    run, other = runner(shape, torch.float32), runner((70, 40, 90, 150), torch.float32)
     rows = list(range(shape[1]))
     whole = run(rows)
     stop = threading.Event()
@@ -122,7 +122,7 @@ def test_not_on_what_else_runs(of, shape):
 
 @pytest.mark.parametrize(("hidden", "count"), [(7, 18), (64, 18), (450, 18), (450, 5)])
 @both_dtypes
-def test_not_on_longer_and_shorter_sequences_beside_it(hidden, count, dtype):
+def test_independent_of_other_lengths_in_a_packed_batch(hidden, count, dtype):
     torch.manual_seed(0)
     layer = rnnfused.RNN(11, hidden, bidirectional=True, dtype=dtype)
     lengths = [3, 9, 1, 9, 5, 4, 8, 2, 9, 1, 6, 7, 7, 2, 9, 9, 3, 4][:count]
@@ -140,7 +140,7 @@ def test_not_on_longer_and_shorter_sequences_beside_it(hidden, count, dtype):
 
 
 @shapes
-def test_not_on_the_layout(shape):
+def test_independent_of_the_layout(shape):
     torch.manual_seed(0)
     steps, batch, features, hidden = shape
     layer = rnnfused.RNN(features, hidden)
@@ -157,6 +157,5 @@ def test_not_on_the_layout(shape):
 
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 def test_on_every_instruction_set(capability, run_on_capability):
-    run_on_capability(
-        capability, "test_not_on_the_batch_or_the_threads and 50-12-6-384", timeout=300
-    )
+    names = "test_independent_of_batch_and_threads and 50-12-6-384"
+    run_on_capability(capability, names, timeout=300)

@@ -1,4 +1,4 @@
-"""The board and the plot of its curves, which the language model's training runs share."""
+"""The board, and the plot of curves that the language model also uses."""
 
 import pytest
 
@@ -57,10 +57,15 @@ def test_an_unknown_suffix_is_an_error(board, tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_matplotlib_settings_have_no_effect_and_stay(board, tmp_path):
+def test_matplotlib_settings_have_no_effect_and_do_not_change(board, tmp_path):
     board.save(tmp_path / "plain.png")
-    changed = {"text.usetex": True, "font.family": ["No Such Font"], "savefig.format": "svg",
-               "axes.formatter.use_mathtext": True, "figure.facecolor": "red"}  # fmt: skip
+    changed = {
+        "text.usetex": True,
+        "font.family": ["No Such Font"],
+        "savefig.format": "svg",
+        "axes.formatter.use_mathtext": True,
+        "figure.facecolor": "red",
+    }
     with matplotlib.rc_context(changed):
         before = dict(matplotlib.rcParams)
         board.save(tmp_path / "again.png")

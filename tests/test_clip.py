@@ -1,4 +1,4 @@
-"""Clipping by the global norm."""
+"""Gradient clipping by the global norm."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_scales_to_the_threshold():
 
 
 @pytest.mark.parametrize("threshold", [5.0, 6.0])
-def test_leaves_what_is_within_the_threshold(threshold):
+def test_gradients_within_the_threshold_do_not_change(threshold):
     tensors = parameters([3.0, 0.0], [0.0, 4.0])
     clip_gradients(threshold, tensors)
     assert gradients_of(tensors) == [[3, 0], [0, 4]]
@@ -48,7 +48,7 @@ def test_zero_norm_and_no_gradients():
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-def test_non_finite_norm_is_reported_and_nothing_changes(bad):
+def test_a_non_finite_norm_raises_and_changes_nothing(bad):
     tensors = parameters([3.0, bad], [100.0, 0.0])
     with pytest.raises(FloatingPointError, match="norm of the gradients is (inf|nan)"):
         clip_gradients(1, tensors)
@@ -64,14 +64,14 @@ def test_a_single_parameter():
 @pytest.mark.parametrize(
     ("dtype", "size"), [(torch.float32, 1e-25), (torch.float32, 1e-41), (torch.float64, 1e300)]
 )
-def test_squares_that_vanish_or_overflow(dtype, size):
+def test_squares_that_underflow_or_overflow(dtype, size):
     tensor = torch.nn.Parameter(torch.zeros(2, dtype=dtype))
     tensor.grad = torch.full((2,), size, dtype=dtype)
     assert clip_gradients(size / 10, tensor).item() == pytest.approx(2**0.5 * size, rel=1e-3)
     assert tensor.grad.norm(p=1).item() == pytest.approx(2**0.5 * size / 10, rel=1e-2)
 
 
-def test_large_gradients_are_not_taken_for_infinite():
+def test_large_gradients_do_not_count_as_infinite():
     tensors = parameters([3e30, 0.0], [0.0, 4e30])
     assert clip_gradients(1, tensors).item() == pytest.approx(5e30)
     assert gradients_of(tensors) == [[pytest.approx(0.6), 0], [0, pytest.approx(0.8)]]

@@ -14,7 +14,7 @@ PACKED = torch.tensor([5, 3, 3, 1])
 
 
 def make(layout, steps, batch, hidden, *, with_h_0=True, dtype=torch.float64, sizes=PACKED):
-    """Leaves (projections, weight_hh[, h_0]) in the layout, and the keywords that go with it."""
+    """Returns leaves (projections, weight_hh[, h_0]) in the layout, and the matching keywords."""
     torch.manual_seed(0)
 
     def leaf(*shape, scale=1.0):
@@ -35,30 +35,29 @@ def make(layout, steps, batch, hidden, *, with_h_0=True, dtype=torch.float64, si
     return inputs, keywords
 
 
-def outputs_and_gradients(function, inputs, keywords, arrives_at):
-    """The results and, for fixed random gradients that arrive at some of them, all gradients."""
+def outputs_and_gradients(function, inputs, keywords, grads_of):
+    """Returns the results and all gradients, for fixed random gradients of the results named in ``grads_of``."""
     output, h_n = function(*inputs, **keywords)
     torch.manual_seed(1)
     weights = [torch.randn(x.shape, dtype=x.dtype) for x in (output, h_n)]
     loss = 0
-    if "output" in arrives_at:
+    if "output" in grads_of:
         loss = loss + (output * weights[0]).sum()
-    if "h_n" in arrives_at:
+    if "h_n" in grads_of:
         loss = loss + (h_n * weights[1]).sum()
     return output, h_n, *torch.autograd.grad(loss, inputs, materialize_grads=True)
 
 
-def check_equal(inputs, keywords, arrives_at="output and h_n"):
-    fused = outputs_and_gradients(functional.rnn, inputs, keywords, arrives_at)
-    plain = outputs_and_gradients(reference.rnn, inputs, keywords, arrives_at)
+def check_equal(inputs, keywords, grads_of="output and h_n"):
+    fused = outputs_and_gradients(functional.rnn, inputs, keywords, grads_of)
+    plain = outputs_and_gradients(reference.rnn, inputs, keywords, grads_of)
     names = ["output", "h_n", "projections", "weight_hh", "h_0"]
     tolerance = TOLERANCE[inputs[0].dtype]
     for name, got, expected in zip(names, fused, plain, strict=False):
         largest = expected.abs().max().item() if expected.numel() else 0
-        torch.testing.assert_close(
-            got, expected, rtol=tolerance, atol=tolerance * max(1, largest),
-            msg=lambda text, name=name: f"{name}: {text}",
-        )  # fmt: skip
+        limits = {"rtol": tolerance, "atol": tolerance * max(1, largest)}
+        message = f"{name}: {{}}".format
+        torch.testing.assert_close(got, expected, **limits, msg=message)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -80,10 +79,10 @@ options = pytest.mark.parametrize(
 
 
 @options
-@pytest.mark.parametrize("arrives_at", ["output", "h_n", "output and h_n"])
-def test_equals_reference_with_every_option(layout, with_h_0, nonlinearity, reverse, arrives_at):
+@pytest.mark.parametrize("grads_of", ["output", "h_n", "output and h_n"])
+def test_equals_reference_with_every_option(layout, with_h_0, nonlinearity, reverse, grads_of):
     inputs, keywords = make(layout, 4, 3, 5, with_h_0=with_h_0)
-    check_equal(inputs, {**keywords, "nonlinearity": nonlinearity, "reverse": reverse}, arrives_at)
+    check_equal(inputs, {**keywords, "nonlinearity": nonlinearity, "reverse": reverse}, grads_of)
 
 
 @options
@@ -98,7 +97,7 @@ def test_gradcheck_to_second_order(layout, with_h_0, nonlinearity, reverse):
     assert torch.autograd.gradcheck(fused, inputs)
     assert torch.autograd.gradcheck(lambda *i: reference.rnn(*i, **keywords), inputs)
     assert torch.autograd.gradgradcheck(fused, inputs)
-    # Each result alone: then the other's gradient is undefined, not zero.
+    # With one result alone, the other's gradient is undefined, not zero.
     assert torch.autograd.gradgradcheck(lambda *i: fused(*i)[0], inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(lambda *i: fused(*i)[1], inputs, fast_mode=True)
 
@@ -139,10 +138,10 @@ STRIDED = {
     "transposed": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
     "a slice of features": lambda x: torch.cat([x, x], -1)[..., : x.size(-1)],
     "every other step": lambda x: x.repeat_interleave(2, 0)[::2],
-    "features apart": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+    "every other feature": lambda x: x.repeat_interleave(2, -1)[..., ::2],
     "time innermost": lambda x: x.permute(2, 1, 0).contiguous().permute(2, 1, 0),
-    "one step expanded": lambda x: x[:1].expand_as(x),
-    "one row expanded": lambda x: x[:, :1].expand_as(x),
+    "first step expanded": lambda x: x[:1].expand_as(x),
+    "first row expanded": lambda x: x[:, :1].expand_as(x),
 }
 
 
@@ -173,8 +172,8 @@ def test_output_keeps_the_layout_without_a_copy():
 def test_empty_batch():
     inputs, _ = make("time_first", 3, 0, 4)
     check_equal(inputs, {})
-    for which in (0, 1):
-        functional.rnn(inputs[0].mT.contiguous().mT, *inputs[1:])[which].sum().backward()
+    for result in (0, 1):
+        functional.rnn(inputs[0].mT.contiguous().mT, *inputs[1:])[result].sum().backward()
 
 
 def test_batch_sizes_of_any_strides():
@@ -184,7 +183,7 @@ def test_batch_sizes_of_any_strides():
 
 
 @pytest.mark.parametrize("sizes", [[3, 1], [20, 1], [40, 17, 16]])
-def test_a_row_that_joins_does_not_read_the_weight_beside_one_that_does(sizes):
+def test_a_row_does_not_read_the_weight_in_its_first_step(sizes):
     batch_sizes = torch.tensor(sizes, device="cpu")
     weight_hh = torch.full((5, 5), float("nan"))
     projections = torch.randn(sum(sizes), 5, requires_grad=True)
@@ -242,7 +241,7 @@ WRONG = {
         TypeError,
         "projections must be a Tensor, got list",
     ),
-    "state not a tensor": (lambda: good(h_0=0), TypeError, "h_0 must be a Tensor, got int"),
+    "h_0 not a tensor": (lambda: good(h_0=0), TypeError, "h_0 must be a Tensor, got int"),
     "integers": (
         lambda: good(projections=torch.ones(4, 3, 5).int()),
         TypeError,
@@ -258,12 +257,12 @@ WRONG = {
         TypeError,
         "weight_hh must be",
     ),
-    "mixed state": (
+    "h_0 of another dtype": (
         lambda: good(h_0=torch.randn(3, 5).double()),
         TypeError,
         "h_0 must be torch.float32",
     ),
-    "other device": (
+    "another device": (
         lambda: good(weight_hh=torch.randn(5, 5, device="meta")),
         ValueError,
         "got meta",
@@ -278,31 +277,39 @@ WRONG = {
         ValueError,
         r"time step.*\(0, 3, 5\)",
     ),
-    "batch_first no bool": (lambda: good(batch_first=1), TypeError, "batch_first must be a bool"),
-    "reverse no bool": (lambda: good(reverse="no"), TypeError, "reverse must be a bool, got 'no'"),
+    "batch_first not a bool": (
+        lambda: good(batch_first=1),
+        TypeError,
+        "batch_first must be a bool",
+    ),
+    "reverse not a bool": (
+        lambda: good(reverse="no"),
+        TypeError,
+        "reverse must be a bool, got 'no'",
+    ),
     "weight not square": (
         lambda: good(weight_hh=torch.randn(5, 4)),
         ValueError,
         r"\(5, 5\).*got \(5, 4\)",
     ),
-    "weight of other size": (
+    "weight of another size": (
         lambda: good(weight_hh=torch.randn(6, 6)),
         ValueError,
         r"got \(6, 6\)",
     ),
     "weight a vector": (lambda: good(weight_hh=torch.randn(5)), ValueError, r"got \(5,\)"),
-    "state of other batch": (
+    "h_0 of another batch": (
         lambda: good(h_0=torch.randn(4, 5)),
         ValueError,
         r"\(3, 5\), got \(4, 5\)",
     ),
-    "state with layers": (lambda: good(h_0=torch.randn(1, 3, 5)), ValueError, r"got \(1, 3, 5\)"),
+    "h_0 with layers": (lambda: good(h_0=torch.randn(1, 3, 5)), ValueError, r"got \(1, 3, 5\)"),
     "batch first": (
         lambda: good(batch_first=True),
         ValueError,
         r"h_0 must be .* \(4, 5\), got \(3, 5\)",
     ),
-    "unknown function": (
+    "unknown nonlinearity": (
         lambda: good(nonlinearity="gelu"),
         ValueError,
         "'tanh' or 'relu', got 'gelu'",
@@ -317,7 +324,7 @@ WRONG = {
         TypeError,
         "must be int64",
     ),
-    "sizes elsewhere": (
+    "sizes on another device": (
         lambda: packed(torch.ones(2, device="meta").long()),
         ValueError,
         "on the CPU",

@@ -1,12 +1,13 @@
-"""Importing the package: twice, and from a source tree that is not built."""
+"""Imports of the package: twice, and from a source tree before its build."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+
+from python_process import run_python
 
 import rnnfused
 
+WARNINGS = "error::UserWarning"
 TWICE = """
 import importlib, sys, torch, rnnfused
 importlib.reload(rnnfused)
@@ -25,27 +26,20 @@ torch.testing.assert_close(torch.vmap(layer)(x.expand(2, 5, 2, 3))[0][1], layer(
 """
 
 
-def run(code, folder=None):
-    return subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", code],
-        capture_output=True, text=True, cwd=folder, timeout=120,
-    )  # fmt: skip
-
-
 def test_imported_twice():
-    result = run(TWICE)
+    result = run_python(TWICE, PYTHONWARNINGS=WARNINGS)
     assert result.returncode == 0, result.stderr
 
 
-def test_a_source_tree_that_is_not_built(tmp_path):
+def test_an_unbuilt_source_tree(tmp_path):
     source = Path(rnnfused.__file__).parent
     copied = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(source, tmp_path / "rnnfused", ignore=copied)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import rnnfused"
-    result = run(code, tmp_path)
+    result = run_python(code, tmp_path, PYTHONWARNINGS=WARNINGS)
     assert result.returncode == 1 and "install rnnfused again" in result.stderr
     (tmp_path / "setup.py").touch()
-    result = run(code, tmp_path)
+    result = run_python(code, tmp_path, PYTHONWARNINGS=WARNINGS)
     message = result.stderr.strip().splitlines()[-1]
     assert f"ImportError: {tmp_path} is the source tree of rnnfused" in message
     assert "start Python in another folder" in message

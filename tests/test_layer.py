@@ -1,32 +1,30 @@
-"""functional.rnn_layer and the products beside the loop: values, gradients to second order, layouts, errors."""
+"""functional.rnn_layer and the matrix products outside its loop: values, gradients to second order, layouts, errors."""
 
 import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
+from raw_ops import TANH
 
 import rnnfused
-from rnnfused import functional, reference
-from rnnfused import ops as op
-from rnnfused.ops import matmul as products
-
-TANH = op.NONLINEARITIES["tanh"]
+from rnnfused import functional, ops, reference
+from rnnfused.ops import matmul
 
 pytestmark = pytest.mark.usefixtures("device")
 
 SIZES = [5, 3, 3, 1]
 
 
-@pytest.fixture(params=["torch's products", "our products"])
+@pytest.fixture(params=["torch's products", "rnnfused's products"])
 def small_products(request, monkeypatch):
-    """Small products by torch, as they are, or by the kernels of the large ones."""
-    if request.param == "our products":
-        monkeypatch.setattr(products, "MIN_WORK", 0)
+    """Small matrix products run in torch, the default, or in the kernels that large ones use."""
+    if request.param == "rnnfused's products":
+        monkeypatch.setattr(matmul, "MIN_WORK", 0)
 
 
 def make(layout, steps, batch, features, hidden, *, bias=True, with_h_0=True, dtype=torch.float64):
-    """Leaves (input, weight_ih, weight_hh, bias, h_0) in the layout, and the keywords that go with it."""
+    """Returns leaves (input, weight_ih, weight_hh, bias, h_0) in the layout, and the matching keywords."""
     torch.manual_seed(0)
 
     def leaf(*shape, scale=1.0):
@@ -76,7 +74,7 @@ def test_equals_reference_at_every_size(small_products, dtype, hidden, batch):
         check_equal(*make("time_first", steps, batch, features, hidden, dtype=dtype))
 
 
-def test_equals_reference_where_weights_are_large():
+def test_equals_reference_with_large_weights():
     check_equal(*make("time_first", 3, 9, 300, 260, dtype=torch.float32))
     check_equal(*make("batch_first", 4, 3, 256, 512, dtype=torch.float32))
 
@@ -97,7 +95,7 @@ def test_equals_reference_with_every_option(
     check_equal(inputs, {**keywords, "nonlinearity": nonlinearity, "reverse": reverse})
 
 
-@pytest.mark.parametrize("batch", [2, 8])  # without and with the projection inside the loop
+@pytest.mark.parametrize("batch", [2, 8])  # projections outside and inside the loop
 @pytest.mark.parametrize(("layout", "given", "nonlinearity", "reverse"), options)
 def test_gradcheck_to_second_order(
     small_products, layout, given, nonlinearity, reverse, batch, monkeypatch
@@ -118,9 +116,9 @@ def test_gradcheck_to_second_order(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),  # batch outside time
-        lambda x: torch.cat([x, x], 1)[:, : x.size(1)],  # neither follows the other
-        lambda x: x.mT.contiguous().mT,  # features apart
+        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),  # batch before time
+        lambda x: torch.cat([x, x], 1)[:, : x.size(1)],  # gaps between steps
+        lambda x: x.mT.contiguous().mT,  # strided features
         lambda x: x[:1].expand(x.shape),
         lambda x: x[:, :1].expand(x.shape),
     ],
@@ -149,7 +147,7 @@ def test_without_h_0_the_first_step_does_not_read_weight_hh():
 @pytest.mark.parametrize("transposed", [True, False])
 def test_opcheck_of_the_layer(batch_sizes, given, transposed, device):
     if device != "cpu":
-        pytest.skip("on other devices the layer is made of other ops")
+        pytest.skip("other devices compose the layer from other ops")
     input = torch.randn(4, 9, 3) if batch_sizes is None else torch.randn(12, 3)
     if transposed and batch_sizes is None:
         input = torch.randn(9, 4, 3).transpose(0, 1)
@@ -162,7 +160,7 @@ def test_opcheck_of_the_layer(batch_sizes, given, transposed, device):
 @pytest.mark.parametrize("bias", [True, False])
 def test_opcheck_of_the_products(bias, device):
     if device != "cpu":
-        pytest.skip("on other devices the products are torch's")
+        pytest.skip("torch multiplies on other devices")
     arguments = (torch.randn(6, 3), torch.randn(5, 3), torch.randn(5) if bias else None)
     torch.library.opcheck(torch.ops.rnnfused.project.default, arguments)
     for left, right in (((2, 7, 3), (2, 7, 4)), ((0, 7, 3), (0, 7, 4)), ((7, 1, 3), (7, 1, 4))):
@@ -223,32 +221,29 @@ def test_wrong_input_is_named(change, error, message):
 
 def test_a_direct_call_cannot_read_out_of_bounds(device):
     if device != "cpu":
-        pytest.skip("ops of the CPU")
+        pytest.skip("the op exists on the CPU alone")
     x, w, b = torch.randn(6, 3), torch.randn(5, 3), torch.randn(5)
-    for arguments in ((x[0], w, b), (x, w[:, :2], b), (x, w, b[:4]), (x, w.double(), b), (x.int(), w.int(), None)):  # fmt: skip
+    wrong = [(x[0], w, b), (x, w[:, :2], b), (x, w, b[:4]), (x, w.double(), b)]
+    for arguments in (*wrong, (x.int(), w.int(), None)):
         with pytest.raises((RuntimeError, IndexError)):
             torch.ops.rnnfused.project(*arguments)
     with pytest.raises(RuntimeError, match="same rows"):
         torch.ops.rnnfused.sum_of_products(torch.randn(2, 3, 4), torch.randn(2, 4, 4))
     x, h = torch.randn(4, 3, 2), torch.randn(3, 5)
-    good = [
-        x,
-        torch.randn(5, 2),
-        torch.randn(5, 5),
-        b,
-        b,
-        h[None],
-        None,
-        None,
-        0,
-        TANH,
-        False,
-        None,
-    ]
-    op.layer(*good)
-    for place, wrong in ((1, torch.randn(4, 2)), (1, torch.randn(5, 3)), (1, None), (3, b[:4]), (4, b[:4]), (2, torch.randn(4, 4)), (5, h[None, :2]), (5, h)):  # fmt: skip
-        with pytest.raises(RuntimeError):
-            op.layer(*good[:place], wrong, *good[place + 1 :])
+    tensors = [x, torch.randn(5, 2), torch.randn(5, 5), b, b, h[None]]
+    good = [*tensors, None, None, 0, TANH, False, None]
+    ops.layer(*good)
+    wrong = {
+        1: (torch.randn(4, 2), torch.randn(5, 3), None),
+        2: (torch.randn(4, 4),),
+        3: (b[:4],),
+        4: (b[:4],),
+        5: (h[None, :2], h),
+    }
+    for place, values in wrong.items():
+        for value in values:
+            with pytest.raises(RuntimeError):
+                ops.layer(*good[:place], value, *good[place + 1 :])
 
 
 @pytest.mark.parametrize("batch_sizes", [None, torch.tensor([9, 2, 1], device="cpu")])
@@ -256,33 +251,27 @@ def test_a_direct_call_cannot_read_out_of_bounds(device):
 @pytest.mark.parametrize("needs", [(True,) * 5, (False,) * 5, (False, True, True, False, False)])
 def test_opcheck_of_the_layers_gradients(batch_sizes, given, needs, device):
     if device != "cpu":
-        pytest.skip("on other devices the layer is made of other ops")
+        pytest.skip("other devices compose the layer from other ops")
     rows = (4, 9) if batch_sizes is None else (12,)
     gradients = (torch.randn(*rows, 5), torch.randn(1, 9, 5)) if given else (None, None)
     h_0 = torch.randn(1, 9, 5) if given else None
-    arguments = (
-        *gradients, torch.randn(*rows, 5), torch.randn(*rows, 3), torch.randn(5, 3),
-        torch.randn(5, 5), h_0, batch_sizes, None, 0, TANH, True, None, *needs,
-    )  # fmt: skip
+    rows_of = torch.randn(*rows, 5), torch.randn(*rows, 3)
+    tensors = (*gradients, *rows_of, torch.randn(5, 3), torch.randn(5, 5), h_0)
+    arguments = (*tensors, batch_sizes, None, 0, TANH, True, None, *needs)
     torch.library.opcheck(torch.ops.rnnfused.layer_backward, arguments)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_gradients_of_a_large_batch(device, threads, batch_first, reverse):
-    """So large that its rows run backward in chunks, each up to the gradients of the weights."""
+def test_gradients_of_a_large_batch(device, threads, batch_first, reverse, restore_threads):
+    """The batch runs backward in chunks of rows; each chunk adds to the gradients of the weights."""
     if device != "cpu":
-        pytest.skip("a matter of the CPU's kernels")
-    before = torch.get_num_threads()
+        pytest.skip("tests the CPU's kernels")
     torch.set_num_threads(threads)
-    try:
-        layout = "batch_first" if batch_first else "time_first"
-        inputs, keywords = make(layout, 12, 1500, 5, 17)
-        inputs[0].requires_grad_(False)
-        check_equal(inputs, {**keywords, "reverse": reverse})
-    finally:
-        torch.set_num_threads(before)
+    inputs, keywords = make("batch_first" if batch_first else "time_first", 12, 1500, 5, 17)
+    inputs[0].requires_grad_(False)
+    check_equal(inputs, {**keywords, "reverse": reverse})
 
 
 def token_leaves(vocab, hidden, dtype=torch.float64):
@@ -292,19 +281,18 @@ def token_leaves(vocab, hidden, dtype=torch.float64):
 
 
 def run_tokens(ids, one_hot, leaves, h_0=None, batch_first=False, batch_sizes=None):
-    """The layer on ids, or on the one-hot rows that they stand for."""
+    """Runs the layer on ids, or on their one-hot rows."""
     weight_ih, weight_hh, bias = leaves
     input = F.one_hot(ids, weight_ih.size(1)).to(weight_ih.dtype) if one_hot else ids
-    return functional.run_layer(
-        input, weight_ih, weight_hh, bias, None, None if h_0 is None else h_0[None], "tanh",
-        int(batch_first), False, batch_sizes,
-    )  # fmt: skip
+    state = None if h_0 is None else h_0[None]
+    options = "tanh", int(batch_first), False, batch_sizes
+    return functional.run_layer(input, weight_ih, weight_hh, bias, None, state, *options)
 
 
 @pytest.mark.parametrize("hidden", [1, 16, 31, 33, 100])
 @pytest.mark.parametrize("batch", [1, 3, 15, 900])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_token_ids_are_one_hot_rows(hidden, batch, batch_first):
+def test_token_ids_equal_one_hot_rows(hidden, batch, batch_first):
     leaves = token_leaves(23, hidden)
     ids = torch.randint(23, (batch, 12) if batch_first else (12, batch))
     everything = []
@@ -330,38 +318,21 @@ def test_gradcheck_of_token_ids_to_second_order(batch_sizes):
 @pytest.mark.parametrize("transposed", [True, False])
 def test_opcheck_of_token_ids(transposed, device):
     if device != "cpu":
-        pytest.skip("ops of the CPU")
+        pytest.skip("the op exists on the CPU alone")
     ids = torch.randint(4, (9, 3)).t() if transposed else torch.randint(4, (3, 9))
     w, b, u = torch.randn(5, 4), torch.randn(5), torch.randn(5, 5)
-    torch.library.opcheck(
-        torch.ops.rnnfused.layer,
-        (ids, w, u, b, None, None, None, None, 0, TANH, False, None),
-    )
-    output, _ = op.layer(ids, w, u, b, None, None, None, None, 0, TANH, False, None)
-    needs = (False, True, True, True, True)
-    arguments = (
-        torch.randn_like(output),
-        None,
-        output,
-        ids,
-        w,
-        u,
-        None,
-        None,
-        None,
-        0,
-        TANH,
-        False,
-        None,
-        *needs,
-    )
-    torch.library.opcheck(torch.ops.rnnfused.layer_backward, arguments)
+    options = None, None, 0, TANH, False, None
+    forward = (ids, w, u, b, None, None, *options)
+    torch.library.opcheck(torch.ops.rnnfused.layer, forward)
+    output, _ = ops.layer(*forward)
+    tensors = torch.randn_like(output), None, output, ids, w, u, None
+    backward = (*tensors, *options, False, True, True, True, True)
+    torch.library.opcheck(torch.ops.rnnfused.layer_backward, backward)
     for wrong in (-1, 4):
         ids[1, 2] = wrong
-        with pytest.raises(RuntimeError, match="outside the vocabulary"):
-            op.layer(ids, w, u, b, None, None, None, None, 0, TANH, False, None)
-        with pytest.raises(RuntimeError, match="outside the vocabulary"):
-            op.layer_backward(*arguments)
+        for op, arguments in ((ops.layer, forward), (ops.layer_backward, backward)):
+            with pytest.raises(RuntimeError, match="outside the vocabulary"):
+                op(*arguments)
 
 
 def test_no_features_leave_the_bias():
@@ -383,13 +354,13 @@ def test_a_bias_of_any_stride(bias, device):
 def test_a_parameter_without_data_is_refused(device):
     layer = rnnfused.RNN(5, 4, num_layers=2, device=device)
     layer.weight_ih_l1 = torch.nn.Parameter(torch.empty(4, 4, device="meta"))
-    with pytest.raises(RuntimeError, match="device"):
+    with pytest.raises(RuntimeError, match="weight_ih_l1 must be .* got torch.float32 on meta"):
         layer(torch.randn(3, 2, 5))
 
 
-@pytest.mark.parametrize("batch", [2, 9])  # without and with the projection inside the loop
+@pytest.mark.parametrize("batch", [2, 9])  # projections outside and inside the loop
 @pytest.mark.parametrize("steps", [20, 700])
-def test_rows_may_lie_at_any_distance(batch, steps, device):
+def test_rows_of_any_stride(batch, steps, device):
     wide = torch.randn(steps, 2 * batch, 128)[:, ::2, 5:69]
     weight, bias = torch.randn(64, 64) / 8, torch.randn(64)
     for x in (wide, wide.transpose(0, 1).clone().transpose(0, 1)[1:-1]):
@@ -414,12 +385,14 @@ def test_saved_tensors_may_come_back_in_another_layout():
 
     kept = gradient(lambda x: x)
     torch.testing.assert_close(gradient(lambda x: x.contiguous()), kept)
-    torch.testing.assert_close(
-        gradient(lambda x: x.contiguous() if x.numel() > 2500 else x), kept
-    )  # the output alone
+
+    def output_alone(x):  # the largest of the saved tensors
+        return x.contiguous() if x.numel() > 2500 else x
+
+    torch.testing.assert_close(gradient(output_alone), kept)
 
 
-def test_forward_mode_works_without_grad_mode_too(device):
+def test_forward_mode_with_and_without_grad_mode(device):
     layer, x = rnnfused.RNN(5, 4, device=device), torch.randn(3, 2, 5)
     tangents = []
     for mode in (torch.no_grad(), torch.enable_grad()):
@@ -432,8 +405,8 @@ def test_forward_mode_works_without_grad_mode_too(device):
 
 @pytest.mark.parametrize("features", [256, 512, 1024, 2048])
 @pytest.mark.parametrize("batch", [2, 15, 40])
-def test_rows_that_meet_in_few_sets_of_the_cache(features, batch, device):
-    """Rows at powers of two: each step takes a copy of them."""
+def test_rows_with_power_of_two_strides(features, batch, device):
+    """Such rows collide in few sets of the cache, so each step copies them first."""
     x, weight_ih, weight_hh = (
         torch.randn(4, batch, features),
         torch.randn(33, features),
@@ -447,7 +420,7 @@ def test_rows_that_meet_in_few_sets_of_the_cache(features, batch, device):
 
 @pytest.mark.parametrize("hidden", [1, 5, 40])
 def test_expanded_tensors_have_gradients(hidden, device):
-    """Rows that are all the same one: at a distance of 0."""
+    """All rows share one memory: their stride is 0."""
     weights = [torch.randn(hidden, 3), torch.randn(hidden, hidden) / hidden]
     leaves = [torch.randn(3), *weights, torch.randn(hidden)]
     leaves = [leaf.requires_grad_() for leaf in leaves]

@@ -1,18 +1,16 @@
-"""Sequences and states as the op ``layer`` takes them: time first or second, without a batch, a single step."""
+"""Layouts of the op ``layer``: time first, batch first, unbatched, a single step."""
 
 import pytest
 import torch
-from raw_ops import loop_arguments
+from raw_ops import RELU, TANH, loop_arguments
 
-from rnnfused import ops as op
 from rnnfused import reference
 from rnnfused.ops import composite, stepwise
 
 composite_layer = composite.layer_by(stepwise.forward)
 
 T, B, INPUT, HIDDEN = 4, 3, 2, 5
-TANH, RELU = op.NONLINEARITIES["tanh"], op.NONLINEARITIES["relu"]
-# Of a sequence without its features: its shape and time_dim, and the shape of a state without the hidden size.
+# Shape of the sequence without its features, time_dim, shape of a state without the hidden size.
 LAYOUTS = {
     "time first": ((T, B), 0, (1, B)),
     "batch first": ((B, T), 1, (1, B)),
@@ -23,7 +21,7 @@ LAYOUTS = {
 
 
 def arguments(layout, *, ids=False, reverse=False, clip=None):
-    """Of the op ``layer``, float64, requiring gradients."""
+    """Returns float64 arguments of the op ``layer``; its tensors require gradients."""
     torch.manual_seed(0)
     rows, time_dim, states = LAYOUTS[layout]
     new = {"dtype": torch.float64, "requires_grad": True}
@@ -35,8 +33,9 @@ def arguments(layout, *, ids=False, reverse=False, clip=None):
     return [input, *weights, h_0, None, None, time_dim, TANH, reverse, clip]
 
 
-def by_reference(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, _, __, time_dim, ___, reverse, clip):  # fmt: skip
-    """The same by the reference loop, from (T, B, ..) and back."""
+def by_reference(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *options):
+    """Computes the op with the reference loop, which takes the layout (T, B, ..) alone."""
+    _, _, time_dim, _, reverse, clip = options
     if not input.is_floating_point():
         input = torch.nn.functional.one_hot(input, INPUT).double()
     projections = input @ weight_ih.T + bias_ih + bias_hh
@@ -79,9 +78,10 @@ def test_opcheck(layout, ids):
     with torch.no_grad():
         output, h_n = torch.ops.rnnfused.layer(*args)
         input, weight_ih, weight_hh, _, _, h_0, *rest = args
+        gradients = torch.randn_like(output), torch.randn_like(h_n)
         for needs in ((not ids, True, True, True, True), (False,) * 5):
-            backward = (torch.randn_like(output), torch.randn_like(h_n), output, input, weight_ih, weight_hh, h_0)  # fmt: skip
-            torch.library.opcheck(torch.ops.rnnfused.layer_backward, (*backward, *rest, *needs))
+            backward = (*gradients, output, input, weight_ih, weight_hh, h_0, *rest, *needs)
+            torch.library.opcheck(torch.ops.rnnfused.layer_backward, backward)
 
 
 @pytest.mark.parametrize("layout", ["time first", "batch first", "unbatched"])
@@ -92,14 +92,15 @@ def test_strides_of_the_input_do_not_matter(layout):
         strided = args[0].detach().transpose(*dims).contiguous().transpose(*dims)
         if strided.stride(-1) == 1:
             args[0] = strided.requires_grad_()
-            torch.testing.assert_close(results_and_gradients(torch.ops.rnnfused.layer, args), expected)  # fmt: skip
+            got = results_and_gradients(torch.ops.rnnfused.layer, args)
+            torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("ids", [False, True])
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_made_of_other_ops(layout, ids, lengths):
-    """The ops of devices without a fused layer give results of the same numbers, shapes and strides."""
+def test_composite_ops_equal_the_fused_ones(layout, ids, lengths):
+    """Devices without a fused layer run the composite ops: same numbers, shapes and strides."""
     if lengths is not None and layout not in ("time first", "batch first"):
         pytest.skip("lengths are for a batch")
     args = arguments(layout, ids=ids)
@@ -147,7 +148,7 @@ def test_vmap(layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradcheck_to_second_order(layout):
-    """By the layers' own way into the op, which has derivatives of any order and mode."""
+    """The layers call the op through this function, which has derivatives of any order and mode."""
     from rnnfused.ops.autograd import layer
 
     *leaves, _, _, time_dim, _, _, _ = arguments(layout)
@@ -161,7 +162,7 @@ def test_gradcheck_to_second_order(layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_projections_as_the_input(layout):
-    """Without W_ih the input is the projections, and their gradient is the loop's own."""
+    """With a null W_ih the input is the projections, and their gradient is the loop's d."""
     args = arguments(layout)
     rows, time_dim, states = LAYOUTS[layout]
     projections = torch.randn(*rows, HIDDEN, dtype=torch.float64, requires_grad=True)
@@ -195,7 +196,7 @@ def test_opcheck_of_a_copy():
 
 
 @pytest.mark.parametrize("time_dim", [-2, -1, 1, 2])
-def test_a_time_dim_that_does_not_fit(time_dim):
+def test_a_wrong_time_dim_is_refused(time_dim):
     args = arguments("unbatched" if time_dim != -1 else "time first")
     args[8] = time_dim
     with pytest.raises(RuntimeError, match="rnnfused: .*time_dim"):
@@ -204,10 +205,10 @@ def test_a_time_dim_that_does_not_fit(time_dim):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(), (2,), (1, 1), (1, B + 1), (1, 1, B)])
-def test_a_state_that_does_not_fit(layout, shape):
+def test_a_wrong_state_shape_is_refused(layout, shape):
     args = arguments(layout)
     if args[5].shape == (*shape, HIDDEN):
-        pytest.skip("it fits")
+        pytest.skip("the shape is right")
     args[5] = torch.randn(*shape, HIDDEN, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="rnnfused: h_0 has a wrong shape"):
         torch.ops.rnnfused.layer(*args)

@@ -1,4 +1,4 @@
-"""The ops of rnnfused 0.1.0, which programs that it exported call."""
+"""The ops of rnnfused 0.1.0: programs that it exported still call them."""
 
 import io
 
@@ -9,7 +9,7 @@ import rnnfused
 
 
 class Layer(torch.nn.Module):
-    """Records a layer as 0.1.0 did."""
+    """Calls the op that rnnfused 0.1.0 recorded for a layer."""
 
     def __init__(self, rnn):
         super().__init__()
@@ -19,10 +19,9 @@ class Layer(torch.nn.Module):
         weight_ih, weight_hh, bias_ih, bias_hh = self.rnn.parameters()
         if self.rnn.batch_first:
             x = x.transpose(0, 1)
-        output, h_n = torch.ops.rnnfused.layer_forward(
-            x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, None,
-            self.rnn.nonlinearity, False, None,
-        )  # fmt: skip
+        tensors = (x, weight_ih, bias_ih, bias_hh, weight_hh, None, None, None)
+        options = (self.rnn.nonlinearity, False, None)
+        output, h_n = torch.ops.rnnfused.layer_forward(*tensors, *options)
         return (output.transpose(0, 1) if self.rnn.batch_first else output), h_n
 
 
@@ -35,7 +34,7 @@ def test_exported_programs_load(kind, batch_first, nonlinearity):
     module = Layer(rnn)
     for got, expected in zip(module(x), rnn(x), strict=True):
         torch.testing.assert_close(got, expected)
-        assert got.stride() == expected.stride()  # which compiled programs rely on
+        assert got.stride() == expected.stride()  # compiled programs rely on strides
     file = io.BytesIO()
     torch.export.save(torch.export.export(module, (x,)), file)
     file.seek(0)

@@ -1,4 +1,4 @@
-"""bfloat16, float16 and autocast: dtypes as torch's own, values as close as rounded states allow."""
+"""bfloat16, float16 and autocast: torch's dtypes, and values as close as the rounding of states allows."""
 
 import pytest
 import torch
@@ -9,12 +9,12 @@ from rnnfused import functional
 pytestmark = pytest.mark.usefixtures("device")
 
 both_dtypes = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-# Rounding every state, at most so large a part of what is of size 1; gradients add up T of those.
+# Bounds for the rounding of a state, relative to values of size 1. Gradients sum T such errors.
 TOLERANCE = {torch.bfloat16: 2**-6, torch.float16: 2**-9}
 
 
 def modules(**options):
-    """Ours and torch's, of the same float32 weights."""
+    """Returns rnnfused's and torch's modules with the same float32 weights."""
     torch.manual_seed(0)
     theirs = torch.nn.RNN(12, 20, 2, bidirectional=True, **options)
     ours = rnnfused.RNN(12, 20, 2, bidirectional=True, **options)
@@ -23,7 +23,7 @@ def modules(**options):
 
 
 def gradients(module, x, hx, weight):
-    """Outputs, and the gradients of input, state and parameters, of a weighted sum of outputs."""
+    """Returns the outputs, and the gradients of their weighted sum: input, state, parameters."""
     module.zero_grad()
     x, hx = (value.detach().clone().requires_grad_() for value in (x, hx))
     output, h_n = module(x, hx)
@@ -39,15 +39,15 @@ def check_close(got, exact, dtype):
 
 
 def relative_error(got, exact):
-    """Of all values together, each tensor counting the same."""
+    """Returns the root mean square of the tensors' relative errors."""
     errors = [(g.float() - e).norm() / e.norm() for g, e in zip(got, exact, strict=True)]
     return torch.stack(errors).norm().item() / len(errors) ** 0.5
 
 
 @both_dtypes
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_autocast_is_torchs(dtype, batch_first):
-    """The same dtypes, and results that are nearer to those of float32: torch rounds more than the states."""
+def test_autocast_equals_torchs(dtype, batch_first):
+    """Dtypes equal torch's; errors against float32 are smaller, because torch rounds more than the states."""
     ours, theirs = modules(batch_first=batch_first)
     x, hx = torch.randn(6, 9, 12), torch.randn(4, 9 if not batch_first else 6, 20)
     weight = torch.randn(6, 9, 40)
@@ -67,7 +67,7 @@ def test_autocast_is_torchs(dtype, batch_first):
 def test_weights_of_the_dtype(dtype):
     ours, theirs = modules()
     x, hx, weight = torch.randn(7, 5, 12), torch.randn(4, 5, 20), torch.randn(7, 5, 40)
-    for module in (ours, theirs):  # what is rounded already is the same for both
+    for module in (ours, theirs):  # rounds the weights, so that float32 holds the same values
         module.to(dtype).float()
     x, hx = x.to(dtype).float(), hx.to(dtype).float()
     exact = gradients(theirs, x, hx, weight)
@@ -97,8 +97,8 @@ def test_token_ids(dtype, batch):
 def test_packed(dtype):
     ours, _ = modules()
     x = torch.randn(6, 3, 12)
-    packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([6, 2, 4], device="cpu"),
-                                                     enforce_sorted=False)  # fmt: skip
+    lengths = torch.tensor([6, 2, 4], device="cpu")
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
     exact = ours(packed)
     with torch.autocast(x.device.type, dtype):
         got = ours(packed)
@@ -107,17 +107,18 @@ def test_packed(dtype):
 
 
 @both_dtypes
-@pytest.mark.parametrize(("steps", "batch", "features", "hidden"), [
-    (1, 1, 1, 1), (3, 40, 300, 700), (40, 2, 5, 65), (2, 600, 7, 33),
-])  # fmt: skip
-def test_layers_of_every_size(dtype, steps, batch, features, hidden):
-    """Projections in the loop and before it, weights in and out of L2, gradients in chunks and at once."""
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (3, 40, 300, 700), (40, 2, 5, 65), (2, 600, 7, 33)]
+)
+def test_layers_of_every_size(dtype, shape):
+    """Projections inside and before the loop, weights inside and beyond L2, gradients in chunks and at once."""
+    steps, batch, features, hidden = shape
     torch.manual_seed(0)
-    arguments = [
-        torch.randn(steps, batch, features), torch.randn(hidden, features) / features**0.5,
-        torch.randn(hidden, hidden) / hidden**0.5, torch.randn(hidden), torch.randn(batch, hidden),
-    ]  # fmt: skip
-    arguments = [x.to(dtype) for x in arguments]
+    x = torch.randn(steps, batch, features)
+    weight_ih = torch.randn(hidden, features) / features**0.5
+    weight_hh = torch.randn(hidden, hidden) / hidden**0.5
+    bias, h_0 = torch.randn(hidden), torch.randn(batch, hidden)
+    arguments = [x.to(dtype) for x in (x, weight_ih, weight_hh, bias, h_0)]
     weight = torch.randn(steps, batch, hidden) / (steps * batch) ** 0.5
     results = []
     for wanted in (dtype, torch.float64):
@@ -132,17 +133,14 @@ def test_layers_of_every_size(dtype, steps, batch, features, hidden):
 
 
 def test_the_second_derivative_in_bfloat16():
-    x, w = (
-        torch.randn(3, 2, 4).bfloat16().requires_grad_(),
-        torch.eye(4).bfloat16().requires_grad_(),
-    )
+    x, w = (value.bfloat16().requires_grad_() for value in (torch.randn(3, 2, 4), torch.eye(4)))
     output, _ = functional.rnn(x, w)
     (grad,) = torch.autograd.grad(output.sum(), x, create_graph=True)
     grad.square().sum().backward()
     assert w.grad.dtype == torch.bfloat16 and w.grad.isfinite().all()
 
 
-def test_autocast_leaves_float64_alone_and_refuses_mixtures():
+def test_autocast_keeps_float64_and_refuses_mixed_dtypes():
     ours, _ = modules()
     x = torch.randn(3, 2, 12)
     with torch.autocast(x.device.type, torch.bfloat16):
@@ -159,7 +157,7 @@ def test_autocast_leaves_float64_alone_and_refuses_mixtures():
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
-def test_a_region_for_another_device_means_nothing():
+def test_autocast_of_another_device_has_no_effect():
     other = "cuda" if torch.get_default_device().type == "cpu" else "cpu"
     with torch.autocast(other, torch.bfloat16):
         ours, _ = modules()

@@ -1,17 +1,13 @@
 """The registered ops: their contract with the dispatcher, threads, and the choice of instruction set."""
 
-import os
-import subprocess
-import sys
-import threading
-
 import pytest
 import torch
+from python_process import run_python
 from raw_ops import RELU, TANH, loop, loop_arguments
+from threads import run_in_threads
 
 import rnnfused
-from rnnfused import functional
-from rnnfused import ops as op
+from rnnfused import functional, ops
 
 SIZES = torch.tensor([3, 2, 1])
 
@@ -49,32 +45,22 @@ def test_opcheck_where_the_output_cannot_keep_the_strides():
     torch.library.opcheck(
         torch.ops.rnnfused.layer,
         loop_arguments(overlapping, torch.randn(6, 6)),
-        # The others clone the input, and a clone of this one has other strides.
+        # The other checks clone the input; a clone of overlapping rows has other strides.
         test_utils=("test_schema", "test_faketensor"),
     )
 
 
 @pytest.mark.parametrize("needs_grad_h_0", [True, False])
-@pytest.mark.parametrize("sources", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("given", [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("batch_sizes", [None, SIZES])
-def test_opcheck_backward(needs_grad_h_0, sources, batch_sizes):
+def test_opcheck_backward(needs_grad_h_0, given, batch_sizes):
     output, _, weight_hh, *_ = forward_arguments(batch_sizes=batch_sizes)
-    grad_output = torch.randn_like(output) if sources[0] else None
-    grad_h_n = torch.randn(1, 3, 5) if sources[1] else None
+    grad_output = torch.randn_like(output) if given[0] else None
+    grad_h_n = torch.randn(1, 3, 5) if given[1] else None
+    tensors = grad_output, grad_h_n, output, weight_hh
     torch.library.opcheck(
         torch.ops.rnnfused.recurrence_backward,
-        (
-            grad_output,
-            grad_h_n,
-            output,
-            weight_hh,
-            batch_sizes,
-            None,
-            RELU,
-            True,
-            0.5,
-            needs_grad_h_0,
-        ),  # fmt: skip
+        (*tensors, batch_sizes, None, RELU, True, 0.5, needs_grad_h_0),
     )
 
 
@@ -104,12 +90,12 @@ def test_a_direct_call_cannot_read_out_of_bounds():
         with pytest.raises(RuntimeError, match="rnnfused: "):
             loop(*tensors, batch_sizes, nonlinearity=f_, reverse=reverse_)
     rows = p.flatten(0, 1)
-    for sequence, lengths in (
-        (p, [4, 4]), (p, [4, 4, 5]), (p, [4, -1, 4]), (rows, [4, 4, 3]), (rows, [4, 4, 5]),
-        (rows, [13, -1]), (rows, [2**62, 2**62, 12]),
-    ):  # fmt: skip
+    for lengths in ([4, 4], [4, 4, 5], [4, -1, 4]):
         with pytest.raises(RuntimeError, match="rnnfused: lengths"):
-            loop(sequence, w, lengths=torch.tensor(lengths))
+            loop(p, w, lengths=torch.tensor(lengths))
+    for lengths in ([4, 4, 3], [4, 4, 5], [13, -1], [2**62, 2**62, 12]):
+        with pytest.raises(RuntimeError, match="rnnfused: lengths"):
+            loop(rows, w, lengths=torch.tensor(lengths))
     for lengths in (
         torch.tensor([4.0, 4, 4]),
         torch.tensor([[4, 4, 4]]),
@@ -129,7 +115,7 @@ def test_a_direct_call_cannot_read_out_of_bounds():
             loop(p, weight)
     for grad_output in (p[:3], p.double(), p.transpose(0, 1)):
         with pytest.raises(RuntimeError, match="rnnfused: grad_output"):
-            op.recurrence_backward(grad_output, None, p, w, None, None, f, reverse, None, True)
+            ops.recurrence_backward(grad_output, None, p, w, None, None, f, reverse, None, True)
 
 
 @pytest.mark.parametrize(("batch", "hidden"), [(2, 700), (31, 200), (64, 128)])
@@ -142,7 +128,7 @@ def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
         torch.set_num_threads(threads)
         output, _ = loop(projections, weight_hh)
         arguments = (grad_output, None, output, weight_hh, None, None, TANH, False, None, True)
-        results.append((output, *op.recurrence_backward(*arguments)))
+        results.append((output, *ops.recurrence_backward(*arguments)))
     for other in results[1:]:
         for got, expected in zip(other, results[0], strict=True):
             assert torch.equal(got, expected)
@@ -151,41 +137,24 @@ def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
 def test_many_python_threads_at_once():
     projections, weight_hh = torch.randn(20, 40, 64), torch.randn(64, 64) / 8
     expected, _ = functional.rnn(projections, weight_hh)
-    wrong = []
 
-    def work():
+    def work(_):
         for _ in range(20):
-            if not torch.equal(functional.rnn(projections, weight_hh)[0], expected):
-                wrong.append(1)
+            assert torch.equal(functional.rnn(projections, weight_hh)[0], expected)
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
-def run_python(code, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=120,
-    )
+    run_in_threads(work, range(6))
 
 
 CAPABILITIES = ["default", "avx2", "avx512", "avx512_bf16"]
 
 
 @pytest.mark.parametrize("wanted", CAPABILITIES)
-def test_environment_chooses_the_instruction_set(wanted):
+def test_environment_selects_the_instruction_set(wanted):
     here = run_python(
         "import rnnfused; print(rnnfused.cpu_capability())", RNNFUSED_CPU_CAPABILITY=""
     )
     if CAPABILITIES.index(wanted) > CAPABILITIES.index(here.stdout.strip()):
-        pytest.skip(f"this machine has no {wanted}")
+        pytest.skip(f"this machine lacks {wanted}")
     code = (
         "import torch, rnnfused; torch.manual_seed(0); m = rnnfused.RNN(3, 40);"
         "m(torch.randn(2, 2, 3))[0].sum().backward(); print(rnnfused.cpu_capability())"

@@ -1,4 +1,4 @@
-"""What nn.RNN has not: rows with lengths (padded or jagged), heads, clipped gradients; next to the reference."""
+"""Options beyond nn.RNN, against the reference: lengths (padded or jagged), heads, clipped gradients."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def leaves(shape, heads, given, hidden=H, dtype=torch.float64):
 
 
 def results(function, tensors, **options):
-    """Outputs and gradients."""
+    """Returns the results, and the gradients of the tensors."""
     output, h_n = function(*tensors, **options)
     pattern = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     loss = (output * pattern).sum() + (h_n * h_n).sum()
@@ -52,7 +52,7 @@ def test_equals_the_reference(nonlinearity, reverse, given, heads, extents, clip
         for f in (functional.rnn, reference.rnn)
     )
     torch.testing.assert_close(got, expected)
-    if clip is not None:  # or nothing was tested
+    if clip is not None:  # proves that the threshold was exceeded
         unclipped = results(functional.rnn, tensors, **options)
         assert not torch.allclose(got[2], unclipped[2])
 
@@ -129,8 +129,8 @@ def test_gradients_of_a_layer_with_lengths(jagged, reverse, sizes):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("jagged", [False, True])
 @pytest.mark.parametrize("lengths", [[3, 5, 0, 2], [0, 0, 0, 0], [1, 1, 1, 1]])
-def test_packing_rows_gives_what_the_op_gives(reverse, jagged, lengths):
-    """What devices do whose loops know packed rows alone."""
+def test_packed_loops_equal_the_op_with_lengths(reverse, jagged, lengths):
+    """Devices whose loops take packed rows alone run lengths this way."""
     ops = torch.ops.rnnfused
     lengths = torch.tensor(lengths)
     shape = (int(lengths.sum()), H) if jagged else (T, B, H)
@@ -162,23 +162,18 @@ def test_packing_rows_gives_what_the_op_gives(reverse, jagged, lengths):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("heads", [2, 8, 64])
-def test_heads_are_recurrences_of_their_own(threads, heads):
-    before = torch.get_num_threads()
+def test_heads_are_separate_recurrences(threads, heads, restore_threads):
     torch.set_num_threads(threads)
-    try:
-        layer = rnnfused.RNN(20, 128, heads=heads)
-        x, h_0 = torch.randn(30, 20, 20), torch.randn(1, 20, 128)
-        output, _ = layer(x, h_0)
-        part = 128 // heads
-        for head in range(heads):
-            own = slice(head * part, (head + 1) * part)
-            alone, _ = functional.rnn_layer(
-                x, layer.weight_ih_l0[own], layer.weight_hh_l0[head],
-                layer.bias_ih_l0[own] + layer.bias_hh_l0[own], h_0[0, :, own],
-            )  # fmt: skip
-            torch.testing.assert_close(output[..., own], alone)
-    finally:
-        torch.set_num_threads(before)
+    layer = rnnfused.RNN(20, 128, heads=heads)
+    x, h_0 = torch.randn(30, 20, 20), torch.randn(1, 20, 128)
+    output, _ = layer(x, h_0)
+    bias = layer.bias_ih_l0 + layer.bias_hh_l0
+    part = 128 // heads
+    for head in range(heads):
+        own = slice(head * part, (head + 1) * part)
+        weights = layer.weight_ih_l0[own], layer.weight_hh_l0[head], bias[own]
+        alone, _ = functional.rnn_layer(x, *weights, h_0[0, :, own])
+        torch.testing.assert_close(output[..., own], alone)
 
 
 def test_layers_take_the_options():
@@ -190,7 +185,7 @@ def test_layers_take_the_options():
     x = torch.randn(T, B, 3)
     output, _ = layer(x, lengths=LENGTHS.tolist())
     output.sum().backward()
-    # Each of the T * B gradients that add up is clipped.
+    # The gradient sums T * B terms, each clipped.
     assert 0 < layer.bias_hh_l1.grad.abs().max() <= 0.01 * T * B * 1.0001
     dense = rnnfused.RNN(3, H, 2, bidirectional=True)
     state = {k: torch.block_diag(*v) if v.dim() == 3 else v for k, v in layer.state_dict().items()}
@@ -198,14 +193,14 @@ def test_layers_take_the_options():
     torch.testing.assert_close(dense(x, lengths=LENGTHS)[0], output)
 
 
-def test_tokens_past_the_end_may_be_anything():
+def test_tokens_past_the_end_have_no_effect():
     layer = rnnfused.TokenRNN(7, H, batch_first=True)
     ids = torch.randint(7, (B, T))
     lengths = torch.tensor([5, 2, 0, 3])
-    wild = ids.masked_fill(torch.arange(T) >= lengths.unsqueeze(1), -100)
+    changed = ids.masked_fill(torch.arange(T) >= lengths.unsqueeze(1), -100)
     got, expected = (
         results(lambda w, x=x: functional_output(layer, w, x, lengths), [layer.weight_ih_l0])
-        for x in (wild, ids)
+        for x in (changed, ids)
     )
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
     assert not got[0][2].any()
@@ -221,7 +216,7 @@ def functional_output(layer, weight_ih, ids, lengths):
     )
 
 
-def test_no_derivative_of_a_clipped_gradient():
+def test_a_clipped_gradient_has_no_derivative():
     p, weight = leaves((T, B), 1, False)
     output, _ = functional.rnn(p, weight, state_grad_clip=0.1)
     (gradient,) = torch.autograd.grad(output.sum(), p, create_graph=True)
@@ -339,7 +334,7 @@ def test_sparse_and_nested_tensors_are_refused():
         cell(p[0], p[0].to_sparse())
 
 
-def test_the_op_without_values_of_its_sizes():
+def test_sizes_and_tensors_on_the_meta_device():
     p, weight = torch.randn(T, B, H), torch.randn(H, H)
     with pytest.raises(RuntimeError, match="must be on the CPU"):
         loop(p, weight, lengths=LENGTHS.to("meta"))
@@ -350,7 +345,7 @@ def test_the_op_without_values_of_its_sizes():
     assert h_n.shape == (4, H)
 
 
-def test_lengths_where_they_have_no_meaning():
+def test_lengths_of_unbatched_and_packed_input_are_refused():
     layer = rnnfused.RNN(3, H)
     packed = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(T, 2, 3), [5, 2])
     for input in (torch.randn(T, 3), packed):

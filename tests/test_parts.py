@@ -1,15 +1,16 @@
-"""The backward of a layer in parts of its rows and steps: the same gradients however it is cut."""
+"""A layer runs backward in parts (of rows, of steps). Its gradients do not depend on the split."""
 
 import pytest
 import torch
+from raw_ops import TANH
 
 import rnnfused
 from rnnfused import functional
 
 pytestmark = pytest.mark.usefixtures("restore_threads")
 
-# T, B, I, H. Of float64 rows, in this order: all steps of some rows; some steps of all rows; some steps of some rows;
-# of one row; with weights that are too large to be read again for each few rows; and for a thread to sum alone.
+# T, B, I, H. Parts of the float64 calls, in order: all steps of some rows; some steps of all rows; some steps of some
+# rows; one row; weights too large to read again for each few rows; weights too large for one thread to sum.
 SHAPES = [
     (40, 200, 5, 16),
     (600, 5, 9, 64),
@@ -22,7 +23,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map
 
 
 def run_layer(layer, x, h_0, gradient, gradient_n):
-    """States, and the gradients of the input, the first state and the parameters."""
+    """Returns the results, and the gradients of the input, the first state and the parameters."""
     leaves = [x, h_0, *layer.parameters()]
     leaves = [leaf.requires_grad_() for leaf in leaves if leaf is not None]
     results = layer(x, h_0)
@@ -61,8 +62,8 @@ def test_both_directions_equal_torchs(shape, threads, batch_first, given):
 @shapes
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_d_is_the_loops_to_the_bit(shape, reverse, dtype):
-    """With W_ih an identity, the gradient of the input is d, as the op that keeps all of it returns it."""
+def test_d_has_the_bits_of_the_loop_op(shape, reverse, dtype):
+    """If W_ih is the identity, the input's gradient is d. The op without parts returns all of d."""
     torch.manual_seed(0)
     steps, batch, _, hidden = shape
     x = torch.randn(steps, batch, hidden, dtype=dtype, requires_grad=True)
@@ -87,12 +88,11 @@ def test_sums_of_16_bit_types_are_rounded_once(shape, dtype, threads):
     inputs = arguments(shape, layer, True, dtype)
     *_, weight_ih, weight_hh, bias, _ = run_layer(layer, *inputs)
     x = inputs[0].detach().float()
-    # The same sums of the same d, from the op that keeps all of it.
+    # The op without parts returns all of d; the expected sums are made from it.
     with torch.no_grad():
         output = layer(inputs[0], inputs[1])[0]
-    d, _ = torch.ops.rnnfused.recurrence_backward(
-        inputs[2], inputs[3], output, layer.weight_hh_l0.detach(), None, None, 0, False, None, False
-    )  # fmt: skip
+    tensors = inputs[2], inputs[3], output, layer.weight_hh_l0.detach(), None, None
+    d, _ = torch.ops.rnnfused.recurrence_backward(*tensors, TANH, False, None, False)
     before = torch.cat([inputs[1].detach(), output[:-1]]).float()
     tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 2e-2}
     torch.testing.assert_close(
@@ -104,27 +104,27 @@ def test_sums_of_16_bit_types_are_rounded_once(shape, dtype, threads):
     torch.testing.assert_close(bias.float(), d.float().sum((0, 1)), **tolerance)
 
 
-def test_gradients_that_are_not_wanted():
-    """Each alone is what it is among all."""
+def test_each_gradient_alone():
+    """A gradient computed alone has the bits that it has among all."""
     torch.manual_seed(0)
     x, weight_ih = torch.randn(900, 4, 11), torch.randn(96, 11)
     weight_hh, bias, h_0 = torch.randn(96, 96) / 10, torch.randn(96), torch.randn(4, 96)
     gradients = torch.randn(900, 4, 96), torch.randn(4, 96)
 
-    def run(wanted):
+    def run(needed):
         leaves = [
-            t.clone().requires_grad_(i in wanted)
+            t.clone().requires_grad_(i in needed)
             for i, t in enumerate((x, weight_ih, weight_hh, bias, h_0))
         ]
         results = functional.rnn_layer(*leaves)
-        return torch.autograd.grad(results, [leaves[i] for i in wanted], gradients)
+        return torch.autograd.grad(results, [leaves[i] for i in needed], gradients)
 
     everything = run(range(5))
     for i, expected in enumerate(everything):
         assert torch.equal(run([i])[0], expected)
 
 
-# T, B, I, H: of few rows, and of float16, whose projections are not made in the loop: in one part, in several.
+# T, B, I, H: few rows, or float16, so that projections precede the loop. They are made in one part or in several.
 PROJECTED = [(900, 2, 200, 130), (2500, 1, 90, 130), (40, 3, 70, 90)]
 
 
@@ -133,10 +133,8 @@ PROJECTED = [(900, 2, 200, 130), (2500, 1, 90, 130), (40, 3, 70, 90)]
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("given", [False, True])
-def test_projections_in_parts_are_those_of_all_steps_to_the_bit(
-    shape, reverse, batch_first, dtype, given
-):
-    """A sequence is what it is among others of its steps alone: with all of them in a call there are more parts."""
+def test_projections_do_not_depend_on_the_parts(shape, reverse, batch_first, dtype, given):
+    """One call on the sequence has more parts than calls on pieces of it, and the same bits."""
     torch.manual_seed(0)
     steps, batch, features, hidden = shape
     x = torch.randn(batch, steps, features, dtype=dtype)

@@ -1,4 +1,4 @@
-"""rnnfused.RNN in the place of torch.nn.RNN; rnnfused.TokenRNN in the place of one-hot inputs."""
+"""rnnfused.RNN against torch.nn.RNN; rnnfused.TokenRNN against one-hot inputs."""
 
 import itertools
 
@@ -21,7 +21,7 @@ cases = pytest.mark.parametrize("options", CASES, ids=lambda o: "-".join(map(str
 
 
 def pair(options, dtype=torch.float64):
-    """Ours and torch's, built from the same seed."""
+    """Returns rnnfused's and torch's modules, built from the same seed."""
     torch.manual_seed(0)
     ours = rnnfused.RNN(6, 7, **options, dtype=dtype)
     torch.manual_seed(0)
@@ -29,7 +29,7 @@ def pair(options, dtype=torch.float64):
 
 
 def compare(ours, theirs, x, *hx):
-    """Values and all gradients, in float64."""
+    """Asserts that values and all gradients are equal up to rounding in float64."""
     results = []
     for module in (ours, theirs):
         inputs = [v.clone().requires_grad_() for v in (x, *hx)]
@@ -125,7 +125,7 @@ def test_dropout_is_between_layers_and_only_in_training():
         rnnfused.RNN(6, 7, dropout=0.5)
 
 
-def test_dropout_drops_the_share_that_was_asked_for():
+def test_dropout_drops_the_given_share():
     module = rnnfused.RNN(2, 400, num_layers=2, dropout=0.25, nonlinearity="relu", bias=False)
     with torch.no_grad():
         module.weight_ih_l0.fill_(1)
@@ -153,7 +153,7 @@ def test_dropout_drops_the_share_that_was_asked_for():
         (lambda: torch.randn(5, 6), lambda: torch.zeros(1, 3, 7)),
     ],
 )
-def test_wrong_input_raises_what_torch_raises(x, hx):
+def test_wrong_input_raises_torchs_exception(x, hx):
     ours, theirs = pair({}, torch.float32)
     x, hx = x(), None if hx is None else hx()
     with pytest.raises((RuntimeError, ValueError)) as expected:
@@ -163,7 +163,7 @@ def test_wrong_input_raises_what_torch_raises(x, hx):
 
 
 @pytest.mark.parametrize("wrong", [None, [1.0], 3])
-def test_what_is_no_tensor_is_named(wrong):
+def test_an_argument_of_another_type_is_named(wrong):
     with pytest.raises(TypeError, match="input must be a Tensor or a PackedSequence"):
         rnnfused.RNN(6, 7)(wrong)
     if wrong is not None:
@@ -186,9 +186,9 @@ def test_empty_batch():
     ours, theirs = pair({})
     compare(ours, theirs, torch.zeros(5, 0, 6, dtype=torch.float64))
     for module in (ours, theirs):
-        for which in (0, 1):
-            # The gradient of a sum is one expanded element.
-            module(torch.zeros(5, 0, 6, dtype=torch.float64))[which].sum().backward()
+        for result in (0, 1):
+            # The gradient of a sum is an expanded tensor.
+            module(torch.zeros(5, 0, 6, dtype=torch.float64))[result].sum().backward()
     assert not ours.weight_hh_l0.grad.any()
 
 
@@ -205,11 +205,11 @@ INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torc
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_token_ids_stand_for_one_hot_rows(dtype, batch_first):
+def test_token_ids_equal_one_hot_rows(dtype, batch_first):
     module = rnnfused.TokenRNN(11, 7, num_layers=2, batch_first=batch_first, dtype=torch.float64)
     one_hot = torch.nn.RNN(11, 7, num_layers=2, batch_first=batch_first, dtype=torch.float64)
     one_hot.load_state_dict(module.state_dict())
-    # Few ids take another path than many.
+    # Few ids and many take different code paths.
     for shape in ((4, 3), (1, 2)):
         ids = torch.randint(0, 11, shape).to(dtype)
         rows = F.one_hot(ids.long(), 11).double()
@@ -287,7 +287,7 @@ def test_wrong_ids_are_named(ids, error, message):
 @pytest.mark.parametrize("hidden", [7, 16, 40, 130])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_ids_of_any_width_are_one_hot_rows(hidden, bias, dtype):
+def test_ids_equal_one_hot_rows_at_every_hidden_size(hidden, bias, dtype):
     of_ids = rnnfused.TokenRNN(11, hidden, bias=bias, dtype=dtype)
     of_rows = rnnfused.RNN(11, hidden, bias=bias, dtype=dtype)
     of_rows.load_state_dict(of_ids.state_dict())
@@ -298,7 +298,7 @@ def test_ids_of_any_width_are_one_hot_rows(hidden, bias, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint64, torch.int32])
-def test_ids_of_any_integer_dtype_have_lengths(dtype):
+def test_ids_of_any_integer_dtype_with_lengths(dtype):
     module = rnnfused.TokenRNN(11, 7)
     ids = torch.randint(11, (4, 3))
     lengths = [2, 4, 0]
@@ -338,7 +338,7 @@ def test_sizes_of_a_packed_batch_that_overflow():
         rnnfused.RNN(3, 4)(packed)
 
 
-def test_a_parameter_that_is_none_gives_way_to_the_attribute():
+def test_an_attribute_replaces_a_parameter_that_is_none():
     module, plain = rnnfused.RNN(3, 4), rnnfused.RNN(3, 4)
     plain.load_state_dict(module.state_dict())
     bias = module.bias_ih_l0.detach().clone()
@@ -348,7 +348,7 @@ def test_a_parameter_that_is_none_gives_way_to_the_attribute():
     assert torch.equal(module(x)[0], plain(x)[0])
 
 
-def test_a_subclass_checks_the_input_itself():
+def test_a_subclass_can_override_check_input():
     class Strict(rnnfused.RNN):
         def check_input(self, input, batch_sizes):
             raise ValueError("mine")

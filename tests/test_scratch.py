@@ -1,4 +1,4 @@
-"""The textbook's classes against its loops, and input that its own code does not check."""
+"""rnnfused.scratch against the textbook's loops, and its checks of wrong input, which the textbook lacks."""
 
 import math
 
@@ -27,11 +27,10 @@ def model(cell):
     return RNNLMScratch(cell, len(VOCAB), lr=1)
 
 
-def test_parameters_are_those_of_the_textbook(cell, model):
+def test_parameters_equal_the_textbooks(cell, model):
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    assert shapes == {
-        "rnn.W_xh": (10, 7), "rnn.W_hh": (7, 7), "rnn.b_h": (7,), "W_hq": (7, 10), "b_q": (10,)
-    }  # fmt: skip
+    of_rnn = {"rnn.W_xh": (10, 7), "rnn.W_hh": (7, 7), "rnn.b_h": (7,)}
+    assert shapes == {**of_rnn, "W_hq": (7, 10), "b_q": (10,)}
     big = RNNScratch(300, 400)
     assert big.W_xh.std().item() == pytest.approx(0.01, rel=0.02)
     assert big.W_hh.std().item() == pytest.approx(0.01, rel=0.02)
@@ -59,11 +58,11 @@ def test_rnn_equals_the_loop(cell):
     check_rnn(cell, inputs, inputs, state := torch.randn(3, 7))
     check_rnn(cell, inputs, inputs, state, given_as=(state,))
     outputs, _ = cell(inputs)
-    assert len(outputs) == 5 and outputs[0].shape == (3, 7)  # also where a list is expected
+    assert len(outputs) == 5 and outputs[0].shape == (3, 7)  # as code for a list of steps expects
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_rnn_looks_ids_up(cell, dtype):
+def test_ids_equal_one_hot_inputs(cell, dtype):
     for shape in ((6, 4), (1, 1)):
         ids = torch.randint(0, 10, shape)
         check_rnn(cell, ids.to(dtype), F.one_hot(ids, 10).float())
@@ -87,9 +86,8 @@ def test_one_state_serves_every_row(cell):
 
 def test_one_step_cell():
     cell = RNNScratchCell(4, 6, sigma=0.5).double()
-    assert {name: tuple(p.shape) for name, p in cell.named_parameters()} == {
-        "Wx": (4, 6), "Wh": (6, 6), "b": (6,)
-    }  # fmt: skip
+    shapes = {name: tuple(p.shape) for name, p in cell.named_parameters()}
+    assert shapes == {"Wx": (4, 6), "Wh": (6, 6), "b": (6,)}
     x, h = torch.randn(3, 4).double(), torch.randn(3, 6).double()
     torch.testing.assert_close(cell(x, h), torch.tanh(x @ cell.Wx + h @ cell.Wh + cell.b))
     torch.testing.assert_close(cell(x), torch.tanh(x @ cell.Wx + cell.b))
@@ -122,7 +120,7 @@ def test_loss_and_gradients_equal_the_loops(model, dtype):
     assert model(X).shape == (4, 6, 10)
 
 
-class Theirs(torch.nn.Module):
+class ConciseRNN(torch.nn.Module):
     """The textbook's concise wrapper around torch.nn.RNN."""
 
     def __init__(self, num_inputs, num_hiddens):
@@ -136,7 +134,7 @@ class Theirs(torch.nn.Module):
 
 def test_other_rnns_can_be_used():
     X = torch.randint(0, 10, (3, 5))
-    theirs = RNNLMScratch(Theirs(10, 7), 10)
+    theirs = RNNLMScratch(ConciseRNN(10, 7), 10)
     ours = RNNLMScratch(rnnfused.TokenRNN(10, 7), 10)
     ours.rnn.load_state_dict(theirs.rnn.rnn.state_dict())
     ours.load_state_dict({"W_hq": theirs.W_hq, "b_q": theirs.b_q}, strict=False)
@@ -200,7 +198,7 @@ def test_output_layer_and_board_can_be_replaced():
         def draw(self, x, y, label, every_n=1):
             self.append((x, label))
 
-    model = Linear(Theirs(10, 7), 10)
+    model = Linear(ConciseRNN(10, 7), 10)
     model.board = Drawn()
     batch = torch.randint(0, 10, (2, 4, 6))
     mean = model.training_step(batch)
@@ -288,9 +286,9 @@ def test_wrong_input_is_named(model, call, error, message):
 @parity
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_parity_on_the_time_machine(seed):
-    """Validation perplexity 7.1 to 7.6, training 6.1 to 6.4, after 100 epochs with its settings.
+    """The textbook's settings reach validation perplexity 7.1 to 7.6 and training perplexity 6.1 to 6.4.
 
-    Rounded to one decimal, because the result of a seed depends on every rounding error.
+    Both are rounded to one decimal, because every rounding error changes the result of a seed.
     """
     torch.manual_seed(seed)
     data = TimeMachine()
@@ -306,7 +304,7 @@ def test_parity_on_the_time_machine(seed):
 
 
 class Stacked(torch.nn.Module):
-    """Stacked layers as in chapter 10.3: each takes the stacked list that the one below returns."""
+    """Stacked layers as in chapter 10.3: each takes the stacked outputs of the layer below."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -334,7 +332,7 @@ def test_stacked_as_in_the_textbook():
 
 
 def test_both_directions_as_in_the_textbook():
-    """Chapter 10.4: ``reversed`` inputs go in, and the outputs are ``reversed`` again."""
+    """Chapter 10.4: the backward layer takes ``reversed`` inputs, and its outputs are ``reversed`` again."""
     forward, backward = (RNNScratch(10, 7, sigma=0.3) for _ in range(2))
     inputs = torch.randn(5, 3, 10)
     steps = rnn(inputs.flip(0), *backward.parameters())[0]
@@ -349,7 +347,7 @@ def test_both_directions_as_in_the_textbook():
 
 
 def test_a_subclass_returns_a_list_to_the_language_model():
-    """The stacked output is for RNNScratch itself; a subclass's forward may not take the option."""
+    """Only RNNScratch itself gets the option ``stacked``; a subclass's forward may lack it."""
 
     class Doubled(RNNScratch):
         def forward(self, inputs, state=None):

@@ -1,13 +1,10 @@
-"""Sizes at the edge: huge beside empty, more than any memory has, and stacks of a few pages.
+"""Extreme sizes: huge dimensions next to empty ones, more bytes than any memory has, stacks of a few pages.
 
-Each runs in a process of its own: what went wrong here crashed, or did not return.
+Each case runs in its own process, because a failure crashes it or never returns.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
+from python_process import run_python
 
 START = """
 import torch
@@ -60,7 +57,7 @@ assert result.shape == (4, 3) and result.eq(0).all()
 assert sum_of_products(empty(huge, 1, 0), zeros(1, 1, 3).expand(huge, 1, 3)).shape == (0, 3)
 assert sum_of_products(zeros(1, 1, 3).expand(huge, 1, 3), empty(huge, 1, 0)).shape == (3, 0)
 """,
-    "endless": """
+    "more rows than any time allows": """
 for shape in ((2**60, 1, 4), (2**30, 2**30, 4)):
     rows = zeros(1, 1, 4).expand(shape)
     refused(lambda: sum_of_products(rows, rows))
@@ -71,7 +68,7 @@ for shape in ((2**60, 1, 4), (2**30, 2**30, 4)):
     "lengths": "trained(rnnfused.RNN(3, 4), empty(huge, 0, 3), lengths=zeros(0).long())",
     "ids": "trained(rnnfused.TokenRNN(3, 4), empty(huge, 0).long())",
     "many heads": "functional.rnn(empty(4, 0, huge), zeros(1, 1, 1).expand(huge, 1, 1))",
-    "steps that only an expanded output has": """
+    "lengths of a huge expanded output": """
 output = zeros(1, 1, 1).expand(huge, 2, 4)
 lengths = torch.tensor([huge, 3])
 ops, weight = torch.ops.rnnfused, zeros(4, 4)
@@ -83,26 +80,20 @@ refused(lambda: ops.layer_backward(output, None, output, output, weight, weight,
 ids = torch.zeros(1, 1).long().expand(huge, 2)
 refused(lambda: ops.layer(ids, weight, weight, None, None, None, None, None, 0, 0, False, None))
 """,
-    "steps of no units": """
+    "lengths without hidden units": """
 lengths = torch.tensor([huge, 3])
 output, h_n = functional.rnn(empty(huge, 2, 0), empty(0, 0), lengths=lengths)
 assert output.shape == (huge, 2, 0) and h_n.shape == (2, 0)
 """,
     "vocabulary": "refused(lambda: with_vocabulary(2**58))",
     "vocabulary of heads": "refused(lambda: with_vocabulary(2**58, heads=2))",
-    "vocabulary beyond a rounding": "refused(lambda: with_vocabulary(2**59 - 1))",
+    "vocabulary that overflows when rounded up": "refused(lambda: with_vocabulary(2**59 - 1))",
 }
 
 
 def run(code):
-    # A minute: a process that only imports torch takes seconds on a busy machine.
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-    )
+    # On a busy machine, the import of torch alone takes seconds.
+    return run_python(code, timeout=60, OMP_NUM_THREADS="2")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -150,7 +141,7 @@ for make in {makes}:
     thread.join()
 assert not failures, failures
 """
-OURS = [
+LAYERS = [
     "layer_of(rnnfused.RNN, torch.float32)",
     "layer_of(rnnfused.RNN, torch.float64)",
     "layer_of(rnnfused.RNN, torch.bfloat16, nonlinearity='relu')",
@@ -162,11 +153,11 @@ OURS = [
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_stack_where_torch_has_enough(threads):
+def test_a_small_stack_suffices_where_it_does_for_torch(threads):
     def run_with(makes):
         return run(STACK.format(threads=threads, makes=f"[{', '.join(makes)}]"))
 
     if run_with(["layer_of(torch.nn.RNN, torch.float32)"]).returncode != 0:
-        pytest.skip("torch.nn.RNN needs more, too")
-    result = run_with(OURS)
+        pytest.skip("torch.nn.RNN needs a larger stack, too")
+    result = run_with(LAYERS)
     assert result.returncode == 0, (result.returncode, result.stderr[-1000:])

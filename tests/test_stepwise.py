@@ -1,10 +1,10 @@
-"""The step-by-step ops against the fused ones: same arguments, same results, same layout."""
+"""The stepwise loops against the fused ops: same arguments, results and strides."""
 
 import pytest
 import torch
 from raw_ops import loop
 
-from rnnfused import ops as op
+from rnnfused import ops
 from rnnfused.ops import stepwise
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -31,7 +31,7 @@ def check(got, expected):
 @pytest.mark.parametrize("heads", [1, 7])
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip):
-    nonlinearity = op.NONLINEARITIES[nonlinearity]
+    nonlinearity = ops.NONLINEARITIES[nonlinearity]
     batch_sizes = SIZES if layout == "packed" else None
     shape = {"time_first": (6, 5, 7), "batch_first": (5, 6, 7), "packed": (12, 7)}[layout]
     projections, gradient = torch.randn(2, *shape, dtype=torch.float64)
@@ -52,7 +52,7 @@ def test_equals_the_fused_ops(nonlinearity, reverse, layout, given, heads, clip)
             arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes)
             check(
                 stepwise.backward(*arguments, nonlinearity, reverse, clip, needs_grad_h_0),
-                op.recurrence_backward(
+                ops.recurrence_backward(
                     *arguments, None, nonlinearity, reverse, clip, needs_grad_h_0
                 ),
             )

@@ -1,6 +1,6 @@
 """The textbook's model in plain PyTorch loops, its vocabulary, data and trainer.
 
-The reference that the tests compare rnnfused.scratch with.
+Tests compare rnnfused.scratch with it.
 """
 
 import math
@@ -15,14 +15,14 @@ TIME_MACHINE = Path(__file__).parents[2] / "shared" / "data" / "timemachine.txt"
 
 
 def parity(test):
-    """Marks a test that needs the textbook's data, and skips it where they are missing."""
+    """Marks a test that needs the textbook's data, and skips it if the file is missing."""
     missing = not TIME_MACHINE.is_file()
     skip = pytest.mark.skipif(missing, reason="no ../shared/data/timemachine.txt")
     return pytest.mark.parity(skip(test))
 
 
 def rnn(inputs, W_xh, W_hh, b_h, state=None):
-    """Step by step over one-hot or real inputs (num_steps, batch, I)."""
+    """Runs the loop over inputs (num_steps, batch, I). Returns the list of states and the last state."""
     h = torch.zeros(inputs.size(1), W_hh.size(0), dtype=inputs.dtype) if state is None else state
     outputs = []
     for x in inputs:
@@ -32,7 +32,7 @@ def rnn(inputs, W_xh, W_hh, b_h, state=None):
 
 
 def language_model_loss(model, X, Y):
-    """Mean cross-entropy of an ``RNNLMScratch``, computed from its parameters in plain loops."""
+    """Returns the mean cross-entropy of an ``RNNLMScratch``, computed from its parameters in plain loops."""
     cell = model.rnn
     one_hot = F.one_hot(X.t(), model.vocab_size).to(cell.W_xh.dtype)
     outputs, _ = rnn(one_hot, cell.W_xh, cell.W_hh, cell.b_h)
@@ -78,7 +78,7 @@ class TimeMachine:
 
 
 class Trainer:
-    """Trains a model through the textbook's protocol alone."""
+    """Trains a model that follows the textbook's protocol."""
 
     def __init__(self, max_epochs, clip, clip_gradients):
         self.max_epochs, self.clip, self.clip_gradients = max_epochs, clip, clip_gradients

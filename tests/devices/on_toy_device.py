@@ -1,10 +1,10 @@
-"""Layers and functions on the device ``toy`` beside those on the CPU. Run by test_devices.py, in its own process."""
+"""Layers and functions on the device ``toy`` against the CPU. test_devices.py runs this file in its own process."""
 
 import copy
 
 import pytest
 import torch
-import toy_device  # noqa: F401 (makes the device)
+import toy_device  # noqa: F401 (registers the device)
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnnfused
@@ -26,7 +26,7 @@ def to(device, x):
 
 
 def results_and_gradients(module, *inputs, **keywords):
-    """What a module returns on both devices, and the gradients of its parameters and inputs, on the CPU."""
+    """Returns, for each device: results and gradients (inputs, parameters) as CPU tensors."""
     both = []
     for device in ("cpu", "toy"):
         here = copy.deepcopy(module).to(device)

@@ -1,4 +1,4 @@
-"""Devices without kernels of ours: the ops go step by step, by torch's own operations."""
+"""Devices without rnnfused's kernels: the composite ops run step by step, in torch's operations."""
 
 import os
 import subprocess
@@ -14,12 +14,14 @@ from torch.utils import backend_registration
     reason="this torch cannot make a device from Python",
 )
 def test_private_backend():
-    # A private backend stays for the life of a process.
+    # A process cannot drop a private backend again, so the tests run in another one.
     folder = Path(__file__).parent
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider",
-         folder / "on_toy_device.py"],
-        check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+        [*command, folder / "on_toy_device.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -1,4 +1,4 @@
-"""A private backend, ``toy``: a device that is neither CPU nor CUDA. Its values lie in the memory of CPU tensors."""
+"""A private backend, ``toy``: a device other than CPU and CUDA. CPU tensors hold its values."""
 
 import functools
 
@@ -9,7 +9,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 _setup_privateuseone_for_python_backend("toy")
 
 _as_strided = torch.ops.aten.as_strided.default
-_memory = {}  # flat CPU tensors by the toy storage that they stand for, which is kept too
+_memory = {}  # toy storage's address -> flat CPU tensor, and the storage, which must not be freed
 
 
 def _is_toy(x):
@@ -17,7 +17,7 @@ def _is_toy(x):
 
 
 def _values(x):
-    """The CPU tensor with the values of a toy tensor; the CPU for the toy device; anything else as it is."""
+    """Returns the CPU tensor behind a toy tensor, the CPU for a device, anything else unchanged."""
     if isinstance(x, torch.device):
         return torch.device("cpu")
     if not _is_toy(x):
@@ -27,13 +27,13 @@ def _values(x):
 
 
 def _view(toy, like):
-    """A view of the toy tensor's storage with the sizes and strides of ``like``."""
-    key = torch._C.DispatchKey.Meta  # its kernel makes a view of any device
+    """Returns a view of the toy tensor's storage with the sizes and strides of ``like``."""
+    key = torch._C.DispatchKey.Meta  # this kernel makes views on any device
     return _as_strided._op_dk(key, toy, like.shape, like.stride(), like.storage_offset())
 
 
 def _new(values):
-    """A toy tensor that takes a CPU tensor's memory over."""
+    """Returns a toy tensor that takes over a CPU tensor's memory."""
     flat = values.as_strided((values.untyped_storage().nbytes() // values.itemsize,), (1,), 0)
     toy = torch._C._acc.create_empty_tensor(flat.shape, flat.dtype)
     _memory[toy.untyped_storage()._cdata] = flat, toy.untyped_storage()
@@ -41,7 +41,7 @@ def _new(values):
 
 
 def _run_on_cpu(op, *args, **kwargs):
-    """Any operation: the CPU's, on the same memory, in place and by views too."""
+    """Runs any operation on the CPU tensors; results in place and views share the toy tensors' memory."""
     leaves, _ = pytree.tree_flatten((args, kwargs))
     toys = [x for x in leaves if _is_toy(x)]
     values = {id(x): _values(x) for x in toys}
@@ -70,10 +70,7 @@ def _copy(source, target, non_blocking=False):
 _libraries = [torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")]
 _libraries[0].fallback(_run_on_cpu, "PrivateUse1")
 _libraries[1].impl("_copy_from", _copy, "PrivateUse1")
-for _name in (
-    "arange",
-    "arange.start",
-    "arange.start_step",
-):  # torch's own would resize an empty toy tensor
+for _name in ("arange", "arange.start", "arange.start_step"):
+    # torch's kernel would resize an empty toy tensor.
     _overload = getattr(torch.ops.aten.arange, _name.partition(".")[2] or "default")
     _libraries[1].impl(_name, functools.partial(_run_on_cpu, _overload), "PrivateUse1")

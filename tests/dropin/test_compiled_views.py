@@ -1,4 +1,4 @@
-"""Compiled models whose region makes views of a layer's output or input, which the caller then changes in place."""
+"""Compiled models that make views of a layer's output or input. The caller then changes them in place."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What torch's RNN and RNNCell refuse, ours refuse with the same exception, and say what is wrong."""
+"""rnnfused's RNN and RNNCell raise torch's exceptions for wrong input, with messages that name the mistake."""
 
 import warnings
 
@@ -25,7 +25,7 @@ def with_weight(cls, name, value):
     return module
 
 
-# name: (the mistake, a word that our message must have: the argument's name or the size that is wrong)
+# name: (the mistake, a word that rnnfused's message must have: the argument's name or the wrong value)
 CALLS = {
     "4-D input": (lambda c: c(4, 5)(zeros(2, 2, 3, 4)), "(2, 2, 3, 4)"),
     "1-D input": (lambda c: c(4, 5)(zeros(4)), "(4,)"),
@@ -143,44 +143,49 @@ CELL_CALLS = {
     "no hidden_size": (lambda c: c(4), "hidden_size"),
 }
 
-# Where ours differ from torch's, and why.
+OTHER_TYPE = "rnnfused raises TypeError; torch raises AttributeError by accident"
+
+# Calls on which rnnfused's classes differ from torch's, and the reason.
 DIFFERENT = {
-    "input None": (lambda c: c(4, 5)(None), "TypeError, where torch stumbles: AttributeError"),
-    "input a list": (lambda c: c(4, 5)([[1.0]]), "TypeError, where torch stumbles: AttributeError"),
+    "input None": (lambda c: c(4, 5)(None), OTHER_TYPE),
+    "input a list": (lambda c: c(4, 5)([[1.0]]), OTHER_TYPE),
     "hx a tuple": (
         lambda c: c(4, 5)(zeros(3, 2, 4), (zeros(1, 2, 5), zeros(1, 2, 5))),
-        "TypeError, where torch stumbles: AttributeError",
+        OTHER_TYPE,
     ),
-    "proj_size 0": (lambda c: c(4, 5, proj_size=0), "0 is what proj_size is; torch refuses it"),
+    "proj_size 0": (
+        lambda c: c(4, 5, proj_size=0),
+        "rnnfused accepts the default, 0; torch refuses the argument",
+    ),
     "proj_size 2, positional": (
         lambda c: c(4, 5, 1, "tanh", True, False, 0.0, False, 2),
-        "refused at once; torch builds an RNN that then refuses every input",
+        "rnnfused refuses it at once; torch builds an RNN that refuses every input",
     ),
     "bidirectional an int": (
         lambda c: c(4, 5, bidirectional=1)(zeros(3, 2, 4)),
-        "taken as a bool; torch refuses it when called",
+        "rnnfused converts it to a bool; torch refuses it when called",
     ),
-    "packed, less rows than data": (
+    "packed, fewer rows than data": (
         lambda c: c(4, 5)(packed((2, 2))),
-        "refused, where torch leaves out the last rows",
+        "rnnfused refuses it; torch ignores the last rows",
     ),
     "packed, an empty step": (
         lambda c: c(4, 5)(packed((5, 0))),
-        "refused, where torch takes a step of no rows",
+        "rnnfused refuses it; torch accepts a step without rows",
     ),
     "bias that would broadcast": (
         lambda c: with_weight(c, "bias_ih_l0", zeros(1))(zeros(3, 2, 4)),
-        "refused, where torch broadcasts it",
+        "rnnfused refuses it; torch broadcasts the bias",
     ),
     "output changed in place": (
         lambda c: c(4, 5)(zeros(3, 2, 4))[0].mul_(2).sum().backward(),
-        "the output is what is saved for backward; torch's is a copy of that",
+        "rnnfused saves the output itself for backward; torch returns a copy of it",
     ),
 }
 
 
 def error_of(call, cls):
-    """The exception, or None."""
+    """Returns the exception of the call, or None."""
     try:
         call(cls)
     except Exception as error:
@@ -189,7 +194,7 @@ def error_of(call, cls):
 
 
 def check_same_error(ours_class, theirs_class, call, word=None):
-    """Raises AssertionError unless both raise the same type and our message has the word."""
+    """Raises AssertionError unless both raise the same type, and rnnfused's message has the word."""
     ours, theirs = error_of(call, ours_class), error_of(call, theirs_class)
     assert type(ours) is type(theirs), f"{ours!r} is not {theirs!r}"
     if word is not None:
@@ -213,12 +218,12 @@ def test_cell(name):
         for name, (call, reason) in DIFFERENT.items()
     ],
 )
-def test_where_ours_differs(call):
+def test_differences_from_torch(call):
     check_same_error(rnnfused.RNN, torch.nn.RNN, call)
 
 
-@pytest.mark.xfail(strict=True, reason="TypeError, where torch stumbles: AttributeError")
-def test_where_our_cell_differs():
+@pytest.mark.xfail(strict=True, reason=OTHER_TYPE)
+def test_difference_from_torchs_cell():
     check_same_error(rnnfused.RNNCell, torch.nn.RNNCell, lambda c: c(4, 5)([1.0]))
 
 
@@ -229,7 +234,7 @@ def test_a_nested_tensor_for_a_cell(name):
         rnnfused.RNNCell(4, 4)(**{"input": zeros(2, 4), name: nested})
 
 
-def test_messages_name_the_shape_that_was_passed():
+def test_messages_name_the_given_shape():
     with pytest.raises(RuntimeError) as error:
         rnnfused.RNN(4, 5)(zeros(3, 6))
     assert "(3, 6)" in str(error.value)
@@ -242,7 +247,7 @@ def test_dropout_of_one_layer_warns(cls):
 
 
 @pytest.mark.parametrize("cls", [rnnfused.RNN, torch.nn.RNN])
-def test_a_right_call_does_not_warn(cls):
+def test_a_correct_call_does_not_warn(cls):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cls(4, 5, 2, dropout=0.5)(zeros(3, 2, 4))[0].sum().backward()

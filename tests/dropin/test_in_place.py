@@ -1,7 +1,7 @@
-"""Results, inputs and states that are changed in place between forward and backward: the right gradient, or an error.
+"""Results, inputs and states changed in place between forward and backward: the right gradient, or an error.
 
-A compiler that saves a view for backward does not see that its base was changed. So no op's result is returned as a
-view, and no view of an argument is saved.
+A compiler that saves a view for backward misses changes of its base. So no function returns an op's result as a view,
+and none saves a view of an argument.
 """
 
 import itertools
@@ -19,7 +19,7 @@ T, B, INPUT, HIDDEN = 4, 3, 6, 5
 
 
 class Call(nn.Module):
-    """A module of a function of ``(module, x, h)`` that returns a tuple."""
+    """Makes a module of a function of ``(module, x, h)`` that returns a tuple."""
 
     def __init__(self, call, **modules):
         super().__init__()
@@ -117,30 +117,37 @@ CASES = {
     "from scratch": from_scratch,
     "language model": language_model,
 }
-# Compiling each takes seconds.
+# A selection, because inductor takes seconds for each.
 INDUCTOR = [
-    "batch first", "unbatched, batch first", "both directions", "ids, batch first", "lengths, batch first",
-    "cell", "function, batch first", "layer function, batch first", "from scratch", "language model",
-]  # fmt: skip
+    "batch first",
+    "unbatched, batch first",
+    "both directions",
+    "ids, batch first",
+    "lengths, batch first",
+    "cell",
+    "function, batch first",
+    "layer function, batch first",
+    "from scratch",
+    "language model",
+]
 RUNS = [(name, mode) for mode in ("eager", "aot_eager") for name in CASES]
 RUNS += [(name, "inductor") for name in INDUCTOR]
 
 
 def gradients(run, module, inputs, change, in_place):
-    """Of leaves, after ``change`` was made in place; or by operations that give new tensors."""
+    """Returns the leaves' gradients after ``change``, made in place or by operations that return new tensors."""
     leaves = [x.clone().requires_grad_() if x.is_floating_point() else x.clone() for x in inputs]
     given = [x.clone() for x in leaves]
     results = list(run(*given))
     weights = [torch.linspace(0.5, 1.5, x.numel()).view(x.shape) for x in results]
-    what, which = change
-    if what == "argument" and in_place:
+    kind, which = change
+    if kind == "argument" and in_place:
         with torch.no_grad():
             x = given[which]
             x.mul_(0.5) if x.is_floating_point() else x.copy_((x + 1) % INPUT)
-    elif what == "result":
-        half = results[which].mul_(0.5) if in_place else results[which] * 0.5
-        results[which] = half
-    elif what == "detached":
+    elif kind == "result":
+        results[which] = results[which].mul_(0.5) if in_place else results[which] * 0.5
+    elif kind == "detached":
         results[which] = results[which].detach_() if in_place else results[which].detach()
     loss = sum((x * w).sum() for x, w in zip(results, weights, strict=True))
     leaves = [x for x in leaves if x.is_floating_point()]
@@ -149,7 +156,7 @@ def gradients(run, module, inputs, change, in_place):
 
 @pytest.fixture(autouse=True)
 def fresh_compiler():
-    # A cached graph would run the gradients of an earlier version of this package.
+    # A cached graph may come from an earlier version of this package.
     with torch._inductor.utils.fresh_cache():
         torch._dynamo.reset()
         yield
@@ -163,10 +170,10 @@ def test_the_right_gradient_or_an_error(case, mode):
     module, *inputs = CASES[case]()
     run = module if mode == "eager" else torch.compile(module, backend=mode)
     count = len(run(*inputs))
-    whats = [("argument", 0), ("argument", 1), ("result", 0), ("result", count - 1)]
-    if count > 1:  # else nothing is left to differentiate
-        whats += [("detached", 0), ("detached", count - 1)]
-    for change in whats:
+    changes = [("argument", 0), ("argument", 1), ("result", 0), ("result", count - 1)]
+    if count > 1:  # a single detached result leaves nothing to differentiate
+        changes += [("detached", 0), ("detached", count - 1)]
+    for change in changes:
         expected = gradients(module, module, inputs, change, in_place=False)
         try:
             got = gradients(run, module, inputs, change, in_place=True)
@@ -185,9 +192,8 @@ def test_no_result_is_a_view(case):
     with torch.no_grad():
         results = module(*inputs)
     for result in results:
-        result *= torch.ones_like(
-            result, requires_grad=True
-        )  # of a view made without gradients: an error
+        # On a view made without gradients, this is an error.
+        result *= torch.ones_like(result, requires_grad=True)
 
 
 def test_complex_layers_return_no_view():

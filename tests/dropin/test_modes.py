@@ -1,4 +1,4 @@
-"""RNN and RNNCell under autograd's modes and hooks, on the meta device, and what they save."""
+"""RNN and RNNCell under autograd's modes and hooks and on the meta device; the tensors that they save."""
 
 import pickle
 import warnings
@@ -37,7 +37,7 @@ def test_inference_mode_no_grad_and_eval(theirs):
 
 
 @each_class
-def test_gradients_turned_on_inside_inference_mode(theirs):
+def test_enable_grad_inside_inference_mode(theirs):
     ours, expected = pair(theirs)
     with torch.inference_mode(), torch.enable_grad():
         x = sample(ours)
@@ -47,7 +47,7 @@ def test_gradients_turned_on_inside_inference_mode(theirs):
 
 
 @each_class
-def test_every_gradient_has_memory_of_its_own(theirs):
+def test_gradients_share_no_memory(theirs):
     ours, _ = pair(theirs)
     parameters = list(ours.parameters())
     for create_graph in (False, True):
@@ -67,7 +67,7 @@ def test_fake_tensors():
             output.sum().backward()
 
 
-def test_lengths_are_on_the_cpu_whatever_the_default_device():
+def test_lengths_are_on_the_cpu_under_any_default_device():
     ours, x = rnnfused.RNN(4, 6), torch.randn(5, 3, 4)
     with torch.device("meta"):
         output, _ = ours(x, lengths=[2, 5, 3])
@@ -100,7 +100,7 @@ def packed_run(module, x):
 
 @pytest.mark.parametrize("run", [output_of, packed_run])
 def test_saved_tensor_hooks(run):
-    # What is saved may be put away as bytes and come back as another tensor.
+    # The hooks return other tensors than those saved.
     ours, expected = pair()
     with torch.autograd.graph.saved_tensors_hooks(
         lambda t: pickle.dumps(t.detach()), lambda b: pickle.loads(b)
@@ -131,7 +131,7 @@ def test_anomaly_mode_finds_a_nan(run):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="nan"):
-                (run(module, sample(module)) * float("inf")).sum().backward()  # inf * 0
+                (run(module, sample(module)) * float("inf")).sum().backward()  # inf * 0 in backward
 
 
 @each_class
@@ -165,4 +165,4 @@ def test_saves_little_for_backward():
     assert len(saved) <= 7
     known = {p.data_ptr() for p in (x, *module.parameters())}
     own = {t.data_ptr(): t.numel() for t in saved if t.data_ptr() not in known}
-    assert sum(own.values()) <= x.numel()  # the output
+    assert sum(own.values()) <= x.numel()  # the output alone

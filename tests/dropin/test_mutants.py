@@ -1,4 +1,4 @@
-"""The checks of this folder can fail: each finds the one mistake that a subclass of RNN makes."""
+"""This folder's checks can fail: each detects the one mistake that a subclass of RNN makes."""
 
 import pickle
 
@@ -13,7 +13,7 @@ import rnnfused
 
 
 def mutant(change_arguments=None, change_results=None, change_module=None):
-    """A subclass that changes what goes in, what comes out, or itself when it is built."""
+    """Returns a subclass that changes its arguments, its results, or itself when constructed."""
 
     class Mutant(rnnfused.RNN):
         def __init__(self, *args, **kwargs):
@@ -33,7 +33,7 @@ def mutant(change_arguments=None, change_results=None, change_module=None):
 
 
 def on_data(change):
-    """A change of results for the output's tensor, packed or not."""
+    """Applies ``change`` to the output's tensor, packed or not."""
 
     def changed(module, input, output, h_n):
         if isinstance(output, PackedSequence):
@@ -143,7 +143,7 @@ VALUE_MUTANTS = {
 
 
 @pytest.mark.parametrize("name", VALUE_MUTANTS)
-def test_values_find(name):
+def test_value_checks_detect(name):
     cls, case = VALUE_MUTANTS[name]
     with pytest.raises(AssertionError):
         check_same(cls, FIXED[case])
@@ -191,7 +191,7 @@ class WithoutMessages(rnnfused.RNN):
 
 
 ERROR_MUTANTS = {
-    "any dtype is taken": (mutant(to_dtype_of_weights), "input float64"),
+    "any dtype accepted": (mutant(to_dtype_of_weights), "input float64"),
     "hx is broadcast": (mutant(broadcast_hx), "hx would broadcast"),
     "features are cut off": (mutant(cut_features), "input features"),
     "another exception": (mutant(raise_another), "4-D input"),
@@ -203,7 +203,7 @@ ERROR_MUTANTS = {
 
 
 @pytest.mark.parametrize("name", ERROR_MUTANTS)
-def test_errors_find(name):
+def test_error_checks_detect(name):
     cls, call = ERROR_MUTANTS[name]
     with pytest.raises(AssertionError):
         check_same_error(cls, torch.nn.RNN, *CALLS[call])
@@ -222,7 +222,7 @@ class WithLambda(rnnfused.RNN):
 
 
 class WithFrozenWeights(rnnfused.RNN):
-    """Runs with the weights that it was built with."""
+    """Runs with its initial weights, whatever the parameters are."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -243,6 +243,6 @@ class WithFrozenWeights(rnnfused.RNN):
         (WithLambda, check_pickles, (AttributeError, pickle.PicklingError)),
     ],
 )
-def test_state_finds(cls, check, error):
+def test_state_checks_detect(cls, check, error):
     with pytest.raises(error):
         check(cls)

@@ -1,4 +1,4 @@
-"""Objects that take torch's functions over, gradients per sample, and counts of operations, beside ``nn.RNN``."""
+"""Objects with ``__torch_function__``, gradients per sample, operation counts: as ``nn.RNN`` has them."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ import rnnfused
 
 
 class Wrapped:
-    """No Tensor, but a holder of one that functions of torch are called with."""
+    """Holds a tensor without being one; torch's functions take it through ``__torch_function__``."""
 
     def __init__(self, data):
         self.data = data
@@ -24,7 +24,7 @@ class Wrapped:
         return tuple(map(cls, result)) if isinstance(result, tuple) else cls(result)
 
 
-def test_objects_that_take_functions_over():
+def test_objects_with_torch_function():
     layer, cell = rnnfused.RNN(6, 5), rnnfused.RNNCell(6, 5)
     x, h = torch.randn(4, 3, 6), torch.randn(1, 3, 5)
     for arguments in ((Wrapped(x),), (Wrapped(x), Wrapped(h)), (Wrapped(x), h), (x, Wrapped(h))):
@@ -74,7 +74,7 @@ def test_gradients_per_sample(make, shape):
     torch.manual_seed(0)
     module, x = make(), torch.randn(shape)
     torch.testing.assert_close(grad_samples(module, x), by_loop(module, x))
-    module(x)  # an ordinary call again
+    module(x)  # an ordinary call still works
 
 
 def test_gradients_per_sample_of_token_ids():
@@ -83,7 +83,7 @@ def test_gradients_per_sample_of_token_ids():
 
 
 @pytest.mark.parametrize("options", [dict(heads=5), dict(state_grad_clip=1.0)])
-def test_gradients_per_sample_that_torch_has_not(options):
+def test_gradients_per_sample_with_options_beyond_torchs(options):
     module = rnnfused.RNN(6, 5, batch_first=True, **options)
     with pytest.raises(NotImplementedError, match="gradients per sample with heads or"):
         grad_samples(module, torch.randn(3, 4, 6))
@@ -93,7 +93,7 @@ def test_gradients_per_sample_that_torch_has_not(options):
 @pytest.mark.parametrize(
     "options", [dict(), dict(batch_first=True), dict(num_layers=2, bidirectional=True)]
 )
-def test_operations_are_counted_as_torch_counts_them(options, given):
+def test_operation_counts_equal_torchs(options, given):
     counts = []
     for kind in (rnnfused.RNN, torch.nn.RNN):
         module, x = kind(40, 64, **options), torch.randn(10, 8, 40, requires_grad=True)

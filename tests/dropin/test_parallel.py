@@ -2,20 +2,20 @@
 
 import multiprocessing
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.distributed as dist
 from test_state import TOLERANCE, built, check_close, gradients, output_of, pair, sample
+from threads import run_in_threads
 from torch.nn.utils.rnn import pack_sequence
 
 import rnnfused
 
 
 def replica_of(module):
-    """As ``torch.nn.parallel.replicate`` makes it: plain tensors in the place of parameters."""
+    """Returns a replica as ``torch.nn.parallel.replicate`` makes it, with tensors instead of parameters."""
     replica = module._replicate_for_data_parallel()
     for name, parameter in module._parameters.items():
         setattr(replica, name, None if parameter is None else parameter.clone())
@@ -23,10 +23,10 @@ def replica_of(module):
 
 
 @pytest.mark.parametrize("theirs", [torch.nn.RNN, torch.nn.RNNCell])
-def test_replicas_run_and_send_gradients_home(theirs):
+def test_replicas_send_gradients_to_the_module(theirs):
     ours, expected = pair(theirs)
     x = sample(ours)
-    output_of(ours, x)  # before it is replicated
+    output_of(ours, x)  # a call before the replication must not matter
     replica = replica_of(ours)
     assert not list(replica.parameters())
     output = output_of(replica, x)
@@ -84,75 +84,56 @@ def test_many_threads_on_one_module():
         x = xs[i].clone().requires_grad_()
         (output, h_n), (of_packed, _) = module(x), module(packed)
         loss = output.sin().sum() + h_n.sum() + of_packed.data.sum()
-        # Not .backward(), which adds to .grad of the shared weights in any order.
+        # .backward() would sum all threads' gradients in .grad of the shared weights.
         return [output.detach(), *torch.autograd.grad(loss, [x, *module.parameters()])]
 
-    expected, results, errors = [work(i) for i in range(8)], {}, []
+    expected = [work(i) for i in range(8)]
 
     def loop(i):
-        try:
-            for round in range(10):
-                results[i, round] = work(i)
-        except Exception as error:
-            errors.append(error)
+        for _ in range(10):
+            torch.testing.assert_close(work(i), expected[i], **TOLERANCE)
 
-    threads = [threading.Thread(target=loop, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not errors and not any(thread.is_alive() for thread in threads)
-    assert len(results) == 80
-    for (i, _), got in results.items():
-        torch.testing.assert_close(got, expected[i], **TOLERANCE)
+    run_in_threads(loop, range(8))
 
 
-def test_threads_add_up_in_grad():
+def test_gradients_of_all_threads_add_up():
     module, x = built(rnnfused.RNN, 4, 5, dtype=torch.float64), sample(built(rnnfused.RNN, 4, 5))
     x = x.double()
     module(x)[0].sin().sum().backward()
     expected = [p.grad.clone() for p in module.parameters()]
     module.zero_grad()
 
-    def work():
+    def work(_):
         for _ in range(5):
             module(x)[0].sin().sum().backward()
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    run_in_threads(work, range(8))
     for parameter, gradient in zip(module.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, 40 * gradient, **TOLERANCE)
 
 
 def in_child(module, x, expected, queue):
-    torch.set_num_threads(1)  # as in a DataLoader's workers; without it torch's RNN hangs too
+    torch.set_num_threads(1)  # as DataLoader's workers do; torch's RNN hangs without it, too
     got = gradients(module, x)
     queue.put(all(torch.allclose(got[name], expected[name], **TOLERANCE) for name in expected))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform lacks fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_fork_after_use(threads):
-    before = torch.get_num_threads()
+def test_fork_after_use(threads, restore_threads):
     torch.set_num_threads(threads)
+    module = built(rnnfused.RNN, 4, 64, 2, dtype=torch.float64)
+    x = torch.randn(20, 32, 4, dtype=torch.float64)
+    expected = {name: value.detach() for name, value in gradients(module, x).items()}
+    module.zero_grad()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=in_child, args=(module, x, expected, queue), daemon=True)
+    child.start()
     try:
-        module = built(rnnfused.RNN, 4, 64, 2, dtype=torch.float64)
-        x = torch.randn(20, 32, 4, dtype=torch.float64)
-        expected = {name: value.detach() for name, value in gradients(module, x).items()}
-        module.zero_grad()
-        context = multiprocessing.get_context("fork")
-        queue = context.Queue()
-        child = context.Process(target=in_child, args=(module, x, expected, queue), daemon=True)
-        child.start()
-        try:
-            assert queue.get(timeout=60)
-            child.join(10)
-            assert child.exitcode == 0
-        finally:
-            child.kill()
+        assert queue.get(timeout=60)
+        child.join(10)
+        assert child.exitcode == 0
     finally:
-        torch.set_num_threads(before)
+        child.kill()

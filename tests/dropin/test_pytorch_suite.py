@@ -1,8 +1,9 @@
-"""PyTorch's own module tests, on the inputs that PyTorch generates for them, with our classes."""
+"""PyTorch's own module tests on rnnfused's classes, with the inputs that PyTorch generates for them."""
 
 import copy
 import functools
 import io
+import itertools
 import pickle
 
 import pytest
@@ -13,11 +14,13 @@ import rnnfused
 
 pytest.importorskip("expecttest", reason="torch.testing._internal imports it")
 common_modules = pytest.importorskip(
-    "torch.testing._internal.common_modules", reason="not every torch has its own tests' inputs"
+    "torch.testing._internal.common_modules", reason="this torch lacks the inputs of its own tests"
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OURS = {torch.nn.RNN: rnnfused.RNN, torch.nn.RNNCell: rnnfused.RNNCell}
-# The 16-bit types are ours besides those that PyTorch lists.
+# PyTorch lists no 16-bit types; rnnfused supports them too.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 TOLERANCES = {
     torch.float64: dict(rtol=1e-9, atol=1e-11),
@@ -25,16 +28,7 @@ TOLERANCES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tensors are tiny, and a second thread of torch's waits for what else the machine does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@functools.cache  # drawing them takes longer than a test
+@functools.cache  # generation takes longer than a test
 def generated(info, dtype, training, errors=False):
     torch.manual_seed(0)
     kwargs = dict(device="cpu", dtype=dtype, requires_grad=not errors, training=training)
@@ -50,22 +44,19 @@ over_infos = pytest.mark.parametrize("info", INFOS, ids=lambda info: info.name)
 
 
 def over_samples(dtypes=DTYPES, trainings=(True, False), every=1):
-    """Parametrizes with ``(info, index of the sample, dtype, training)``, or each ``every``-th."""
-    params = [
-        pytest.param(
-            info, i, dtype, training, id=f"{info.name}-{i}-{dtype}-{'train' if training else 'eval'}"
-        )
-        for info in INFOS
-        for dtype in dtypes
-        for training in trainings
-        for i in range(len(generated(info, torch.float32, training)))
-        if i % every == 0 or info.module_cls is torch.nn.RNNCell
-    ]  # fmt: skip
+    """Parametrizes with ``(info, index of the sample, dtype, training)``; takes every ``every``-th sample of RNN."""
+    params = []
+    for info, dtype, training in itertools.product(INFOS, dtypes, trainings):
+        mode = "train" if training else "eval"
+        for i in range(len(generated(info, torch.float32, training))):
+            if i % every == 0 or info.module_cls is torch.nn.RNNCell:
+                name = f"{info.name}-{i}-{dtype}-{mode}"
+                params.append(pytest.param(info, i, dtype, training, id=name))
     return pytest.mark.parametrize("info, index, dtype, training", params)
 
 
 def mapped(value, change):
-    """The value with its tensor, if it has one, changed."""
+    """Returns the value with ``change`` applied to its tensor, if it has one."""
     if isinstance(value, PackedSequence):
         return value._replace(data=change(value.data))
     return change(value) if isinstance(value, torch.Tensor) else value
@@ -78,12 +69,12 @@ def tensors_of(values):
 
 
 def results_of(value):
-    """A module's results: its state, or the output's tensor and the last states."""
+    """Returns a module's results as tensors: a cell's state, or the output (its data, if packed) and h_n."""
     return [value] if isinstance(value, torch.Tensor) else tensors_of([*value])
 
 
 class Sample:
-    """One of PyTorch's module inputs, for ours and theirs."""
+    """One of PyTorch's module inputs, for rnnfused's class and torch's."""
 
     def __init__(self, info, index, dtype, training):
         self.info, self.dtype, self.training = info, dtype, training
@@ -94,9 +85,7 @@ class Sample:
 
     def build(self, cls=None, **kwargs):
         inputs = self.sample.constructor_input
-        torch.default_generator.manual_seed(
-            0
-        )  # not torch.manual_seed, which queues for every device
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed every device
         factory = dict(device="cpu", dtype=self.dtype) | kwargs
         cls = cls or OURS[self.info.module_cls]
         return cls(*inputs.args, **inputs.kwargs, **factory).train(self.training)
@@ -105,16 +94,16 @@ class Sample:
         return [mapped(v, lambda t: t.clone().requires_grad_()) for v in self.args]
 
     def differentiated(self, module, args, leaves=None):
-        """Results and gradients of arguments and parameters."""
+        """Returns the results, and the gradients of arguments and parameters."""
         wanted = [*tensors_of(leaves or args), *module.parameters()]
         results = results_of(module(*args))
-        # Linear: in 16 bits the gradient of anything else would depend on the rounding of results.
+        # The loss is linear: in 16 bits, other gradients would depend on the rounding of results.
         weights = [torch.arange(r.numel()).view(r.shape).cos().to(r.dtype) for r in results]
         loss = sum((r * w).sum() for r, w in zip(results, weights))
         return [*results, *torch.autograd.grad(loss, wanted)]
 
     def close(self, got, expected, exact=None):
-        """In 16 bits: not further from the exact results than a few times torch's are."""
+        """Asserts closeness. In 16 bits, the error may be a few times torch's error against the exact results."""
         assert len(got) == len(expected) > 0
         is_relu = self.sample.constructor_input.kwargs.get("nonlinearity") == "relu"
         count = 2 if self.info.module_cls is torch.nn.RNN else 1  # of results; gradients follow
@@ -124,12 +113,12 @@ class Sample:
                 continue
             assert a.dtype == b.dtype and a.shape == b.shape and a.isfinite().all()
             if is_relu and i >= count:
-                continue  # rounding moves units over the kink, and gradients jump
+                continue  # rounding moves units across the kink of relu, where gradients jump
             error, of_torch = ((v.double() - exact[i]).abs().max() for v in (a, b))
             assert error <= 4 * of_torch + torch.finfo(self.dtype).eps * exact[i].abs().max()
 
     def exact(self, module):
-        """What :meth:`differentiated` returns, computed by torch's in float64 with the same numbers."""
+        """Returns :meth:`differentiated` of torch's class in float64, with the same weights and inputs."""
         theirs = self.build(self.info.module_cls, dtype=torch.float64)
         theirs.load_state_dict(module.state_dict())
         leaves = [mapped(v, lambda t: t.double().requires_grad_()) for v in self.args]
@@ -159,11 +148,8 @@ def test_pickle_and_deepcopy(info, index, dtype, training):
     file = io.BytesIO()
     torch.save(module, file)
     file.seek(0)
-    copies = [
-        pickle.loads(pickle.dumps(module)), torch.load(file, weights_only=False),
-        copy.deepcopy(module), copy.copy(module),
-    ]  # fmt: skip
-    for other in copies:
+    loaded = pickle.loads(pickle.dumps(module)), torch.load(file, weights_only=False)
+    for other in (*loaded, copy.deepcopy(module), copy.copy(module)):
         assert type(other) is type(module) and other.training == training
         results = sample.differentiated(other, sample.leaves())
         assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
@@ -172,7 +158,7 @@ def test_pickle_and_deepcopy(info, index, dtype, training):
 @over_samples(dtypes=(torch.float64,), trainings=(True,))
 @pytest.mark.parametrize("which", ["arguments", "gradients", "weights"])
 def test_noncontiguous(info, index, dtype, training, which):
-    def spread(tensor):  # every second value of twice as many
+    def spread(tensor):  # strided: every second value of a larger tensor
         return torch.stack([tensor, tensor], -1)[..., 0]
 
     sample = Sample(info, index, dtype, training)

@@ -1,4 +1,4 @@
-"""replace_rnn and restore_rnn leave a model what it was: parameters, optimizer, hooks, ties, references."""
+"""replace_rnn and restore_rnn keep a model's parameters, optimizer, hooks, ties and references."""
 
 import copy
 import pickle
@@ -15,7 +15,7 @@ TOLERANCE = dict(rtol=1e-9, atol=1e-11)
 
 
 class Model(nn.Module):
-    """One RNN in it twice, one in a list, a cell, and a tied embedding."""
+    """Has one RNN twice, one in a list, a cell, and a tied embedding."""
 
     def __init__(self):
         super().__init__()
@@ -78,7 +78,7 @@ def test_round_trip_keeps_modules_and_parameters():
     assert repr(module) == repr(model())
 
 
-def test_an_optimizer_goes_on():
+def test_an_optimizer_keeps_its_state():
     module, other = model(), model()
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     losses = trained(module, 4, optimizer)
@@ -201,7 +201,7 @@ def test_a_subclass_is_left_with_a_warning():
     assert [type(m) for m in module] == [Own, nn.LSTM, nn.GRU, nn.LSTMCell]
 
 
-def test_nothing_to_warn_of():
+def test_a_plain_swap_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rnnfused.restore_rnn(rnnfused.replace_rnn(model()))
@@ -228,7 +228,7 @@ def test_modes_and_options_survive():
 
 
 @pytest.mark.parametrize("options", [dict(heads=5), dict(state_grad_clip=1.0)])
-def test_what_torchs_has_not_is_not_restored(options):
+def test_options_beyond_torchs_are_not_restored(options):
     module = nn.Sequential(rnnfused.RNN(4, 5), rnnfused.RNN(5, 5, **options))
     with pytest.raises(ValueError, match=next(iter(options))):
         rnnfused.restore_rnn(module)
@@ -236,12 +236,12 @@ def test_what_torchs_has_not_is_not_restored(options):
 
 
 @pytest.mark.parametrize("swap", [rnnfused.replace_rnn, rnnfused.restore_rnn])
-def test_what_is_not_a_module(swap):
+def test_a_model_of_another_type_is_refused(swap):
     with pytest.raises(TypeError, match="model"):
         swap([nn.RNN(4, 5)])
 
 
-def test_a_checkpoint_of_one_goes_into_the_other():
+def test_torchs_model_loads_a_replaced_models_checkpoint():
     ours, theirs = rnnfused.replace_rnn(model()), model()
     trained(ours, 3)
     for assign in (True, False):

@@ -1,4 +1,4 @@
-"""What a module is besides its values: constructor, parameters, state dict, pickles, copies, ties."""
+"""A module's state: constructor, parameters, state dict, pickles, copies, tied weights."""
 
 import copy
 import inspect
@@ -32,7 +32,7 @@ def built(cls, *args, seed=0, **kwargs):
 
 
 def pair(theirs=torch.nn.RNN, *args, **kwargs):
-    """Ours and torch's from the same seed, in float64."""
+    """Returns rnnfused's and torch's modules from the same seed, in float64."""
     args, kwargs = args or (4, 5), dict(dtype=torch.float64) | kwargs
     return built(CLASSES[theirs], *args, **kwargs), built(theirs, *args, **kwargs)
 
@@ -50,7 +50,7 @@ def output_of(module, x):
 
 
 def gradients(module, x, run=output_of):
-    """The output, and the gradients of the input and the parameters, by name."""
+    """Returns the output and the gradients of the input and the parameters, by name."""
     module.zero_grad()
     x = x.clone().requires_grad_()
     output = run(module, x)
@@ -81,16 +81,13 @@ def check_pickles(ours_class, theirs_class=torch.nn.RNN):
     file = io.BytesIO()
     torch.save(module, file)
     file.seek(0)
-    others = [
-        pickle.loads(pickle.dumps(module)), copy.deepcopy(module),
-        torch.load(file, weights_only=False),
-    ]  # fmt: skip
-    for other in others:
+    loaded = torch.load(file, weights_only=False)
+    for other in (loaded, pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
         assert type(other) is ours_class and repr(other) == repr(module)
         assert other.training == module.training
         assert all(a is not b for a, b in zip(other.parameters(), module.parameters()))
         assert torch.equal(output_of(other, sample(other)), output_of(module, sample(module)))
-        with torch.no_grad():  # the copy has weights of its own, and runs with them
+        with torch.no_grad():  # the copy runs with its own weights
             next(other.parameters()).zero_()
         assert not torch.equal(output_of(other, sample(other)), output_of(module, sample(module)))
 
@@ -144,7 +141,7 @@ def test_built_as_torchs(options):
 
 
 @each_class
-def test_all_arguments_by_place_and_by_name(theirs):
+def test_all_arguments_by_position_and_by_name(theirs):
     ours = CLASSES[theirs]
     if theirs is torch.nn.RNN:
         names = (
@@ -192,9 +189,9 @@ def test_an_assigned_weight_is_used():
     assert ours.all_weights[0][1] is ours.weight_hh_l0
 
 
-def old(change):
+def without_warnings(change):
     def changed(module, name):
-        with warnings.catch_warnings():  # they are deprecated
+        with warnings.catch_warnings():  # the function is deprecated
             warnings.simplefilter("ignore")
             return change(module, name)
 
@@ -202,8 +199,8 @@ def old(change):
 
 
 CHANGES = {
-    "old weight_norm": old(torch.nn.utils.weight_norm),
-    "old spectral_norm": old(torch.nn.utils.spectral_norm),
+    "old weight_norm": without_warnings(torch.nn.utils.weight_norm),
+    "old spectral_norm": without_warnings(torch.nn.utils.spectral_norm),
     "weight_norm": parametrizations.weight_norm,
     "spectral_norm": parametrizations.spectral_norm,
     "orthogonal": parametrizations.orthogonal,
@@ -213,17 +210,17 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @each_class
-def test_weights_made_of_others(theirs, change):
+def test_weights_computed_from_other_parameters(theirs, change):
     ours, expected = pair(theirs)
     name = "weight_hh_l0" if theirs is torch.nn.RNN else "weight_hh"
     for module in (ours, expected):
         torch.manual_seed(2)
         CHANGES[change](module, name)
-        module.eval()  # in training mode spectral_norm changes its buffers whenever it is read
+        module.eval()  # in training mode, each read of spectral_norm's weight changes its buffers
     check_as_torchs(ours, expected)
     before = output_of(ours, sample(ours))
     with torch.no_grad():
-        for weight in ours.parameters():  # trained on
+        for weight in ours.parameters():  # as a step of training does
             weight.mul_(0.9)
     assert not torch.allclose(output_of(ours, sample(ours)), before)
     expected.load_state_dict(ours.state_dict(), strict=True)
@@ -233,7 +230,7 @@ def test_weights_made_of_others(theirs, change):
 @each_class
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_functional_call(theirs, dtype):
-    # Parameters of another dtype than the module's are the ones that count.
+    # The given parameters replace the module's, in another dtype too.
     ours, expected = pair(theirs, dtype=torch.float32)
     x, results = sample(ours).to(dtype), []
     for module in (ours, expected):

@@ -1,5 +1,4 @@
-"""Surfaces that a layer shares with torch's: autocast in recorded programs, packed per-sample gradients, operation
-counts; and refusals that name the argument."""
+"""Autocast in recorded programs, packed gradients per sample and operation counts as torch's; messages of refusals."""
 
 import pytest
 import torch
@@ -38,10 +37,8 @@ def test_autocast_of_a_recorded_program(recorder):
 
 
 def test_autocast_of_scripted_cells_and_tokens():
-    cell, tokens = (
-        torch.jit.script(rnnfused.RNNCell(4, 6)),
-        torch.jit.script(rnnfused.TokenRNN(4, 6)),
-    )
+    kinds = rnnfused.RNNCell, rnnfused.TokenRNN
+    cell, tokens = (torch.jit.script(kind(4, 6)) for kind in kinds)
     with torch.autocast("cpu", torch.bfloat16):
         assert cell(torch.randn(3, 4)).dtype == torch.bfloat16
         assert tokens(torch.randint(4, (5, 3)))[0].dtype == torch.bfloat16

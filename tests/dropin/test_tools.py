@@ -1,4 +1,4 @@
-"""torch.compile, torch.export, TorchScript, torch.fx and ONNX: one op for each loop, whatever the sizes."""
+"""torch.compile, torch.export, TorchScript, torch.fx and ONNX: each loop is one op, at any size."""
 
 import io
 
@@ -17,14 +17,11 @@ def layer(**options):
 
 
 def everything(module, call, x):
-    """Outputs of a call and gradients of its input and of the module's parameters."""
+    """Returns a call's outputs, and the gradients of its input and of the module's parameters."""
     x = x.clone().requires_grad_()
     output, h_n = call(x)
-    return (
-        output,
-        h_n,
-        *torch.autograd.grad(output.sin().sum() + h_n.pow(2).sum(), [x, *module.parameters()]),
-    )
+    loss = output.sin().sum() + h_n.pow(2).sum()
+    return output, h_n, *torch.autograd.grad(loss, [x, *module.parameters()])
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +49,7 @@ def test_compile_forward_and_backward(backend, options):
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_compile_of_one_graph_for_every_length_and_batch(given):
+def test_compile_makes_one_graph_for_every_length_and_batch(given):
     module, counter = layer(), CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counter)
     for time, batch in ((9, 5), (7, 5), (30, 3), (64, 11), (2, 12)):
@@ -124,7 +121,7 @@ def test_export_and_back_from_a_file(strict, batch_first):
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_exported_program_needs_the_compiled_library_alone(strict):
-    """Its ops are those that are registered from C++."""
+    """All ops of the program are registered in C++."""
     arguments = (torch.randn(7, 3, 6), torch.randn(4, 3, 8))
     program = torch.export.export(layer(), arguments, strict=strict)
     ours = {str(node.target) for node in program.graph.nodes if "rnnfused" in str(node.target)}
@@ -166,7 +163,7 @@ def check_script(module, script, hx):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_script_drops_outputs_between_layers_in_training_alone():
+def test_script_applies_dropout_between_layers_in_training_alone():
     module = rnnfused.RNN(6, 8, 2, dropout=0.5)
     scripted, x = torch.jit.script(module), torch.randn(7, 3, 6)
     torch.manual_seed(3)
@@ -177,7 +174,7 @@ def test_script_drops_outputs_between_layers_in_training_alone():
     torch.testing.assert_close(scripted(x), module.eval()(x))
 
 
-def test_fx_keeps_the_module_whole():
+def test_fx_treats_the_module_as_a_leaf():
     model = torch.nn.Sequential(layer())
     traced = torch.fx.symbolic_trace(model)
     assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
@@ -215,14 +212,14 @@ ONNX_CASES = {
         lambda: rnnfused.TokenRNN(11, 8),
         (torch.randint(11, (7, 3)),),
         ({0: "T", 1: "B"},),
-    ),  # fmt: skip
+    ),
     "heads": (lambda: rnnfused.RNN(6, 8, heads=4), (torch.randn(7, 3, 6),), ({0: "T", 1: "B"},)),
     "lengths": (WithLengths, (torch.randn(7, 3, 6), SIZES), ({0: "T", 1: "B"}, {0: "B"})),
 }
 
 
 class Container(torch.nn.Module):
-    """The old exporter hands a bare module even its keyword-only arguments by position."""
+    """The old exporter passes keyword-only arguments of a top-level module by position, so this one wraps it."""
 
     def __init__(self, module):
         super().__init__()
@@ -236,8 +233,8 @@ class Container(torch.nn.Module):
 @pytest.mark.parametrize("dynamo", [True, False])
 @pytest.mark.parametrize("case", ONNX_CASES)
 def test_onnx_runtime_gives_the_same_numbers(case, dynamo, tmp_path):
-    onnx = pytest.importorskip("onnx", reason="reads the file")
-    runtime = pytest.importorskip("onnxruntime", reason="runs the file")
+    onnx = pytest.importorskip("onnx", reason="onnx reads the file")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the file")
     if dynamo:
         pytest.importorskip("onnxscript", reason="torch's exporter needs it")
     make, arguments, shapes = ONNX_CASES[case]
@@ -248,10 +245,8 @@ def test_onnx_runtime_gives_the_same_numbers(case, dynamo, tmp_path):
         )
     else:
         names = ["x", "other"][: len(arguments)]
-        torch.onnx.export(
-            Container(module).eval(), arguments, path, dynamo=False, input_names=names,
-            dynamic_axes=dict(zip(names, shapes, strict=True)),
-        )  # fmt: skip
+        options = {"input_names": names, "dynamic_axes": dict(zip(names, shapes, strict=True))}
+        torch.onnx.export(Container(module).eval(), arguments, path, dynamo=False, **options)
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     assert "RNN" in kinds and not kinds & {"Tanh", "Relu", "Loop", "Scan", "MatMul", "Gemm"}
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -261,10 +256,10 @@ def test_onnx_runtime_gives_the_same_numbers(case, dynamo, tmp_path):
         shape = list(argument.shape)
         for dim, name in dims.items():
             shape[dim] = sizes[name]
-        inputs.append(
-            torch.randn(shape) if argument.is_floating_point()
-            else argument if argument.dim() == 1 else torch.randint(11, shape)
-        )  # fmt: skip
+        if argument.is_floating_point():
+            inputs.append(torch.randn(shape))
+        else:  # lengths, or token ids
+            inputs.append(argument if argument.dim() == 1 else torch.randint(11, shape))
     feed = {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
     got = [torch.from_numpy(x) for x in session.run(None, feed)]
     expected = module(*inputs)

@@ -1,4 +1,4 @@
-"""torch.func, vmap, autocast, complex numbers, nested tensors, operation counts: next to nn.RNN or a loop of calls."""
+"""torch.func, vmap, autocast, complex numbers, nested tensors, operation counts: against nn.RNN or a loop of calls."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ SIZES = torch.tensor([7, 0, 5])
 
 
 def pair(*sizes, **options):
-    """Ours and torch's, with the same parameters."""
+    """Returns rnnfused's and torch's modules with the same parameters."""
     ours, theirs = rnnfused.RNN(*sizes, **options), torch.nn.RNN(*sizes, **options)
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
@@ -23,10 +23,10 @@ def test_jacobians(transform, nonlinearity):
     modules = pair(3, 4, dtype=torch.float64, **options)
     x = torch.randn(4, 2, 3, dtype=torch.float64)
 
-    def of(module):
+    def derivative(module):
         return getattr(torch.func, transform)(lambda x: module(x)[0].pow(2).sum(-1))(x)
 
-    torch.testing.assert_close(*map(of, modules))
+    torch.testing.assert_close(*map(derivative, modules))
 
 
 def test_jvp_of_everything():
@@ -44,7 +44,7 @@ def test_jvp_of_everything():
     torch.testing.assert_close(tangent(ours), tangent(theirs))
 
 
-def test_grad_of_grad_by_functions():
+def test_grad_of_grad():
     modules = pair(3, 4, dtype=torch.float64)
     x = torch.randn(5, 2, 3, dtype=torch.float64)
 
@@ -159,7 +159,7 @@ def test_an_ensemble_of_token_models():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_dtypes_in_and_out_of_autocast(dtype):
+def test_dtypes_with_and_without_autocast(dtype):
     ours, theirs = pair(3, 4)
     cells = rnnfused.RNNCell(3, 4), torch.nn.RNNCell(3, 4)
     x = torch.randn(5, 2, 3)
@@ -181,7 +181,7 @@ def test_complex_weights(options, packed):
     def everything(module):
         given = x.clone().requires_grad_()
         leaves = [given, *module.parameters()]
-        if packed:  # which torch cannot differentiate
+        if packed:  # torch cannot differentiate a packed complex input
             given = torch.nn.utils.rnn.pack_padded_sequence(
                 x, [3, 5, 1, 1, 2], module.batch_first, enforce_sorted=False
             )
@@ -232,15 +232,17 @@ def test_other_nested_tensors_are_refused():
 
 
 @pytest.mark.parametrize("options", [dict(), dict(bidirectional=True, num_layers=2)])
-def test_counted_operations_are_those_of_the_products(options):
+def test_operation_counts_are_those_of_the_products(options):
     module, x = rnnfused.RNN(6, 8, **options), torch.randn(7, 3, 6, requires_grad=True)
     forward = backward = 0
     for name, weight in module.named_parameters():
         if name.startswith("weight"):
             forward += 2 * 7 * 3 * weight.numel()
-            backward += 2 * 2 * 7 * 3 * weight.numel()  # of the weight, and what flows on
+            backward += (
+                2 * 2 * 7 * 3 * weight.numel()
+            )  # the gradients of the weight and of its input
         if name.startswith("weight_hh"):
-            backward -= 2 * 3 * weight.numel()  # h_0, which is not given, has no gradient
+            backward -= 2 * 3 * weight.numel()  # a null h_0 has no gradient
     with FlopCounterMode(display=False) as counter:
         output, _ = module(x)
         assert counter.get_total_flops() == forward
