@@ -64,7 +64,7 @@ CALLS = {
     "hx on meta": (lambda c: c(4, 5)(zeros(3, 2, 4), zeros(1, 2, 5, device="meta")), "meta"),
     "packed float64": (lambda c: c(4, 5)(packed(dtype=torch.float64)), "float64"),
     "packed features": (lambda c: c(4, 5)(packed(features=6)), "6"),
-    "packed 3-D": (lambda c: c(4, 5)(pack_sequence([zeros(3, 1, 4)])), "sequence"),
+    "packed 3-D": (lambda c: c(4, 5)(pack_sequence([zeros(3, 1, 4)])), "2 dimensions"),
     "packed 1-D": (lambda c: c(4, 5)(pack_sequence([zeros(3)])), "input"),
     "packed, hx batch": (lambda c: c(4, 5)(packed(), zeros(1, 3, 5)), "(1, 3, 5)"),
     "packed, hx 2-D": (lambda c: c(4, 5)(packed(), zeros(2, 5)), "(2, 5)"),
