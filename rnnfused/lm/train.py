@@ -128,7 +128,8 @@ def train(
     Each file is replaced as a whole, and the model in one step. A run that is stopped or killed
     therefore damages none of them. A plot that cannot be drawn is a warning on stderr.
 
-    The folder is locked for the whole run; its checkpoint can be loaded meanwhile.
+    The folder is locked for the whole run; its checkpoint can be loaded meanwhile. If the lock's
+    file or the folder is removed, the run ends before it writes there again.
 
     Perplexity is ``exp`` of the mean cross-entropy in nats. Validation perplexity is measured at
     the end of a pass, over the held-out end of the text; the bigram model's is over exactly the
@@ -153,6 +154,7 @@ def train(
     Raises:
         TextError, ValueError: the text is too short, or ``prefix`` holds unknown symbols.
         FolderBusyError: another run writes to ``out``; raised before training.
+        FolderLostError: ``out``, or the lock's file in it, was removed during the run.
         OSError: ``out`` cannot be written to; raised before training where possible.
         ModuleNotFoundError: one of the libraries of ``rnnfused[lm]`` is missing.
         FloatingPointError: training diverged; the files of the last good pass stay.

@@ -11,7 +11,7 @@ from ..plot import plot_perplexity
 from ..vocab import Vocab
 from . import describe, store
 from .atomic import delayed_interrupt, remove_temporaries, replacing
-from .lock import FolderBusyError, FolderLock
+from .lock import FolderBusyError, FolderLock, FolderLostError
 
 METRICS, PLOT = "metrics.jsonl", "loss.png"
 _OWN = re.compile(rf"{store.CHECKPOINT_FILES.pattern}|metrics\.jsonl|loss\.png")
@@ -74,15 +74,18 @@ class RunFolder:
             metrics: one dict per pass; see ``train``.
 
         Raises:
+            FolderLostError: the folder, or the lock's file in it, was removed since the start.
             OSError: the folder cannot be written to.
         """
         files, record = describe(model, vocab, settings, metrics)
         with delayed_interrupt():
-            store.write(self.path, files, record)
-            with replacing(self.path / METRICS) as [new]:
+            store.write(self._lock, files, record)
+            with replacing(self.path / METRICS, check=self._lock.check) as [new]:
                 new.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")
         try:
-            plot_perplexity(metrics, self.path / PLOT)
+            plot_perplexity(metrics, self.path / PLOT, check=self._lock.check)
+        except FolderLostError:
+            raise
         except Exception as error:  # matplotlib, its settings and its files can fail in any way
             reason = f"{PLOT} could not be drawn: {type(error).__name__}: {error}"
             if reason not in self._warned:
