@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from runs import TINY, run_command
 
 import rnnfused
 from rnnfused.lm import cli, load_checkpoint
+from rnnfused.lm.checkpoint import lock, run_folder
+from rnnfused.lm.checkpoint.lock import LOCK
 from rnnfused.lm.cli import main
 
 TEXT = "She sells sea shells by the sea shore. " * 30
@@ -171,8 +174,62 @@ def test_a_model_too_large_for_the_memory(tmp_path, book, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_out_that_is_a_file(book, capsys):
-    assert "File exists" in error_of(capsys, ["train", book, "--out", book, *TINY])
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("book.txt", "out must name a folder, but 'book.txt' is a file"),
+        ("book.txt/run", "out must name a folder, but 'book.txt' is a file"),
+        ("link", "but 'link' is a symbolic link that points nowhere: to 'absent'"),
+        ("link/run", "but 'link' is a symbolic link that points nowhere: to 'absent'"),
+        ("loop", "but 'loop' is a symbolic link that points nowhere: to 'loop'"),
+    ],
+)
+def test_out_that_is_no_folder(tmp_path, book, capsys, monkeypatch, out, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("absent")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(os.listdir())
+    assert message in error_of(capsys, ["train", book, "--out", out, *TINY])
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["model.json", "metrics.jsonl", "loss.png", LOCK, "model-0123456789abcdef.safetensors"]
+)
+def test_a_folder_with_the_name_of_an_output_is_refused_before_training(
+    tmp_path, book, capsys, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rnnfused.lm.model.CharLM.forward", None)  # is not reached
+    (tmp_path / "run" / name).mkdir(parents=True)
+    message = error_of(capsys, ["train", book, "--out", "run", *TINY])
+    assert message.startswith(f"'run/{name}' is a folder, but a run writes a file of that name")
+    assert os.listdir("run") == [name]
+
+
+def test_a_lock_that_is_a_link_is_named(tmp_path, book, capsys):
+    (tmp_path / "run").mkdir()
+    link = tmp_path / "run" / LOCK
+    link.symlink_to(book)
+    message = error_of(capsys, ["train", book, "--out", str(tmp_path / "run"), *TINY])
+    assert message.startswith(f"out folder {str(tmp_path / 'run')!r} cannot be written to: ")
+    assert message.endswith(f": {str(link)!r}")
+
+
+def test_a_folder_that_is_removed_during_the_run_is_named(tmp_path, book, capsys, monkeypatch):
+    out, real = tmp_path / "run", run_folder.describe
+
+    def describe(*arguments):
+        shutil.rmtree(out)
+        return real(*arguments)
+
+    for function in (lock.fcntl, None):
+        monkeypatch.setattr(lock, "fcntl", function)
+        monkeypatch.setattr(run_folder, "describe", describe)
+        message = error_of(capsys, ["train", book, "--out", str(out), *TINY])
+        assert f"folder {str(out)!r} is no longer locked by this run" in message
+        assert message.endswith("it was removed or moved")
+        assert not out.exists()
 
 
 def test_wrong_samples(run, tmp_path, capsys):

@@ -78,7 +78,10 @@ class FolderLock:
                 # Also the test that the folder takes files: os.access trusts permissions alone.
                 descriptor = os.open(self._path, _FLAGS, 0o666)
             except OSError as error:
-                raise OSError(error.errno, error.strerror, self._name) from None
+                # A lock that exists is at fault itself, if it is a folder for example.
+                exists = os.path.lexists(self._path)
+                place = os.path.join(self._name, LOCK) if exists else self._name
+                raise OSError(error.errno, error.strerror, place) from None
             if fcntl is None:
                 os.close(descriptor)
                 with suppress(OSError):
