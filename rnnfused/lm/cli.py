@@ -156,7 +156,9 @@ def _folder(name: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="rnnfused", description=__doc__.partition(": ")[2])
+    # Not taken from a docstring, which python -OO removes.
+    description = "train a character language model, and sample from it."
+    parser = _Parser(prog="rnnfused", description=description)
     parser.add_argument("--version", action="version", version=f"rnnfused {rnnfused.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

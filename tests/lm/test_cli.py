@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -117,6 +118,19 @@ def test_version_and_help(capsys):
             main(arguments)
         assert caught.value.code == 0
         assert expected in capsys.readouterr().out
+
+
+def test_help_without_docstrings(capsys, monkeypatch):
+    # As under python -OO, which would have to compile all of torch for this test.
+    ours = [name for name in sys.modules if name.partition(".")[0] == "rnnfused"]
+    assert "rnnfused.lm.cli" in ours
+    for name in ours:
+        monkeypatch.setattr(sys.modules[name], "__doc__", None)
+    for arguments in ([], ["train"], ["sample"], ["fetch-timemachine"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--help"])
+        assert caught.value.code == 0
+        assert capsys.readouterr().out.startswith("usage: rnnfused")
 
 
 @pytest.mark.parametrize(
