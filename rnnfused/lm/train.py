@@ -18,7 +18,7 @@ from .checkpoint.run_folder import RunFolder
 from .data import StreamBatches, letters_only, split_text
 from .evaluate import evaluate, fit_bigram, perplexity
 from .generate import encode_prefix, generate
-from .messages import for_stream
+from .messages import for_stream, show
 from .model import CharLM, CharLMConfig, check_count, check_dropout
 from .plot import check_installed
 from .vocab import Vocab
@@ -202,10 +202,9 @@ def _train(
     )
     model = CharLM(config, device=settings.device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
+    show(
         f"text: {len(train_text):,} characters to train on, {len(validation_text):,} to validate "
-        f"on, {len(vocab)} symbols; model: {parameters:,} parameters",
-        flush=True,
+        f"on, {len(vocab)} symbols; model: {parameters:,} parameters"
     )
 
     # ---- optimizer
@@ -258,10 +257,10 @@ def _train(
         metrics.append(row)
         record = settings.to_json() | {"source": source}
         folder.save(model, vocab, settings=record, metrics=metrics)
-        print(_line(row, settings.passes), flush=True)
+        show(_line(row, settings.passes))
 
     sample = for_stream(generate(model, vocab, prefix, 500, seed=settings.seed), sys.stdout)
-    print(f"\nsample:\n{sample}", flush=True)
+    show(f"\nsample:\n{sample}")
     return metrics
 
 

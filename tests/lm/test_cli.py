@@ -147,11 +147,23 @@ def test_help_without_docstrings(capsys, monkeypatch):
         (["train", "--out", "x", "--num-layers", "1" * 5000], "--num-layers: invalid int value"),
         (["train", "--out", "x", "--threads", "0"], "--threads must lie in 1 .. 1024, got 0"),
         (["sample", "x", "--prefix", "a", "--threads", "200000"], "in 1 .. 1024, got 200000"),
-        (["train", "--out", ""], "argument --out: must name a folder, got ''"),
-        (["sample", "", "--prefix", "a"], "argument DIR: must name a folder, got ''"),
+        (["train", "--out", ""], "--out: must name a folder, without NUL characters, got ''"),
+        (
+            ["train", "--out", "x\0y"],
+            r"--out: must name a folder, without NUL characters, got 'x\x00",
+        ),
+        (["train", "", "--out", "x"], "FILE: must name a file, without NUL characters, got ''"),
+        (
+            ["sample", "", "--prefix", "a"],
+            "DIR: must name a folder, without NUL characters, got ''",
+        ),
         (["fetch-timemachine", "--timeout", "inf"], "at most 86400 seconds, got inf"),
         (["sample", "x"], "the following arguments are required: --prefix"),
         (["fetch-timemachine", "--url", "ftp://x"], "url must begin with http:// or https://"),
+        (
+            ["fetch-timemachine", "--url", "http://[::1"],
+            "url must be an address such as http://host/path, got 'http://[::1': Invalid IPv6 URL",
+        ),
     ],
 )
 def test_wrong_command_lines(capsys, monkeypatch, tmp_path, arguments, message):
@@ -178,6 +190,9 @@ def test_wrong_texts(tmp_path, book, capsys):
     out = ["--out", str(tmp_path / "run")]
     assert error_of(capsys, ["train", absent, *out]) == f"No such file or directory: {absent!r}"
     assert "is a folder" in error_of(capsys, ["train", str(tmp_path), *out])
+    if os.path.exists("/proc/self/mem"):
+        reason = "text file '/proc/self/mem' cannot be read: Input/output error"
+        assert error_of(capsys, ["train", "/proc/self/mem", *out]) == reason
     assert not (tmp_path / "run").exists()
 
 
@@ -388,10 +403,15 @@ def test_a_broken_pipe_is_not_a_success(tmp_path, book, run):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_full_output_is_reported(run):
-    done = shell('"$@" >/dev/full', "sample", run, "--prefix", "She")
-    assert done.returncode == 2
-    assert done.stderr == "rnnfused: error: No space left on device\n"
+def test_a_full_output_is_reported(run, book):
+    sample = ["sample", run, "--prefix", "She"]
+    for unbuffered, arguments in (
+        ("", sample), ("1", sample), ("", ["--help"]), ("", ["train", book, "--out", run, *TINY]),
+    ):  # fmt: skip
+        done = shell(f'PYTHONUNBUFFERED={unbuffered} "$@" >/dev/full', *arguments)
+        assert done.returncode == 2
+        reason = "stdout cannot be written to: No space left on device"
+        assert done.stderr == f"rnnfused: error: {reason}\n"
     assert shell('"$@" >/dev/full 2>&1', "sample", run, "--prefix", "She").returncode == 2
 
 

@@ -160,6 +160,8 @@ def test_a_new_folder_is_removed_if_nothing_was_saved(tmp_path):
     (tmp_path / "dangling").symlink_to(tmp_path / "absent")
     with pytest.raises(FileExistsError):
         RunFolder(tmp_path / "dangling")
+    with pytest.raises(ValueError, match="out must name a folder, got .*NUL"):
+        RunFolder(f"{tmp_path}/x\0y")
     assert names(tmp_path) == ["dangling", "mine"]
 
 
