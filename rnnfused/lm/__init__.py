@@ -9,6 +9,7 @@ from .checkpoint import (
     Checkpoint,
     CheckpointError,
     FolderBusyError,
+    FolderLostError,
     load_checkpoint,
     save_checkpoint,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "DownloadError",
     "FolderBusyError",
+    "FolderLostError",
     "StreamBatches",
     "TextError",
     "TrainSettings",

@@ -12,7 +12,7 @@ import rnnfused
 from .checkpoint import load_checkpoint
 from .data import default_text, letters_only, read_text
 from .generate import generate
-from .messages import for_stream, one_line
+from .messages import STDOUT, for_stream, one_line, show
 from .timemachine import URL, fetch_timemachine
 from .train import TrainSettings, check_device, train
 
@@ -48,8 +48,8 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{message} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        # argparse's own version ignores failed writes of a help text.
-        print(message, end="", file=file)
+        # argparse's own version ignores failed writes of a help text, its only output here.
+        show(message, end="")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -90,11 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 def _guarded(argv: list[str] | None) -> int:
     """Run the command; turn expected errors into one line on stderr and an exit code."""
     try:
-        try:
-            _run(argv)
-        finally:
-            # Now, because errors of Python's own flush at exit cannot be reported.
-            sys.stdout.flush()
+        _run(argv)
         return 0
     except KeyboardInterrupt:
         print("rnnfused: interrupted", file=sys.stderr)
@@ -108,7 +104,11 @@ def _guarded(argv: list[str] | None) -> int:
     except OSError as error:
         # Drops the number of "[Errno 2] No such file or directory: 'x'".
         plain = error.strerror or error
-        return _fail(plain if error.filename is None else f"{plain}: {error.filename!r}")
+        if error.filename == STDOUT:
+            return _fail(f"stdout cannot be written to: {plain}")
+        if error.filename is not None:
+            return _fail(f"{plain}: {error.filename!r}")
+        return _fail(plain)
     except NotImplementedError as error:
         return _fail(error)
     except RuntimeError as error:
@@ -148,15 +148,27 @@ def _run(argv: list[str] | None) -> None:
     arguments.run(arguments)
 
 
+def _file(name: str) -> str:
+    return _named("file", name)
+
+
 def _folder(name: str) -> str:
+    return _named("folder", name)
+
+
+def _named(kind: str, name: str) -> str:
     # pathlib takes an empty name for the current folder.
-    if not name:
-        raise argparse.ArgumentTypeError("must name a folder, got ''")
+    if not name or "\0" in name:
+        raise argparse.ArgumentTypeError(
+            f"must name a {kind}, without NUL characters, got {name!r}"
+        )
     return name
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="rnnfused", description=__doc__.partition(": ")[2])
+    # Not taken from a docstring, which python -OO removes.
+    description = "train a character language model, and sample from it."
+    parser = _Parser(prog="rnnfused", description=description)
     parser.add_argument("--version", action="version", version=f"rnnfused {rnnfused.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -165,7 +177,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_train)
     command.add_argument(
-        "file", nargs="?", metavar="FILE", help="UTF-8 text; default: Python's own help texts"
+        "file",
+        type=_file,
+        nargs="?",
+        metavar="FILE",
+        help="UTF-8 text; default: Python's own help texts",
     )
     command.add_argument(
         "--out",
@@ -270,9 +286,9 @@ def _sample(arguments: argparse.Namespace) -> None:
         temperature=arguments.temperature,
         seed=arguments.seed,
     )
-    print(for_stream(text, sys.stdout))
+    show(for_stream(text, sys.stdout))
 
 
 def _fetch_timemachine(arguments: argparse.Namespace) -> None:
     path = fetch_timemachine(url=arguments.url, timeout=arguments.timeout)
-    print(for_stream(str(path), sys.stdout))
+    show(for_stream(str(path), sys.stdout))

@@ -21,16 +21,29 @@ def read_text(path: str | os.PathLike[str]) -> str:
     Raises:
         FileNotFoundError, PermissionError: from the operating system.
         IsADirectoryError: ``path`` is a folder.
+        OSError: the file cannot be read.
         TextError: ``path`` is not a regular file, is binary (holds a NUL byte), not UTF-8, or
             empty.
+        ValueError: ``path`` is empty, or holds a NUL character itself.
     """
+    name = os.fspath(path)
+    # pathlib takes an empty name for the current folder.
+    if not name or "\0" in name:
+        raise ValueError(f"path must name a text file, without NUL characters, got {name!r}")
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"text file {str(path)!r} is a folder; name a file")
     # Reading a pipe or a device could block forever or never end.
     if path.exists() and not path.is_file():
         raise TextError(f"text file {str(path)!r} is not a regular file")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Opened, but not readable: such errors lack the name.
+        reason = error.strerror or error
+        raise OSError(f"text file {str(path)!r} cannot be read: {reason}") from None
     if not data:
         raise TextError(f"text file {str(path)!r} is empty")
     nul = data.find(b"\0")

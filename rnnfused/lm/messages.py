@@ -5,6 +5,8 @@ import unicodedata
 from contextlib import suppress
 from typing import TextIO
 
+# In place of a file's name in errors of stdout.
+STDOUT = "<stdout>"
 # Line ends, and the joiners of Persian and Indic words and composed emoji, steer no terminal.
 _HARMLESS = frozenset("\n\t\u200c\u200d")
 # Control and format characters (writing direction among them), line and paragraph separators.
@@ -47,6 +49,20 @@ def one_line(reason: object) -> str:
     quote a value of any length.
     """
     return shorten(printable(" ".join(shorten(str(reason), 2000).split())))
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Print ``text`` on stdout at once.
+
+    Raises:
+        OSError: stdout cannot be written; its ``filename`` is ``STDOUT``.
+    """
+    try:
+        # Python's own flush at exit could not report an error.
+        print(text, end=end, flush=True)
+    except OSError as error:
+        error.filename = STDOUT
+        raise
 
 
 def warn(reason: object) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,12 @@ def check_installed() -> None:
         pass  # each plot tries again and reports it
 
 
-def plot_perplexity(metrics: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+def plot_perplexity(
+    metrics: Sequence[dict[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Plot training and validation perplexity by pass, and the bigram model's as a dashed line.
 
     The user's matplotlib settings have no effect and stay unchanged.
@@ -35,6 +40,7 @@ def plot_perplexity(metrics: Sequence[dict[str, Any]], path: str | os.PathLike[s
         metrics: one dict per pass with ``"pass"``, ``"train_perplexity"``,
             ``"validation_perplexity"`` and ``"bigram_perplexity"``.
         path: the file to write or replace; its suffix selects the format.
+        check: called before the file is written; raises to leave it as it is.
 
     Raises:
         ValueError: ``metrics`` is empty, or the suffix is no known format.
@@ -58,5 +64,5 @@ def plot_perplexity(metrics: Sequence[dict[str, Any]], path: str | os.PathLike[s
         ylabel="perplexity",
         format=Path(path).suffix[1:] or "png",
     )
-    with replacing(path) as [new]:
+    with replacing(path, check=check) as [new]:
         new.write_bytes(picture.getvalue())

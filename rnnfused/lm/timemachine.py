@@ -52,15 +52,21 @@ def fetch_timemachine(
         timeout: time limit of the whole download in seconds, above 0 and at most 86,400.
 
     Raises:
-        ValueError: ``url`` is not http or https, or ``timeout`` is out of range.
+        ValueError: ``url`` is no http or https address, or ``timeout`` is out of range.
         DownloadError: host unreachable, error status, timeout, broken transfer, wrong sum.
         OSError: the cache cannot be written to.
     """
     path = Path(cache_folder() if folder is None else folder) / "timemachine.txt"
     if path.is_file() and _sum(path.read_bytes()) == sha1:
         return path
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError as error:
+        raise ValueError(
+            f"url must be an address such as http://host/path, got {url!r}: {error}"
+        ) from None
     # Other schemes of urllib read local files.
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    if scheme not in ("http", "https"):
         raise ValueError(f"url must begin with http:// or https://, got {url!r}")
     if not 0 < timeout <= MAX_TIMEOUT:
         raise ValueError(

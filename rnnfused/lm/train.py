@@ -18,7 +18,7 @@ from .checkpoint.run_folder import RunFolder
 from .data import StreamBatches, letters_only, split_text
 from .evaluate import evaluate, fit_bigram, perplexity
 from .generate import encode_prefix, generate
-from .messages import for_stream
+from .messages import for_stream, show
 from .model import CharLM, CharLMConfig, check_count, check_dropout
 from .plot import check_installed
 from .vocab import Vocab
@@ -128,7 +128,8 @@ def train(
     Each file is replaced as a whole, and the model in one step. A run that is stopped or killed
     therefore damages none of them. A plot that cannot be drawn is a warning on stderr.
 
-    The folder is locked for the whole run; its checkpoint can be loaded meanwhile.
+    The folder is locked for the whole run; its checkpoint can be loaded meanwhile. If the lock's
+    file or the folder is removed, the run ends before it writes there again.
 
     Perplexity is ``exp`` of the mean cross-entropy in nats. Validation perplexity is measured at
     the end of a pass, over the held-out end of the text; the bigram model's is over exactly the
@@ -153,6 +154,7 @@ def train(
     Raises:
         TextError, ValueError: the text is too short, or ``prefix`` holds unknown symbols.
         FolderBusyError: another run writes to ``out``; raised before training.
+        FolderLostError: ``out``, or the lock's file in it, was removed during the run.
         OSError: ``out`` cannot be written to; raised before training where possible.
         ModuleNotFoundError: one of the libraries of ``rnnfused[lm]`` is missing.
         FloatingPointError: training diverged; the files of the last good pass stay.
@@ -200,10 +202,9 @@ def _train(
     )
     model = CharLM(config, device=settings.device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(
+    show(
         f"text: {len(train_text):,} characters to train on, {len(validation_text):,} to validate "
-        f"on, {len(vocab)} symbols; model: {parameters:,} parameters",
-        flush=True,
+        f"on, {len(vocab)} symbols; model: {parameters:,} parameters"
     )
 
     # ---- optimizer
@@ -256,10 +257,10 @@ def _train(
         metrics.append(row)
         record = settings.to_json() | {"source": source}
         folder.save(model, vocab, settings=record, metrics=metrics)
-        print(_line(row, settings.passes), flush=True)
+        show(_line(row, settings.passes))
 
     sample = for_stream(generate(model, vocab, prefix, 500, seed=settings.seed), sys.stdout)
-    print(f"\nsample:\n{sample}", flush=True)
+    show(f"\nsample:\n{sample}")
     return metrics
 
 

@@ -3,6 +3,8 @@
 import builtins
 import json
 import os
+import shutil
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from runs import TINY, run_command
 
 import rnnfused
 from rnnfused.lm import cli, load_checkpoint
+from rnnfused.lm.checkpoint import lock, run_folder
+from rnnfused.lm.checkpoint.lock import LOCK
 from rnnfused.lm.cli import main
 
 TEXT = "She sells sea shells by the sea shore. " * 30
@@ -116,6 +120,19 @@ def test_version_and_help(capsys):
         assert expected in capsys.readouterr().out
 
 
+def test_help_without_docstrings(capsys, monkeypatch):
+    # As under python -OO, which would have to compile all of torch for this test.
+    ours = [name for name in sys.modules if name.partition(".")[0] == "rnnfused"]
+    assert "rnnfused.lm.cli" in ours
+    for name in ours:
+        monkeypatch.setattr(sys.modules[name], "__doc__", None)
+    for arguments in ([], ["train"], ["sample"], ["fetch-timemachine"]):
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "--help"])
+        assert caught.value.code == 0
+        assert capsys.readouterr().out.startswith("usage: rnnfused")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,11 +147,23 @@ def test_version_and_help(capsys):
         (["train", "--out", "x", "--num-layers", "1" * 5000], "--num-layers: invalid int value"),
         (["train", "--out", "x", "--threads", "0"], "--threads must lie in 1 .. 1024, got 0"),
         (["sample", "x", "--prefix", "a", "--threads", "200000"], "in 1 .. 1024, got 200000"),
-        (["train", "--out", ""], "argument --out: must name a folder, got ''"),
-        (["sample", "", "--prefix", "a"], "argument DIR: must name a folder, got ''"),
+        (["train", "--out", ""], "--out: must name a folder, without NUL characters, got ''"),
+        (
+            ["train", "--out", "x\0y"],
+            r"--out: must name a folder, without NUL characters, got 'x\x00",
+        ),
+        (["train", "", "--out", "x"], "FILE: must name a file, without NUL characters, got ''"),
+        (
+            ["sample", "", "--prefix", "a"],
+            "DIR: must name a folder, without NUL characters, got ''",
+        ),
         (["fetch-timemachine", "--timeout", "inf"], "at most 86400 seconds, got inf"),
         (["sample", "x"], "the following arguments are required: --prefix"),
         (["fetch-timemachine", "--url", "ftp://x"], "url must begin with http:// or https://"),
+        (
+            ["fetch-timemachine", "--url", "http://[::1"],
+            "url must be an address such as http://host/path, got 'http://[::1': Invalid IPv6 URL",
+        ),
     ],
 )
 def test_wrong_command_lines(capsys, monkeypatch, tmp_path, arguments, message):
@@ -161,6 +190,9 @@ def test_wrong_texts(tmp_path, book, capsys):
     out = ["--out", str(tmp_path / "run")]
     assert error_of(capsys, ["train", absent, *out]) == f"No such file or directory: {absent!r}"
     assert "is a folder" in error_of(capsys, ["train", str(tmp_path), *out])
+    if os.path.exists("/proc/self/mem"):
+        reason = "text file '/proc/self/mem' cannot be read: Input/output error"
+        assert error_of(capsys, ["train", "/proc/self/mem", *out]) == reason
     assert not (tmp_path / "run").exists()
 
 
@@ -171,8 +203,62 @@ def test_a_model_too_large_for_the_memory(tmp_path, book, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_out_that_is_a_file(book, capsys):
-    assert "File exists" in error_of(capsys, ["train", book, "--out", book, *TINY])
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("book.txt", "out must name a folder, but 'book.txt' is a file"),
+        ("book.txt/run", "out must name a folder, but 'book.txt' is a file"),
+        ("link", "but 'link' is a symbolic link that points nowhere: to 'absent'"),
+        ("link/run", "but 'link' is a symbolic link that points nowhere: to 'absent'"),
+        ("loop", "but 'loop' is a symbolic link that points nowhere: to 'loop'"),
+    ],
+)
+def test_out_that_is_no_folder(tmp_path, book, capsys, monkeypatch, out, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("absent")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(os.listdir())
+    assert message in error_of(capsys, ["train", book, "--out", out, *TINY])
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["model.json", "metrics.jsonl", "loss.png", LOCK, "model-0123456789abcdef.safetensors"]
+)
+def test_a_folder_with_the_name_of_an_output_is_refused_before_training(
+    tmp_path, book, capsys, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rnnfused.lm.model.CharLM.forward", None)  # is not reached
+    (tmp_path / "run" / name).mkdir(parents=True)
+    message = error_of(capsys, ["train", book, "--out", "run", *TINY])
+    assert message.startswith(f"'run/{name}' is a folder, but a run writes a file of that name")
+    assert os.listdir("run") == [name]
+
+
+def test_a_lock_that_is_a_link_is_named(tmp_path, book, capsys):
+    (tmp_path / "run").mkdir()
+    link = tmp_path / "run" / LOCK
+    link.symlink_to(book)
+    message = error_of(capsys, ["train", book, "--out", str(tmp_path / "run"), *TINY])
+    assert message.startswith(f"out folder {str(tmp_path / 'run')!r} cannot be written to: ")
+    assert message.endswith(f": {str(link)!r}")
+
+
+def test_a_folder_that_is_removed_during_the_run_is_named(tmp_path, book, capsys, monkeypatch):
+    out, real = tmp_path / "run", run_folder.describe
+
+    def describe(*arguments):
+        shutil.rmtree(out)
+        return real(*arguments)
+
+    for function in (lock.fcntl, None):
+        monkeypatch.setattr(lock, "fcntl", function)
+        monkeypatch.setattr(run_folder, "describe", describe)
+        message = error_of(capsys, ["train", book, "--out", str(out), *TINY])
+        assert f"folder {str(out)!r} is no longer locked by this run" in message
+        assert message.endswith("it was removed or moved")
+        assert not out.exists()
 
 
 def test_wrong_samples(run, tmp_path, capsys):
@@ -317,10 +403,15 @@ def test_a_broken_pipe_is_not_a_success(tmp_path, book, run):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_full_output_is_reported(run):
-    done = shell('"$@" >/dev/full', "sample", run, "--prefix", "She")
-    assert done.returncode == 2
-    assert done.stderr == "rnnfused: error: No space left on device\n"
+def test_a_full_output_is_reported(run, book):
+    sample = ["sample", run, "--prefix", "She"]
+    for unbuffered, arguments in (
+        ("", sample), ("1", sample), ("", ["--help"]), ("", ["train", book, "--out", run, *TINY]),
+    ):  # fmt: skip
+        done = shell(f'PYTHONUNBUFFERED={unbuffered} "$@" >/dev/full', *arguments)
+        assert done.returncode == 2
+        reason = "stdout cannot be written to: No space left on device"
+        assert done.stderr == f"rnnfused: error: {reason}\n"
     assert shell('"$@" >/dev/full 2>&1', "sample", run, "--prefix", "She").returncode == 2
 
 

@@ -23,6 +23,7 @@ from runs import (
 
 from rnnfused.lm import save_checkpoint, train
 from rnnfused.lm.checkpoint import store
+from rnnfused.lm.checkpoint.atomic import replacing
 from rnnfused.lm.checkpoint.lock import LOCK
 from rnnfused.lm.checkpoint.run_folder import RunFolder
 
@@ -150,10 +151,23 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(folder, models, vocab, monkey
             file.write(data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as failure:
         save_checkpoint(folder, models[1], vocab)
+    assert failure.value.filename == str(folder)
     assert names(folder) == kept(folder)
     assert loaded(folder) == 1.0
+
+
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path):
+    (tmp_path / "model.json").mkdir()
+    for path, error in (
+        (tmp_path / "model.json", IsADirectoryError),
+        (tmp_path / "absent" / "model.json", FileNotFoundError),
+    ):
+        with pytest.raises(error) as failure, replacing(path) as [new]:
+            new.write_text("{}")
+        assert (failure.value.filename, failure.value.filename2) == (str(path), None)
+    assert names(tmp_path) == ["model.json"]
 
 
 def test_the_same_model_again_keeps_its_weights(folder, models, vocab):

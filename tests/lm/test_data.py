@@ -49,6 +49,10 @@ def test_unusable_paths_are_named(tmp_path):
         read_text(tmp_path / "absent.txt")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         read_text(tmp_path)
+    for path in ("", "x\0y"):
+        with pytest.raises(ValueError, match="must name a text file") as caught:
+            read_text(path)
+        assert repr(path) in str(caught.value)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")

@@ -2,15 +2,37 @@
 
 import errno
 import os
+import shutil
 import threading
 
 import pytest
-from runs import SMALL, TEXT, contents, files, fork, kept, loaded, names, posix, run_command
+from runs import (
+    SMALL,
+    TEXT,
+    TINY,
+    contents,
+    files,
+    fork,
+    kept,
+    loaded,
+    names,
+    posix,
+    run_command,
+)
 
-from rnnfused.lm import FolderBusyError, save_checkpoint, train
-from rnnfused.lm.checkpoint import lock
+from rnnfused.lm import FolderBusyError, FolderLostError, cli, save_checkpoint, train
+from rnnfused.lm.checkpoint import lock, run_folder
 from rnnfused.lm.checkpoint.lock import LOCK, FolderLock
 from rnnfused.lm.checkpoint.run_folder import RunFolder
+
+
+def row(number):
+    return {
+        "pass": number,
+        "train_perplexity": 2.0,
+        "validation_perplexity": 2.0,
+        "bigram_perplexity": 3.0,
+    }
 
 
 @posix
@@ -138,6 +160,8 @@ def test_a_new_folder_is_removed_if_nothing_was_saved(tmp_path):
     (tmp_path / "dangling").symlink_to(tmp_path / "absent")
     with pytest.raises(FileExistsError):
         RunFolder(tmp_path / "dangling")
+    with pytest.raises(ValueError, match="out must name a folder, got .*NUL"):
+        RunFolder(f"{tmp_path}/x\0y")
     assert names(tmp_path) == ["dangling", "mine"]
 
 
@@ -146,14 +170,122 @@ def test_a_run_keeps_its_folder_when_the_working_folder_changes(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    row = {
-        "pass": 1,
-        "train_perplexity": 2.0,
-        "validation_perplexity": 2.0,
-        "bigram_perplexity": 3.0,
-    }
     with RunFolder("run") as folder:
         monkeypatch.chdir(tmp_path / "elsewhere")
-        folder.save(models[0], vocab, settings={}, metrics=[row])
+        folder.save(models[0], vocab, settings={}, metrics=[row(1)])
     assert names(tmp_path / "run") == files(tmp_path / "run")
     assert names(tmp_path / "elsewhere") == []
+
+
+def save(run, models, vocab, value):
+    """Save the model of that number into the folder of a run."""
+    model, settings = models[value - 1], {"value": float(value)}
+    run.save(model, vocab, settings=settings, metrics=[row(value)])
+
+
+@posix
+@pytest.mark.parametrize("removed", ["lock", "folder"])
+def test_a_run_that_lost_its_lock_stops_before_it_writes(tmp_path, models, vocab, removed):
+    out = tmp_path / "run"
+    with RunFolder(out) as first:
+        if removed == "lock":
+            (out / LOCK).unlink()
+        else:
+            out.rename(tmp_path / "moved")
+            with pytest.raises(FolderLostError, match="was removed or moved"):
+                save(first, models, vocab, 1)
+            assert names(tmp_path) == ["moved"]
+        with RunFolder(out) as second:
+            save(second, models, vocab, 2)
+            before = contents(out)
+            with pytest.raises(FolderLostError, match="removed or replaced, so another run may"):
+                save(first, models, vocab, 1)
+            assert contents(out) == before
+        with pytest.raises(FolderLostError, match="removed or replaced, so another run may"):
+            save(first, models, vocab, 1)
+    assert names(out) == files(out)
+    assert loaded(out) == 2.0
+
+
+@posix
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_a_lock_that_is_lost_between_two_renames(tmp_path, models, vocab, monkeypatch, moment):
+    # Renames of a pass: weights, record, metrics, plot.
+    out, real, renames = tmp_path / "run", os.replace, []
+    second = []
+
+    def replace(source, target):
+        real(source, target)
+        renames.append(target)
+        if len(renames) == moment:
+            monkeypatch.setattr(os, "replace", real)
+            (out / LOCK).unlink()
+            second.append(RunFolder(out))
+            save(second[0], models, vocab, 2)
+            second.append(contents(out))
+
+    with RunFolder(out) as first:
+        monkeypatch.setattr(os, "replace", replace)
+        if moment < 4:
+            with pytest.raises(FolderLostError):
+                save(first, models, vocab, 1)
+        else:
+            save(first, models, vocab, 1)
+    assert contents(out) == second[1]
+    with second[0]:
+        pass
+    assert names(out) == files(out)
+    assert loaded(out) == 2.0
+
+
+@posix
+def test_a_run_without_the_lock_removes_no_files_of_the_next(tmp_path, models, vocab, monkeypatch):
+    out, real = tmp_path / "run", os.replace
+    with RunFolder(out) as first:
+        shutil.rmtree(out)
+
+        def replace(source, target):
+            real(source, target)
+            # The weights have their name; the record that names them follows.
+            monkeypatch.setattr(os, "replace", real)
+            with pytest.raises(FolderLostError):
+                save(first, models, vocab, 1)
+
+        with RunFolder(out) as second:
+            monkeypatch.setattr(os, "replace", replace)
+            save(second, models, vocab, 2)
+    assert loaded(out) == 2.0
+
+
+@posix
+def test_a_lock_that_is_lost_leaves_the_folder_that_it_made(tmp_path):
+    out = tmp_path / "run"
+    with RunFolder(out):
+        shutil.rmtree(out)
+        out.mkdir()  # another owner's, still empty
+    assert names(tmp_path) == ["run"]
+
+
+@posix
+def test_a_command_that_lost_its_lock_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "book.txt").write_text(TEXT)
+    out, real = tmp_path / "run", run_folder.describe
+
+    def describe(*arguments):
+        (out / LOCK).unlink()
+        return real(*arguments)
+
+    monkeypatch.setattr(run_folder, "describe", describe)
+    assert cli.main(["train", str(tmp_path / "book.txt"), "--out", str(out), *TINY]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"rnnfused: error: folder {str(out)!r} is no longer locked by this run" in error
+    assert names(out) == []
+
+
+@posix
+def test_a_forked_child_cannot_save(folder, models, vocab):
+    with RunFolder(folder) as run:
+        child = fork(save, run, models, vocab, 2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert loaded(folder) == 1.0

@@ -30,7 +30,7 @@ def test_matplotlib_settings_have_no_effect(tmp_path):
 
 
 def test_a_plot_that_fails_is_one_warning(tmp_path, capsys, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("no\nglyphs\x1b[2J" + "!" * 10_000)
 
     monkeypatch.setattr("rnnfused.lm.checkpoint.run_folder.plot_perplexity", fail)

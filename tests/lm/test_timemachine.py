@@ -144,6 +144,8 @@ def test_wrong_arguments(tmp_path):
     for url in ("file:///etc/hostname", "timemachine.txt", ""):
         with pytest.raises(ValueError, match="url must begin with http"):
             fetch_timemachine(url=url, folder=tmp_path)
+    with pytest.raises(ValueError, match="url must be an address .* got 'http://.::1'"):
+        fetch_timemachine(url="http://[::1", folder=tmp_path)
     for timeout in (0, -1.0, 86_401, 1e20, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="timeout must be above 0 and at most 86400 seconds"):
             fetch_timemachine(url="http://127.0.0.1/", folder=tmp_path, timeout=timeout)

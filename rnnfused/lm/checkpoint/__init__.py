@@ -16,13 +16,14 @@ from ..model import CharLM, CharLMConfig
 from ..vocab import Vocab
 from . import store
 from .atomic import remove_temporaries
-from .lock import FolderBusyError, FolderLock
+from .lock import FolderBusyError, FolderLock, FolderLostError
 from .store import RECORD, CheckpointError
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
     "FolderBusyError",
+    "FolderLostError",
     "load_checkpoint",
     "save_checkpoint",
 ]
@@ -61,6 +62,7 @@ def save_checkpoint(
 
     Raises:
         FolderBusyError: another process or thread, such as a training run, writes to the folder.
+        FolderLostError: the folder, or the lock's file in it, was removed meanwhile.
         OSError: the folder is missing or cannot be written to.
         ValueError: ``settings`` or ``metrics`` hold infinities or NaN, or the parameters have
             other or mixed dtypes.
@@ -70,7 +72,7 @@ def save_checkpoint(
         # Without locks, the temporary files may belong to a running process.
         if lock.excludes:
             remove_temporaries(lock.folder, store.CHECKPOINT_FILES)
-        store.write(lock.folder, files, record)
+        store.write(lock, files, record)
 
 
 def describe(

@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,9 @@ _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 @contextmanager
-def replacing(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
+def replacing(
+    *paths: str | os.PathLike[str], check: Callable[[], None] = lambda: None
+) -> Iterator[list[Path]]:
     """Yield a temporary path beside each of ``paths``; rename them if the block succeeds.
 
     If the block raises (an interrupt included), the temporary files are removed and the files at
@@ -31,9 +33,14 @@ def replacing(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
 
     A killed process leaves its temporary files behind: see ``remove_temporaries``.
 
+    Args:
+        check: called before the block and before each rename; raises to stop the writer.
+
     Raises:
-        OSError: a folder cannot be written to, or one of ``paths`` is a folder.
+        OSError: a folder cannot be written to, or one of ``paths`` is a folder. It names one of
+            ``paths`` or its folder, never a temporary file.
     """
+    check()
     targets = [Path(path) for path in paths]
     # Beside the targets, because a rename is atomic only within one file system.
     temporaries = [path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in targets]
@@ -44,11 +51,21 @@ def replacing(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
         for temporary, path in zip(temporaries, targets):
+            check()
             os.replace(temporary, path)
             _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None:
+            # Errors of open files name none at all, a full disk for example.
+            places = {str(new): str(path) for new, path in zip(temporaries, targets)}
+            place = str(targets[0].parent) if error.filename is None else str(error.filename)
+            error.filename, error.filename2 = places.get(place, place), None
+        raise
     finally:
         for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
+            # An error here would hide the one that stopped the writer.
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ..messages import warn
@@ -11,7 +13,7 @@ from ..plot import plot_perplexity
 from ..vocab import Vocab
 from . import describe, store
 from .atomic import delayed_interrupt, remove_temporaries, replacing
-from .lock import FolderBusyError, FolderLock
+from .lock import LOCK, FolderBusyError, FolderLock, FolderLostError
 
 METRICS, PLOT = "metrics.jsonl", "loss.png"
 _OWN = re.compile(rf"{store.CHECKPOINT_FILES.pattern}|metrics\.jsonl|loss\.png")
@@ -28,17 +30,25 @@ class RunFolder:
 
     Raises:
         FolderBusyError: another run writes there; nothing was changed.
-        OSError: the folder cannot be made, is a file, or no file can be created in it.
+        FileExistsError: ``out`` or a parent is a file, or a symbolic link that points nowhere.
+        IsADirectoryError: a folder in ``out`` has the name of a file that a run writes.
+        OSError: the folder cannot be made, or no file can be created in it.
+        ValueError: ``out`` holds a NUL character.
     """
 
     def __init__(self, out: str | os.PathLike[str]):
+        name = os.fspath(out)
+        _check_path(name)
+        _check_contents(name)
         try:
             self._lock = FolderLock(out, make=True)
-        except (FolderBusyError, FileExistsError):
+        except FolderBusyError:
             raise
         except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"out folder {os.fspath(out)!r} cannot be written to: {reason}") from None
+            reason = error.strerror
+            if error.filename not in (None, name, os.path.abspath(name)):
+                reason = f"{reason}: {error.filename!r}"
+            raise OSError(f"out folder {name!r} cannot be written to: {reason}") from None
         self.path = self._lock.folder
         self._warned: set[str] = set()
         # Without locks, the unfinished files may belong to a running process.
@@ -74,17 +84,49 @@ class RunFolder:
             metrics: one dict per pass; see ``train``.
 
         Raises:
+            FolderLostError: the folder, or the lock's file in it, was removed since the start.
             OSError: the folder cannot be written to.
         """
         files, record = describe(model, vocab, settings, metrics)
         with delayed_interrupt():
-            store.write(self.path, files, record)
-            with replacing(self.path / METRICS) as [new]:
+            store.write(self._lock, files, record)
+            with replacing(self.path / METRICS, check=self._lock.check) as [new]:
                 new.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")
         try:
-            plot_perplexity(metrics, self.path / PLOT)
+            plot_perplexity(metrics, self.path / PLOT, check=self._lock.check)
+        except FolderLostError:
+            raise
         except Exception as error:  # matplotlib, its settings and its files can fail in any way
             reason = f"{PLOT} could not be drawn: {type(error).__name__}: {error}"
             if reason not in self._warned:
                 self._warned.add(reason)
                 warn(reason)
+
+
+def _check_path(out: str) -> None:
+    """Validate that ``out`` is a folder, or can be made one."""
+    if "\0" in out:
+        raise ValueError(f"out must name a folder, got {out!r}, which holds a NUL character")
+    for path in (Path(out), *Path(out).parents):
+        if os.path.lexists(path):
+            if not os.path.isdir(path):
+                kind = "a file"
+                if not os.path.exists(path):  # a link
+                    kind = f"a symbolic link that points nowhere: to {os.readlink(path)!r}"
+                raise FileExistsError(f"out must name a folder, but {str(path)!r} is {kind}")
+            return
+
+
+def _check_contents(out: str) -> None:
+    """Validate that no folder in ``out`` has the name of a file that a run writes."""
+    entries: list[os.DirEntry[str]] = []
+    # A folder that is missing holds none; one that cannot be listed may still take files.
+    with suppress(OSError):
+        entries = list(os.scandir(out))
+    for entry in entries:
+        if entry.name == LOCK or _OWN.fullmatch(entry.name):
+            if entry.is_dir(follow_symlinks=False):
+                raise IsADirectoryError(
+                    f"{entry.path!r} is a folder, but a run writes a file of that name: "
+                    "remove it, or name another out folder"
+                )

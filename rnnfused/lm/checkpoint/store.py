@@ -16,6 +16,7 @@ from typing import Any
 
 from ..messages import shorten
 from .atomic import replacing
+from .lock import FolderLock
 
 RECORD = "model.json"
 FORMAT = 2
@@ -126,26 +127,30 @@ def _read_file(path: Path) -> bytes:
     raise FileNotFoundError(f"no checkpoint in {str(path.parent)!r}: {path.name} is missing")
 
 
-def write(folder: Path, files: dict[str, bytes], record: str) -> None:
+def write(lock: FolderLock, files: dict[str, bytes], record: str) -> None:
     """Commit ``record`` and the files that it names, then remove those of earlier records.
 
-    The folder holds the earlier checkpoint until the record's rename and this one afterwards. The
-    caller holds the folder's lock.
+    The lock's folder holds the earlier checkpoint until the record's rename and this one
+    afterwards.
 
     Args:
         files: contents by name; see ``content_name``.
         record: the text of ``model.json``.
 
     Raises:
-        OSError: ``folder`` is missing or cannot be written to; the earlier checkpoint is untouched.
+        FolderLostError: the lock was lost; the record in the folder is untouched.
+        OSError: the folder cannot be written to; the earlier checkpoint is untouched.
     """
+    paths = [*(lock.folder / name for name in files), lock.folder / RECORD]
     try:
-        with replacing(*(folder / name for name in files), folder / RECORD) as temporaries:
+        with replacing(*paths, check=lock.check) as temporaries:
             for temporary, data in zip(temporaries, [*files.values(), record.encode("utf-8")]):
                 temporary.write_bytes(data)
     finally:
-        # Files of the earlier record or, if the commit failed, of this one.
-        remove_orphans(folder)
+        # Files of the earlier record or, if the commit failed, of this one. Without the lock, they
+        # may be files that another run is about to name.
+        if lock.holds:
+            remove_orphans(lock.folder)
 
 
 def remove_orphans(folder: Path) -> None:
