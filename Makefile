@@ -11,14 +11,14 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test lint demo bench docs gpu-check clean help
+.PHONY: build test lint demo bench docs dist gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
 test: $(VENV)/test.stamp  ## run the tests (ARGS="-k name": some of them)
 	$(IN_VENV)/python -m pytest $(ARGS)
 
-lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python and C++
+lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python, C++ and the workflow
 	$(IN_VENV)/ruff check --quiet
 	$(IN_VENV)/ruff format --check --quiet
 	$(IN_VENV)/mypy
@@ -26,6 +26,7 @@ lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python and C++
 	  xargs $(IN_VENV)/clang-format --dry-run -Werror
 	sed -n 's/.*"file": "\(.*\.cpp\)".*/\1/p' build/compile_commands.json | \
 	  xargs -n 1 -P "$$(nproc)" $(IN_VENV)/clang-tidy -p build --quiet
+	$(IN_VENV)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text)
 	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo
@@ -36,6 +37,9 @@ bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the resul
 
 docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links and missing docstrings fail
 	NO_MKDOCS_2_WARNING=1 $(IN_VENV)/mkdocs build --strict
+
+dist: $(VENV)/dist.stamp  ## build the source distribution and the wheel into dist/
+	$(IN_VENV)/python -m build --no-isolation
 
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3
 	.ci/gpu-check
