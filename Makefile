@@ -1,22 +1,32 @@
-# Everything happens in an environment of its own, .venv; what is up to date is not made again.
+# Everything happens in an environment of its own, .venv; a target that is up to date is not made again.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_SPEC ?= torch==2.13.0
 TORCH_INDEX ?=
-# Of the benchmarks; a process for each, as thread pools are sized once.
+# The thread counts of the benchmarks; each has its own process, as thread pools are sized once.
 THREADS = $(sort 1 $(shell nproc))
 
 IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test demo bench docs gpu-check clean help
+.PHONY: build test lint demo bench docs dist gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
 test: $(VENV)/test.stamp  ## run the tests (ARGS="-k name": some of them)
 	$(IN_VENV)/python -m pytest $(ARGS)
+
+lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python, C++ and the workflow
+	$(IN_VENV)/ruff check --quiet
+	$(IN_VENV)/ruff format --check --quiet
+	$(IN_VENV)/mypy
+	find csrc tests -name '*.h' -o -name '*.cuh' -o -name '*.cpp' -o -name '*.cu' | \
+	  xargs $(IN_VENV)/clang-format --dry-run -Werror
+	sed -n 's/.*"file": "\(.*\.cpp\)".*/\1/p' build/compile_commands.json | \
+	  xargs -n 1 -P "$$(nproc)" $(IN_VENV)/clang-tidy -p build --quiet
+	$(IN_VENV)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text)
 	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo
@@ -27,6 +37,9 @@ bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the resul
 
 docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links and missing docstrings fail
 	NO_MKDOCS_2_WARNING=1 $(IN_VENV)/mkdocs build --strict
+
+dist: $(VENV)/dist.stamp  ## build the source distribution and the wheel into dist/
+	$(IN_VENV)/python -m build --no-isolation
 
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3
 	.ci/gpu-check
@@ -40,16 +53,17 @@ help:  ## list the targets
 	  'TORCH_SPEC=torch==2.10.0     the torch to install where .venv has none' \
 	  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds' \
 	  'THREADS="1 4"                numbers of threads that bench measures (default: 1 and all cores)' \
-	  'RNNFUSED_CUDA=0              leaves CUDA out (1: stops without nvcc; after make clean)'
+	  'RNNFUSED_CUDA=1              builds CUDA beside any torch (unset: where torch has it; 0: never); after make clean' \
+	  'RNNFUSED_CUDA_ARCHS="90a"    GPU architectures to build for (unset: those of this machine)'
 
 # <extra>.stamp: the project is installed with that extra, and compiled from the current sources.
 $(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)
 	@echo 'rnnfused[$*]: compiling what has changed, installing ...'
 	@$(PIP) install --no-build-isolation --editable '.[$*]'
-	@test -e rnnfused/_cuda.so || echo 'rnnfused: built for the CPU only (no nvcc >= 12.4, or RNNFUSED_CUDA=0)'
+	@test -e rnnfused/_cuda.so || echo 'rnnfused: built for the CPU only (RNNFUSED_CUDA=1 insists on CUDA)'
 	@touch $@
 
-# setuptools: the build above is not isolated, so that it needs no network when only sources change.
+# The build above is not isolated and needs setuptools: it then works without network when only sources change.
 $(VENV)/torch.stamp:
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  { echo 'rnnfused: $(PYTHON) is no Python >= 3.10 with venv (Debian: apt install python3-venv)'; exit 1; }

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,13 @@ def test_wheel_serves_every_python_on_one_platform():
     wheel.finalize_options()
     python, abi, platform = wheel.get_tag()
     assert (python, abi) == ("py3", "none") and platform != "any"
+
+
+def test_wheel_tells_type_checkers_that_it_is_annotated(project):
+    shutil.copy(ROOT / "rnnfused" / "py.typed", project.root / "rnnfused")
+    project.run("bdist_wheel")
+    [wheel] = project.root.glob("dist/*.whl")
+    assert "rnnfused/py.typed" in zipfile.ZipFile(wheel).namelist()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,74 @@
+"""The workflow of GitHub Actions, and the hooks of pre-commit, run the commands that the project has."""
+
+import itertools
+import re
+
+import pytest
+import yaml
+from fake_project import ROOT, backend
+
+if not (ROOT / ".github").is_dir():
+    pytest.skip("a source distribution has no workflow", allow_module_level=True)
+
+try:
+    import tomllib
+except ImportError:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+JOBS = WORKFLOW["jobs"]
+STEPS = [(name, step) for name, job in JOBS.items() for step in job["steps"]]
+COMMANDS = [(name, step["run"]) for name, step in STEPS if "run" in step]
+
+
+def test_the_matrix_is_complete():
+    matrix = JOBS["test"]["strategy"]["matrix"]
+    oldest_python = PROJECT["requires-python"].removeprefix(">=")
+    oldest_torch = "torch=={}.{}.*".format(*backend.OLDEST_TORCH)
+    assert set(itertools.product(*matrix.values())) == set(
+        itertools.product([oldest_python, "3.14"], [oldest_torch, "torch"], ["avx2", "default"])
+    )
+
+
+def test_the_test_job_uses_its_matrix():
+    job = JOBS["test"]
+    [version] = [step["with"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+    assert version["python-version"] == "${{ matrix.python }}"
+    assert job["env"] == {
+        "TORCH_SPEC": "${{ matrix.torch }}",
+        "RNNFUSED_CPU_CAPABILITY": "${{ matrix.capability }}",
+    }
+    for name in ("TORCH_SPEC", "TORCH_INDEX"):  # an assignment with = would hide the environment's
+        assert re.search(rf"^{name} \?=", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_jobs_call_targets_that_exist():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    called = [
+        (name, word)
+        for name, command in COMMANDS
+        for line in re.findall(r"^make (.*)", command, re.M)
+        for word in line.split()
+    ]
+    assert called == [("lint", "lint"), ("test", "test"), ("package", "dist")]
+    assert {target for _, target in called} <= set(targets)
+
+
+def test_the_wheel_is_installed_in_a_new_environment_and_imported():
+    text = "\n".join(command for name, command in COMMANDS if name == "package")
+    parts = ["make dist", "-m venv", "install dist/*.whl", "import rnnfused"]
+    assert re.search(".*".join(map(re.escape, parts)), text, re.S)
+
+
+def test_actions_are_pinned_by_major_version():
+    actions = [step["uses"] for _, step in STEPS if "uses" in step]
+    assert actions and all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+", action) for action in actions)
+
+
+def test_hooks_run_programs_that_lint_installs():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    programs = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks}
+    installed = {re.split("[=<>]", line)[0] for line in PROJECT["optional-dependencies"]["lint"]}
+    assert programs == {"ruff", "clang-format", "mypy"} and programs <= installed
