@@ -9,7 +9,7 @@ THREADS = $(sort 1 $(shell nproc))
 
 IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
-SOURCES := pyproject.toml setup.py $(shell find csrc -type f ! -name '*.py[cod]')
+SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
 .PHONY: build test lint demo bench docs dist gpu-check clean help
 
@@ -31,7 +31,7 @@ lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python, C++ and
 demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text)
 	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo
 
-bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into the README
+bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into README and docs/performance.md
 	set -e; for n in $(THREADS); do $(IN_VENV)/python -m pytest benchmarks --threads $$n $(ARGS); done
 	$(IN_VENV)/python benchmarks/report.py
 
@@ -60,7 +60,7 @@ help:  ## list the targets
 $(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)
 	@echo 'rnnfused[$*]: compiling what has changed, installing ...'
 	@$(PIP) install --no-build-isolation --editable '.[$*]'
-	@test -e rnnfused/_cuda.so || echo 'rnnfused: built for the CPU only (RNNFUSED_CUDA=1 insists on CUDA)'
+	@test -e rnnfused/_cuda.so || echo 'rnnfused: built for the CPU only (this torch has no CUDA, or nvcc is missing; RNNFUSED_CUDA=1 insists)'
 	@touch $@
 
 # The build above is not isolated and needs setuptools: it then works without network when only sources change.
