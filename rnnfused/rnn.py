@@ -136,16 +136,15 @@ class RNN(torch.nn.RNNBase):
                 return result
             if not isinstance(input, Tensor):
                 return self._forward_packed(input, hx, lengths)
-        if hx is not None:
-            _check_hx(hx)
         if input.is_nested:
             return self._forward_nested(input, hx, lengths)
         return self._run_layers(input, hx, *self._check_dense(input, hx, lengths))
 
     def _check_dense(self, input, hx, lengths) -> tuple[Extents, int]:
         """The extents and the time dimension of a padded or unbatched input, after all checks."""
-        if input.layout is not torch.strided:
-            arguments.check_layout("input", input)  # raises
+        arguments.check_layout("input", input)
+        if hx is not None:
+            _check_hx(hx)
         shape = input.shape
         unbatched_dims = 1 + self._feature_dims
         batched = len(shape) == unbatched_dims + 1
@@ -212,6 +211,8 @@ class RNN(torch.nn.RNNBase):
     def _forward_nested(self, input, hx, lengths):
         if lengths is not None:
             raise ValueError("lengths must be None for a nested tensor, which has its own")
+        if hx is not None:
+            _check_hx(hx)
         if input.layout != torch.jagged or input._ragged_idx != 1 or input.lengths() is not None:
             raise ValueError(
                 "input, if nested, must be (batch, jagged time, ..) of layout torch.jagged without "
