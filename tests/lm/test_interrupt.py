@@ -123,6 +123,16 @@ def test_at_any_time(tmp_path, book, delay):
     assert end(process) == (130, SHOWN)
 
 
+def test_nothing_is_imported_before_the_handler_is_installed():
+    # -I and -S leave out imports by site and its .pth files, which would hide some of ours.
+    look = (
+        "import os, sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); "
+        "import rnnfused_command; print(sorted(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", look, ROOT]
+    assert subprocess.check_output(command, text=True) == "['rnnfused_command']\n"
+
+
 def test_two_interrupts_at_once(tmp_path, book):
     process = training(tmp_path, book)
     process.stdout.readline()
