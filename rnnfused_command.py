@@ -4,6 +4,8 @@ It is outside the package, because importing the package takes a second or two, 
 torch. Ctrl-C must end the command quietly during that time, too. A ``KeyboardInterrupt`` is not
 reliable: inside a library's import, callback or finalizer it can be swallowed or turned into
 another error.
+
+``python -m rnnfused_command`` is the same command, for an environment without its script.
 """
 
 import os
