@@ -4,16 +4,25 @@ It is outside the package, because importing the package takes a second or two, 
 torch. Ctrl-C must end the command quietly during that time, too. A ``KeyboardInterrupt`` is not
 reliable: inside a library's import, callback or finalizer it can be swallowed or turned into
 another error.
+
+``python -m rnnfused_command`` is the same command, for an environment without its script.
 """
 
 import os
-import signal
 import sys
-from collections.abc import Callable
-from types import FrameType
+
+# Before the handler is installed, only modules that Python loads at its own start are imported:
+# any other would take milliseconds, during which Ctrl-C gives a traceback. signal loads enum.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+    from types import FrameType
+else:
+    import _signal
 
 # Functions that run between an interrupt and the end of the process.
-_at_interrupt: list[Callable[[], None]] = []
+_at_interrupt: "list[Callable[[], None]]" = []
 
 
 def main() -> int:
@@ -26,9 +35,9 @@ def main() -> int:
 
     Only for a process of its own, because it replaces SIGINT's handler.
     """
-    guards = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    guards = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
     if guards:
-        signal.signal(signal.SIGINT, _interrupted)
+        _signal.signal(_signal.SIGINT, _interrupted)
     try:
         from rnnfused.lm import cli
         from rnnfused.lm.checkpoint import lock
@@ -38,12 +47,12 @@ def main() -> int:
     finally:
         if guards:
             # Python's exit takes a while and would report an interrupt with a traceback.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
+def _interrupted(number: int, frame: "FrameType | None") -> None:
     """End the process from inside the signal handler, without unwinding the stack."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     for function in _at_interrupt:
         try:
             function()
@@ -57,7 +66,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
         os.write(descriptor, head + b"rnnfused: interrupted\n")
     except Exception:
         pass
-    os._exit(128 + signal.SIGINT)
+    os._exit(128 + _signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and every later torch. pyproject.toml describes the rest of the package.
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,13 +17,22 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, "build_tools")
 from build_backend import OLDEST_TORCH, Torch, fail, find_torch
 from nvcc import Nvcc, choose_codes, find_nvcc
+
+# Before the next import, because pip without build isolation does not read what pyproject.toml
+# requires.
+if [int(number) for number in re.findall(r"\d+", setuptools.__version__)[:3]] < [77, 0, 3]:
+    fail(
+        f"setuptools {setuptools.__version__} is too old: `pip install 'setuptools>=77.0.3'` first, "
+        "or build without --no-build-isolation"
+    )
+from setuptools.command.bdist_wheel import bdist_wheel
 
 FLAGS = [
     "-std=c++17",

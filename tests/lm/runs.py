@@ -21,7 +21,7 @@ posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock
 
 def run_command(*arguments, prefix=(), **environment):
     """The finished process of the command ``rnnfused``, started through ``prefix`` if given."""
-    command = [*prefix, sys.executable, "-m", "rnnfused.lm", *map(str, arguments)]
+    command = [*prefix, sys.executable, "-m", "rnnfused_command", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 

@@ -65,9 +65,12 @@ except BaseException:
 
 
 @pytest.mark.parametrize("then", ["pass", "raise ValueError('too many values to unpack')"])
-def test_an_interrupt_during_an_import_is_neither_lost_nor_another_error(tmp_path, then):
+@pytest.mark.parametrize("as_module", [False, True])
+def test_an_interrupt_during_an_import_is_neither_lost_nor_another_error(tmp_path, then, as_module):
     (tmp_path / "torch.py").write_text(SWALLOWS.format(then=then))
-    assert end(start("--version", path=tmp_path)) == (130, SHOWN)
+    run = "import runpy; runpy.run_module('rnnfused_command', run_name='__main__'); "
+    process = start("--version", path=tmp_path, before=run if as_module else "")
+    assert end(process) == (130, SHOWN)
 
 
 # Interrupts the process at the first call of a function of the package with the given name.
@@ -123,6 +126,16 @@ def test_at_any_time(tmp_path, book, delay):
     assert end(process) == (130, SHOWN)
 
 
+def test_nothing_is_imported_before_the_handler_is_installed():
+    # -I and -S leave out imports by site and its .pth files, which would hide some of ours.
+    look = (
+        "import os, sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); "
+        "import rnnfused_command; print(sorted(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", look, ROOT]
+    assert subprocess.check_output(command, text=True) == "['rnnfused_command']\n"
+
+
 def test_two_interrupts_at_once(tmp_path, book):
     process = training(tmp_path, book)
     process.stdout.readline()
@@ -131,8 +144,10 @@ def test_two_interrupts_at_once(tmp_path, book):
     assert end(process) == (130, SHOWN)
 
 
-def test_as_a_module(tmp_path, book):
-    process = training(tmp_path, book, before="import runpy; runpy.run_module('rnnfused.lm'); ")
+@pytest.mark.parametrize("module", ["rnnfused.lm", "rnnfused_command"])
+def test_as_a_module(tmp_path, book, module):
+    run = f"import runpy; runpy.run_module({module!r}, run_name='__main__'); "
+    process = training(tmp_path, book, before=run)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert end(process) == (130, SHOWN)
