@@ -1,6 +1,6 @@
 """Modules that TorchScript compiles in place of the layers; it cannot compile the layers' own Python."""
 
-from typing import Optional  # TorchScript reads no `Tensor | None`
+from typing import Any, Optional  # TorchScript reads no `Tensor | None`
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ class ScriptableRNN(torch.nn.RNNBase):
     """The layers of an RNN over a padded batch, each direction a call of the op; parameters are shared."""
 
     @classmethod
-    def of(cls, rnn: torch.nn.RNNBase) -> "ScriptableRNN":
+    def of(cls, rnn: Any) -> "ScriptableRNN":
         _check_not_complex(rnn.weight_hh_l0)
         self = cls.__new__(cls)
         self.__dict__ = {**rnn.__dict__, "heads": rnn.heads, "state_grad_clip": rnn.state_grad_clip}
@@ -80,7 +80,7 @@ class ScriptableRNNCell(torch.nn.RNNCell):
     """One step of an RNN, a call of the op; parameters are shared."""
 
     @classmethod
-    def of(cls, cell: torch.nn.RNNCell) -> "ScriptableRNNCell":
+    def of(cls, cell: Any) -> "ScriptableRNNCell":
         _check_not_complex(cell.weight_hh)
         self = cls.__new__(cls)
         self.__dict__ = {**cell.__dict__, "nonlinearity_number": NONLINEARITIES[cell.nonlinearity]}

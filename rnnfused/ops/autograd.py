@@ -30,6 +30,7 @@ With ``x_t = d'_t - e_t`` it is the backward loop again: ``x_t = (g'_t + d_{t+1}
 So :class:`RecurrenceBackward` is closed under differentiation, forward and backward.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -356,4 +357,5 @@ recurrence_backward = entry(
     RecurrenceBackward, _register(RecurrenceBackward, _ops.recurrence_backward.default)
 )
 # The one caller of ``layer`` asks itself whether calls are recorded.
-layer, recorded_layer = entry(Layer), _register(Layer, _ops.layer.default)
+layer: Callable[..., tuple[Tensor, Tensor]] = entry(Layer)
+recorded_layer: Callable[..., tuple[Tensor, Tensor]] = _register(Layer, _ops.layer.default)

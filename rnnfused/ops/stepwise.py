@@ -3,6 +3,8 @@
 They run (T, B, H) or packed rows where no fused kernel takes a call. On a GPU the fused kernels are compared with them.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from .matmul import times
 from .schema import NONLINEARITIES
 from .sequence import Extents, Layout, new_sequence
 
+Step = TypeVar("Step")
 TANH = NONLINEARITIES["tanh"]
 
 
@@ -18,7 +21,7 @@ def _steps(sequence: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
     return list(sequence.unbind(0) if batch_sizes is None else sequence.split(batch_sizes.tolist()))
 
 
-def _in_order(steps: list[Tensor], ascending: bool) -> list[Tensor]:
+def _in_order(steps: list[Step], ascending: bool) -> list[Step]:
     return steps if ascending else steps[::-1]
 
 
