@@ -72,9 +72,18 @@ def rnn(
         RuntimeError: (second or forward-mode derivatives) ``state_grad_clip`` is given.
     """
     return _checked_layer(
-        projections, None, weight_hh, None, h_0, nonlinearity, batch_first, reverse, batch_sizes,
-        lengths, state_grad_clip,
-    )  # fmt: skip
+        projections,
+        None,
+        weight_hh,
+        None,
+        h_0,
+        nonlinearity,
+        batch_first,
+        reverse,
+        batch_sizes,
+        lengths,
+        state_grad_clip,
+    )
 
 
 def rnn_layer(
@@ -109,9 +118,18 @@ def rnn_layer(
     if not isinstance(weight_ih, Tensor):
         raise TypeError(f"weight_ih must be a Tensor, got {type(weight_ih).__name__}")
     return _checked_layer(
-        input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes,
-        lengths, state_grad_clip,
-    )  # fmt: skip
+        input,
+        weight_ih,
+        weight_hh,
+        bias,
+        h_0,
+        nonlinearity,
+        batch_first,
+        reverse,
+        batch_sizes,
+        lengths,
+        state_grad_clip,
+    )
 
 
 def _checked_layer(
@@ -159,9 +177,19 @@ def _run_with_state(
     input, weight_ih, weight_hh, bias, h_0 = tensors
     h_0 = None if h_0 is None else copy_of_view(h_0.unsqueeze(0))
     output, h_n = run_layer(
-        input, weight_ih, weight_hh, bias, None, h_0, nonlinearity, int(batch_first), reverse,
-        batch_sizes, lengths, state_grad_clip,
-    )  # fmt: skip
+        input,
+        weight_ih,
+        weight_hh,
+        bias,
+        None,
+        h_0,
+        nonlinearity,
+        int(batch_first),
+        reverse,
+        batch_sizes,
+        lengths,
+        state_grad_clip,
+    )
     return output, without_step(h_n)
 
 

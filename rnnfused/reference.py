@@ -73,9 +73,15 @@ def rnn(
         weight_hh = torch.block_diag(*weight_hh)  # type: ignore[no-untyped-call]
     if lengths is not None:
         return _rnn_by_row(
-            projections, weight_hh, h_0, lengths, batch_first, nonlinearity=nonlinearity,
-            reverse=reverse, state_grad_clip=state_grad_clip,
-        )  # fmt: skip
+            projections,
+            weight_hh,
+            h_0,
+            lengths,
+            batch_first,
+            nonlinearity=nonlinearity,
+            reverse=reverse,
+            state_grad_clip=state_grad_clip,
+        )
     if batch_sizes is None:
         steps = list(projections.unbind(1 if batch_first else 0))
     else:

@@ -78,9 +78,17 @@ class RNN(torch.nn.RNNBase):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
         state_grad_clip = arguments.check_state_grad_clip(state_grad_clip)
         super().__init__(
-            f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, device=device, dtype=dtype,
-        )  # fmt: skip
+            f"RNN_{nonlinearity.upper()}",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+        )
         self.nonlinearity = nonlinearity
         self.heads = _check_heads(heads, hidden_size)
         self.state_grad_clip = state_grad_clip
@@ -339,9 +347,16 @@ class RNN(torch.nn.RNNBase):
         biases = weights[2:] if self.bias else (None, None)
         try:
             return functional.run_layer(  # type: ignore[call-arg]
-                input, *weights[:2], *biases, h_0, self.nonlinearity, time_dim,
-                self.bidirectional and i % 2 == 1, *extents, self.state_grad_clip,
-            )  # fmt: skip
+                input,
+                *weights[:2],
+                *biases,
+                h_0,
+                self.nonlinearity,
+                time_dim,
+                self.bidirectional and i % 2 == 1,
+                *extents,
+                self.state_grad_clip,
+            )
         except RuntimeError:
             self._check_weights(i)  # explains the op's refusal
             raise

@@ -67,9 +67,19 @@ class ScriptableRNN(torch.nn.RNNBase):
                 weight_ih, weight_hh = weights[first], weights[first + 1]
                 assert weight_ih is not None and weight_hh is not None
                 of_direction, h_n = torch.ops.rnnfused.layer(
-                    output, weight_ih, weight_hh, bias_ih, bias_hh, h_0, None, None, time_dim,
-                    self.nonlinearity_number, direction == 1, self.state_grad_clip,
-                )  # fmt: skip
+                    output,
+                    weight_ih,
+                    weight_hh,
+                    bias_ih,
+                    bias_hh,
+                    h_0,
+                    None,
+                    None,
+                    time_dim,
+                    self.nonlinearity_number,
+                    direction == 1,
+                    self.state_grad_clip,
+                )
                 directions.append(of_direction)
                 states.append(h_n)
             output = directions[0] if num_directions == 1 else torch.cat(directions, -1)
@@ -99,9 +109,19 @@ class ScriptableRNNCell(torch.nn.RNNCell):
                 raise ValueError(f"hx must have shape {expected}, got {hx.shape}")
             hx = hx.contiguous()
         output, _ = torch.ops.rnnfused.layer(
-            input.contiguous(), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, hx, None,
-            None, -1, self.nonlinearity_number, False, None,
-        )  # fmt: skip
+            input.contiguous(),
+            self.weight_ih,
+            self.weight_hh,
+            self.bias_ih,
+            self.bias_hh,
+            hx,
+            None,
+            None,
+            -1,
+            self.nonlinearity_number,
+            False,
+            None,
+        )
         return output
 
 

@@ -120,9 +120,17 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run
 
 
 def backward(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
-    needs_h_0, run=run,
-):  # fmt: skip
+    grad_output,
+    grad_h_n,
+    output,
+    weight_hh,
+    batch_sizes,
+    nonlinearity,
+    reverse,
+    state_grad_clip,
+    needs_h_0,
+    run=run,
+):
     """``(grad_projections, grad_h_0)`` of the backward loop, the latter empty unless needed; else as :func:`forward`."""
     d = new_sequence(output)
     rows = batch_size(output, batch_sizes)
