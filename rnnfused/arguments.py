@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def check_layout(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a dense tensor, got {kind}")
 
 
-def check_tensors(name: str, sequence: Tensor, others: dict[str, Tensor]) -> None:
+def check_tensors(name: str, sequence: Any, others: dict[str, Any]) -> None:
     for each, value in {name: sequence, **others}.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{each} must be a Tensor, got {type(value).__name__}")
@@ -161,7 +162,7 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
     return lengths
 
 
-def check_h_0(h_0: Tensor | None, batch: int, hidden: int) -> None:
+def check_h_0(h_0: Tensor | None, batch: int | None, hidden: int) -> None:
     if h_0 is not None and h_0.shape != (h_0.size(0) if batch is None else batch, hidden):
         raise ValueError(
             f"h_0 must be (batch, hidden) = ({batch}, {hidden}), got {tuple(h_0.shape)}"

@@ -1,5 +1,7 @@
 """``RNNCell``, a drop-in for :class:`torch.nn.RNNCell`: one step, in one call of the fused op."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,7 +43,7 @@ class RNNCell(torch.nn.RNNCell):
             ValueError: input or hx lacks 1 or 2 dimensions.
             RuntimeError: another mistake in a shape or a dtype, or an unknown nonlinearity.
         """
-        weight_hh = self._parameters.get("weight_hh")
+        weight_hh: Any = self._parameters.get("weight_hh")
         if is_checked_by_op(input, hx, weight_hh):
             try:
                 return self._step(input, hx, weight_hh)
@@ -49,19 +51,21 @@ class RNNCell(torch.nn.RNNCell):
                 self._check(input, hx)  # explains the op's refusal
                 raise
         if is_special(input, hx, weight_hh):
-            result = run_specially(self, input, hx)
+            result: Tensor = run_specially(self, input, hx)
             if result is not NotImplemented:
                 return result
         return self._step(input, hx, self._check(input, hx))
 
     def _step(self, input: Tensor, hx: Tensor | None, weight_hh: Tensor) -> Tensor:
-        biases = (self._weight("bias_ih"), self._weight("bias_hh")) if self.bias else (None, None)
+        biases: tuple[Tensor | None, Tensor | None] = (None, None)
+        if self.bias:
+            biases = (self._weight("bias_ih"), self._weight("bias_hh"))
         h, _ = functional.run_layer(
             input, self._weight("weight_ih"), weight_hh, *biases, hx, self.nonlinearity, -1, False
         )
         return h
 
-    def _check(self, input, hx) -> Tensor:
+    def _check(self, input: Any, hx: Any) -> Tensor:
         """The weight of the states, after all checks."""
         for name, value in (("input", input), ("hx", hx)):
             if not (isinstance(value, Tensor) or (name == "hx" and value is None)):
@@ -97,7 +101,7 @@ class RNNCell(torch.nn.RNNCell):
         h = h + F.linear(hx, self.weight_hh, self.bias_hh)
         return torch.tanh(h) if self.nonlinearity == "tanh" else torch.relu(h)
 
-    def __prepare_scriptable__(self):
+    def __prepare_scriptable__(self) -> torch.nn.Module:
         """The module that :func:`torch.jit.script` compiles in place of this one."""
         from .export.torchscript import ScriptableRNNCell
 

@@ -29,7 +29,7 @@ def clip_gradients(
     if not grad_clip_val > 0:
         raise ValueError(f"grad_clip_val must be positive, got {grad_clip_val}")
     if isinstance(model, torch.nn.Module):
-        parameters = model.parameters()
+        parameters: Iterable[Tensor] = model.parameters()
     else:
         parameters = [model] if isinstance(model, Tensor) else model
     gradients = [p.grad for p in parameters if p.grad is not None and p.grad.numel()]

@@ -1,5 +1,7 @@
 """The fused recurrence as functions: on projections, and with an input projection."""
 
+from typing import Any
+
 from torch import Tensor
 
 from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
@@ -12,6 +14,9 @@ from .ops.modes import is_any_autocast_active, is_recorded, is_transformed
 from .ops.sequence import past_end
 from .ops.tokens import check_ids
 from .special_inputs import is_checked_by_op
+
+# input, weight_ih, weight_hh, bias, h_0
+_Tensors = tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]
 
 
 def rnn(
@@ -67,9 +72,18 @@ def rnn(
         RuntimeError: (second or forward-mode derivatives) ``state_grad_clip`` is given.
     """
     return _checked_layer(
-        projections, None, weight_hh, None, h_0, nonlinearity, batch_first, reverse, batch_sizes,
-        lengths, state_grad_clip,
-    )  # fmt: skip
+        projections,
+        None,
+        weight_hh,
+        None,
+        h_0,
+        nonlinearity,
+        batch_first,
+        reverse,
+        batch_sizes,
+        lengths,
+        state_grad_clip,
+    )
 
 
 def rnn_layer(
@@ -104,18 +118,36 @@ def rnn_layer(
     if not isinstance(weight_ih, Tensor):
         raise TypeError(f"weight_ih must be a Tensor, got {type(weight_ih).__name__}")
     return _checked_layer(
-        input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes,
-        lengths, state_grad_clip,
-    )  # fmt: skip
+        input,
+        weight_ih,
+        weight_hh,
+        bias,
+        h_0,
+        nonlinearity,
+        batch_first,
+        reverse,
+        batch_sizes,
+        lengths,
+        state_grad_clip,
+    )
 
 
 def _checked_layer(
-    input, weight_ih, weight_hh, bias, h_0, nonlinearity, batch_first, reverse, batch_sizes,
-    lengths, state_grad_clip,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    input: Tensor,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    h_0: Tensor | None,
+    nonlinearity: str,
+    batch_first: bool,
+    reverse: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    state_grad_clip: float | None,
+) -> tuple[Tensor, Tensor]:
     """:func:`rnn_layer`, or without ``weight_ih`` :func:`rnn`."""
     state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
-    tensors = (input, weight_ih, weight_hh, bias, h_0)
+    tensors: _Tensors = (input, weight_ih, weight_hh, bias, h_0)
     is_padded = batch_sizes is None and lengths is None
     if is_padded and is_checked_by_op(input, h_0, weight_hh) and input.dim() == 3:
         try:
@@ -126,7 +158,7 @@ def _checked_layer(
             _check(*tensors, batch_first, None, None)  # explains the op's refusal
             raise
     if isinstance(input, Tensor):
-        tensors = cast(input.device.type, *tensors)
+        tensors = cast(input.device.type, *tensors)  # type: ignore[assignment]
     lengths = _check(*tensors, batch_first, batch_sizes, lengths)
     return _run_with_state(
         tensors, nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip
@@ -134,18 +166,43 @@ def _checked_layer(
 
 
 def _run_with_state(
-    tensors, nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip
-):
+    tensors: _Tensors,
+    nonlinearity: str,
+    batch_first: bool,
+    reverse: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    state_grad_clip: float | None,
+) -> tuple[Tensor, Tensor]:
     input, weight_ih, weight_hh, bias, h_0 = tensors
     h_0 = None if h_0 is None else copy_of_view(h_0.unsqueeze(0))
     output, h_n = run_layer(
-        input, weight_ih, weight_hh, bias, None, h_0, nonlinearity, int(batch_first), reverse,
-        batch_sizes, lengths, state_grad_clip,
-    )  # fmt: skip
+        input,
+        weight_ih,
+        weight_hh,
+        bias,
+        None,
+        h_0,
+        nonlinearity,
+        int(batch_first),
+        reverse,
+        batch_sizes,
+        lengths,
+        state_grad_clip,
+    )
     return output, without_step(h_n)
 
 
-def _check(input, weight_ih, weight_hh, bias, h_0, batch_first, batch_sizes, lengths):
+def _check(
+    input: Tensor,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    h_0: Tensor | None,
+    batch_first: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+) -> Tensor | None:
     """The lengths as the op takes them, after all checks."""
     name, features = ("projections", "H") if weight_ih is None else ("input", "I")
     others = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias, "h_0": h_0}
@@ -182,18 +239,18 @@ def without_step(h_n: Tensor) -> Tensor:
 
 
 def run_layer(
-    input,
-    weight_ih,
-    weight_hh,
-    bias_ih,
-    bias_hh,
-    h_0,
-    nonlinearity,
-    time_dim,
-    reverse,
-    batch_sizes=None,
-    lengths=None,
-    state_grad_clip=None,
+    input: Tensor,
+    weight_ih: Tensor | None,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    h_0: Tensor | None,
+    nonlinearity: str,
+    time_dim: int,
+    reverse: bool,
+    batch_sizes: Tensor | None = None,
+    lengths: Tensor | None = None,
+    state_grad_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The op ``layer`` of :mod:`rnnfused.ops` in autocast regions, exporters and on complex weights; without checks.
 
@@ -209,7 +266,7 @@ def run_layer(
         if lengths is not None and input.dim() == 2:  # past a row's end, ids may be anything
             input = input.masked_fill(past_end(input, lengths, time_dim), 0)
     if is_any_autocast_active():
-        input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(
+        input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(  # type: ignore[assignment]
             input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
         )
     arguments = (
@@ -229,11 +286,11 @@ def run_layer(
     if weight_hh.is_complex():
         return complex.layer(*arguments)
     if is_recorded():
-        return (onnx if onnx.is_exporting() else compiled).layer(*arguments)
+        return onnx.layer(*arguments) if onnx.is_exporting() else compiled.layer(*arguments)
     return _with_ids_explained(*arguments) if has_ids else layer(*arguments)
 
 
-def _with_ids_explained(ids, weight_ih, *others):
+def _with_ids_explained(ids: Any, weight_ih: Any, *others: Any) -> tuple[Tensor, Tensor]:
     """The layer of token ids. The op validates them; Python reads them again only to explain a refusal."""
     try:
         return layer(ids, weight_ih, *others)

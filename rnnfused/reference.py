@@ -5,6 +5,8 @@ Elman, "Finding Structure in Time" (1990), in PyTorch's form::
     h_t = f(p_t + h_{t-1} W_hh^T)        p_t = W_ih x_t + b_ih + b_hh,    f = tanh or relu
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,12 +18,12 @@ class _Clip(torch.autograd.Function):
     """The identity, whose gradient is clipped."""
 
     @staticmethod
-    def forward(ctx, x, limit):
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
         ctx.limit = limit
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.clamp(-ctx.limit, ctx.limit), None
 
 
@@ -47,7 +49,7 @@ def rnn_cell(
     if h is not None:
         projection = projection + h @ weight_hh.t()
     if state_grad_clip is not None:
-        projection = _Clip.apply(projection, state_grad_clip)
+        projection = _Clip.apply(projection, state_grad_clip)  # type: ignore[no-untyped-call]
     return ACTIVATIONS[nonlinearity](projection)
 
 
@@ -68,16 +70,22 @@ def rnn(
     A loop of :func:`rnn_cell` that autograd follows step by step; slow, and simple enough to trust.
     """
     if weight_hh.dim() == 3:
-        weight_hh = torch.block_diag(*weight_hh)
+        weight_hh = torch.block_diag(*weight_hh)  # type: ignore[no-untyped-call]
     if lengths is not None:
         return _rnn_by_row(
-            projections, weight_hh, h_0, lengths, batch_first, nonlinearity=nonlinearity,
-            reverse=reverse, state_grad_clip=state_grad_clip,
-        )  # fmt: skip
+            projections,
+            weight_hh,
+            h_0,
+            lengths,
+            batch_first,
+            nonlinearity=nonlinearity,
+            reverse=reverse,
+            state_grad_clip=state_grad_clip,
+        )
     if batch_sizes is None:
         steps = list(projections.unbind(1 if batch_first else 0))
     else:
-        steps = list(projections.split(batch_sizes.tolist()))
+        steps = list(projections.split(batch_sizes.tolist()))  # type: ignore[no-untyped-call]
     h = h_0
     outputs: list[Tensor] = [projections] * len(steps)
     for t in reversed(range(len(steps))) if reverse else range(len(steps)):
@@ -94,15 +102,23 @@ def rnn(
             parts.append(rnn_cell(step[known:], weight_hh, None, nonlinearity, state_grad_clip))
         outputs[t] = torch.cat(parts)
         h = outputs[t] if h is None else torch.cat([outputs[t], h[active:]])
+    assert h is not None  # there is a step
     if batch_sizes is None:
         return torch.stack(outputs, 1 if batch_first else 0), h
     return torch.cat(outputs), h
 
 
-def _rnn_by_row(projections, weight_hh, h_0, lengths, batch_first, **options):
+def _rnn_by_row(
+    projections: Tensor,
+    weight_hh: Tensor,
+    h_0: Tensor | None,
+    lengths: Tensor,
+    batch_first: bool,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
     """One row after another, each cut at its own end."""
     if projections.dim() == 2:
-        rows = list(projections.split(lengths.tolist()))
+        rows = list(projections.split(lengths.tolist()))  # type: ignore[no-untyped-call]
     else:
         rows = [
             row[:n]

@@ -1,5 +1,8 @@
 """The layers: ``RNN``, a drop-in for :class:`torch.nn.RNN`, and ``TokenRNN``, the same fed with token ids."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,8 +64,8 @@ class RNN(torch.nn.RNNBase):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        device=None,
-        dtype=None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
         *,
         heads: int = 1,
         state_grad_clip: float | None = None,
@@ -75,9 +78,17 @@ class RNN(torch.nn.RNNBase):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
         state_grad_clip = arguments.check_state_grad_clip(state_grad_clip)
         super().__init__(
-            f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first,
-            dropout, bidirectional, device=device, dtype=dtype,
-        )  # fmt: skip
+            f"RNN_{nonlinearity.upper()}",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
+        )
         self.nonlinearity = nonlinearity
         self.heads = _check_heads(heads, hidden_size)
         self.state_grad_clip = state_grad_clip
@@ -100,7 +111,11 @@ class RNN(torch.nn.RNNBase):
         """Does nothing: only cuDNN needs its weights in one piece."""
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | None = None, *, lengths=None
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Runs all layers over the sequence.
 
@@ -131,16 +146,18 @@ class RNN(torch.nn.RNNBase):
                     self._check_dense(input, hx, None)  # explains the op's refusal
                     raise
         if is_special(input, hx, weight):
-            result = run_specially(self, input, hx, lengths=lengths)
+            result: tuple[Tensor, Tensor] = run_specially(self, input, hx, lengths=lengths)
             if result is not NotImplemented:
                 return result
-            if not isinstance(input, Tensor):
-                return self._forward_packed(input, hx, lengths)
+        if not isinstance(input, Tensor):
+            return self._forward_packed(input, hx, lengths)
         if input.is_nested:
             return self._forward_nested(input, hx, lengths)
         return self._run_layers(input, hx, *self._check_dense(input, hx, lengths))
 
-    def _check_dense(self, input, hx, lengths) -> tuple[Extents, int]:
+    def _check_dense(
+        self, input: Tensor, hx: Tensor | None, lengths: Tensor | Sequence[int] | None
+    ) -> tuple[Extents, int]:
         """The extents and the time dimension of a padded or unbatched input, after all checks."""
         arguments.check_layout("input", input)
         if hx is not None:
@@ -184,7 +201,9 @@ class RNN(torch.nn.RNNBase):
         plain.__dict__ = self.__dict__
         return plain.forward(input, hx)
 
-    def _forward_packed(self, input, hx, lengths):
+    def _forward_packed(
+        self, input: object, hx: Tensor | None, lengths: object
+    ) -> tuple[PackedSequence, Tensor]:
         if not isinstance(input, PackedSequence):
             raise TypeError(
                 f"input must be a Tensor or a PackedSequence, got {type(input).__name__}"
@@ -208,7 +227,9 @@ class RNN(torch.nn.RNNBase):
         packed = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(h_n, unsorted_indices)
 
-    def _forward_nested(self, input, hx, lengths):
+    def _forward_nested(
+        self, input: Any, hx: Tensor | None, lengths: object
+    ) -> tuple[Tensor, Tensor]:
         if lengths is not None:
             raise ValueError("lengths must be None for a nested tensor, which has its own")
         if hx is not None:
@@ -232,7 +253,13 @@ class RNN(torch.nn.RNNBase):
         output, h_n = self._run_layers(data, hx, Extents(lengths=lengths), 0)
         return torch.nested.nested_tensor_from_jagged(output, offsets), h_n
 
-    def _check(self, input: Tensor, hx: Tensor | None, batch_sizes, batch) -> None:
+    def _check(
+        self,
+        input: Tensor,
+        hx: Tensor | None,
+        batch_sizes: Tensor | None,
+        batch: Sequence[int] | None,
+    ) -> None:
         self.check_input(input, batch_sizes)
         weight = self._weight("weight_hh_l0")
         # Cheap test first; the slow path decides and reports.
@@ -244,7 +271,7 @@ class RNN(torch.nn.RNNBase):
                     f"input must be on {weight.device} like the weights, got {input.device}"
                 )
         if hx is not None:
-            batch = (int(batch_sizes[0]),) if batch is None else batch
+            batch = (int(batch_sizes[0]),) if batch is None else batch  # type: ignore[index]
             directions = 2 if self.bidirectional else 1
             expected = (self.num_layers * directions, *batch, self.hidden_size)
             if hx.shape != expected:
@@ -277,8 +304,10 @@ class RNN(torch.nn.RNNBase):
         weight = self._parameters.get(name)
         return getattr(self, name) if weight is None else weight
 
-    def _run_layers(self, output, hx, extents, time_dim) -> tuple[Tensor, Tensor]:
-        states = []
+    def _run_layers(
+        self, output: Tensor, hx: Tensor | None, extents: Extents, time_dim: int
+    ) -> tuple[Tensor, Tensor]:
+        states: list[Tensor] = []
         num_directions = 2 if self.bidirectional else 1
         if self.num_layers == num_directions == 1:
             return self._run_direction(output, hx, extents, time_dim, 0)
@@ -307,19 +336,28 @@ class RNN(torch.nn.RNNBase):
             return F.dropout(output, self.dropout).transpose(0, 1)
         return F.dropout(output, self.dropout)
 
-    def _run_direction(self, input, h_0, extents, time_dim, i) -> tuple[Tensor, Tensor]:
+    def _run_direction(
+        self, input: Tensor, h_0: Tensor | None, extents: Extents, time_dim: int, i: int
+    ) -> tuple[Tensor, Tensor]:
         """The i-th of all directions of all layers."""
         parameter = self._parameters.get  # as in _weight, without a call for each
-        weights = [
+        weights: list[Any] = [
             getattr(self, name) if (weight := parameter(name)) is None else weight
             for name in self._all_weights[i]
         ]
         biases = weights[2:] if self.bias else (None, None)
         try:
-            return functional.run_layer(
-                input, *weights[:2], *biases, h_0, self.nonlinearity, time_dim,
-                self.bidirectional and i % 2 == 1, *extents, self.state_grad_clip,
-            )  # fmt: skip
+            return functional.run_layer(  # type: ignore[call-arg]
+                input,
+                *weights[:2],
+                *biases,
+                h_0,
+                self.nonlinearity,
+                time_dim,
+                self.bidirectional and i % 2 == 1,
+                *extents,
+                self.state_grad_clip,
+            )
         except RuntimeError:
             self._check_weights(i)  # explains the op's refusal
             raise
@@ -346,7 +384,7 @@ class RNN(torch.nn.RNNBase):
                     f"got {weight.dtype} on {weight.device}"
                 )
 
-    def __prepare_scriptable__(self):
+    def __prepare_scriptable__(self) -> torch.nn.Module:
         """The module that :func:`torch.jit.script` compiles in place of this one."""
         from .export.torchscript import ScriptableRNN
 
@@ -356,7 +394,7 @@ class RNN(torch.nn.RNNBase):
 _WHOLE = Extents()  # made once, to save time in small calls
 
 
-def _check_hx(hx) -> None:
+def _check_hx(hx: object) -> None:
     if not isinstance(hx, Tensor):
         raise TypeError(f"hx must be a Tensor, got {type(hx).__name__}")
     arguments.check_layout("hx", hx)
@@ -391,14 +429,15 @@ class TokenRNN(RNN):
 
     _feature_dims = 0
 
-    def __init__(self, vocab_size: int, hidden_size: int, *args, **kwargs):
+    def __init__(self, vocab_size: int, hidden_size: int, *args: Any, **kwargs: Any):
         super().__init__(vocab_size, hidden_size, *args, **kwargs)
 
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
         """:meth:`RNN.forward_per_sample` on the one-hot rows of token ids."""
         TokenRNN.check_input(self, input, None)
-        dtype = self.weight_hh_l0.orig_weight.dtype
-        return super().forward_per_sample(F.one_hot(input.long(), self.input_size).to(dtype), hx)
+        weight: Any = self.weight_hh_l0
+        one_hot = F.one_hot(input.long(), self.input_size).to(weight.orig_weight.dtype)
+        return super().forward_per_sample(one_hot, hx)
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         if not is_integer(input):

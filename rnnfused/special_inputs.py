@@ -1,5 +1,7 @@
 """Sorts the calls of a layer: ordinary ones, and those with objects that are no tensors or per-sample weights."""
 
+from typing import Any, TypeGuard
+
 import torch
 from torch import Tensor
 from torch.nn import Parameter
@@ -12,7 +14,7 @@ from .ops.modes import is_recorded
 _PLAIN_WEIGHTS = (Parameter, Tensor, type(None))
 
 
-def is_checked_by_op(input, hx, weight) -> bool:
+def is_checked_by_op(input: Any, hx: Any, weight: Any) -> TypeGuard[Tensor]:
     """Whether the op itself refuses a wrong shape or dtype, so that Python explains only on refusal.
 
     The CPU op does, for dense tensors; a compiler's fake tensors, and other devices, are checked beforehand.
@@ -30,7 +32,7 @@ def is_checked_by_op(input, hx, weight) -> bool:
     )
 
 
-def is_special(input, hx, weight) -> bool:
+def is_special(input: Any, hx: Any, weight: Any) -> bool:
     """Whether :func:`run_specially` may take the call."""
     return (
         not isinstance(input, Tensor)
@@ -39,7 +41,7 @@ def is_special(input, hx, weight) -> bool:
     )
 
 
-def run_specially(module, input, hx, **keywords):
+def run_specially(module: Any, input: Any, hx: Any, **keywords: Any) -> Any:
     """The result of the module's call, or NotImplemented if it is an ordinary one after all.
 
     - A ``torch.fx.Proxy`` records the module as a leaf of the graph, as modules of torch.nn are.
@@ -49,12 +51,13 @@ def run_specially(module, input, hx, **keywords):
     """
     if isinstance(input, torch.fx.Proxy):
         given = {name: value for name, value in keywords.items() if value is not None}
-        path = input.tracer.path_of_module(module)
+        tracer: Any = input.tracer
+        path = tracer.path_of_module(module)
         if not path:
             raise torch.fx.proxy.TraceError(
                 "a layer must be traced inside of a module, which has it as a leaf, not as the root"
             )
-        return input.tracer.create_proxy("call_module", path, (input, hx), given)
+        return tracer.create_proxy("call_module", path, (input, hx), given)
     others = [x for x in (input, hx) if not (x is None or isinstance(x, Tensor | type))]
     if has_torch_function(others):
         return handle_torch_function(type(module).forward, others, module, input, hx, **keywords)

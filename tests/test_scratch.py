@@ -245,7 +245,11 @@ def test_prediction_refuses_wrong_prefixes(model, vocab):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m: m.rnn(torch.randn(5, 10)), ValueError, r"\(num_steps, batch, 10\), got \(5, 10\)"),
+        (
+            lambda m: m.rnn(torch.randn(5, 10)),
+            ValueError,
+            r"\(num_steps, batch, 10\), got \(5, 10\)",
+        ),
         (lambda m: m.rnn(torch.randn(5, 3, 9)), ValueError, r"got \(5, 3, 9\)"),
         (lambda m: m.rnn(torch.randn(5, 3, 10).double()), TypeError, "got torch.float64"),
         (lambda m: m.rnn(torch.ones(5, 3, 10).long()), ValueError, r"\(num_steps, batch\), got"),
@@ -253,11 +257,19 @@ def test_prediction_refuses_wrong_prefixes(model, vocab):
         (lambda m: m.rnn(torch.randn(5, 3, 10), torch.zeros(2, 7)), ValueError, "state must be"),
         (lambda m: m.rnn(torch.randn(5, 3, 10), torch.zeros(1, 3, 7)), ValueError, "state must be"),
         (lambda m: m.rnn(torch.randn(5, 3, 10), (1, 2)), ValueError, "1-tuple"),
-        (lambda m: m(torch.ones(5).long()), ValueError, r"\(batch, num_steps\) .* got shape \(5,\)"),
+        (
+            lambda m: m(torch.ones(5).long()),
+            ValueError,
+            r"\(batch, num_steps\) .* got shape \(5,\)",
+        ),
         (lambda m: m(torch.ones(5, 3)), TypeError, "X must be token ids of an integer dtype"),
         (lambda m: m(torch.full((5, 3), -1)), IndexError, "vocabulary"),
         (lambda m: m([[1, 2]]), TypeError, "X must be token ids .* got list"),
-        (lambda m: m(torch.ones(5, 0).long()), ValueError, r"at least one step, got shape \(5, 0\)"),
+        (
+            lambda m: m(torch.ones(5, 0).long()),
+            ValueError,
+            r"at least one step, got shape \(5, 0\)",
+        ),
         (lambda m: m(torch.ones(5, 3, device="meta").long()), ValueError, "on .* got meta"),
         (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(3, 5).long()), ValueError, "Y must be"),
         (lambda m: m.loss(torch.randn(5, 3, 10), torch.ones(15).long()), ValueError, "Y must be"),
@@ -275,9 +287,13 @@ def test_prediction_refuses_wrong_prefixes(model, vocab):
         (lambda m: m.predict("ab", 2, VOCAB, "meta"), ValueError, "got meta"),
         (lambda m: m.one_hot(torch.ones(5, 3)), TypeError, "integer dtype"),
         (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 5)), ValueError, r"x must be \(batch, 4\)"),
-        (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 4).double()), TypeError, "got torch.float64"),
+        (
+            lambda m: RNNScratchCell(4, 6)(torch.randn(3, 4).double()),
+            TypeError,
+            "got torch.float64",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_input_is_named(model, call, error, message):
     with pytest.raises(error, match=message):
         call(model)

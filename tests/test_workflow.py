@@ -1,4 +1,4 @@
-"""The workflow of GitHub Actions, and the hooks of pre-commit, run the commands that the project has."""
+"""The workflow of GitHub Actions and the hooks of pre-commit run commands that exist; ruff formats the tree."""
 
 import itertools
 import re
@@ -72,3 +72,11 @@ def test_hooks_run_programs_that_lint_installs():
     programs = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in hooks}
     installed = {re.split("[=<>]", line)[0] for line in PROJECT["optional-dependencies"]["lint"]}
     assert programs == {"ruff", "clang-format", "mypy"} and programs <= installed
+
+
+def test_few_lines_escape_the_formatter():
+    mark = "# fmt: " + "skip"
+    files = [ROOT / "setup.py", ROOT / "rnnfused_command.py"]
+    for folder in ("benchmarks", "build_tools", "csrc", "docs", "rnnfused", "tests"):
+        files += (ROOT / folder).rglob("*.py")
+    assert sum(path.read_text().count(mark) for path in files) <= 10

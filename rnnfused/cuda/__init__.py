@@ -53,9 +53,16 @@ def _forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
 
 
 def _backward(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
+    grad_output,
+    grad_h_n,
+    output,
+    weight_hh,
+    batch_sizes,
+    nonlinearity,
+    reverse,
+    state_grad_clip,
     needs_h_0,
-):  # fmt: skip
+):
     arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse)
     rows = stepwise.batch_size(output, batch_sizes)
     if state_grad_clip is None and uses_fused_kernels(weight_hh, rows):

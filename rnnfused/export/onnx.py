@@ -21,9 +21,19 @@ def is_exporting() -> bool:
 
 
 def layer(
-    input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, batch_sizes, lengths, time_dim,
-    nonlinearity, reverse, state_grad_clip,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    input,
+    weight_ih,
+    weight_hh,
+    bias_ih,
+    bias_hh,
+    h_0,
+    batch_sizes,
+    lengths,
+    time_dim,
+    nonlinearity,
+    reverse,
+    state_grad_clip,
+) -> tuple[Tensor, Tensor]:
     """As the op ``layer``, recorded as an ONNX operator.
 
     Raises:
@@ -63,9 +73,13 @@ def layer(
         time, batch, _ = input.shape
         hidden = weight_hh.size(0)
         output, h_n = torch.onnx.ops.symbolic_multi_out(
-            "RNN", tensors, attributes, version=VERSION,
-            dtypes=(input.dtype, input.dtype), shapes=((time, 1, batch, hidden), (1, batch, hidden)),
-        )  # fmt: skip
+            "RNN",
+            tensors,
+            attributes,
+            version=VERSION,
+            dtypes=(input.dtype, input.dtype),
+            shapes=((time, 1, batch, hidden), (1, batch, hidden)),
+        )
     return layout.restore(output.squeeze(1)), layout.restore_state(h_n)
 
 
@@ -83,6 +97,10 @@ class _Traced(torch.autograd.Function):
         missing = graph.op("prim::Constant")
         missing.setType(torch._C.OptionalType.ofTensor())
         return graph.op(
-            "RNN", *(missing if x is None or x.node().mustBeNone() else x for x in tensors), outputs=2, hidden_size_i=attributes["hidden_size"],
-            activations_s=attributes["activations"], direction_s=attributes["direction"],
-        )  # fmt: skip
+            "RNN",
+            *(missing if x is None or x.node().mustBeNone() else x for x in tensors),
+            outputs=2,
+            hidden_size_i=attributes["hidden_size"],
+            activations_s=attributes["activations"],
+            direction_s=attributes["direction"],
+        )

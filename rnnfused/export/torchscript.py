@@ -1,6 +1,6 @@
 """Modules that TorchScript compiles in place of the layers; it cannot compile the layers' own Python."""
 
-from typing import Optional  # TorchScript reads no `Tensor | None`
+from typing import Any, Optional  # TorchScript reads no `Tensor | None`
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ class ScriptableRNN(torch.nn.RNNBase):
     """The layers of an RNN over a padded batch, each direction a call of the op; parameters are shared."""
 
     @classmethod
-    def of(cls, rnn: torch.nn.RNNBase) -> "ScriptableRNN":
+    def of(cls, rnn: Any) -> "ScriptableRNN":
         _check_not_complex(rnn.weight_hh_l0)
         self = cls.__new__(cls)
         self.__dict__ = {**rnn.__dict__, "heads": rnn.heads, "state_grad_clip": rnn.state_grad_clip}
@@ -67,9 +67,19 @@ class ScriptableRNN(torch.nn.RNNBase):
                 weight_ih, weight_hh = weights[first], weights[first + 1]
                 assert weight_ih is not None and weight_hh is not None
                 of_direction, h_n = torch.ops.rnnfused.layer(
-                    output, weight_ih, weight_hh, bias_ih, bias_hh, h_0, None, None, time_dim,
-                    self.nonlinearity_number, direction == 1, self.state_grad_clip,
-                )  # fmt: skip
+                    output,
+                    weight_ih,
+                    weight_hh,
+                    bias_ih,
+                    bias_hh,
+                    h_0,
+                    None,
+                    None,
+                    time_dim,
+                    self.nonlinearity_number,
+                    direction == 1,
+                    self.state_grad_clip,
+                )
                 directions.append(of_direction)
                 states.append(h_n)
             output = directions[0] if num_directions == 1 else torch.cat(directions, -1)
@@ -80,7 +90,7 @@ class ScriptableRNNCell(torch.nn.RNNCell):
     """One step of an RNN, a call of the op; parameters are shared."""
 
     @classmethod
-    def of(cls, cell: torch.nn.RNNCell) -> "ScriptableRNNCell":
+    def of(cls, cell: Any) -> "ScriptableRNNCell":
         _check_not_complex(cell.weight_hh)
         self = cls.__new__(cls)
         self.__dict__ = {**cell.__dict__, "nonlinearity_number": NONLINEARITIES[cell.nonlinearity]}
@@ -99,9 +109,19 @@ class ScriptableRNNCell(torch.nn.RNNCell):
                 raise ValueError(f"hx must have shape {expected}, got {hx.shape}")
             hx = hx.contiguous()
         output, _ = torch.ops.rnnfused.layer(
-            input.contiguous(), self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, hx, None,
-            None, -1, self.nonlinearity_number, False, None,
-        )  # fmt: skip
+            input.contiguous(),
+            self.weight_ih,
+            self.weight_hh,
+            self.bias_ih,
+            self.bias_hh,
+            hx,
+            None,
+            None,
+            -1,
+            self.nonlinearity_number,
+            False,
+            None,
+        )
         return output
 
 

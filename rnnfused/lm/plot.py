@@ -52,9 +52,10 @@ def plot_perplexity(
     curves = {
         label: [(row["pass"], row[key]) for row in metrics]
         for label, key in (
-            ("training", "train_perplexity"), ("validation", "validation_perplexity")
+            ("training", "train_perplexity"),
+            ("validation", "validation_perplexity"),
         )
-    }  # fmt: skip
+    }
     picture = io.BytesIO()
     plot_curves(
         picture,

@@ -30,6 +30,7 @@ With ``x_t = d'_t - e_t`` it is the backward loop again: ``x_t = (g'_t + d_{t+1}
 So :class:`RecurrenceBackward` is closed under differentiation, forward and backward.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -146,10 +147,15 @@ class Layer(torch.autograd.Function):
         _save(
             ctx,
             _SavedLayer(
-                input, args.weight_ih, args.weight_hh, args.h_0, args.batch_sizes, args.lengths,
+                input,
+                args.weight_ih,
+                args.weight_hh,
+                args.h_0,
+                args.batch_sizes,
+                args.lengths,
                 output[0],
             ),
-        )  # fmt: skip
+        )
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -211,11 +217,17 @@ def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
     )
     d, grad_h_0 = backpropagate(
         *RecurrenceBackwardArgs(
-            layout.time_major(args.grad_output), layout.time_major_state(args.grad_h_n),
-            loop.output, loop.weight_hh, *loop.extents, loop.nonlinearity, loop.reverse,
-            loop.state_grad_clip, args.needs_h_0,
+            layout.time_major(args.grad_output),
+            layout.time_major_state(args.grad_h_n),
+            loop.output,
+            loop.weight_hh,
+            *loop.extents,
+            loop.nonlinearity,
+            loop.reverse,
+            loop.state_grad_clip,
+            args.needs_h_0,
         )
-    )  # fmt: skip
+    )
     grad_input = grad_weight_ih = grad_weight_hh = grad_bias = None
     if args.needs_input:
         grad_input = d if args.weight_ih is None else project(d, args.weight_ih.t())
@@ -232,9 +244,12 @@ def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
     if args.needs_bias:
         grad_bias = d.flatten(0, -2).sum(0)
     return LayerGrads(
-        layout.restore(grad_input), grad_weight_ih, grad_weight_hh, grad_bias,
+        layout.restore(grad_input),
+        grad_weight_ih,
+        grad_weight_hh,
+        grad_bias,
         layout.restore_state(grad_h_0) if args.needs_h_0 else None,
-    )  # fmt: skip
+    )
 
 
 def _differentiable_layer_backward(*arguments):
@@ -268,10 +283,15 @@ class RecurrenceBackward(torch.autograd.Function):
         _save(
             ctx,
             _SavedBackward(
-                args.grad_output, args.grad_h_n, args.output, args.weight_hh, args.batch_sizes,
-                args.lengths, output[0],
+                args.grad_output,
+                args.grad_h_n,
+                args.output,
+                args.weight_hh,
+                args.batch_sizes,
+                args.lengths,
+                output[0],
             ),
-        )  # fmt: skip
+        )
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -291,10 +311,17 @@ class RecurrenceBackward(torch.autograd.Function):
             return e, None
         x, grad_h_0 = recurrence_backward(
             *RecurrenceBackwardArgs(
-                grad_output, dot.grad_h_n, saved.output, saved.weight_hh, *extents,
-                ctx.nonlinearity, reverse, None, ctx.needs_h_0,
+                grad_output,
+                dot.grad_h_n,
+                saved.output,
+                saved.weight_hh,
+                *extents,
+                ctx.nonlinearity,
+                reverse,
+                None,
+                ctx.needs_h_0,
             )
-        )  # fmt: skip
+        )
         if ctx.needs_h_0:
             through_e = through_weight = None
             if e is not None:
@@ -356,4 +383,5 @@ recurrence_backward = entry(
     RecurrenceBackward, _register(RecurrenceBackward, _ops.recurrence_backward.default)
 )
 # The one caller of ``layer`` asks itself whether calls are recorded.
-layer, recorded_layer = entry(Layer), _register(Layer, _ops.layer.default)
+layer: Callable[..., tuple[Tensor, Tensor]] = entry(Layer)
+recorded_layer: Callable[..., tuple[Tensor, Tensor]] = _register(Layer, _ops.layer.default)

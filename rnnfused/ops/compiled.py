@@ -22,9 +22,9 @@ register_autograd(
 )
 
 
-def copy_of_view(view: Tensor | None) -> Tensor | None:
+def copy_of_view(view: Tensor) -> Tensor:
     """A contiguous copy of the view where calls are compiled, else the view."""
-    return _copied(view) if view is not None and is_compiled() else view
+    return _copied(view) if is_compiled() else view
 
 
 def layer(input: Tensor, *others) -> tuple[Tensor, Tensor]:

@@ -65,8 +65,12 @@ def backward(loop, grad_output, grad_h_n, output, weight_hh, lengths, *options):
         d, grad_h_0 = torch.zeros_like(output), output.new_empty(1, 0, output.size(-1))
     else:
         d, grad_h_0 = loop(
-            rows.pack(grad_output), rows.sort(grad_h_n), rows.pack(output), weight_hh,
-            rows.batch_sizes, *options,
-        )  # fmt: skip
+            rows.pack(grad_output),
+            rows.sort(grad_h_n),
+            rows.pack(output),
+            weight_hh,
+            rows.batch_sizes,
+            *options,
+        )
         d = rows.unpack(d)
     return d, rows.unsort(grad_h_0, grad_h_n) if options[-1] else grad_h_0

@@ -128,8 +128,8 @@ def previous(sequence: Tensor, first: Tensor | None, extents: Extents, reverse: 
         head = head.expand(1, *sequence.shape[1:])
         if is_batch_major(sequence):
             # Keep (B, T, H) memory as it is, so that the caller can still flatten it without a copy.
-            shifted = [x.transpose(0, 1) for x in _shifted(sequence, head, reverse)]
-            shifted = torch.cat(shifted, 1).transpose(0, 1)
+            parts = [x.transpose(0, 1) for x in _shifted(sequence, head, reverse)]
+            shifted = torch.cat(parts, 1).transpose(0, 1)
         else:
             shifted = torch.cat(_shifted(sequence, head, reverse))
         if extents.lengths is None or first is None or not reverse:

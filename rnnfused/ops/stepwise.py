@@ -3,6 +3,8 @@
 They run (T, B, H) or packed rows where no fused kernel takes a call. On a GPU the fused kernels are compared with them.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from .matmul import times
 from .schema import NONLINEARITIES
 from .sequence import Extents, Layout, new_sequence
 
+Step = TypeVar("Step")
 TANH = NONLINEARITIES["tanh"]
 
 
@@ -18,7 +21,7 @@ def _steps(sequence: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:
     return list(sequence.unbind(0) if batch_sizes is None else sequence.split(batch_sizes.tolist()))
 
 
-def _in_order(steps: list[Tensor], ascending: bool) -> list[Tensor]:
+def _in_order(steps: list[Step], ascending: bool) -> list[Step]:
     return steps if ascending else steps[::-1]
 
 
@@ -117,9 +120,17 @@ def forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse, run
 
 
 def backward(
-    grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse, state_grad_clip,
-    needs_h_0, run=run,
-):  # fmt: skip
+    grad_output,
+    grad_h_n,
+    output,
+    weight_hh,
+    batch_sizes,
+    nonlinearity,
+    reverse,
+    state_grad_clip,
+    needs_h_0,
+    run=run,
+):
     """``(grad_projections, grad_h_0)`` of the backward loop, the latter empty unless needed; else as :func:`forward`."""
     d = new_sequence(output)
     rows = batch_size(output, batch_sizes)

@@ -129,11 +129,19 @@ def _(info, in_dims, *arguments):
     projections = layout.time_major(_projections(mapped, rows_dims))
     way = _choose(info, projections, args, dims)
     output, h_n = torch.ops.rnnfused.layer(
-        way.fold_sequence(projections), None,
-        way.fold_weight(mapped.weight_hh), None, None,
+        way.fold_sequence(projections),
+        None,
+        way.fold_weight(mapped.weight_hh),
+        None,
+        None,
         way.fold_state(layout.time_major_state(mapped.h_0)),
-        way.batch_sizes, way.lengths, 0, args.nonlinearity, args.reverse, args.state_grad_clip,
-    )  # fmt: skip
+        way.batch_sizes,
+        way.lengths,
+        0,
+        args.nonlinearity,
+        args.reverse,
+        args.state_grad_clip,
+    )
     output, h_n = way.unfold_sequence(output), way.unfold_state(h_n)
     return (layout.restore(output), layout.restore_state(h_n)), (0, 0)
 
@@ -146,10 +154,15 @@ def _(info, in_dims, *arguments):
     d, grad_h_0 = torch.ops.rnnfused.recurrence_backward(
         way.fold_sequence(grad_output),
         way.fold_state(grad_h_n),
-        way.fold_sequence(output), way.fold_weight(weight_hh),
-        way.batch_sizes, way.lengths, args.nonlinearity, args.reverse, args.state_grad_clip,
+        way.fold_sequence(output),
+        way.fold_weight(weight_hh),
+        way.batch_sizes,
+        way.lengths,
+        args.nonlinearity,
+        args.reverse,
+        args.state_grad_clip,
         args.needs_h_0,
-    )  # fmt: skip
+    )
     if args.needs_h_0:
         grad_h_0 = way.unfold_state(grad_h_0)
     else:

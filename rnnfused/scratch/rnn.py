@@ -69,9 +69,16 @@ class RNNScratch(nn.Module):
             raise ValueError(f"inputs must have a step, got shape {tuple(inputs.shape)}")
         h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens, self.W_hh)
         output, last = functional.run_layer(
-            inputs, self.W_xh.t(), self.W_hh.t(), self.b_h, None,
-            None if h_0 is None else copy_of_view(h_0.unsqueeze(0)), "tanh", 0, False,
-        )  # fmt: skip
+            inputs,
+            self.W_xh.t(),
+            self.W_hh.t(),
+            self.b_h,
+            None,
+            None if h_0 is None else copy_of_view(h_0.unsqueeze(0)),
+            "tanh",
+            0,
+            False,
+        )
         # No result is a view, so that each can be changed in place.
         last = functional.without_step(last)
         if stacked:

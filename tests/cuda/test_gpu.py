@@ -69,7 +69,7 @@ def check(*both):
     expected = (
         *stepwise.forward(*forward),
         *with_clip(stepwise.backward)(g, g_n, exactly(results[0]), *rest),
-    )  # fmt: skip
+    )
     for got, wanted in zip(results, expected, strict=True):
         assert got.dtype == dtype
         tolerance = TOLERANCE[dtype]

@@ -85,8 +85,9 @@ def test_projections_made_in_the_loop_have_the_same_bits(kernels, narrow, hidden
     input, weight_ih = normal(narrow, 3, 20, features), normal(narrow, hidden, features)
     bias = normal(narrow, hidden)
     output, h_n = np.empty_like(case.projections), np.empty_like(case.h_0)
-    kernels.layer_forward(input, weight_ih, bias, case.weight, case.h_0, output, h_n, [], False,
-                          False, [0, 1, 8, 20])  # fmt: skip
+    kernels.layer_forward(
+        input, weight_ih, bias, case.weight, case.h_0, output, h_n, [], False, False, [0, 1, 8, 20]
+    )
     projections = np.empty((60, hidden), np.float32)
     kernels.project(input.reshape(60, -1), weight_ih, bias, projections, [0, 60])
     case.projections = projections.reshape(3, 20, hidden)

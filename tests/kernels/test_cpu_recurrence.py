@@ -42,9 +42,13 @@ def test_every_option(kernels, dtype, with_h_0, relu, reverse):
 def test_rows_that_end_early(kernels, dtype, reverse, batch_sizes):
     for hidden in (5, 33, STREAMING_SIZE[dtype]):
         Case(
-            len(batch_sizes), batch_sizes[0], hidden, dtype, reverse=reverse,
+            len(batch_sizes),
+            batch_sizes[0],
+            hidden,
+            dtype,
+            reverse=reverse,
             batch_sizes=batch_sizes,
-        ).check(kernels)  # fmt: skip
+        ).check(kernels)
 
 
 @both_dtypes
@@ -74,8 +78,19 @@ def test_projections_made_in_the_loop_have_the_same_bits(
     expected = case.run(kernels)[:2]
     for cuts in ([0, 20], [0, 1, 8, 20]):
         output, h_n = (np.full_like(x, np.nan) for x in expected)
-        kernels.layer_forward(input, weight_ih, bias, case.weight, case.h_0, output, h_n,
-                              case.batch_sizes, False, reverse, cuts)  # fmt: skip
+        kernels.layer_forward(
+            input,
+            weight_ih,
+            bias,
+            case.weight,
+            case.h_0,
+            output,
+            h_n,
+            case.batch_sizes,
+            False,
+            reverse,
+            cuts,
+        )
         np.testing.assert_array_equal(output, expected[0])
         np.testing.assert_array_equal(h_n, expected[1])
 

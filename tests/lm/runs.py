@@ -13,8 +13,7 @@ from rnnfused.lm import TrainSettings, load_checkpoint
 TEXT = "aabbacbccacb" * 60
 SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, passes=3, lr=0.02)
 # Options of an even smaller run by the command.
-TINY = ["--hidden-size", "8", "--num-layers", "1", "--num-steps", "8", "--batch-size", "4",
-        "--passes", "1"]  # fmt: skip
+TINY = "--hidden-size 8 --num-layers 1 --num-steps 8 --batch-size 4 --passes 1".split()
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 

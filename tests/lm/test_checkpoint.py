@@ -100,8 +100,9 @@ def test_record_that_is_not_json(folder, data):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("data", [b"[]", b"null", b"{}", b'{"format": 3}',
-                                  b'{"format": true}', b'{"format": 1.0}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "data", [b"[]", b"null", b"{}", b'{"format": 3}', b'{"format": true}', b'{"format": 1.0}']
+)
 def test_record_of_another_format(folder, data):
     (folder / "model.json").write_bytes(data)
     with pytest.raises(CheckpointError, match="must be a checkpoint of format 1 or 2, got"):
@@ -218,11 +219,23 @@ def test_format_1_is_validated_like_format_2(folder):
 
 @pytest.mark.parametrize(
     "name",
-    [None, 1, [], "", ".", "../secret", "/etc/passwd", "model.json", "sub/model-0123456789abcdef",
-     "../model-0123456789abcdef.safetensors", "model-0123456789abcdef.safetensors\n",
-     "model-0123456789ABCDEF.safetensors", "model-\u0661123456789abcdef.safetensors",
-     "x" * 100_000],
-)  # fmt: skip
+    [
+        None,
+        1,
+        [],
+        "",
+        ".",
+        "../secret",
+        "/etc/passwd",
+        "model.json",
+        "sub/model-0123456789abcdef",
+        "../model-0123456789abcdef.safetensors",
+        "model-0123456789abcdef.safetensors\n",
+        "model-0123456789ABCDEF.safetensors",
+        "model-\u0661123456789abcdef.safetensors",
+        "x" * 100_000,
+    ],
+)
 def test_a_record_cannot_name_files_elsewhere(folder, name):
     edit(folder, weights=name)
     with pytest.raises(

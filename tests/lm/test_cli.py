@@ -67,10 +67,19 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     calls = []
     monkeypatch.setattr(cli, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
     wanted = {
-        "hidden_size": 5, "num_layers": 3, "num_steps": 6, "batch_size": 7, "passes": 9,
-        "lr": 0.25, "weight_decay": 0.5, "clip": 2.5, "dropout": 0.125,
-        "validation_fraction": 0.25, "seed": 11, "device": "cpu",
-    }  # fmt: skip
+        "hidden_size": 5,
+        "num_layers": 3,
+        "num_steps": 6,
+        "batch_size": 7,
+        "passes": 9,
+        "lr": 0.25,
+        "weight_decay": 0.5,
+        "clip": 2.5,
+        "dropout": 0.125,
+        "validation_fraction": 0.25,
+        "seed": 11,
+        "device": "cpu",
+    }
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in wanted.items()]
     assert main(["train", book, "--out", "x", *flags, "--threads", "2", "--letters-only"]) == 0
     (text, out, settings), keywords = calls[0]
@@ -406,8 +415,11 @@ def test_a_broken_pipe_is_not_a_success(tmp_path, book, run):
 def test_a_full_output_is_reported(run, book):
     sample = ["sample", run, "--prefix", "She"]
     for unbuffered, arguments in (
-        ("", sample), ("1", sample), ("", ["--help"]), ("", ["train", book, "--out", run, *TINY]),
-    ):  # fmt: skip
+        ("", sample),
+        ("1", sample),
+        ("", ["--help"]),
+        ("", ["train", book, "--out", run, *TINY]),
+    ):
         done = shell(f'PYTHONUNBUFFERED={unbuffered} "$@" >/dev/full', *arguments)
         assert done.returncode == 2
         reason = "stdout cannot be written to: No space left on device"

@@ -178,13 +178,21 @@ def test_the_same_model_again_keeps_its_weights(folder, models, vocab):
 
 
 def test_unrelated_files_stay(folder, models, vocab):
-    others = ["model-x.safetensors", "model-0123456789abcdef.bin",
-              "other-0123456789abcdef.safetensors", "optimizer.safetensors",
-              ".model.json.tmp", "model.json.bak"]  # fmt: skip
+    others = [
+        "model-x.safetensors",
+        "model-0123456789abcdef.bin",
+        "other-0123456789abcdef.safetensors",
+        "optimizer.safetensors",
+        ".model.json.tmp",
+        "model.json.bak",
+    ]
     for name in others:
         (folder / name).write_text("mine")
-    for name in ("model-0123456789abcdef.safetensors", ".model.json.0123abcd.tmp",
-                 ".model-0123456789abcdef.safetensors.0123abcd.tmp"):  # fmt: skip
+    for name in (
+        "model-0123456789abcdef.safetensors",
+        ".model.json.0123abcd.tmp",
+        ".model-0123456789abcdef.safetensors.0123abcd.tmp",
+    ):
         (folder / name).write_text("left by a crash")
     save_checkpoint(folder, models[1], vocab)
     assert names(folder) == sorted([*kept(folder), *others])
@@ -199,10 +207,15 @@ def test_nothing_is_removed_if_the_record_is_damaged(folder):
 
 
 def test_a_run_removes_the_files_of_killed_runs(tmp_path):
-    left = [".model.json.0123abcd.tmp", ".model.safetensors.0123abcd.tmp",
-              ".loss.png.01234567.tmp", ".metrics.jsonl.0123abcd.tmp",
-              ".model-0123456789abcdef.safetensors.0123abcd.tmp",
-              "model-0123456789abcdef.safetensors", LOCK]  # fmt: skip
+    left = [
+        ".model.json.0123abcd.tmp",
+        ".model.safetensors.0123abcd.tmp",
+        ".loss.png.01234567.tmp",
+        ".metrics.jsonl.0123abcd.tmp",
+        ".model-0123456789abcdef.safetensors.0123abcd.tmp",
+        "model-0123456789abcdef.safetensors",
+        LOCK,
+    ]
     for name in left:
         (tmp_path / name).write_text("x")
     (tmp_path / ".mine.0123abcd.tmp").write_text("x")

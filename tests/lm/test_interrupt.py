@@ -27,8 +27,12 @@ def start(*arguments, before="", path="", **options):
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(path), str(ROOT)]))
     return subprocess.Popen(
         [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
 
 
 def end(process):

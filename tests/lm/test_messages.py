@@ -59,7 +59,7 @@ LONG = "x" * 83_000
         (["train", "--out", "x", "a", "\x1b[2J\u202e"], "\\x1b[2J\\u202e (see rnnfused --help)"),
     ],
     ids=range(12),
-)  # fmt: skip
+)
 def test_messages_are_short_and_printable(capsys, monkeypatch, tmp_path, arguments, tail):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RNNFUSED_CACHE", str(tmp_path))

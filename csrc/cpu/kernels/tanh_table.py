@@ -68,9 +68,11 @@ def piece(low, high):
     powers = np.arange(DEGREE - fixed)
     exact = [mpmath.tanh(mpmath.mpf(m) + mpmath.mpf(x)) for x in r]
     rest = np.array(
-        [float((e - mpmath.mpf(c_0) - fixed * mpmath.mpf(x)) / mpmath.mpf(x) ** (1 + fixed))
-         for e, x in zip(exact, r)]
-    )  # fmt: skip
+        [
+            float((e - mpmath.mpf(c_0) - fixed * mpmath.mpf(x)) / mpmath.mpf(x) ** (1 + fixed))
+            for e, x in zip(exact, r)
+        ]
+    )
     relative = np.abs(r) ** (1 + fixed) / np.array([float(e) for e in exact])
     basis = (r / r.max())[:, None] ** powers
     return [m, *known, *(minimax(basis, rest, relative) / r.max() ** powers)]
