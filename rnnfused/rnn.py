@@ -49,6 +49,8 @@ class RNN(torch.nn.RNNBase):
 
     # The input's dimensions after time and batch.
     _feature_dims = 1
+    # Whether a user's subclass checks its input itself.
+    _overrides_check_input = False
     # Modules pickled by older versions lack these.
     heads = 1
     state_grad_clip = None
@@ -99,6 +101,10 @@ class RNN(torch.nn.RNNBase):
                     setattr(self, name, torch.nn.Parameter(weight.new_empty(heads, part, part)))
             self.reset_parameters()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._overrides_check_input = "check_input" in vars(cls) or cls._overrides_check_input
+
     def extra_repr(self) -> str:
         text = super().extra_repr()
         if self.heads != 1:
@@ -136,11 +142,14 @@ class RNN(torch.nn.RNNBase):
             RuntimeError, ValueError: a shape or a dtype is wrong, as in :class:`torch.nn.RNN`.
         """
         weight = self._parameters.get("weight_hh_l0")
-        if lengths is None and is_checked_by_op(input, hx, weight):
-            dims = input.dim()
-            if dims == 3 or dims == 2:
+        feature_dims = self._feature_dims
+        if not (self._overrides_check_input or lengths is not None) and is_checked_by_op(
+            input, hx, weight, feature_dims == 0
+        ):
+            rows_dims = input.dim() - feature_dims
+            if rows_dims == 2 or rows_dims == 1:
                 try:
-                    time_dim = int(self.batch_first and dims == 3)
+                    time_dim = int(self.batch_first and rows_dims == 2)
                     return self._run_layers(input, hx, _WHOLE, time_dim)
                 except RuntimeError:
                     self._check_dense(input, hx, None)  # explains the op's refusal
@@ -442,3 +451,6 @@ class TokenRNN(RNN):
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         if not is_integer(input):
             raise TypeError(f"input must be token ids of an integer dtype, got {input.dtype}")
+
+
+TokenRNN._overrides_check_input = False  # the op checks token ids too

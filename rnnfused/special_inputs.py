@@ -14,17 +14,18 @@ from .ops.modes import is_recorded
 _PLAIN_WEIGHTS = (Parameter, Tensor, type(None))
 
 
-def is_checked_by_op(input: Any, hx: Any, weight: Any) -> TypeGuard[Tensor]:
+def is_checked_by_op(input: Any, hx: Any, weight: Any, has_ids: bool = False) -> TypeGuard[Tensor]:
     """Whether the op itself refuses a wrong shape or dtype, so that Python explains only on refusal.
 
-    The CPU op does, for dense tensors; a compiler's fake tensors, and other devices, are checked beforehand.
+    The CPU op does, for dense tensors; a compiler's fake tensors, and other devices, are checked beforehand. So is the
+    kind of the input, token ids or features, as the op takes both.
     """
     return (
         type(input) is Tensor
         and type(weight) in (Parameter, Tensor)
         and input.is_cpu
         and weight.is_cpu
-        and input.dtype is weight.dtype
+        and input.dtype is (torch.int64 if has_ids else weight.dtype)
         and input.layout is torch.strided
         and not input.is_nested
         and (hx is None or type(hx) is Tensor and hx.layout is torch.strided)
