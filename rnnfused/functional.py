@@ -107,13 +107,21 @@ def rnn_layer(
         weight_ih: (H, I), same dtype and device. Any strides.
         weight_hh: (H, H), or (heads, H / heads, H / heads), as in :func:`rnn`.
         bias: (H,), same dtype and device; ``b_ih + b_hh``. None stands for zeros.
-        h_0, nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip: as in :func:`rnn`.
+        h_0: (B, H), the state before the first step, as in :func:`rnn`.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        batch_first: whether ``input`` is (B, T, I).
+        reverse: whether to run from the last step to the first.
+        batch_sizes: (T,), of a packed ``input``, as in :func:`rnn`.
+        lengths: (B,), as in :func:`rnn`.
+        state_grad_clip: c, as in :func:`rnn`.
 
     Returns:
         ``(output, h_n)``, as :func:`rnn`.
 
     Raises:
-        As :func:`rnn`, of ``input`` instead of ``projections``.
+        TypeError: as :func:`rnn`.
+        ValueError: as :func:`rnn`.
+        RuntimeError: as :func:`rnn`.
     """
     if not isinstance(weight_ih, Tensor):
         raise TypeError(f"weight_ih must be a Tensor, got {type(weight_ih).__name__}")
