@@ -1,8 +1,7 @@
 """rnnfused: vanilla RNNs for PyTorch whose whole time loop is one fused op, forward and backward.
 
-``RNN``, ``RNNCell`` and ``TokenRNN`` are layers, ``replace_rnn`` puts them into a model in the place of
-torch's, ``functional.rnn`` is the op for those who bring their own projections, ``scratch`` has the textbook's from-scratch classes; the character language model is
-``rnnfused.lm``, imported by itself.
+Layers: ``RNN``, ``RNNCell``, ``TokenRNN``. Function: ``functional.rnn``. Swap in a model: ``replace_rnn``. Textbook
+classes: ``scratch``. Language model: ``rnnfused.lm``, imported separately.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .ops.modes import hides_values, is_mapped, is_recorded
-from .ops.tokens import check_ids, is_integer  # noqa: F401 (check_ids for rnnfused.lm)
+from .ops.tokens import is_integer
 
 # The 16-bit types round every state and compute in float32.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -133,9 +133,8 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
             raise TypeError(
                 f"lengths must be a tensor or a list of integers, got {lengths!r}"
             ) from None
-        lengths = (
-            lengths.long() if lengths.numel() == 0 else lengths
-        )  # torch makes an empty list float
+        if lengths.numel() == 0:  # torch makes an empty list float
+            lengths = lengths.long()
     if not is_integer(lengths):
         raise TypeError(f"lengths must be of an integer dtype, got {lengths.dtype}")
     check_layout("lengths", lengths)

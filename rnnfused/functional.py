@@ -34,7 +34,7 @@ def rnn(
     """Runs ``h_t = f(p_t + h_{t-1} W_hh^T)`` over all steps in one fused call, and BPTT in another.
 
     Elman, "Finding Structure in Time" (1990). Differentiable any number of times in ``projections``,
-    ``weight_hh`` and ``h_0``. The backward call needs the inputs and ``output`` alone. In bfloat16 and float16
+    ``weight_hh`` and ``h_0``. The backward call needs ``output``, ``weight_hh`` and ``h_0`` alone. In bfloat16 and float16
     every state, and every gradient that flows back through one, is rounded; sums are in float32. Under
     :func:`torch.autocast` the arguments are cast to the region's dtype. The call is fused on the CPU, and on CUDA
     where :func:`rnnfused.cuda.uses_fused_kernels`; every other device runs it step by step.
@@ -260,7 +260,7 @@ def run_layer(
     lengths: Tensor | None = None,
     state_grad_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The op ``layer`` of :mod:`rnnfused.ops` in autocast regions, exporters and on complex weights; without checks.
+    """Runs the op ``layer`` of :mod:`rnnfused.ops` without checks: casts for autocast, routes exports and complex weights.
 
     Differs from the op in two arguments: the nonlinearity is a name, and token ids may be of any integer dtype. No
     result is a view, so autograd detects a change in place.

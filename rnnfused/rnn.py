@@ -40,7 +40,7 @@ class RNN(torch.nn.RNNBase):
             that region.
         heads: n, ``W_hh`` is block-diagonal: the parameter has shape (n, H / n, H / n), and each block is a
             recurrence of its own features alone.
-        state_grad_clip: every gradient that flows back through the loop is clipped to [-c, c]; see
+        state_grad_clip: c; every gradient that flows back through the loop is clipped to [-c, c]; see
             :func:`rnnfused.functional.rnn`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Sorts the calls of a layer: ordinary ones, and those with objects that are no tensors or per-sample weights."""
+"""Sorts a layer's calls: ordinary ones, inputs that are no tensors, and per-sample weights."""
 
 from typing import Any, TypeGuard
 
@@ -17,8 +17,7 @@ _PLAIN_WEIGHTS = (Parameter, Tensor, type(None))
 def is_checked_by_op(input: Any, hx: Any, weight: Any, has_ids: bool = False) -> TypeGuard[Tensor]:
     """Whether the op itself refuses a wrong shape or dtype, so that Python explains only on refusal.
 
-    The CPU op does, for dense tensors; a compiler's fake tensors, and other devices, are checked beforehand. So is the
-    kind of the input, token ids or features, as the op takes both.
+    The CPU op does, for dense tensors. Python checks fake tensors, other devices, and ids or features beforehand.
     """
     return (
         type(input) is Tensor

@@ -10,7 +10,7 @@ namespace rnnfused {
 
 class GradientSums {
  public:
-  // The first worker adds up in the layer's own gradients where these are in sum_dtype; the others have memory.
+  // The first worker sums into the layer's gradients if these are in sum_dtype. Every other worker has its own memory.
   GradientSums(const LayerBackwardParams& layer, bool is_first);
 
   const LayerGradients& sums() const { return sums_; }

@@ -22,7 +22,7 @@ struct CpuKernels {
   // Sizes are in bytes. The caller allocates the memory, aligned to 64 bytes. A size that overflows is kTooLarge or
   // more.
 
-  // Packs panels [begin, end) of a (depth, columns) matrix.
+  // Size of a packed (depth, columns) matrix; columns of a panel; packs panels [begin, end).
   int64_t (*packed_bytes)(Dtype dtype, int64_t depth, int64_t columns);
   int64_t (*panel_columns)(Dtype dtype);
   void (*pack)(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed, int64_t begin,

@@ -131,7 +131,7 @@ class Memory {
     if (bytes <= kLittleBlockBytes) {
       block_ = {little_blocks.take(), 0};
       if (block_.memory) return;
-      bytes = kLittleBlockBytes + kCacheLine;
+      bytes = kLittleBlockBytes + kCacheLine;  // more than a little block, by which ~Memory() tells them apart
     }
     block_ = spare_blocks().take(bytes);
   }

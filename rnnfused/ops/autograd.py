@@ -6,7 +6,7 @@ Backward, through time (Werbos 1990), with ``g`` the gradient at the outputs and
     d_t = (g_t + d_{t+1} W) * f'(h_t)         d_{T-1} also receives g_n
     dp = d,   dh_0 = d_0 W,   dW = sum_t d_t^T h_{t-1}
 
-Tangents. With a dot for what moves along, the chain rule of the forward loop is::
+Tangents. With a prime for the tangent of a value (f' alone is the derivative), the forward loop's chain rule is::
 
     h'_t = (u_t + h'_{t-1} W^T) * f'(h_t),    u_t = p'_t + h_{t-1} W'^T
 

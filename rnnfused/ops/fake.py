@@ -12,9 +12,8 @@ from .tokens import is_ids
 def _batch_size(sequence, layout, state, extents):
     if state is not None and extents.batch_sizes is not None:
         return state.size(-2)
-    if extents.batch_sizes is not None and is_fake(
-        extents.batch_sizes
-    ):  # it lacks values: a new unknown
+    # A fake batch lacks values: its size is a new unknown.
+    if extents.batch_sizes is not None and is_fake(extents.batch_sizes):
         return torch.library.get_ctx().new_dynamic_size()
     return layout.batch_size(sequence, extents)
 

@@ -31,7 +31,7 @@ def _rows(output):
 
 
 def _loop_backward(args, time_dim):
-    """Without the products at each row's first step, whose results are the gradient of h_0, unless that is needed."""
+    """Counts the products at first steps only if the gradient of h_0 is needed."""
     rows = _rows(args.output)
     if not args.needs_h_0:
         extents = Extents(args.batch_sizes, args.lengths)

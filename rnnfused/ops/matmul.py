@@ -23,13 +23,12 @@ MIN_WORK = 1_000_000
 
 
 def _has_kernel(model: Tensor, work: int) -> bool:
+    # torch's products can be recorded and transformed.
     return (
         work >= MIN_WORK
         and model.device.type == "cpu"
         and model.dtype in (torch.float32, torch.float64)
-        and not (
-            is_recorded() or is_transformed()
-        )  # torch's products can be recorded and transformed
+        and not (is_recorded() or is_transformed())
     )
 
 
@@ -50,7 +49,7 @@ def project_input(input: Tensor, weight_ih: Tensor, bias: Tensor | None = None) 
 
 def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
     """``sum_n left[n]^T right[n]`` over all steps and rows: (.., H), (.., K) -> (H, K)."""
-    if left.dim() == 3 and left.stride(0) < left.stride(1):
+    if is_batch_major(left):
         left, right = left.transpose(0, 1), right.transpose(0, 1)
     if not _has_kernel(left, left.numel() * right.size(-1)):
         return left.reshape(-1, left.size(-1)).t() @ right.reshape(-1, right.size(-1))

@@ -28,7 +28,7 @@ def is_recorded() -> bool:
 
 
 def is_compiled() -> bool:
-    """Whether a compiler records the call; an exporter's programs run without this package's Python."""
+    """Whether ``torch.compile`` records the call; exporters do not count."""
     if not is_recorded() or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return False
     return not torch.onnx.is_in_onnx_export()

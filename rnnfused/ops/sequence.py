@@ -100,7 +100,7 @@ def new_sequence(model: Tensor) -> Tensor:
 
 
 def is_batch_major(sequence: Tensor) -> bool:
-    """Whether a (T, B, H) tensor has the memory order of (B, T, H), in which alone it can be flattened."""
+    """Whether a (T, B, H) tensor flattens without a copy only as (B, T, H)."""
     return sequence.dim() == 3 and sequence.size(1) > 1 and sequence.stride(0) < sequence.stride(1)
 
 

@@ -24,7 +24,7 @@ def project_tokens(ids: Tensor, weight_ih: Tensor, bias: Tensor | None = None) -
     hidden_size, vocab_size = weight_ih.shape
     ids = check_ids(ids, vocab_size, weight_ih.device)
     if ids.numel() < vocab_size or weight_ih.is_complex():
-        # Gathers a few columns in place. torch's embedding lacks a derivative for complex columns.
+        # Gathers a few columns without a copy of the weight. torch's embedding lacks a complex derivative.
         rows = weight_ih.index_select(1, ids.reshape(-1)).t()
         rows = rows if bias is None else rows + bias
         return rows.reshape(*ids.shape, hidden_size)
