@@ -6,7 +6,7 @@
 
 #include "layer_gradients.h"
 #include "params.h"
-#include "torch/recurrence_tensors.h"
+#include "torch/backward_tensors.h"
 
 namespace rnnfused {
 

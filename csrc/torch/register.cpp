@@ -17,7 +17,7 @@
 #include "cpu/products.h"
 #include "cpu/recurrence.h"
 #include "torch/layer_tensors.h"
-#include "torch/recurrence_tensors.h"
+#include "torch/backward_tensors.h"
 
 namespace {
 
