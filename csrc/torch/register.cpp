@@ -16,8 +16,8 @@
 #include "cpu/layer_forward.h"
 #include "cpu/products.h"
 #include "cpu/recurrence.h"
-#include "torch/layer_tensors.h"
 #include "torch/backward_tensors.h"
+#include "torch/layer_tensors.h"
 
 namespace {
 
