@@ -241,9 +241,11 @@ def _check(
 
 def without_step(h_n: Tensor) -> Tensor:
     """The state (1, B, H) of a call as (B, H), which is no view: a view cannot be detached in place."""
-    if is_recorded() or is_transformed():  # which refuse a change of shape in place
-        return h_n.squeeze(0).clone()
-    return h_n.squeeze_(0)
+    if h_n.is_cpu and not (is_recorded() or is_transformed()):
+        return h_n.squeeze_(0)
+    return h_n.squeeze(
+        0
+    ).clone()  # transforms and private devices may refuse a change of shape in place
 
 
 def run_layer(
