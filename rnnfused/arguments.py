@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,14 @@ from .ops.tokens import is_integer
 
 # The 16-bit types round every state and compute in float32.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def explain(check: Callable[..., Any], *arguments: Any) -> None:
+    """Explains an op's refusal: raises the error of a check, if it finds one, without the refusal as its context."""
+    try:
+        check(*arguments)
+    except Exception as explanation:
+        raise explanation from None
 
 
 def check_dtype(name: str, sequence: Tensor) -> None:

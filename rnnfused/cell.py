@@ -48,7 +48,7 @@ class RNNCell(torch.nn.RNNCell):
             try:
                 return self._step(input, hx, weight_hh)
             except (RuntimeError, ValueError):
-                self._check(input, hx)  # explains the op's refusal
+                arguments.explain(self._check, input, hx)
                 raise
         if is_special(input, hx, weight_hh):
             result: Tensor = run_specially(self, input, hx)

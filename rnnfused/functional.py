@@ -4,7 +4,14 @@ from typing import Any
 
 from torch import Tensor
 
-from .arguments import check_choices, check_h_0, check_sequence, check_tensors, hidden_size_of
+from .arguments import (
+    check_choices,
+    check_h_0,
+    check_sequence,
+    check_tensors,
+    explain,
+    hidden_size_of,
+)
 from .export import onnx
 from .ops import NONLINEARITIES, compiled, complex
 from .ops.autocast import cast
@@ -163,7 +170,7 @@ def _checked_layer(
                 tensors, nonlinearity, batch_first, reverse, None, None, state_grad_clip
             )
         except (RuntimeError, AttributeError):
-            _check(*tensors, batch_first, None, None)  # explains the op's refusal
+            explain(_check, *tensors, batch_first, None, None)
             raise
     if isinstance(input, Tensor):
         tensors = cast(input.device.type, *tensors)  # type: ignore[assignment]

@@ -152,7 +152,7 @@ class RNN(torch.nn.RNNBase):
                     time_dim = int(self.batch_first and rows_dims == 2)
                     return self._run_layers(input, hx, _WHOLE, time_dim)
                 except RuntimeError:
-                    self._check_dense(input, hx, None)  # explains the op's refusal
+                    arguments.explain(self._check_dense, input, hx, None)
                     raise
         if is_special(input, hx, weight):
             result: tuple[Tensor, Tensor] = run_specially(self, input, hx, lengths=lengths)
@@ -226,7 +226,7 @@ class RNN(torch.nn.RNNBase):
         try:
             self._check(data, hx, batch_sizes, None)
             output, h_n = self._run_layers(data, hx, Extents(batch_sizes=batch_sizes), 0)
-        except (RuntimeError, IndexError):  # explains the op's refusal
+        except (RuntimeError, IndexError):
             rows = data if self._feature_dims else data.unsqueeze(-1)
             try:
                 arguments.check_packed("input", "I", rows, False, batch_sizes)
@@ -368,7 +368,7 @@ class RNN(torch.nn.RNNBase):
                 self.state_grad_clip,
             )
         except RuntimeError:
-            self._check_weights(i)  # explains the op's refusal
+            arguments.explain(self._check_weights, i)
             raise
 
     def _check_weights(self, i: int) -> None:
