@@ -119,15 +119,15 @@ def _tangents(loop, u, weight_tangent, h_0_tangent):
 
 
 class _SavedLayer(NamedTuple):
-    """The tensors that a layer keeps for its gradient. Projections are not among them."""
+    """The tensors that a layer keeps for its gradient, in the order of ``layer_backward``; no projections."""
 
+    output: Tensor
     input: Tensor | None
     weight_ih: Tensor | None
     weight_hh: Tensor
     h_0: Tensor | None
     batch_sizes: Tensor | None
     lengths: Tensor | None
-    output: Tensor
 
 
 class Layer(torch.autograd.Function):
@@ -144,18 +144,16 @@ class Layer(torch.autograd.Function):
         args = LayerArgs(*inputs)
         ctx.options = (args.time_dim, args.nonlinearity, args.reverse, args.state_grad_clip)
         input = None if args.weight_ih is None else args.input
-        _save(
-            ctx,
-            _SavedLayer(
-                input,
-                args.weight_ih,
-                args.weight_hh,
-                args.h_0,
-                args.batch_sizes,
-                args.lengths,
-                output[0],
-            ),
+        saved = _SavedLayer(
+            output[0],
+            input,
+            args.weight_ih,
+            args.weight_hh,
+            args.h_0,
+            args.batch_sizes,
+            args.lengths,
         )
+        _save(ctx, saved)
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -178,23 +176,29 @@ class Layer(torch.autograd.Function):
     def backward(ctx, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
             return LayerArgs()
-        of = _needs(ctx, LayerArgs)
-        needs = LayerGrads(of.input, of.weight_ih, of.weight_hh, of.bias_ih or of.bias_hh, of.h_0)
-        saved = _SavedLayer(*ctx.saved_tensors)
+        needs = _needs(ctx, LayerArgs)
+        needs_bias = needs.bias_ih or needs.bias_hh
         backward = _differentiable_layer_backward if is_differentiated() else library.layer_backward
-        gradients = backward(grad_output, grad_h_n, saved.output, *saved[:-1], *ctx.options, *needs)
-        grads = LayerGrads(
-            *(x if needed else None for x, needed in zip(gradients, needs, strict=True))
+        grad_input, grad_weight_ih, grad_weight_hh, grad_bias, grad_h_0 = backward(
+            grad_output,
+            grad_h_n,
+            *ctx.saved_tensors,  # a _SavedLayer
+            *ctx.options,
+            needs.input,
+            needs.weight_ih,
+            needs.weight_hh,
+            needs_bias,
+            needs.h_0,
         )
         # Equal, but of its own memory: either may be changed in place.
-        both = of.bias_ih and of.bias_hh
+        grad_bias_hh = grad_bias.clone() if needs.bias_ih and needs.bias_hh else grad_bias
         return LayerArgs(
-            grads.input,
-            grads.weight_ih,
-            grads.weight_hh,
-            grads.bias if of.bias_ih else None,
-            grads.bias.clone() if both else grads.bias if of.bias_hh else None,
-            grads.h_0,
+            grad_input if needs.input else None,
+            grad_weight_ih if needs.weight_ih else None,
+            grad_weight_hh if needs.weight_hh else None,
+            grad_bias if needs.bias_ih else None,
+            grad_bias_hh if needs.bias_hh else None,
+            grad_h_0 if needs.h_0 else None,
         )
 
 
