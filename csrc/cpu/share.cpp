@@ -38,9 +38,8 @@ void share_items(int64_t items, int64_t work, FunctionRef<int64_t(int64_t)> scra
 
 void share_heads(const RecurrenceParams& params, FunctionRef<void(int64_t, const Workers&)> run,
                  const Workers& workers) {
-  const int64_t heads = params.num_heads, head_size = params.hidden_size / heads;
-  const int64_t work = product_of(params.num_steps, params.batch_size, params.hidden_size, head_size);
-  const int64_t count = worker_count(work, kMinWorkPerWorker, workers.count);
+  const int64_t heads = params.num_heads;
+  const int64_t count = worker_count(loop_work(params), kMinWorkPerWorker, workers.count);
   if (count == 1 || heads < count) {
     for (int64_t head = 0; head < heads; ++head) run(head, workers);
     return;
