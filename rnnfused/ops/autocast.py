@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from .modes import is_any_autocast_active, without_autocast
+from .modes import AUTOCAST_KEYS, is_any_autocast_active, without_autocast
 from .registry import impl
-
-_DEVICES = ("CPU", "CUDA", "MPS", "XPU", "PrivateUse1")
 
 
 def cast(device_type: str, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -39,5 +37,5 @@ def _layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others):
         return torch.ops.rnnfused.layer(*tensors, *others)
 
 
-for _device in _DEVICES:
-    impl("rnnfused::layer", f"Autocast{_device}", _layer)
+for _key in AUTOCAST_KEYS:
+    impl("rnnfused::layer", _key, _layer)

@@ -76,7 +76,7 @@ def _needs(ctx, args):
     return args(*ctx.needs_input_grad[: len(args._fields)])
 
 
-def _sum(*terms):
+def sum_given(*terms):
     """The sum of the terms that are not None; None without any."""
     terms = [term for term in terms if term is not None]
     return sum(terms[1:], terms[0]) if terms else None
@@ -111,7 +111,7 @@ def _tangents(loop, u, weight_tangent, h_0_tangent):
             "state_grad_clip clips gradients that flow backward: forward-mode derivatives have none"
         )
     if weight_tangent is not None:
-        u = _sum(u, times(previous(output, h_0, extents, reverse), weight_tangent.mT))
+        u = sum_given(u, times(previous(output, h_0, extents, reverse), weight_tangent.mT))
     if u is None and h_0_tangent is None:
         return None, None
     q = _linearized(u, h_0_tangent, output, weight_hh, extents, nonlinearity, reverse)
@@ -165,8 +165,8 @@ class Layer(torch.autograd.Function):
             u = project_input(layout.time_major(saved.input), dot.weight_ih)
         if dot.input is not None:
             moved = layout.time_major(dot.input)
-            u = _sum(u, moved if saved.weight_ih is None else project(moved, saved.weight_ih))
-        bias = _sum(dot.bias_ih, dot.bias_hh)
+            u = sum_given(u, moved if saved.weight_ih is None else project(moved, saved.weight_ih))
+        bias = sum_given(dot.bias_ih, dot.bias_hh)
         if bias is not None:
             u = bias.expand_as(loop.output) if u is None else u + bias
         q, last = _tangents(loop, u, dot.weight_hh, layout.time_major_state(dot.h_0))
@@ -308,9 +308,9 @@ class RecurrenceBackward(torch.autograd.Function):
         if dot.output is not None and ctx.nonlinearity == TANH:
             e = -2 * saved.output * _before_f(saved, after, extents, reverse) * dot.output
             e_after = previous(e, None, extents, not reverse)
-            grad_output = _sum(grad_output, times(e_after, saved.weight_hh))
+            grad_output = sum_given(grad_output, times(e_after, saved.weight_hh))
         if dot.weight_hh is not None:
-            grad_output = _sum(grad_output, times(after, dot.weight_hh))
+            grad_output = sum_given(grad_output, times(after, dot.weight_hh))
         if grad_output is None and dot.grad_h_n is None:
             return e, None
         x, grad_h_0 = recurrence_backward(
@@ -333,8 +333,8 @@ class RecurrenceBackward(torch.autograd.Function):
             if dot.weight_hh is not None:
                 first_d = take_last(saved.d, None, extents, not reverse)
                 through_weight = times(first_d, dot.weight_hh)
-            grad_h_0 = _sum(grad_h_0, through_e, through_weight)
-        return _sum(x, e), grad_h_0
+            grad_h_0 = sum_given(grad_h_0, through_e, through_weight)
+        return sum_given(x, e), grad_h_0
 
     @staticmethod
     def backward(ctx, u, c):
@@ -353,7 +353,7 @@ class RecurrenceBackward(torch.autograd.Function):
             grad_h_n = take_last(q, c, extents, reverse)
         if needs.output and ctx.nonlinearity == TANH:
             after = previous(saved.d, None, extents, not reverse)
-            s = _sum(times(previous(q, c, extents, reverse), weight_hh.mT), u)
+            s = sum_given(times(previous(q, c, extents, reverse), weight_hh.mT), u)
             grad_of_output = -2 * saved.output * _before_f(saved, after, extents, reverse) * s
         if needs.weight_hh:
             grad_weight = _weight_gradient(saved.d, q, c, weight_hh, extents, reverse)
@@ -364,7 +364,7 @@ class RecurrenceBackward(torch.autograd.Function):
 
 def _before_f(saved, after, extents, reverse):
     """``a_t = g_t + d_{t+1} W`` of a backward loop, with g_n at a row's last step."""
-    a = _sum(times(after, saved.weight_hh), saved.grad_output)
+    a = sum_given(times(after, saved.weight_hh), saved.grad_output)
     return a if saved.grad_h_n is None else add_to_last(a, saved.grad_h_n, extents, reverse)
 
 

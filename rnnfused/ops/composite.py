@@ -7,7 +7,7 @@ gradients are calls of their own. CUDA uses the same code around its own loops (
 import torch
 
 from . import packing, stepwise
-from .autograd import layer_gradients
+from .autograd import layer_gradients, sum_given
 from .matmul import project_input
 from .registry import impl
 from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
@@ -26,9 +26,7 @@ def layer_by(loop):
         args = LayerArgs(*arguments)
         projections = args.input
         if args.weight_ih is not None:
-            bias = args.bias_ih if args.bias_hh is None else args.bias_hh
-            if args.bias_ih is not None and args.bias_hh is not None:
-                bias = args.bias_ih + args.bias_hh
+            bias = sum_given(args.bias_ih, args.bias_hh)
             projections = project_input(args.input, args.weight_ih, bias).contiguous()
         extents = Extents(args.batch_sizes, args.lengths)
         layout = Layout.of(projections.dim() - 1, extents, args.time_dim)

@@ -11,15 +11,16 @@ is_any_autocast_active = torch._C._is_any_autocast_enabled
 is_mapped = torch._C._functorch.is_batchedtensor
 _has_transforms = torch._C._are_functorch_transforms_active
 
-
-_AUTOCAST_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
-for _name in ("CUDA", "MPS", "XPU", "PrivateUse1"):
-    _AUTOCAST_KEYS |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{_name}"))
+# The dispatch keys of autocast, one per type of device.
+AUTOCAST_KEYS = tuple(f"Autocast{name}" for name in ("CPU", "CUDA", "MPS", "XPU", "PrivateUse1"))
+_autocast_key_set = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+for _key in AUTOCAST_KEYS:
+    _autocast_key_set |= torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _key))
 
 
 def without_autocast():
     """A context in which ops skip their kernels for autocast."""
-    return torch._C._ExcludeDispatchKeyGuard(_AUTOCAST_KEYS)
+    return torch._C._ExcludeDispatchKeyGuard(_autocast_key_set)
 
 
 def is_recorded() -> bool:
