@@ -128,11 +128,7 @@ struct LayerBackwardParams {
       run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih, adds));
     }
     if (gradients.bias) {
-      const void* one = loop.dtype == Dtype::float64   ? static_cast<const void*>(&kOne)
-                        : loop.dtype == Dtype::float32 ? static_cast<const void*>(&kOneFloat)
-                        : loop.dtype == Dtype::float16 ? static_cast<const void*>(&kOneFloat16)
-                                                       : static_cast<const void*>(&kOneBfloat16);
-      run(sum(steps, rows, {{one, 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias, adds));
+      run(sum(steps, rows, {{one_of(loop.dtype), 0, 0}, 0, 1}, {d, 0, loop.hidden_size}, gradients.bias, adds));
     }
     for (int64_t head = 0; gradients.weight_hh && head < loop.num_heads; ++head) {
       const int64_t size = loop.hidden_size / loop.num_heads, first = head * size;
@@ -157,9 +153,6 @@ struct LayerBackwardParams {
   }
 
  private:
-  static constexpr double kOne = 1;
-  static constexpr float kOneFloat = 1;
-  static constexpr uint16_t kOneFloat16 = 0x3c00, kOneBfloat16 = 0x3f80;
 
   // One factor of a sum: `size` features of a sequence, from the step that starts at `first`.
   struct Side {

@@ -260,6 +260,17 @@ struct ProductSumParams {
   }
 };
 
+// The number 1. As left rows at distance 0 it makes a product sum add up the right rows.
+inline const void* one_of(Dtype dtype) {
+  static constexpr double kFloat64 = 1;
+  static constexpr float kFloat32 = 1;
+  static constexpr uint16_t kFloat16 = 0x3c00, kBfloat16 = 0x3f80;
+  return dtype == Dtype::float64   ? static_cast<const void*>(&kFloat64)
+         : dtype == Dtype::float32 ? static_cast<const void*>(&kFloat32)
+         : dtype == Dtype::float16 ? static_cast<const void*>(&kFloat16)
+                                   : static_cast<const void*>(&kBfloat16);
+}
+
 // result[ids[r]] += rows[r] for all rows r.
 struct TokenSumParams {
   int64_t outer = 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/team.h"
+#include "cross_entropy_params.h"
 #include "params.h"
 
 namespace rnnfused {
@@ -48,6 +49,10 @@ struct CpuKernels {
 
   // Makes columns [begin, end) of a token sum.
   void (*sum_tokens)(const TokenSumParams& params, int64_t begin, int64_t end);
+
+  // Makes the losses of rows [begin, end), and perhaps the gradients of their logits. Rows of both are padded with
+  // memory to whole cache lines.
+  void (*cross_entropy)(const CrossEntropyRowsParams& params, int64_t begin, int64_t end);
 
   // Convert n values to sums, perhaps adding to old ones; and n sums to values.
   void (*to_sums)(Dtype dtype, const void* values, void* sums, int64_t n, bool adds);

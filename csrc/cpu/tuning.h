@@ -104,6 +104,17 @@ constexpr int64_t kBlockRowBytes = 2048;
 // Right rows up to this many bytes are used in place: a tile's part of a strip fits L1 as well as if packed.
 constexpr int64_t kShortRowBytes = 1024;
 
+// Output layer and cross-entropy (cross_entropy_params.h), chosen on an AMD EPYC of family 25, model 1 -------------
+
+// Bytes of logits that exist at once, and the least and most rows of them. Each chunk of rows reads and writes the sums
+// of the weight's gradient once.
+constexpr int64_t kLogitsBytes = 512 * 1024;
+constexpr int64_t kMinLogitsRows = 16 * kWideTileRows;
+constexpr int64_t kMaxLogitsRows = 32 * 1024;
+// Bytes of the logits that a worker makes, and reads again, before it goes on; and the least rows of them.
+constexpr int64_t kLogitsBlockBytes = 16 * 1024;
+constexpr int64_t kMinBlockRows = 8 * kWideTileRows;
+
 // Memory (memory.h) ----------------------------------------------------------------------------------------------
 
 // Blocks, and bytes of them, that a thread keeps from call to call.

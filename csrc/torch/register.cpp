@@ -14,9 +14,11 @@
 #include "cpu/dispatch.h"
 #include "cpu/layer_backward.h"
 #include "cpu/layer_forward.h"
+#include "cpu/linear_cross_entropy.h"
 #include "cpu/products.h"
 #include "cpu/recurrence.h"
 #include "torch/backward_tensors.h"
+#include "torch/cross_entropy_tensors.h"
 #include "torch/layer_tensors.h"
 
 namespace {
@@ -117,6 +119,22 @@ Tensor sum_of_products(Tensor left, Tensor right) {
   return tensors.result;
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy(Tensor hidden, Tensor weight, OptionalTensor bias,
+                                                                Tensor target, OptionalTensor row_scales,
+                                                                int64_t reduction, int64_t ignore_index,
+                                                                double label_smoothing, bool needs_hidden,
+                                                                bool needs_weight, bool needs_bias) {
+  hidden = with_contiguous_features(hidden);
+  bias = with_contiguous_features(bias);
+  target = with_contiguous_features(target);
+  row_scales = with_contiguous_features(row_scales);
+  rnnfused::CrossEntropyTensors tensors(hidden, weight, bias, target, row_scales, reduction, ignore_index,
+                                        label_smoothing, needs_hidden, needs_weight, needs_bias);
+  rnnfused::run_linear_cross_entropy(tensors.params, torch_workers());
+  tensors.finish();
+  return {tensors.loss, tensors.grad_hidden, tensors.grad_weight, tensors.grad_bias};
+}
+
 int64_t cpu_multiply_add(int64_t rounds) {
   constexpr int64_t kMostRounds = int64_t{1} << 40;
   RNNFUSED_CHECK(rounds >= 0 && rounds <= kMostRounds, "rounds must be from 0 to 2^40");
@@ -156,6 +174,11 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "bool needs_h_0) -> (Tensor grad_projections, Tensor grad_h_0)");
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
+  // reduction: 0 none, 1 mean, 2 sum. row_scales: for reduction 0, the gradient that arrives at each row's loss.
+  m.def(
+      "linear_cross_entropy(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, Tensor? row_scales, "
+      "int reduction, int ignore_index, float label_smoothing, bool needs_hidden, bool needs_weight, "
+      "bool needs_bias) -> (Tensor loss, Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias)");
   m.def("copied(Tensor x) -> Tensor");
   m.def("cpu_capability() -> str");
   m.def("cpu_multiply_add(int rounds) -> int");
@@ -165,6 +188,7 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
   m.impl("layer", TORCH_BOX(&layer));
   m.impl("layer_backward", TORCH_BOX(&layer_backward));
+  m.impl("linear_cross_entropy", TORCH_BOX(&linear_cross_entropy));
   m.impl("copied", TORCH_BOX(&copied));
   m.impl("project", TORCH_BOX(&project));
   m.impl("sum_of_products", TORCH_BOX(&sum_of_products));

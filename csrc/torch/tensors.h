@@ -50,13 +50,18 @@ struct DeviceNumber {
   bool operator==(const DeviceNumber& other) const { return type == other.type && index == other.index; }
 };
 
-// An uninitialised tensor with the model's dtype and device. Unlike new_empty(), it needs no look-up of an op by name.
-inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
+// An uninitialised tensor on the model's device. Unlike new_empty(), it needs no look-up of an op by name.
+inline Tensor new_tensor(const Tensor& model, int32_t dtype, Sizes sizes, Sizes strides) {
   const DeviceNumber device(model);
   AtenTensorHandle result;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(),
-                                                         dtype_number(model), device.type, device.index, &result));
+                                                         dtype, device.type, device.index, &result));
   return Tensor(result);
+}
+
+// The same with the model's dtype.
+inline Tensor new_tensor(const Tensor& model, Sizes sizes, Sizes strides) {
+  return new_tensor(model, dtype_number(model), sizes, strides);
 }
 
 // The same with contiguous strides.

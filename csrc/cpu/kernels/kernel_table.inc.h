@@ -4,6 +4,7 @@
 // (tests/kernels/test_instruction_sets.py).
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/backward.h"
+#include "cpu/kernels/cross_entropy.h"
 #include "cpu/kernels/forward.h"
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/product_sum.h"
@@ -115,6 +116,10 @@ static void sum_tokens(const TokenSumParams& params, int64_t begin, int64_t end)
   for_dtype(params.dtype, [&](auto zero) { sum_tokens<decltype(zero)>(params, begin, end); });
 }
 
+static void cross_entropy(const CrossEntropyRowsParams& params, int64_t begin, int64_t end) {
+  for_dtype(params.dtype, [&](auto zero) { cross_entropy_rows<decltype(zero)>(params, begin, end); });
+}
+
 static void to_sums(Dtype dtype, const void* values, void* sums, int64_t n, bool adds) {
   for_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -170,6 +175,7 @@ static const CpuKernels kKernels = {
     scratch_bytes<ProductSumParams>,
     sum_products,
     sum_tokens,
+    cross_entropy,
     to_sums,
     from_sums,
     multiply_add,

@@ -2,6 +2,7 @@
 // give exactly +-1, zeros keep their sign.
 #pragma once
 
+#include "cpu/kernels/exp.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kernels/tanh_table.h"
 
@@ -49,16 +50,8 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
 
   V y = at_most(a, 10.0f);  // from 9.02 on the result rounds to 1
   y = y + y;
-  // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
-  const V shifted = y * 1.442695041f + 12582912.0f;
-  const V n = shifted - 12582912.0f;
-  const V r = y - n * 0.693145752f - n * 1.428606765e-6f;
-  // exp(r) - 1 in pairs of terms (Estrin): shorter chains of dependent operations.
-  const V r2 = r * r;
-  V expm1 = r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f);
-  expm1 = expm1 * r2 + (r * 0.16666543f + 0.49999997f);
-  expm1 = expm1 * r2 + r;
-  const V scale = (V)(((U)shifted << 23) + (127U << 23));
+  const Reduced<float> reduced = reduce(y);
+  const V expm1 = expm1_of_reduced(reduced.r), scale = reduced.scale;
   const V large = 1.0f - 2.0f / (expm1 * scale + (scale + 1.0f));
 
   return (V)((U)(a < 0.55f ? small : large) | sign);
@@ -66,7 +59,7 @@ RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
 
 #endif
 
-// float64: expm1(2|x|) / (expm1(2|x|) + 2), expm1 by its Taylor series on |r| <= ln(2) / 2.
+// float64: expm1(2|x|) / (expm1(2|x|) + 2).
 RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
   using V = Vector<double>;
   using U = Bits<double>;
@@ -75,23 +68,8 @@ RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
 
   V y = a > 20.0 ? splat(20.0) : a;  // from 19.07 on the result rounds to 1
   y = y + y;
-  const V shifted = y * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
-  const V n = shifted - 6755399441055744.0;
-  const V r = y - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10;
-  V tail = splat(1.0 / 6227020800);  // 1/13!
-  tail = tail * r + 1.0 / 479001600;
-  tail = tail * r + 1.0 / 39916800;
-  tail = tail * r + 1.0 / 3628800;
-  tail = tail * r + 1.0 / 362880;
-  tail = tail * r + 1.0 / 40320;
-  tail = tail * r + 1.0 / 5040;
-  tail = tail * r + 1.0 / 720;
-  tail = tail * r + 1.0 / 120;
-  tail = tail * r + 1.0 / 24;
-  tail = tail * r + 1.0 / 6;
-  tail = tail * r + 0.5;
-  const V scale = (V)(((U)shifted << 52) + (1023ULL << 52));
-  const V expm1 = (tail * r * r + r) * scale + (scale - 1.0);
+  const Reduced<double> reduced = reduce(y);
+  const V expm1 = expm1_of_reduced(reduced.r) * reduced.scale + (reduced.scale - 1.0);
   const V result = expm1 / (expm1 + 2.0);
 
   return (V)((U)result | sign);
