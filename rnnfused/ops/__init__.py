@@ -21,7 +21,7 @@ from .library import (
     layer_backward,
     recurrence_backward,
 )
-from .schema import NONLINEARITIES, LayerArgs
+from .named_arguments import NONLINEARITIES, LayerArgs
 
 __all__ = [
     "CUDA_LIBRARY",

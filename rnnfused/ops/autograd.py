@@ -39,14 +39,14 @@ from torch import Tensor
 from . import library
 from .matmul import project, project_input, sum_by_head, sum_of_products, times
 from .modes import entry, is_differentiated
-from .registry import register_autograd
-from .schema import (
+from .named_arguments import (
     NONLINEARITIES,
     LayerArgs,
     LayerBackwardArgs,
     LayerGrads,
     RecurrenceBackwardArgs,
 )
+from .registry import register_autograd
 from .sequence import Extents, Layout, add_to_last, previous, take_last
 from .tokens import is_ids
 

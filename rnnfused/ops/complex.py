@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .composite import layer_by
 from .matmul import times
-from .schema import NONLINEARITIES, LayerArgs
+from .named_arguments import NONLINEARITIES, LayerArgs
 
 
 def layer(*arguments) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ keeps the input's memory order of batch and time: compiled programs rely on its 
 
 import torch
 
+from .named_arguments import NONLINEARITIES
 from .registry import define, impl
-from .schema import NONLINEARITIES
 from .tokens import is_ids
 
 define(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .matmul import times
-from .schema import NONLINEARITIES
+from .named_arguments import NONLINEARITIES
 from .sequence import Extents, Layout, new_sequence
 
 Step = TypeVar("Step")
