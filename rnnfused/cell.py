@@ -8,6 +8,7 @@ from torch import Tensor
 
 from . import arguments, functional
 from .ops import autocast
+from .ops.nonlinearity import check_nonlinearity
 from .special_inputs import is_checked_by_op, is_special, run_specially
 
 
@@ -79,8 +80,10 @@ class RNNCell(torch.nn.RNNCell):
                 "input and hx must have 1 (unbatched) or 2 dimensions, "
                 f"got shapes {shapes[0]} and {shapes[1]}"
             )
-        if self.nonlinearity not in ("tanh", "relu"):
-            raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
+        try:
+            check_nonlinearity(self.nonlinearity)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
         weight_hh = self._weight("weight_hh")
         batch = input.shape[:-1]
         self._check_like("input", input, (*batch, self.input_size), weight_hh)

@@ -13,11 +13,12 @@ from .arguments import (
     hidden_size_of,
 )
 from .export import onnx
-from .ops import NONLINEARITIES, compiled, complex
+from .ops import compiled, complex
 from .ops.autocast import cast
 from .ops.autograd import layer
 from .ops.compiled import copy_of_view
 from .ops.modes import is_any_autocast_active, is_recorded, is_transformed
+from .ops.nonlinearity import check_nonlinearity
 from .ops.sequence import past_end
 from .ops.tokens import check_ids
 from .special_inputs import is_checked_by_op
@@ -274,9 +275,7 @@ def run_layer(
     Differs from the op in two arguments: the nonlinearity is a name, and token ids may be of any integer dtype. No
     result is a view, so autograd detects a change in place.
     """
-    number = NONLINEARITIES.get(nonlinearity)
-    if number is None:
-        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    number = check_nonlinearity(nonlinearity)
     has_ids = not (input.is_floating_point() or input.is_complex())
     if has_ids:
         input = input.long()

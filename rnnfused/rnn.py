@@ -12,6 +12,7 @@ from . import arguments, functional
 from .ops import autocast
 from .ops.compiled import copy_of_view
 from .ops.modes import is_recorded
+from .ops.nonlinearity import check_nonlinearity
 from .ops.sequence import Extents
 from .ops.tokens import is_integer
 from .special_inputs import is_checked_by_op, is_special, run_specially
@@ -76,8 +77,7 @@ class RNN(torch.nn.RNNBase):
             raise ValueError(
                 f"proj_size must be 0: only an LSTM has projections, got {proj_size!r}"
             )
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+        check_nonlinearity(nonlinearity)
         state_grad_clip = arguments.check_state_grad_clip(state_grad_clip)
         super().__init__(
             f"RNN_{nonlinearity.upper()}",

@@ -40,17 +40,15 @@ from . import library
 from .matmul import project, project_input, sum_by_head, sum_of_products, times
 from .modes import entry, is_differentiated
 from .named_arguments import (
-    NONLINEARITIES,
     LayerArgs,
     LayerBackwardArgs,
     LayerGrads,
     RecurrenceBackwardArgs,
 )
+from .nonlinearity import TANH
 from .registry import register_autograd
 from .sequence import Extents, Layout, add_to_last, previous, take_last
 from .tokens import is_ids
-
-TANH = NONLINEARITIES["tanh"]
 
 
 class _Loop(NamedTuple):

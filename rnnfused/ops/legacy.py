@@ -6,7 +6,7 @@ keeps the input's memory order of batch and time: compiled programs rely on its 
 
 import torch
 
-from .named_arguments import NONLINEARITIES
+from .nonlinearity import check_nonlinearity
 from .registry import define, impl
 from .tokens import is_ids
 
@@ -23,14 +23,8 @@ define(
 )
 
 
-def _number(nonlinearity):
-    if nonlinearity not in NONLINEARITIES:
-        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-    return NONLINEARITIES[nonlinearity]
-
-
 def _options(nonlinearity, reverse, state_grad_clip):
-    return _number(nonlinearity), reverse, state_grad_clip
+    return check_nonlinearity(nonlinearity), reverse, state_grad_clip
 
 
 @impl("rnnfused::forward", "CompositeImplicitAutograd")

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-NONLINEARITIES = {"tanh": 0, "relu": 1}
-
 
 class LayerArgs(NamedTuple):
     """The arguments of the op ``layer``, or their gradients."""
