@@ -16,6 +16,7 @@ from .ops.nonlinearity import check_nonlinearity
 from .ops.sequence import Extents
 from .ops.tokens import is_integer
 from .special_inputs import is_checked_by_op, is_special, run_specially
+from .weights import weight_of
 
 
 class RNN(torch.nn.RNNBase):
@@ -270,7 +271,7 @@ class RNN(torch.nn.RNNBase):
         batch: Sequence[int] | None,
     ) -> None:
         self.check_input(input, batch_sizes)
-        weight = self._weight("weight_hh_l0")
+        weight = weight_of(self, "weight_hh_l0")
         # Cheap test first; the slow path decides and reports.
         if not (input.is_cpu and weight.is_cpu and weight.dtype in arguments.DTYPES):
             if not weight.is_complex():
@@ -293,7 +294,7 @@ class RNN(torch.nn.RNNBase):
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raises ValueError for a wrong dtype, RuntimeError for a wrong number of features."""
-        weight = self._weight("weight_hh_l0")
+        weight = weight_of(self, "weight_hh_l0")
         shape = input.shape
         if input.dtype is weight.dtype and shape[-1] == self.input_size:
             return
@@ -307,11 +308,6 @@ class RNN(torch.nn.RNNBase):
                 f"input must have {self.input_size} features, input_size, in its last dimension, "
                 f"got shape {tuple(shape)}"
             )
-
-    def _weight(self, name: str) -> Tensor:
-        # getattr, which is slow, finds a weight that a parametrization or functional_call put in place.
-        weight = self._parameters.get(name)
-        return getattr(self, name) if weight is None else weight
 
     def _run_layers(
         self, output: Tensor, hx: Tensor | None, extents: Extents, time_dim: int
@@ -349,7 +345,7 @@ class RNN(torch.nn.RNNBase):
         self, input: Tensor, h_0: Tensor | None, extents: Extents, time_dim: int, i: int
     ) -> tuple[Tensor, Tensor]:
         """The i-th of all directions of all layers."""
-        parameter = self._parameters.get  # as in _weight, without a call for each
+        parameter = self._parameters.get  # as weight_of, without a call for each
         weights: list[Any] = [
             getattr(self, name) if (weight := parameter(name)) is None else weight
             for name in self._all_weights[i]
@@ -382,9 +378,9 @@ class RNN(torch.nn.RNNBase):
             (self.hidden_size,),
             (self.hidden_size,),
         ]
-        like = self._weight("weight_hh_l0")
+        like = weight_of(self, "weight_hh_l0")
         for name, shape in zip(self._all_weights[i], shapes, strict=False):
-            weight = self._weight(name)
+            weight = weight_of(self, name)
             if weight.shape != shape:
                 raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
             if weight.dtype != like.dtype or weight.device != like.device:
