@@ -1,33 +1,19 @@
 """The derivatives of the recurrence, to any order and in either mode, from two fused loops.
 
-Forward:  ``h_t = f(p_t + h_{t-1} W^T)``.
-Backward, through time (Werbos 1990), with ``g`` the gradient at the outputs and ``g_n`` at the last state::
+docs/gradients.md derives them. In its names, with a prime for a tangent (f' alone is the derivative of f)::
 
-    d_t = (g_t + d_{t+1} W) * f'(h_t)         d_{T-1} also receives g_n
-    dp = d,   dh_0 = d_0 W,   dW = sum_t d_t^T h_{t-1}
+    forward                h_t = f(p_t + h_{t-1} W^T)
+    backward               d_t = (g_t + d_{t+1} W) * f'(h_t)                        d_{T-1} also receives g_n
+                           dp = d,  dh_0 = d_0 W,  dW = sum_t d_t^T h_{t-1}
+    tangents of forward    h'_t = (u_t + h'_{t-1} W^T) * f'(h_t)                    u_t = p'_t + h_{t-1} W'^T
+    backward of backward   q_t = s_t * f'(h_t),  s_t = u_t + q_{t-1} W^T            q_{-1} = c
+                           dg = q,  dg_n = q_{T-1},  dW = sum_t d_t^T q_{t-1},  dh_t = s_t * a_t * f''
+    tangents of backward   x_t = (g'_t + d_{t+1} W' + e_{t+1} W + x_{t+1} W) * f'(h_t)
+                           d'_t = x_t + e_t,  e_t = a_t * f'' * h'_t
 
-Tangents. With a prime for the tangent of a value (f' alone is the derivative), the forward loop's chain rule is::
-
-    h'_t = (u_t + h'_{t-1} W^T) * f'(h_t),    u_t = p'_t + h_{t-1} W'^T
-
-which is the backward loop run the other way through time with W transposed: :func:`_linearized`.
-
-Backward of backward. The backward loop is linear in ``g`` and ``d``. Let ``u_t`` be the gradient that arrives
-at ``d_t``, ``c`` the one at ``dh_0``, and ``a_t = g_t + d_{t+1} W``, so that ``d_t = a_t f'(h_t)``. The
-total gradient at ``d_t`` is its own plus what comes through ``a_{t-1}``::
-
-    s_t = u_t + q_{t-1} W^T,    q_t = s_t * f'(h_t),    q_{-1} = c
-
-the same linear loop. Then::
-
-    dg = q,   dg_n = q_{T-1},   dW = sum_t d_t^T q_{t-1},   dh_t = s_t * a_t * f''  with f' = 1 - h^2: -2 h_t
-
-(for relu f'' is zero). Tangents of backward. ``d_t`` moves with ``g``, ``W`` and, through f', with ``h``::
-
-    d'_t = (g'_t + d_{t+1} W' + d'_{t+1} W) * f'(h_t) + e_t,    e_t = a_t f'' h'_t
-
-With ``x_t = d'_t - e_t`` it is the backward loop again: ``x_t = (g'_t + d_{t+1} W' + e_{t+1} W + x_{t+1} W) f'(h_t)``.
-So :class:`RecurrenceBackward` is closed under differentiation, forward and backward.
+In the last two, u and c are the gradients at d and dh_0, and ``a_t = g_t + d_{t+1} W``. f'' is -2 h_t for tanh, 0 for
+relu. Every loop after the first is the backward loop: with another g, or with W transposed and the other way through
+time (:func:`_linearized`). So :class:`RecurrenceBackward` is closed under differentiation, in both modes.
 """
 
 from collections.abc import Callable
