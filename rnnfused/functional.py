@@ -163,49 +163,33 @@ def _checked_layer(
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn_layer`, or without ``weight_ih`` :func:`rnn`."""
     state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
-    tensors: _Tensors = (input, weight_ih, weight_hh, bias, h_0)
     is_padded = batch_sizes is None and lengths is None
-    if is_padded and is_checked_by_op(input, h_0, weight_hh) and input.dim() == 3:
-        try:
-            return _run_with_state(
-                tensors, nonlinearity, batch_first, reverse, None, None, state_grad_clip
-            )
-        except (RuntimeError, AttributeError):
+    op_checks = is_padded and is_checked_by_op(input, h_0, weight_hh) and input.dim() == 3
+    tensors: _Tensors = (input, weight_ih, weight_hh, bias, h_0)
+    if not op_checks:
+        if isinstance(input, Tensor):
+            tensors = cast(input.device.type, *tensors)  # type: ignore[assignment]
+        lengths = _check(*tensors, batch_first, batch_sizes, lengths)
+        input, weight_ih, weight_hh, bias, h_0 = tensors
+    try:
+        output, h_n = run_layer(
+            input,
+            weight_ih,
+            weight_hh,
+            bias,
+            None,
+            None if h_0 is None else copy_of_view(h_0.unsqueeze(0)),
+            nonlinearity,
+            int(batch_first),
+            reverse,
+            batch_sizes,
+            lengths,
+            state_grad_clip,
+        )
+    except (RuntimeError, AttributeError):
+        if op_checks:
             explain(_check, *tensors, batch_first, None, None)
-            raise
-    if isinstance(input, Tensor):
-        tensors = cast(input.device.type, *tensors)  # type: ignore[assignment]
-    lengths = _check(*tensors, batch_first, batch_sizes, lengths)
-    return _run_with_state(
-        tensors, nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip
-    )
-
-
-def _run_with_state(
-    tensors: _Tensors,
-    nonlinearity: str,
-    batch_first: bool,
-    reverse: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    state_grad_clip: float | None,
-) -> tuple[Tensor, Tensor]:
-    input, weight_ih, weight_hh, bias, h_0 = tensors
-    h_0 = None if h_0 is None else copy_of_view(h_0.unsqueeze(0))
-    output, h_n = run_layer(
-        input,
-        weight_ih,
-        weight_hh,
-        bias,
-        None,
-        h_0,
-        nonlinearity,
-        int(batch_first),
-        reverse,
-        batch_sizes,
-        lengths,
-        state_grad_clip,
-    )
+        raise
     return output, without_step(h_n)
 
 
