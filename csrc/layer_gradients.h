@@ -206,7 +206,7 @@ struct LayerBackwardParams {
     params.adds = adds;
     params.inner = loop.num_steps;
     params.lengths = loop.lengths;
-    params.places = loop.places;
+    params.run_starts = loop.sequence_rows;
     params.left_out = left_out;
     return params;
   }
@@ -251,7 +251,7 @@ struct LayerBackwardParams {
     const ConstSequence first = {h_0.data, 0, h_0.batch_stride};
     if (loop.lengths) {
       for (int64_t i = 0; i < loop.batch_size && loop.lengths[i] > 0; ++i) {
-        const ConstSequence d_of_row = skip(d, loop.places[i] * d.batch_stride, item_bytes());
+        const ConstSequence d_of_row = skip(d, loop.sequence_rows[i] * d.batch_stride, item_bytes());
         const ConstSequence h_0_of_row = skip(first, loop.state_rows[i] * first.batch_stride, item_bytes());
         const int64_t start = loop.reverse ? loop.lengths[i] - 1 : 0;
         run(sum(1, 1, {d_of_row, start, size}, {h_0_of_row, 0, size}, result, true));

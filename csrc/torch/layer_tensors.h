@@ -77,7 +77,7 @@ inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, co
 // The view of token ids. It validates them, because an id outside the vocabulary would be an access out of bounds.
 inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_tokens) {
   const int64_t* const data = static_cast<const int64_t*>(ids.const_data_ptr());
-  const SequenceOf<const int64_t*> rows = problem.place(ids, data);
+  const SequenceOf<const int64_t*> rows = problem.rows_of(ids, data);
   const bool is_flat = problem.is_flat();
   int64_t outer = is_flat ? problem.num_rows : problem.num_steps, outer_stride = rows.time_stride;
   int64_t inner = is_flat ? 1 : problem.batch_size, inner_stride = rows.batch_stride;
