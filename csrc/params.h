@@ -49,6 +49,8 @@ struct SequenceOf {
 };
 using Sequence = SequenceOf<void*>;
 using ConstSequence = SequenceOf<const void*>;
+// (time, batch) token ids, which lie like the rows of a sequence. An id stands for its one-hot row.
+using ConstIds = SequenceOf<const int64_t*>;
 
 // A (batch, hidden) state; hidden is contiguous.
 template <class Pointer>
@@ -77,13 +79,6 @@ View skip(View view, int64_t n, int64_t item_bytes) {
   if (view.data) view.data = static_cast<Bytes*>(view.data) + n * item_bytes;
   return view;
 }
-
-// (time, batch) token ids, which lie like the rows of a Sequence. An id stands for its one-hot row.
-struct ConstIds {
-  const int64_t* data = nullptr;
-  int64_t time_stride = 0;
-  int64_t batch_stride = 0;
-};
 
 // The parameters that both directions of the loop share.
 struct RecurrenceParams {
