@@ -105,7 +105,7 @@ def check_tied(ours_class, theirs_class=torch.nn.RNN):
 
 
 @each_class
-def test_state_dict_both_ways(theirs):
+def test_state_dict_of_each_class_both_ways(theirs):
     check_state_dict_both_ways(CLASSES[theirs], theirs)
 
 
