@@ -33,7 +33,7 @@ from .named_arguments import (
 )
 from .nonlinearity import TANH
 from .registry import register_autograd
-from .sequence import Extents, Layout, add_to_last, previous, take_last
+from .sequence import Extents, Layout, add_to_last, previous, take_last, without_step
 from .tokens import is_ids
 
 
@@ -138,6 +138,10 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
+        return Layer.backward_of(ctx, ctx.saved_tensors, grad_output, grad_h_n)
+
+    @staticmethod
+    def backward_of(ctx, saved, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
             return LayerArgs()
         needs = _needs(ctx, LayerArgs)
@@ -146,7 +150,7 @@ class Layer(torch.autograd.Function):
         grad_input, grad_weight_ih, grad_weight_hh, grad_bias, grad_h_0 = backward(
             grad_output,
             grad_h_n,
-            *ctx.saved_tensors,
+            *saved,
             *ctx.options,
             needs.input,
             needs.weight_ih,
@@ -164,6 +168,25 @@ class Layer(torch.autograd.Function):
             grad_bias_hh if needs.bias_hh else None,
             grad_h_0 if needs.h_0 else None,
         )
+
+
+class LayerWithoutStep(Layer):
+    """:class:`Layer` with states (B, H) in place of (1, B, H), for CPU calls that nothing records or transforms."""
+
+    @staticmethod
+    def forward(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others):
+        h_0 = None if h_0 is None else h_0.unsqueeze(0)
+        output, h_n = library.layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others)
+        return output, h_n.squeeze_(0)
+
+    @staticmethod
+    def backward(ctx, grad_output, grad_h_n):
+        *others, h_0, batch_sizes, lengths = ctx.saved_tensors
+        h_0 = None if h_0 is None else h_0.unsqueeze(0)
+        grad_h_n = None if grad_h_n is None else grad_h_n.unsqueeze(0)
+        saved = (*others, h_0, batch_sizes, lengths)
+        grads = Layer.backward_of(ctx, saved, grad_output, grad_h_n)
+        return grads if grads.h_0 is None else grads._replace(h_0=without_step(grads.h_0))
 
 
 def _loop_of(args: LayerBackwardArgs) -> tuple[Layout, _Loop]:
@@ -328,4 +351,5 @@ recurrence_backward = entry(
 )
 # The one caller of ``layer`` asks itself whether calls are recorded.
 layer: Callable[..., tuple[Tensor, Tensor]] = entry(Layer)
+layer_without_step: Callable[..., tuple[Tensor, Tensor]] = entry(LayerWithoutStep)
 recorded_layer: Callable[..., tuple[Tensor, Tensor]] = _register(Layer, _ops.layer.default)
