@@ -9,39 +9,9 @@
 #include <cstring>
 
 #include "params.h"
+#include "projection_runs.h"
 
 namespace rnnfused {
-
-// Calls run(product) for rows of two sequences, once for each run of rows at one distance in both.
-template <class Run>
-void for_each_run(const RecurrenceParams& loop, const ConstSequence& from, int64_t from_bytes, const Sequence& to,
-                  int64_t to_bytes, ProjectionParams product, const Run& run) {
-  const int64_t steps = loop.num_steps, rows = loop.batch_size;
-  if (loop.is_flat()) {
-    product.rows = loop.num_rows;
-    product.input = {from.data, from.time_stride};
-    product.output = {to.data, to.time_stride};
-    return run(product);
-  }
-  // Runs follow the order of memory.
-  const bool by_batch = rows == 1 || (steps > 1 && from.is_batch_first());
-  product.rows = by_batch ? steps : rows;
-  product.input.batch_stride = by_batch ? from.time_stride : from.batch_stride;
-  product.output.batch_stride = by_batch ? to.time_stride : to.batch_stride;
-  int64_t count = by_batch ? rows : steps;
-  const int64_t from_distance = by_batch ? from.batch_stride : from.time_stride;
-  const int64_t to_distance = by_batch ? to.batch_stride : to.time_stride;
-  if (from_distance == product.rows * product.input.batch_stride &&
-      to_distance == product.rows * product.output.batch_stride) {
-    product.rows *= count;
-    count = 1;
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    product.input.data = skip(from, i * from_distance, from_bytes).data;
-    product.output.data = skip(to, i * to_distance, to_bytes).data;
-    run(product);
-  }
-}
 
 // The memory of a layer's gradients; null: not wanted. Products write the gradients of weights in sum_dtype.
 struct LayerGradients {
@@ -199,7 +169,7 @@ struct LayerBackwardParams {
     params.adds = adds;
     params.inner = loop.num_steps;
     params.lengths = loop.lengths;
-    params.places = loop.places;
+    params.run_starts = loop.sequence_rows;
     params.left_out = left_out;
     return params;
   }
@@ -244,7 +214,7 @@ struct LayerBackwardParams {
     const ConstSequence first = {h_0.data, 0, h_0.batch_stride};
     if (loop.lengths) {
       for (int64_t i = 0; i < loop.batch_size && loop.lengths[i] > 0; ++i) {
-        const ConstSequence d_of_row = skip(d, loop.places[i] * d.batch_stride, item_bytes());
+        const ConstSequence d_of_row = skip(d, loop.sequence_rows[i] * d.batch_stride, item_bytes());
         const ConstSequence h_0_of_row = skip(first, loop.state_rows[i] * first.batch_stride, item_bytes());
         const int64_t start = loop.reverse ? loop.lengths[i] - 1 : 0;
         run(sum(1, 1, {d_of_row, start, size}, {h_0_of_row, 0, size}, result, true));

@@ -36,9 +36,8 @@ inline Dtype sum_dtype(Dtype dtype) { return dtype == Dtype::float64 ? Dtype::fl
 enum class Nonlinearity : int32_t { tanh, relu };
 
 // A (time, batch, hidden) tensor; all strides count elements and hidden is contiguous.
-// Element (t, b, j) lies at data[start(t) * time_stride + place(b) * batch_stride + j]. start(t) is t, or
-// step_starts[t] in a packed batch; place(b) is b, or places[b] with lengths. (T,B,H) and (B,T,H) differ in strides
-// only.
+// Element (t, b, j) lies at data[step_start(t) * time_stride + sequence_row(b) * batch_stride + j], with the functions of
+// RecurrenceParams. (T,B,H) and (B,T,H) differ in strides only.
 template <class Pointer>
 struct SequenceOf {
   Pointer data = nullptr;
@@ -50,6 +49,8 @@ struct SequenceOf {
 };
 using Sequence = SequenceOf<void*>;
 using ConstSequence = SequenceOf<const void*>;
+// (time, batch) token ids, which lie like the rows of a sequence. An id stands for its one-hot row.
+using ConstIds = SequenceOf<const int64_t*>;
 
 // A (batch, hidden) state; hidden is contiguous.
 template <class Pointer>
@@ -79,13 +80,6 @@ View skip(View view, int64_t n, int64_t item_bytes) {
   return view;
 }
 
-// (time, batch) token ids, placed like the rows of a Sequence. An id stands for its one-hot row.
-struct ConstIds {
-  const int64_t* data = nullptr;
-  int64_t time_stride = 0;
-  int64_t batch_stride = 0;
-};
-
 // The parameters that both directions of the loop share.
 struct RecurrenceParams {
   int64_t num_steps = 0;
@@ -100,9 +94,9 @@ struct RecurrenceParams {
   // Where each step starts, in units of time_stride: (num_steps). Null: step t starts at t.
   const int64_t* step_starts = nullptr;
   // With lengths (CPU), the loop takes the longest rows first. For its i-th row, (batch_size) each: the length, the
-  // place in a sequence in units of batch_stride, and the row of a state. Null places and state_rows: i.
+  // row of a sequence in units of batch_stride, and the row of a state. Null sequence_rows and state_rows: i.
   const int64_t* lengths = nullptr;
-  const int64_t* places = nullptr;
+  const int64_t* sequence_rows = nullptr;
   const int64_t* state_rows = nullptr;
   // Rows of flat sequences: (num_rows, hidden), packed or row after row, with batch_stride = time_stride. Else -1.
   int64_t num_rows = -1;
@@ -111,7 +105,7 @@ struct RecurrenceParams {
 
   RNNFUSED_EVERYWHERE int64_t rows_in_step(int64_t t) const { return batch_sizes ? batch_sizes[t] : batch_size; }
   RNNFUSED_EVERYWHERE int64_t step_start(int64_t t) const { return step_starts ? step_starts[t] : t; }
-  int64_t place(int64_t row) const { return places ? places[row] : row; }
+  int64_t sequence_row(int64_t row) const { return sequence_rows ? sequence_rows[row] : row; }
   int64_t state_row(int64_t row) const { return state_rows ? state_rows[row] : row; }
   bool is_flat() const { return num_rows >= 0; }
 
@@ -220,7 +214,7 @@ struct ProjectionParams {
   }
 };
 
-// (outer, inner, size) rows. Element (o, i, j) lies at data[place(o) * outer_stride + i * inner_stride + j].
+// (outer, inner, size) rows. Element (o, i, j) lies at data[run_start(o) * outer_stride + i * inner_stride + j].
 struct Rows {
   const void* data = nullptr;
   int64_t outer_stride = 0;
@@ -236,14 +230,14 @@ struct ProductSumParams {
   Rows left, right;
   void* result = nullptr;  // (left_size, right_size) in sum_dtype, contiguous
   bool adds = false;       // adds to the result's old values
-  // For runs of different lengths: the length and the place of each, (outer). The last `left_out` rows of a run are
-  // left out. Null: runs of `inner` rows, in order.
+  // For runs of different lengths, (outer) each: the length, and the start in units of outer_stride. The last `left_out`
+  // rows of a run are left out. Null: runs of `inner` rows, in order.
   const int64_t* lengths = nullptr;
-  const int64_t* places = nullptr;
+  const int64_t* run_starts = nullptr;
   int64_t left_out = 0;
 
   int64_t length(int64_t run) const { return !lengths ? inner : lengths[run] > left_out ? lengths[run] - left_out : 0; }
-  int64_t place(int64_t run) const { return places ? places[run] : run; }
+  int64_t run_start(int64_t run) const { return run_starts ? run_starts[run] : run; }
 
   // Joins rows that all lie at one distance into one run.
   void join_rows() {

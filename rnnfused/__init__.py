@@ -11,7 +11,8 @@ from .cell import RNNCell
 from .clip import clip_gradients
 from .ops import cpu_capability
 from .replace import replace_rnn, restore_rnn
-from .rnn import RNN, TokenRNN
+from .rnn import RNN
+from .token_rnn import TokenRNN
 
 try:
     __version__ = version("rnnfused")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .ops.modes import hides_values, is_mapped, is_recorded
+from .ops.nonlinearity import check_nonlinearity
 from .ops.tokens import is_integer
 
 # The 16-bit types round every state and compute in float32.
@@ -57,8 +58,7 @@ def check_choices(
     for name, value in {"batch_first": batch_first, "reverse": reverse}.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, got {value!r}")
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    check_nonlinearity(nonlinearity)
     return check_state_grad_clip(state_grad_clip)
 
 

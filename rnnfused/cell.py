@@ -8,7 +8,9 @@ from torch import Tensor
 
 from . import arguments, functional
 from .ops import autocast
+from .ops.nonlinearity import check_nonlinearity
 from .special_inputs import is_checked_by_op, is_special, run_specially
+from .weights import weight_of
 
 
 class RNNCell(torch.nn.RNNCell):
@@ -59,9 +61,16 @@ class RNNCell(torch.nn.RNNCell):
     def _step(self, input: Tensor, hx: Tensor | None, weight_hh: Tensor) -> Tensor:
         biases: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.bias:
-            biases = (self._weight("bias_ih"), self._weight("bias_hh"))
+            biases = (weight_of(self, "bias_ih"), weight_of(self, "bias_hh"))
         h, _ = functional.run_layer(
-            input, self._weight("weight_ih"), weight_hh, *biases, hx, self.nonlinearity, -1, False
+            input,
+            weight_of(self, "weight_ih"),
+            weight_hh,
+            *biases,
+            hx,
+            self.nonlinearity,
+            -1,
+            False,
         )
         return h
 
@@ -79,19 +88,16 @@ class RNNCell(torch.nn.RNNCell):
                 "input and hx must have 1 (unbatched) or 2 dimensions, "
                 f"got shapes {shapes[0]} and {shapes[1]}"
             )
-        if self.nonlinearity not in ("tanh", "relu"):
-            raise RuntimeError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
-        weight_hh = self._weight("weight_hh")
+        try:
+            check_nonlinearity(self.nonlinearity)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+        weight_hh = weight_of(self, "weight_hh")
         batch = input.shape[:-1]
         self._check_like("input", input, (*batch, self.input_size), weight_hh)
         if hx is not None:
             self._check_like("hx", hx, (*batch, self.hidden_size), weight_hh)
         return weight_hh
-
-    def _weight(self, name: str) -> Tensor:
-        # As in RNN: getattr is slow.
-        weight = self._parameters.get(name)
-        return getattr(self, name) if weight is None else weight
 
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> Tensor:
         """:meth:`forward` in operations for which torch has gradients per sample."""

@@ -1,5 +1,6 @@
 """The fused recurrence as functions: on projections, and with an input projection."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -13,12 +14,13 @@ from .arguments import (
     hidden_size_of,
 )
 from .export import onnx
-from .ops import NONLINEARITIES, compiled, complex
+from .ops import compiled, complex
 from .ops.autocast import cast
-from .ops.autograd import layer
+from .ops.autograd import layer, layer_without_step
 from .ops.compiled import copy_of_view
 from .ops.modes import is_any_autocast_active, is_recorded, is_transformed
-from .ops.sequence import past_end
+from .ops.nonlinearity import check_nonlinearity
+from .ops.sequence import past_end, without_step
 from .ops.tokens import check_ids
 from .special_inputs import is_checked_by_op
 
@@ -162,50 +164,39 @@ def _checked_layer(
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn_layer`, or without ``weight_ih`` :func:`rnn`."""
     state_grad_clip = check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
-    tensors: _Tensors = (input, weight_ih, weight_hh, bias, h_0)
     is_padded = batch_sizes is None and lengths is None
-    if is_padded and is_checked_by_op(input, h_0, weight_hh) and input.dim() == 3:
-        try:
-            return _run_with_state(
-                tensors, nonlinearity, batch_first, reverse, None, None, state_grad_clip
-            )
-        except (RuntimeError, AttributeError):
+    op_checks = is_padded and is_checked_by_op(input, h_0, weight_hh) and input.dim() == 3
+    tensors: _Tensors = (input, weight_ih, weight_hh, bias, h_0)
+    if not op_checks:
+        if isinstance(input, Tensor):
+            tensors = cast(input.device.type, *tensors)  # type: ignore[assignment]
+        lengths = _check(*tensors, batch_first, batch_sizes, lengths)
+        input, weight_ih, weight_hh, bias, h_0 = tensors
+    # Without a step, states need no views, for which autograd would take time in a small call.
+    has_step = not op_checks or is_transformed() or input.is_complex()
+    try:
+        if has_step and h_0 is not None:
+            h_0 = copy_of_view(h_0.unsqueeze(0))
+        output, h_n = run_layer(
+            input,
+            weight_ih,
+            weight_hh,
+            bias,
+            None,
+            h_0,
+            nonlinearity,
+            int(batch_first),
+            reverse,
+            batch_sizes,
+            lengths,
+            state_grad_clip,
+            layer if has_step else layer_without_step,
+        )
+    except (RuntimeError, AttributeError):
+        if op_checks:
             explain(_check, *tensors, batch_first, None, None)
-            raise
-    if isinstance(input, Tensor):
-        tensors = cast(input.device.type, *tensors)  # type: ignore[assignment]
-    lengths = _check(*tensors, batch_first, batch_sizes, lengths)
-    return _run_with_state(
-        tensors, nonlinearity, batch_first, reverse, batch_sizes, lengths, state_grad_clip
-    )
-
-
-def _run_with_state(
-    tensors: _Tensors,
-    nonlinearity: str,
-    batch_first: bool,
-    reverse: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    state_grad_clip: float | None,
-) -> tuple[Tensor, Tensor]:
-    input, weight_ih, weight_hh, bias, h_0 = tensors
-    h_0 = None if h_0 is None else copy_of_view(h_0.unsqueeze(0))
-    output, h_n = run_layer(
-        input,
-        weight_ih,
-        weight_hh,
-        bias,
-        None,
-        h_0,
-        nonlinearity,
-        int(batch_first),
-        reverse,
-        batch_sizes,
-        lengths,
-        state_grad_clip,
-    )
-    return output, without_step(h_n)
+        raise
+    return output, without_step(h_n) if has_step else h_n
 
 
 def _check(
@@ -246,15 +237,6 @@ def _check(
     return lengths
 
 
-def without_step(h_n: Tensor) -> Tensor:
-    """The state (1, B, H) of a call as (B, H), which is no view: a view cannot be detached in place."""
-    if h_n.is_cpu and not (is_recorded() or is_transformed()):
-        return h_n.squeeze_(0)
-    return h_n.squeeze(
-        0
-    ).clone()  # transforms and private devices may refuse a change of shape in place
-
-
 def run_layer(
     input: Tensor,
     weight_ih: Tensor | None,
@@ -268,15 +250,14 @@ def run_layer(
     batch_sizes: Tensor | None = None,
     lengths: Tensor | None = None,
     state_grad_clip: float | None = None,
+    run: Callable[..., tuple[Tensor, Tensor]] = layer,
 ) -> tuple[Tensor, Tensor]:
     """Runs the op ``layer`` of :mod:`rnnfused.ops` without checks: casts for autocast, routes exports and complex weights.
 
     Differs from the op in two arguments: the nonlinearity is a name, and token ids may be of any integer dtype. No
-    result is a view, so autograd detects a change in place.
+    result is a view, so autograd detects a change in place. ``run`` is the op of a real call that nothing records.
     """
-    number = NONLINEARITIES.get(nonlinearity)
-    if number is None:
-        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    number = check_nonlinearity(nonlinearity)
     has_ids = not (input.is_floating_point() or input.is_complex())
     if has_ids:
         input = input.long()
@@ -304,7 +285,7 @@ def run_layer(
         return complex.layer(*arguments)
     if is_recorded():
         return onnx.layer(*arguments) if onnx.is_exporting() else compiled.layer(*arguments)
-    return _with_ids_explained(*arguments) if has_ids else layer(*arguments)
+    return _with_ids_explained(*arguments) if has_ids else run(*arguments)
 
 
 def _with_ids_explained(ids: Any, weight_ih: Any, *others: Any) -> tuple[Tensor, Tensor]:

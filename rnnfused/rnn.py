@@ -1,7 +1,7 @@
-"""The layers: ``RNN``, a drop-in for :class:`torch.nn.RNN`, and ``TokenRNN``, the same fed with token ids."""
+"""The layer ``RNN``, a drop-in for :class:`torch.nn.RNN`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,10 @@ from . import arguments, functional
 from .ops import autocast
 from .ops.compiled import copy_of_view
 from .ops.modes import is_recorded
+from .ops.nonlinearity import check_nonlinearity
 from .ops.sequence import Extents
-from .ops.tokens import is_integer
 from .special_inputs import is_checked_by_op, is_special, run_specially
+from .weights import weight_of
 
 
 class RNN(torch.nn.RNNBase):
@@ -76,8 +77,7 @@ class RNN(torch.nn.RNNBase):
             raise ValueError(
                 f"proj_size must be 0: only an LSTM has projections, got {proj_size!r}"
             )
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+        check_nonlinearity(nonlinearity)
         state_grad_clip = arguments.check_state_grad_clip(state_grad_clip)
         super().__init__(
             f"RNN_{nonlinearity.upper()}",
@@ -270,7 +270,7 @@ class RNN(torch.nn.RNNBase):
         batch: Sequence[int] | None,
     ) -> None:
         self.check_input(input, batch_sizes)
-        weight = self._weight("weight_hh_l0")
+        weight = weight_of(self, "weight_hh_l0")
         # Cheap test first; the slow path decides and reports.
         if not (input.is_cpu and weight.is_cpu and weight.dtype in arguments.DTYPES):
             if not weight.is_complex():
@@ -293,7 +293,7 @@ class RNN(torch.nn.RNNBase):
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """Raises ValueError for a wrong dtype, RuntimeError for a wrong number of features."""
-        weight = self._weight("weight_hh_l0")
+        weight = weight_of(self, "weight_hh_l0")
         shape = input.shape
         if input.dtype is weight.dtype and shape[-1] == self.input_size:
             return
@@ -307,11 +307,6 @@ class RNN(torch.nn.RNNBase):
                 f"input must have {self.input_size} features, input_size, in its last dimension, "
                 f"got shape {tuple(shape)}"
             )
-
-    def _weight(self, name: str) -> Tensor:
-        # getattr, which is slow, finds a weight that a parametrization or functional_call put in place.
-        weight = self._parameters.get(name)
-        return getattr(self, name) if weight is None else weight
 
     def _run_layers(
         self, output: Tensor, hx: Tensor | None, extents: Extents, time_dim: int
@@ -349,7 +344,7 @@ class RNN(torch.nn.RNNBase):
         self, input: Tensor, h_0: Tensor | None, extents: Extents, time_dim: int, i: int
     ) -> tuple[Tensor, Tensor]:
         """The i-th of all directions of all layers."""
-        parameter = self._parameters.get  # as in _weight, without a call for each
+        parameter = self._parameters.get  # as weight_of, without a call for each
         weights: list[Any] = [
             getattr(self, name) if (weight := parameter(name)) is None else weight
             for name in self._all_weights[i]
@@ -382,9 +377,9 @@ class RNN(torch.nn.RNNBase):
             (self.hidden_size,),
             (self.hidden_size,),
         ]
-        like = self._weight("weight_hh_l0")
+        like = weight_of(self, "weight_hh_l0")
         for name, shape in zip(self._all_weights[i], shapes, strict=False):
-            weight = self._weight(name)
+            weight = weight_of(self, name)
             if weight.shape != shape:
                 raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
             if weight.dtype != like.dtype or weight.device != like.device:
@@ -417,40 +412,12 @@ def _check_heads(heads: int, hidden_size: int) -> int:
     return heads
 
 
-class TokenRNN(RNN):
-    """An :class:`RNN` whose input is token ids: equal to ``RNN(vocab_size, ..)`` on one-hot rows.
+if not TYPE_CHECKING:
 
-    A one-hot row times ``W_ih`` is a column of ``W_ih``: the op looks it up, and no (T, B, V) tensor exists.
-    Parameters, state dict and results are those of :class:`RNN` with ``input_size=vocab_size``.
-    ``forward`` takes ids (T, B), (B, T) with ``batch_first``, (T,) unbatched, or a PackedSequence
-    of ids, of any integer dtype; its other arguments and its results are those of :meth:`RNN.forward`.
+    def __getattr__(name: str) -> Any:
+        # Modules pickled by older versions name this place.
+        if name == "TokenRNN":
+            from .token_rnn import TokenRNN
 
-    Args:
-        vocab_size: V, the number of tokens.
-        hidden_size: H.
-        **kwargs: as for :class:`RNN`.
-
-    Raises:
-        TypeError: (forward) the ids are not integers.
-        RuntimeError, ValueError: (forward) a wrong shape, or ids that are not where the weights are.
-        IndexError: (forward) an id is outside [0, V); where calls are recorded or mapped, a RuntimeError.
-    """
-
-    _feature_dims = 0
-
-    def __init__(self, vocab_size: int, hidden_size: int, *args: Any, **kwargs: Any):
-        super().__init__(vocab_size, hidden_size, *args, **kwargs)
-
-    def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
-        """:meth:`RNN.forward_per_sample` on the one-hot rows of token ids."""
-        TokenRNN.check_input(self, input, None)
-        weight: Any = self.weight_hh_l0
-        one_hot = F.one_hot(input.long(), self.input_size).to(weight.orig_weight.dtype)
-        return super().forward_per_sample(one_hot, hx)
-
-    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
-        if not is_integer(input):
-            raise TypeError(f"input must be token ids of an integer dtype, got {input.dtype}")
-
-
-TokenRNN._overrides_check_input = False  # the op checks token ids too
+            return TokenRNN
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -83,7 +83,7 @@ def test_same_on_packed_sequences(options):
             torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_state_dict_both_ways():
+def test_state_dict_of_layers_and_directions_both_ways():
     ours = rnnfused.RNN(6, 7, num_layers=2, bidirectional=True)
     theirs = torch.nn.RNN(6, 7, num_layers=2, bidirectional=True)
     x = torch.randn(5, 3, 6)

@@ -10,7 +10,7 @@
 #include "cpu/recurrence.h"
 #include "cpu/share.h"
 #include "cpu/tuning.h"
-#include "layer_gradients.h"
+#include "projection_runs.h"
 #include "sizes.h"
 
 namespace rnnfused {

@@ -39,29 +39,29 @@ RNNFUSED_PHASE Computed<Stored> rounded(Computed<Stored> value) {
 
 // The offset of an element in its tensor.
 template <class Pointer>
-RNNFUSED_PHASE int64_t place(const RecurrenceParams& params, const SequenceOf<Pointer>& sequence, int64_t t,
-                             int64_t row, int unit) {
+RNNFUSED_PHASE int64_t offset_of(const RecurrenceParams& params, const SequenceOf<Pointer>& sequence, int64_t t,
+                                 int64_t row, int unit) {
   return params.step_start(t) * sequence.time_stride + row * sequence.batch_stride + unit;
 }
 
 template <class Pointer>
-RNNFUSED_PHASE int64_t place(const StateOf<Pointer>& state, int64_t row, int unit) {
+RNNFUSED_PHASE int64_t offset_of(const StateOf<Pointer>& state, int64_t row, int unit) {
   return row * state.batch_stride + unit;
 }
 
 template <class Stored>
-RNNFUSED_PHASE Stored element(const void* data, int64_t place) {
-  return static_cast<const Stored*>(data)[place];
+RNNFUSED_PHASE Stored element(const void* data, int64_t offset) {
+  return static_cast<const Stored*>(data)[offset];
 }
 
 template <class Stored>
-RNNFUSED_PHASE Computed<Stored> read(const void* data, int64_t place) {
-  return static_cast<Computed<Stored>>(element<Stored>(data, place));
+RNNFUSED_PHASE Computed<Stored> read(const void* data, int64_t offset) {
+  return static_cast<Computed<Stored>>(element<Stored>(data, offset));
 }
 
 template <class Stored>
-RNNFUSED_PHASE void write(void* data, int64_t place, Computed<Stored> value) {
-  static_cast<Stored*>(data)[place] = static_cast<Stored>(value);
+RNNFUSED_PHASE void write(void* data, int64_t offset, Computed<Stored> value) {
+  static_cast<Stored*>(data)[offset] = static_cast<Stored>(value);
 }
 
 template <class Stored_>
@@ -77,11 +77,11 @@ struct ForwardStep {
     return read<Stored>(params.weight_hh.data, unit * params.weight_hh.row_stride + k * params.weight_hh.column_stride);
   }
   RNNFUSED_PHASE T first_state(int64_t row, int unit) const {
-    return params.h_0.data ? read<Stored>(params.h_0.data, place(params.h_0, row, unit)) : T(0);
+    return params.h_0.data ? read<Stored>(params.h_0.data, offset_of(params.h_0, row, unit)) : T(0);
   }
   // Not converted yet: a conversion would wait for the loads.
   RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
-    inputs[0] = element<Stored>(params.projections.data, place(params, params.projections, t, row, unit));
+    inputs[0] = element<Stored>(params.projections.data, offset_of(params, params.projections, t, row, unit));
   }
   RNNFUSED_PHASE T apply(int64_t, int, bool, const Stored (&inputs)[2], T sum) const {
     const T x = static_cast<T>(inputs[0]) + sum;
@@ -92,8 +92,8 @@ struct ForwardStep {
     }
   }
   RNNFUSED_PHASE void store(int64_t t, int64_t row, int unit, T value, bool last) const {
-    write<Stored>(params.output.data, place(params, params.output, t, row, unit), value);
-    if (last) write<Stored>(params.h_n.data, place(params.h_n, row, unit), value);
+    write<Stored>(params.output.data, offset_of(params, params.output, t, row, unit), value);
+    if (last) write<Stored>(params.h_n.data, offset_of(params.h_n, row, unit), value);
   }
   RNNFUSED_PHASE void store_last_product(int64_t, int, T) const {}
 };
@@ -113,14 +113,15 @@ struct BackwardStep {
   RNNFUSED_PHASE T first_state(int64_t, int) const { return T(0); }
   RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
     if (params.grad_output.data) {
-      inputs[0] = element<Stored>(params.grad_output.data, place(params, params.grad_output, t, row, unit));
+      inputs[0] = element<Stored>(params.grad_output.data, offset_of(params, params.grad_output, t, row, unit));
     }
-    inputs[1] = element<Stored>(params.output.data, place(params, params.output, t, row, unit));
+    inputs[1] = element<Stored>(params.output.data, offset_of(params, params.output, t, row, unit));
   }
   // `first`: the row's last step in time, where grad_h_n enters.
   RNNFUSED_PHASE T apply(int64_t row, int unit, bool first, const Stored (&inputs)[2], T sum) const {
     T grad = params.grad_output.data ? static_cast<T>(inputs[0]) : T(0);
-    if (first && params.grad_h_n.data) grad += read<Stored>(params.grad_h_n.data, place(params.grad_h_n, row, unit));
+    if (first && params.grad_h_n.data)
+      grad += read<Stored>(params.grad_h_n.data, offset_of(params.grad_h_n, row, unit));
     grad += sum;
     const T h = static_cast<T>(inputs[1]);
     if (params.nonlinearity == Nonlinearity::tanh) {
@@ -130,10 +131,10 @@ struct BackwardStep {
     }
   }
   RNNFUSED_PHASE void store(int64_t t, int64_t row, int unit, T value, bool) const {
-    write<Stored>(params.grad_projections.data, place(params, params.grad_projections, t, row, unit), value);
+    write<Stored>(params.grad_projections.data, offset_of(params, params.grad_projections, t, row, unit), value);
   }
   RNNFUSED_PHASE void store_last_product(int64_t row, int unit, T sum) const {
-    write<Stored>(params.grad_h_0.data, place(params.grad_h_0, row, unit), sum);
+    write<Stored>(params.grad_h_0.data, offset_of(params.grad_h_0, row, unit), sum);
   }
 };
 

@@ -77,7 +77,7 @@ inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, co
 // The view of token ids. It validates them, because an id outside the vocabulary would be an access out of bounds.
 inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_tokens) {
   const int64_t* const data = static_cast<const int64_t*>(ids.const_data_ptr());
-  const SequenceOf<const int64_t*> rows = problem.place(ids, data);
+  const ConstIds rows = problem.rows_of(ids, data);
   const bool is_flat = problem.is_flat();
   int64_t outer = is_flat ? problem.num_rows : problem.num_steps, outer_stride = rows.time_stride;
   int64_t inner = is_flat ? 1 : problem.batch_size, inner_stride = rows.batch_stride;
@@ -85,7 +85,7 @@ inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_to
     std::swap(outer, inner);
     std::swap(outer_stride, inner_stride);
   }
-  if (problem.hidden_size == 0) return {data, rows.time_stride, rows.batch_stride};  // nothing reads the ids
+  if (problem.hidden_size == 0) return rows;  // nothing reads the ids
   // An id outside the vocabulary sets the highest bit. Unlike comparisons, this vectorizes on every x86-64.
   uint64_t wrong = 0;
   const uint64_t last = num_tokens - 1;
@@ -100,7 +100,22 @@ inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_to
     inner_stride == 1 ? check_ids(inner_ids, 1) : check_ids(inner_ids, inner_stride);
   }
   RNNFUSED_CHECK(wrong >> 63 == 0, "a token id is outside the vocabulary");
-  return {data, rows.time_stride, rows.batch_stride};
+  return rows;
+}
+
+// Sets the input of a layer, features or token ids, and its weight in the parameters of either direction.
+template <class Params>
+void take_input(const Problem& problem, const Tensor& input, const Tensor& weight_ih, const Tensor& weight_hh,
+                Params& params) {
+  check_weight_ih(weight_ih, weight_hh, input);
+  params.input_size = weight_ih.size(1);
+  if (is_ids(input)) {
+    params.ids = ids_of(problem, input, params.input_size);
+  } else {
+    check_like(input, weight_hh, "input");
+    params.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
+  }
+  params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
 }
 
 // The results and parameters of the op `layer`. Without weight_ih the input is the projections.
@@ -116,7 +131,7 @@ struct LayerTensors {
         output(weight_ih ? new_tensor(weight_hh, problem.sequence_sizes(problem.hidden_size)) : new_sequence(input)),
         h_n(new_tensor(weight_hh, problem.state_sizes())) {
     if (weight_ih) {
-      take_input(input, *weight_ih, weight_hh);
+      take_input(problem, input, *weight_ih, weight_hh, params);
       params.bias_ih = bias_data(bias_ih, weight_hh, problem.hidden_size);
       params.bias_hh = bias_data(bias_hh, weight_hh, problem.hidden_size);
     } else {
@@ -133,19 +148,6 @@ struct LayerTensors {
     problem.fill(params, weight_hh, weight_hh, nonlinearity, reverse);
     problem.clear_past_ends(params.output, bytes_of(params.dtype));
     problem.pass_states(params.h_0, params.h_n, bytes_of(params.dtype));
-  }
-
- private:
-  void take_input(const Tensor& input, const Tensor& weight_ih, const Tensor& weight_hh) {
-    check_weight_ih(weight_ih, weight_hh, input);
-    params.input_size = weight_ih.size(1);
-    if (is_ids(input)) {
-      params.ids = ids_of(problem, input, params.input_size);
-    } else {
-      check_like(input, weight_hh, "input");
-      params.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
-    }
-    params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
   }
 };
 
@@ -174,7 +176,10 @@ struct LayerBackwardTensors {
     RNNFUSED_CHECK(input.has_value() >= weight_ih.has_value(), "weight_ih needs the input");
     params.loop = loop.params;
     params.in_parts = !needs_d(extents, weight_ih, weight_hh);
-    if (weight_ih) take_input(*input, *weight_ih, weight_hh, output, needs_input);
+    if (weight_ih) {
+      check_saved_input(*input, output, needs_input);
+      take_input(problem, *input, *weight_ih, weight_hh, params);
+    }
     RNNFUSED_CHECK(weight_ih || !needs_bias, "biases are for an input with weight_ih");
     params.h_0 = problem.state(h_0, output, "h_0");
     const auto pointer = [](bool needed, const Tensor& tensor) { return needed ? tensor.mutable_data_ptr() : nullptr; };
@@ -196,22 +201,12 @@ struct LayerBackwardTensors {
     return !weight_ih || extents.batch_sizes || extents.lengths || weight_hh.dim() == 3;
   }
 
-  void take_input(const Tensor& input, const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& output,
-                  bool needs_input) {
+  static void check_saved_input(const Tensor& input, const Tensor& output, bool needs_input) {
     const bool ids = is_ids(input);
     RNNFUSED_CHECK(input.dim() + ids == output.dim() &&
                        std::equal(input.sizes().begin(), input.sizes().end() - !ids, output.sizes().begin()),
                    "input must have the rows of output");
-    check_weight_ih(weight_ih, weight_hh, input);
     RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
-    params.input_size = weight_ih.size(1);
-    if (ids) {
-      params.ids = ids_of(loop.problem, input, params.input_size);
-    } else {
-      check_like(input, output, "input");
-      params.input = loop.problem.view<const void*>(input, input.const_data_ptr(), "input");
-    }
-    params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
   }
 
   Tensor new_weight_ih(bool needed, const OptionalTensor& input, const OptionalTensor& weight_ih,

@@ -1,4 +1,4 @@
-// Reads the sizes of a call from its tensors: the rows of each step, and their places in memory.
+// Reads the sizes of a call from its tensors: the rows of each step, and where they lie in memory.
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,7 @@ struct Shape {
 //   (rows): all rows' steps one after another          with lengths, which also allow a batch
 class Problem {
  public:
-  std::vector<int64_t> batch_sizes, step_starts, lengths, places, state_rows;
+  std::vector<int64_t> batch_sizes, step_starts, lengths, sequence_rows, state_rows;
   int64_t num_steps = 1, batch_size = 1, hidden_size = 0, num_rows = -1;
 
   // Reads only shapes. The sequence may be token ids, which lack features.
@@ -106,7 +106,7 @@ class Problem {
                      [values = data](int64_t a, int64_t b) { return values[a] > values[b]; });
     for (const int64_t row : state_rows) {
       lengths.push_back(data[row]);
-      places.push_back(num_rows < 0 ? row : starts[row]);
+      sequence_rows.push_back(num_rows < 0 ? row : starts[row]);
     }
     if (num_rows >= 0) num_steps = count ? lengths[0] : 0;
     if (count == 0 || hidden_size == 0) return;  // no step has work
@@ -137,7 +137,7 @@ class Problem {
     if (!step_starts.empty()) params.step_starts = step_starts.data();
     if (has_lengths()) {
       params.lengths = lengths.data();
-      params.places = places.data();
+      params.sequence_rows = sequence_rows.data();
       params.state_rows = state_rows.data();
     }
     params.weight_hh = {weight_hh.const_data_ptr(), weight_hh.stride(rows), weight_hh.stride(rows + 1)};
@@ -151,7 +151,7 @@ class Problem {
   void clear_past_ends(const Sequence& sequence, int64_t item_bytes) const {
     if (num_rows >= 0 || hidden_size == 0) return;
     for (size_t i = 0; i < lengths.size(); ++i) {
-      const Sequence row = skip(sequence, places[i] * sequence.batch_stride, item_bytes);
+      const Sequence row = skip(sequence, sequence_rows[i] * sequence.batch_stride, item_bytes);
       for (int64_t t = lengths[i]; t < num_steps; ++t) {
         std::memset(skip(row, t * row.time_stride, item_bytes).data, 0, hidden_size * item_bytes);
       }
@@ -174,12 +174,12 @@ class Problem {
   template <class Pointer>
   SequenceOf<Pointer> view(const Tensor& tensor, Pointer data, const char* name) const {
     check_features(tensor, name);
-    return place(tensor, data);
+    return rows_of(tensor, data);
   }
 
   // The view of a sequence's rows, or of its token ids.
   template <class Pointer>
-  SequenceOf<Pointer> place(const Tensor& tensor, Pointer data) const {
+  SequenceOf<Pointer> rows_of(const Tensor& tensor, Pointer data) const {
     if (is_flat()) return {data, tensor.stride(0), tensor.stride(0)};
     // A missing dimension gets the stride of a contiguous one.
     if (batch_dim_ < 0) {

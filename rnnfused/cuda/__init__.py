@@ -5,8 +5,7 @@ hold at once (:func:`uses_fused_kernels`). Every other call is one matrix produc
 (:mod:`rnnfused.cuda.graphs`).
 
 Neither has been proven on hardware yet, so both are off by default: every call then goes step by step through
-torch's own kernels. The environment variable ``RNNFUSED_CUDA_FUSED`` turns them on: ``1`` both, ``steps`` the
-graphs alone.
+torch's own kernels. docs/environment.md explains the variable that turns them on.
 """
 
 import functools

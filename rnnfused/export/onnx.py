@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import NONLINEARITIES
+from ..ops.nonlinearity import TANH
 from ..ops.sequence import Extents, Layout
 from ..ops.tokens import is_ids
 
@@ -62,7 +62,7 @@ def layer(
     if lengths is not None:
         lengths = lengths.int()
     attributes = {
-        "activations": ["Tanh" if nonlinearity == NONLINEARITIES["tanh"] else "Relu"],
+        "activations": ["Tanh" if nonlinearity == TANH else "Relu"],
         "direction": "reverse" if reverse else "forward",
         "hidden_size": weight_hh.size(0),
     }

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import NONLINEARITIES
+from ..ops.nonlinearity import check_nonlinearity
 
 
 class ScriptableRNN(torch.nn.RNNBase):
@@ -19,7 +19,7 @@ class ScriptableRNN(torch.nn.RNNBase):
         self.__dict__ = {**rnn.__dict__, "heads": rnn.heads, "state_grad_clip": rnn.state_grad_clip}
         # Attributes, as TorchScript cannot look a class attribute or a dict up.
         self.has_ids = rnn._feature_dims == 0
-        self.nonlinearity_number = NONLINEARITIES[rnn.nonlinearity]
+        self.nonlinearity_number = check_nonlinearity(rnn.nonlinearity)
         return self
 
     def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:  # noqa: UP045
@@ -93,7 +93,10 @@ class ScriptableRNNCell(torch.nn.RNNCell):
     def of(cls, cell: Any) -> "ScriptableRNNCell":
         _check_not_complex(cell.weight_hh)
         self = cls.__new__(cls)
-        self.__dict__ = {**cell.__dict__, "nonlinearity_number": NONLINEARITIES[cell.nonlinearity]}
+        self.__dict__ = {
+            **cell.__dict__,
+            "nonlinearity_number": check_nonlinearity(cell.nonlinearity),
+        }
         return self
 
     def forward(self, input: Tensor, hx: Optional[Tensor] = None) -> Tensor:  # noqa: UP045

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnfused import TokenRNN
+from rnnfused.ops.nonlinearity import check_nonlinearity
 
 # Beyond 32 bits, torch reports overflows of its own instead of "out of memory".
 MAX_COUNT = 2**31 - 1
@@ -70,8 +71,7 @@ class CharLMConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_layers"):
             check_count(name, getattr(self, name))
-        if self.nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
+        check_nonlinearity(self.nonlinearity)
         check_dropout(self.dropout)
 
     def to_json(self) -> dict[str, Any]:

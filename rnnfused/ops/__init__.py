@@ -21,7 +21,8 @@ from .library import (
     layer_backward,
     recurrence_backward,
 )
-from .schema import NONLINEARITIES, LayerArgs
+from .named_arguments import LayerArgs
+from .nonlinearity import NONLINEARITIES
 
 __all__ = [
     "CUDA_LIBRARY",

@@ -1,33 +1,19 @@
 """The derivatives of the recurrence, to any order and in either mode, from two fused loops.
 
-Forward:  ``h_t = f(p_t + h_{t-1} W^T)``.
-Backward, through time (Werbos 1990), with ``g`` the gradient at the outputs and ``g_n`` at the last state::
+docs/gradients.md derives them. In its names, with a prime for a tangent (f' alone is the derivative of f)::
 
-    d_t = (g_t + d_{t+1} W) * f'(h_t)         d_{T-1} also receives g_n
-    dp = d,   dh_0 = d_0 W,   dW = sum_t d_t^T h_{t-1}
+    forward                h_t = f(p_t + h_{t-1} W^T)
+    backward               d_t = (g_t + d_{t+1} W) * f'(h_t)                        d_{T-1} also receives g_n
+                           dp = d,  dh_0 = d_0 W,  dW = sum_t d_t^T h_{t-1}
+    tangents of forward    h'_t = (u_t + h'_{t-1} W^T) * f'(h_t)                    u_t = p'_t + h_{t-1} W'^T
+    backward of backward   q_t = s_t * f'(h_t),  s_t = u_t + q_{t-1} W^T            q_{-1} = c
+                           dg = q,  dg_n = q_{T-1},  dW = sum_t d_t^T q_{t-1},  dh_t = s_t * a_t * f''
+    tangents of backward   x_t = (g'_t + d_{t+1} W' + e_{t+1} W + x_{t+1} W) * f'(h_t)
+                           d'_t = x_t + e_t,  e_t = a_t * f'' * h'_t
 
-Tangents. With a prime for the tangent of a value (f' alone is the derivative), the forward loop's chain rule is::
-
-    h'_t = (u_t + h'_{t-1} W^T) * f'(h_t),    u_t = p'_t + h_{t-1} W'^T
-
-which is the backward loop run the other way through time with W transposed: :func:`_linearized`.
-
-Backward of backward. The backward loop is linear in ``g`` and ``d``. Let ``u_t`` be the gradient that arrives
-at ``d_t``, ``c`` the one at ``dh_0``, and ``a_t = g_t + d_{t+1} W``, so that ``d_t = a_t f'(h_t)``. The
-total gradient at ``d_t`` is its own plus what comes through ``a_{t-1}``::
-
-    s_t = u_t + q_{t-1} W^T,    q_t = s_t * f'(h_t),    q_{-1} = c
-
-the same linear loop. Then::
-
-    dg = q,   dg_n = q_{T-1},   dW = sum_t d_t^T q_{t-1},   dh_t = s_t * a_t * f''  with f' = 1 - h^2: -2 h_t
-
-(for relu f'' is zero). Tangents of backward. ``d_t`` moves with ``g``, ``W`` and, through f', with ``h``::
-
-    d'_t = (g'_t + d_{t+1} W' + d'_{t+1} W) * f'(h_t) + e_t,    e_t = a_t f'' h'_t
-
-With ``x_t = d'_t - e_t`` it is the backward loop again: ``x_t = (g'_t + d_{t+1} W' + e_{t+1} W + x_{t+1} W) f'(h_t)``.
-So :class:`RecurrenceBackward` is closed under differentiation, forward and backward.
+In the last two, u and c are the gradients at d and dh_0, and ``a_t = g_t + d_{t+1} W``. f'' is -2 h_t for tanh, 0 for
+relu. Every loop after the first is the backward loop: with another g, or with W transposed and the other way through
+time (:func:`_linearized`). So :class:`RecurrenceBackward` is closed under differentiation, in both modes.
 """
 
 from collections.abc import Callable
@@ -39,18 +25,16 @@ from torch import Tensor
 from . import library
 from .matmul import project, project_input, sum_by_head, sum_of_products, times
 from .modes import entry, is_differentiated
-from .registry import register_autograd
-from .schema import (
-    NONLINEARITIES,
+from .named_arguments import (
     LayerArgs,
     LayerBackwardArgs,
     LayerGrads,
     RecurrenceBackwardArgs,
 )
-from .sequence import Extents, Layout, add_to_last, previous, take_last
+from .nonlinearity import TANH
+from .registry import register_autograd
+from .sequence import Extents, Layout, add_to_last, previous, take_last, without_step
 from .tokens import is_ids
-
-TANH = NONLINEARITIES["tanh"]
 
 
 class _Loop(NamedTuple):
@@ -65,9 +49,9 @@ class _Loop(NamedTuple):
     state_grad_clip: float | None
 
 
-def _save(ctx, saved: NamedTuple):
-    ctx.save_for_backward(*saved)
-    ctx.save_for_forward(*saved)
+def _save(ctx, *tensors: Tensor | None):
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
     ctx.set_materialize_grads(False)
 
 
@@ -118,18 +102,6 @@ def _tangents(loop, u, weight_tangent, h_0_tangent):
     return q, take_last(q, h_0_tangent, extents, reverse)
 
 
-class _SavedLayer(NamedTuple):
-    """The tensors that a layer keeps for its gradient, in the order of ``layer_backward``; no projections."""
-
-    output: Tensor
-    input: Tensor | None
-    weight_ih: Tensor | None
-    weight_hh: Tensor
-    h_0: Tensor | None
-    batch_sizes: Tensor | None
-    lengths: Tensor | None
-
-
 class Layer(torch.autograd.Function):
     """The op ``layer``: the recurrence with its input projection ``p = x W_ih^T + b``.
 
@@ -143,23 +115,15 @@ class Layer(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         args = LayerArgs(*inputs)
         ctx.options = (args.time_dim, args.nonlinearity, args.reverse, args.state_grad_clip)
-        input = None if args.weight_ih is None else args.input
-        saved = _SavedLayer(
-            output[0],
-            input,
-            args.weight_ih,
-            args.weight_hh,
-            args.h_0,
-            args.batch_sizes,
-            args.lengths,
-        )
-        _save(ctx, saved)
+        input = None if args.weight_ih is None else args.input  # projections are not saved
+        weights, extents = (args.weight_ih, args.weight_hh), (args.batch_sizes, args.lengths)
+        _save(ctx, output[0], input, *weights, args.h_0, *extents)  # as in LayerBackwardArgs
 
     @staticmethod
     def jvp(ctx, *tangents):
         dot = LayerArgs(*tangents)
-        saved = _SavedLayer(*ctx.saved_tensors)
-        layout, loop = _loop_of(saved, *ctx.options)
+        saved = LayerBackwardArgs(None, None, *ctx.saved_tensors, *ctx.options)
+        layout, loop = _loop_of(saved)
         u = None
         if dot.weight_ih is not None:
             u = project_input(layout.time_major(saved.input), dot.weight_ih)
@@ -174,6 +138,10 @@ class Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output, grad_h_n):
+        return Layer.backward_of(ctx, ctx.saved_tensors, grad_output, grad_h_n)
+
+    @staticmethod
+    def backward_of(ctx, saved, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
             return LayerArgs()
         needs = _needs(ctx, LayerArgs)
@@ -182,7 +150,7 @@ class Layer(torch.autograd.Function):
         grad_input, grad_weight_ih, grad_weight_hh, grad_bias, grad_h_0 = backward(
             grad_output,
             grad_h_n,
-            *ctx.saved_tensors,  # a _SavedLayer
+            *saved,
             *ctx.options,
             needs.input,
             needs.weight_ih,
@@ -202,12 +170,32 @@ class Layer(torch.autograd.Function):
         )
 
 
-def _loop_of(saved, time_dim, *options) -> tuple[Layout, _Loop]:
-    """The layout of a layer that has run, and its loop. ``saved`` may be any tuple with the names of _SavedLayer."""
-    extents = Extents(saved.batch_sizes, saved.lengths)
-    layout = Layout.of(saved.output.dim() - 1, extents, time_dim)
-    h_0, output = layout.time_major_state(saved.h_0), layout.time_major(saved.output)
-    return layout, _Loop(saved.weight_hh, h_0, extents, output, *options)
+class LayerWithoutStep(Layer):
+    """:class:`Layer` with states (B, H) in place of (1, B, H), for CPU calls that nothing records or transforms."""
+
+    @staticmethod
+    def forward(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others):
+        h_0 = None if h_0 is None else h_0.unsqueeze(0)
+        output, h_n = library.layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others)
+        return output, h_n.squeeze_(0)
+
+    @staticmethod
+    def backward(ctx, grad_output, grad_h_n):
+        *others, h_0, batch_sizes, lengths = ctx.saved_tensors
+        h_0 = None if h_0 is None else h_0.unsqueeze(0)
+        grad_h_n = None if grad_h_n is None else grad_h_n.unsqueeze(0)
+        saved = (*others, h_0, batch_sizes, lengths)
+        grads = Layer.backward_of(ctx, saved, grad_output, grad_h_n)
+        return grads if grads.h_0 is None else grads._replace(h_0=without_step(grads.h_0))
+
+
+def _loop_of(args: LayerBackwardArgs) -> tuple[Layout, _Loop]:
+    """The layout of a layer that has run, and its loop."""
+    extents = Extents(args.batch_sizes, args.lengths)
+    layout = Layout.of(args.output.dim() - 1, extents, args.time_dim)
+    h_0, output = layout.time_major_state(args.h_0), layout.time_major(args.output)
+    options = (args.nonlinearity, args.reverse, args.state_grad_clip)
+    return layout, _Loop(args.weight_hh, h_0, extents, output, *options)
 
 
 def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
@@ -216,9 +204,7 @@ def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
     Args:
         backpropagate: the op ``recurrence_backward``, or a function like it.
     """
-    layout, loop = _loop_of(
-        args, args.time_dim, args.nonlinearity, args.reverse, args.state_grad_clip
-    )
+    layout, loop = _loop_of(args)
     d, grad_h_0 = backpropagate(
         *RecurrenceBackwardArgs(
             layout.time_major(args.grad_output),
@@ -261,18 +247,6 @@ def _differentiable_layer_backward(*arguments):
     return layer_gradients(recurrence_backward, LayerBackwardArgs(*arguments))
 
 
-class _SavedBackward(NamedTuple):
-    """The tensors that a backward loop keeps for its own gradient."""
-
-    grad_output: Tensor | None
-    grad_h_n: Tensor | None
-    output: Tensor
-    weight_hh: Tensor
-    batch_sizes: Tensor | None
-    lengths: Tensor | None
-    d: Tensor
-
-
 class RecurrenceBackward(torch.autograd.Function):
     """The op ``recurrence_backward``: ``(g, g_n, output, weight_hh, ..) -> (d, dh_0)``."""
 
@@ -281,34 +255,20 @@ class RecurrenceBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        args = RecurrenceBackwardArgs(*inputs)
-        ctx.nonlinearity, ctx.reverse = args.nonlinearity, args.reverse
-        ctx.state_grad_clip, ctx.needs_h_0 = args.state_grad_clip, args.needs_h_0
-        _save(
-            ctx,
-            _SavedBackward(
-                args.grad_output,
-                args.grad_h_n,
-                args.output,
-                args.weight_hh,
-                args.batch_sizes,
-                args.lengths,
-                output[0],
-            ),
-        )
+        tensors, ctx.options = inputs[:6], inputs[6:]
+        _save(ctx, *tensors, output[0])
 
     @staticmethod
     def jvp(ctx, *tangents):
-        _check_not_clipped(ctx)
+        args, d = _loop_backward_of(ctx)
         dot = RecurrenceBackwardArgs(*tangents)
-        saved = _SavedBackward(*ctx.saved_tensors)
-        extents, reverse = Extents(saved.batch_sizes, saved.lengths), ctx.reverse
-        after = previous(saved.d, None, extents, not reverse)  # d_{t+1}
+        extents, reverse = Extents(args.batch_sizes, args.lengths), args.reverse
+        after = previous(d, None, extents, not reverse)  # d_{t+1}
         e, grad_output = None, dot.grad_output
-        if dot.output is not None and ctx.nonlinearity == TANH:
-            e = -2 * saved.output * _before_f(saved, after, extents, reverse) * dot.output
+        if dot.output is not None and args.nonlinearity == TANH:
+            e = -2 * args.output * _before_f(args, after, extents, reverse) * dot.output
             e_after = previous(e, None, extents, not reverse)
-            grad_output = sum_given(grad_output, times(e_after, saved.weight_hh))
+            grad_output = sum_given(grad_output, times(e_after, args.weight_hh))
         if dot.weight_hh is not None:
             grad_output = sum_given(grad_output, times(after, dot.weight_hh))
         if grad_output is None and dot.grad_h_n is None:
@@ -317,63 +277,66 @@ class RecurrenceBackward(torch.autograd.Function):
             *RecurrenceBackwardArgs(
                 grad_output,
                 dot.grad_h_n,
-                saved.output,
-                saved.weight_hh,
+                args.output,
+                args.weight_hh,
                 *extents,
-                ctx.nonlinearity,
+                args.nonlinearity,
                 reverse,
                 None,
-                ctx.needs_h_0,
+                args.needs_h_0,
             )
         )
-        if ctx.needs_h_0:
+        if args.needs_h_0:
             through_e = through_weight = None
             if e is not None:
-                through_e = times(take_last(e, None, extents, not reverse), saved.weight_hh)
+                through_e = times(take_last(e, None, extents, not reverse), args.weight_hh)
             if dot.weight_hh is not None:
-                first_d = take_last(saved.d, None, extents, not reverse)
+                first_d = take_last(d, None, extents, not reverse)
                 through_weight = times(first_d, dot.weight_hh)
             grad_h_0 = sum_given(grad_h_0, through_e, through_weight)
         return sum_given(x, e), grad_h_0
 
     @staticmethod
     def backward(ctx, u, c):
-        _check_not_clipped(ctx)
-        saved = _SavedBackward(*ctx.saved_tensors)
-        extents, reverse = Extents(saved.batch_sizes, saved.lengths), ctx.reverse
+        args, d = _loop_backward_of(ctx)
+        extents, reverse = Extents(args.batch_sizes, args.lengths), args.reverse
         needs = _needs(ctx, RecurrenceBackwardArgs)
-        if not ctx.needs_h_0:
+        if not args.needs_h_0:
             c = None
         if u is None and c is None:
             return RecurrenceBackwardArgs()
-        weight_hh = saved.weight_hh
-        q = _linearized(u, c, saved.output, weight_hh, extents, ctx.nonlinearity, reverse)
+        weight_hh = args.weight_hh
+        q = _linearized(u, c, args.output, weight_hh, extents, args.nonlinearity, reverse)
         grad_h_n = grad_of_output = grad_weight = None
         if needs.grad_h_n:
             grad_h_n = take_last(q, c, extents, reverse)
-        if needs.output and ctx.nonlinearity == TANH:
-            after = previous(saved.d, None, extents, not reverse)
+        if needs.output and args.nonlinearity == TANH:
+            after = previous(d, None, extents, not reverse)
             s = sum_given(times(previous(q, c, extents, reverse), weight_hh.mT), u)
-            grad_of_output = -2 * saved.output * _before_f(saved, after, extents, reverse) * s
+            grad_of_output = -2 * args.output * _before_f(args, after, extents, reverse) * s
         if needs.weight_hh:
-            grad_weight = _weight_gradient(saved.d, q, c, weight_hh, extents, reverse)
+            grad_weight = _weight_gradient(d, q, c, weight_hh, extents, reverse)
         return RecurrenceBackwardArgs(
             q if needs.grad_output else None, grad_h_n, grad_of_output, grad_weight
         )
 
 
-def _before_f(saved, after, extents, reverse):
-    """``a_t = g_t + d_{t+1} W`` of a backward loop, with g_n at a row's last step."""
-    a = sum_given(times(after, saved.weight_hh), saved.grad_output)
-    return a if saved.grad_h_n is None else add_to_last(a, saved.grad_h_n, extents, reverse)
-
-
-def _check_not_clipped(ctx):
-    if ctx.state_grad_clip is not None:
+def _loop_backward_of(ctx) -> tuple[RecurrenceBackwardArgs, Tensor]:
+    """The arguments of a backward loop that has run, and its d."""
+    *tensors, d = ctx.saved_tensors
+    args = RecurrenceBackwardArgs(*tensors, *ctx.options)
+    if args.state_grad_clip is not None:
         raise RuntimeError(
             "state_grad_clip makes a gradient that is not a function's: it has no derivative; "
             "leave it out where second derivatives are taken"
         )
+    return args, d
+
+
+def _before_f(args, after, extents, reverse):
+    """``a_t = g_t + d_{t+1} W`` of a backward loop, with g_n at a row's last step."""
+    a = sum_given(times(after, args.weight_hh), args.grad_output)
+    return a if args.grad_h_n is None else add_to_last(a, args.grad_h_n, extents, reverse)
 
 
 def _register(function, op):
@@ -388,4 +351,5 @@ recurrence_backward = entry(
 )
 # The one caller of ``layer`` asks itself whether calls are recorded.
 layer: Callable[..., tuple[Tensor, Tensor]] = entry(Layer)
+layer_without_step: Callable[..., tuple[Tensor, Tensor]] = entry(LayerWithoutStep)
 recorded_layer: Callable[..., tuple[Tensor, Tensor]] = _register(Layer, _ops.layer.default)

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from .composite import layer_by
 from .matmul import times
-from .schema import NONLINEARITIES, LayerArgs
+from .named_arguments import LayerArgs
+from .nonlinearity import TANH
 
 
 def layer(*arguments) -> tuple[Tensor, Tensor]:
@@ -21,7 +22,7 @@ def layer(*arguments) -> tuple[Tensor, Tensor]:
 
 
 def _loop(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-    activate = torch.tanh if nonlinearity == NONLINEARITIES["tanh"] else torch.relu
+    activate = torch.tanh if nonlinearity == TANH else torch.relu
     is_packed = batch_sizes is not None
     steps = projections.split(batch_sizes.tolist()) if is_packed else projections.unbind(0)
     outputs = list(steps)

@@ -9,8 +9,8 @@ import torch
 from . import packing, stepwise
 from .autograd import layer_gradients, sum_given
 from .matmul import project_input
+from .named_arguments import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .registry import impl
-from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .sequence import Extents, Layout
 from .tokens import is_ids
 

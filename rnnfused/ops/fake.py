@@ -3,8 +3,8 @@
 import torch
 
 from .modes import is_fake
+from .named_arguments import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .registry import register_fake
-from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .sequence import Extents, Layout, new_sequence
 from .tokens import is_ids
 

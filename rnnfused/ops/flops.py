@@ -9,8 +9,8 @@ from math import prod
 
 import torch
 
+from .named_arguments import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .registry import once
-from .schema import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
 from .sequence import Extents, Layout
 from .tokens import is_ids
 

@@ -6,8 +6,8 @@ keeps the input's memory order of batch and time: compiled programs rely on its 
 
 import torch
 
+from .nonlinearity import check_nonlinearity
 from .registry import define, impl
-from .schema import NONLINEARITIES
 from .tokens import is_ids
 
 define(
@@ -23,14 +23,8 @@ define(
 )
 
 
-def _number(nonlinearity):
-    if nonlinearity not in NONLINEARITIES:
-        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-    return NONLINEARITIES[nonlinearity]
-
-
 def _options(nonlinearity, reverse, state_grad_clip):
-    return _number(nonlinearity), reverse, state_grad_clip
+    return check_nonlinearity(nonlinearity), reverse, state_grad_clip
 
 
 @impl("rnnfused::forward", "CompositeImplicitAutograd")

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .modes import is_recorded, is_transformed
+
 
 class Extents(NamedTuple):
     """Which rows take part in which steps: int64 on the CPU, at most one of the two."""
@@ -97,6 +99,14 @@ def new_sequence(model: Tensor) -> Tensor:
     if model.size(-1) > 1 and result.stride(-1) != 1:
         return model.new_empty(model.shape)
     return result
+
+
+def without_step(state: Tensor) -> Tensor:
+    """The new state (1, B, H) as (B, H), which is no view: a view cannot be detached in place."""
+    if state.is_cpu and not (is_recorded() or is_transformed()):
+        return state.squeeze_(0)
+    # Transforms and private devices may refuse a change of shape in place.
+    return state.squeeze(0).clone()
 
 
 def is_batch_major(sequence: Tensor) -> bool:

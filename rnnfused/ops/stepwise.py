@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from .matmul import times
-from .schema import NONLINEARITIES
+from .nonlinearity import TANH
 from .sequence import Extents, Layout, new_sequence
 
 Step = TypeVar("Step")
-TANH = NONLINEARITIES["tanh"]
 
 
 def _steps(sequence: Tensor, batch_sizes: Tensor | None) -> list[Tensor]:

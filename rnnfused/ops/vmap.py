@@ -6,8 +6,8 @@ and W_hh is block-diagonal: a head for each call (or several, if it had heads be
 
 import torch
 
+from .named_arguments import LayerArgs, RecurrenceBackwardArgs
 from .registry import register_vmap
-from .schema import LayerArgs, RecurrenceBackwardArgs
 from .sequence import Extents, Layout
 from .tokens import is_ids
 

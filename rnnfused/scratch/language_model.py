@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..ops.compiled import copy_of_view
 from ..ops.tokens import check_ids, is_integer, project_tokens
-from ..rnn import TokenRNN
+from ..token_rnn import TokenRNN
 from .board import Board
 from .rnn import RNNScratch, State
 

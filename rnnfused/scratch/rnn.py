@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .. import functional
 from ..ops import autocast
 from ..ops.compiled import copy_of_view
+from ..ops.sequence import without_step
 from ..ops.tokens import is_integer
 
 State = Tensor | tuple[Tensor] | None
@@ -80,7 +81,7 @@ class RNNScratch(nn.Module):
             False,
         )
         # No result is a view, so that each can be changed in place.
-        last = functional.without_step(last)
+        last = without_step(last)
         if stacked:
             return output, last
         # torch's stub says that unbind_copy returns None.

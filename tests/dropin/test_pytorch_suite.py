@@ -234,7 +234,7 @@ def test_to_another_dtype(info, index, dtype, training):
 
 @over_samples(dtypes=(torch.float32, torch.float64), trainings=(True,))
 @pytest.mark.parametrize("assign", [False, True])
-def test_state_dict_both_ways(info, index, dtype, training, assign):
+def test_state_dict_of_each_sample_both_ways(info, index, dtype, training, assign):
     sample = Sample(info, index, dtype, training)
     ours, theirs = sample.build(), sample.build(info.module_cls)
     for source, target in ((ours, theirs), (theirs, ours)):

@@ -105,13 +105,23 @@ def check_tied(ours_class, theirs_class=torch.nn.RNN):
 
 
 @each_class
-def test_state_dict_both_ways(theirs):
+def test_state_dict_of_each_class_both_ways(theirs):
     check_state_dict_both_ways(CLASSES[theirs], theirs)
 
 
 @each_class
 def test_pickles_and_copies(theirs):
     check_pickles(CLASSES[theirs], theirs)
+
+
+def test_pickles_that_name_the_former_module_of_token_rnn():
+    module = rnnfused.TokenRNN(4, 5)
+    pickled = pickle.dumps(module, protocol=2)  # names its classes as lines of text
+    former = pickled.replace(b"rnnfused.token_rnn\n", b"rnnfused.rnn\n")
+    assert former != pickled
+    loaded, ids = pickle.loads(former), torch.tensor([[0, 3], [2, 1]])
+    assert type(loaded) is rnnfused.TokenRNN
+    assert torch.equal(output_of(loaded, ids), output_of(module, ids))
 
 
 def test_two_layers_share_a_parameter():

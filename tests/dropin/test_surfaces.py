@@ -104,32 +104,33 @@ def scripted(module, *inputs):
 
 
 REFUSALS = {
-    "weight_hh": (lambda: with_weight("weight_hh_l0", (5, 5)), r"weight_hh_l0 must .* \(6, 6\), got \(5, 5\)"),
-    "weight_ih": (lambda: with_weight("weight_ih_l1", (6, 5)), r"weight_ih_l1 must .* \(6, 6\), got \(6, 5\)"),
-    "bias": (lambda: with_weight("bias_ih_l1", (5,)), r"bias_ih_l1 must .* \(6,\), got \(5,\)"),
-    "sizes": (lambda: packed(torch.randn(5, 4), 3, 3), "batch_sizes must add up to the 5 rows of input, got 6"),
-    "order": (lambda: packed(torch.randn(5, 4), 2, 3), r"batch_sizes must be positive .* got \[2, 3\]"),
-    "data": (lambda: packed(torch.randn(5, 4, 2), 3, 2), r"input must have 2 dimensions.*\(5, 4, 2\)"),
-    "float": (lambda: packed(torch.randn(5, 4), 3.0, 2.0), "batch_sizes must be int64, got torch.float32"),
-    "features": (lambda: rnnfused.RNN(4, 6)(torch.randn(5, 3, 7)), r"input must have 4 features.*\(5, 3, 7\)"),
-    "no step": (lambda: rnnfused.RNN(4, 6)(torch.randn(0, 3, 4)), r"at least one time step, got shape \(0, 3, 4\)"),
-    "hx": (lambda: rnnfused.RNN(4, 6)(torch.randn(5, 3, 4), torch.randn(2, 3, 6)), r"hx must have shape \(1, 3, 6\)"),
-    "hx of layers": (lambda: rnnfused.RNN(4, 6, 2)(torch.randn(5, 3, 4), torch.randn(3, 3, 6)), "hx must have"),
-    "cell": (lambda: rnnfused.RNNCell(4, 6)(torch.randn(3, 5)), r"input must have shape \(3, 4\).*\(3, 5\)"),
-    "cell hx": (lambda: rnnfused.RNNCell(4, 6)(torch.randn(3, 4), torch.randn(2, 6)), r"hx must .*\(3, 6\).*\(2, 6\)"),
-    "no input": (lambda: rnnfused.RNNCell(4, 6)(None), "input must be a Tensor, got NoneType"),
-    "script": (lambda: scripted(rnnfused.RNN(4, 6), torch.randn(5, 3, 7)), r"input must have 4 features.*\[5, 3, 7\]"),
-    "script step": (lambda: scripted(rnnfused.RNN(4, 6), torch.randn(0, 3, 4)), "at least one time step"),
-    "script cell": (lambda: scripted(rnnfused.RNNCell(4, 6), torch.randn(3, 4), torch.randn(2, 6)), r"\[3, 6\], got \[2, 6\]"),
-    "script complex": (lambda: torch.jit.script(rnnfused.RNN(4, 6, dtype=torch.cfloat)), "needs real weights, got torch.complex64"),
-    "root of fx": (lambda: torch.fx.symbolic_trace(rnnfused.RNN(4, 6)), "a layer must be traced inside of a module"),
-    "class": (lambda: rnnfused.RNN(4, 6)(torch.Tensor), "input must be a Tensor or a PackedSequence"),
-    "op clip": (lambda: torch.ops.rnnfused.layer(torch.randn(1, 1, 2), None, torch.randn(2, 2), *[None] * 5, 0, 0, False, -1.0), "state_grad_clip must be positive"),
+    "weight_hh": (RuntimeError, lambda: with_weight("weight_hh_l0", (5, 5)), r"weight_hh_l0 must .* \(6, 6\), got \(5, 5\)"),
+    "weight_ih": (RuntimeError, lambda: with_weight("weight_ih_l1", (6, 5)), r"weight_ih_l1 must .* \(6, 6\), got \(6, 5\)"),
+    "bias": (RuntimeError, lambda: with_weight("bias_ih_l1", (5,)), r"bias_ih_l1 must .* \(6,\), got \(5,\)"),
+    "sizes": (RuntimeError, lambda: packed(torch.randn(5, 4), 3, 3), "batch_sizes must add up to the 5 rows of input, got 6"),
+    "order": (RuntimeError, lambda: packed(torch.randn(5, 4), 2, 3), r"batch_sizes must be positive .* got \[2, 3\]"),
+    "data": (RuntimeError, lambda: packed(torch.randn(5, 4, 2), 3, 2), r"input must have 2 dimensions.*\(5, 4, 2\)"),
+    "float": (TypeError, lambda: packed(torch.randn(5, 4), 3.0, 2.0), "batch_sizes must be int64, got torch.float32"),
+    "features": (RuntimeError, lambda: rnnfused.RNN(4, 6)(torch.randn(5, 3, 7)), r"input must have 4 features.*\(5, 3, 7\)"),
+    "no step": (RuntimeError, lambda: rnnfused.RNN(4, 6)(torch.randn(0, 3, 4)), r"at least one time step, got shape \(0, 3, 4\)"),
+    "hx": (RuntimeError, lambda: rnnfused.RNN(4, 6)(torch.randn(5, 3, 4), torch.randn(2, 3, 6)), r"hx must have shape \(1, 3, 6\)"),
+    "hx of layers": (RuntimeError, lambda: rnnfused.RNN(4, 6, 2)(torch.randn(5, 3, 4), torch.randn(3, 3, 6)), "hx must have"),
+    "cell": (RuntimeError, lambda: rnnfused.RNNCell(4, 6)(torch.randn(3, 5)), r"input must have shape \(3, 4\).*\(3, 5\)"),
+    "cell hx": (RuntimeError, lambda: rnnfused.RNNCell(4, 6)(torch.randn(3, 4), torch.randn(2, 6)), r"hx must .*\(3, 6\).*\(2, 6\)"),
+    "no input": (TypeError, lambda: rnnfused.RNNCell(4, 6)(None), "input must be a Tensor, got NoneType"),
+    "script": (torch.jit.Error, lambda: scripted(rnnfused.RNN(4, 6), torch.randn(5, 3, 7)), r"input must have 4 features.*\[5, 3, 7\]"),
+    "script step": (torch.jit.Error, lambda: scripted(rnnfused.RNN(4, 6), torch.randn(0, 3, 4)), "at least one time step"),
+    "script cell": (torch.jit.Error, lambda: scripted(rnnfused.RNNCell(4, 6), torch.randn(3, 4), torch.randn(2, 6)), r"\[3, 6\], got \[2, 6\]"),
+    "script complex": (NotImplementedError, lambda: torch.jit.script(rnnfused.RNN(4, 6, dtype=torch.cfloat)), "needs real weights, got torch.complex64"),
+    "root of fx": (torch.fx.proxy.TraceError, lambda: torch.fx.symbolic_trace(rnnfused.RNN(4, 6)), "a layer must be traced inside of a module"),
+    "class": (TypeError, lambda: rnnfused.RNN(4, 6)(torch.Tensor), "input must be a Tensor or a PackedSequence"),
+    "op clip": (RuntimeError, lambda: torch.ops.rnnfused.layer(torch.randn(1, 1, 2), None, torch.randn(2, 2), *[None] * 5, 0, 0, False, -1.0), "state_grad_clip must be positive"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refusal_names_the_argument(name):
-    call, message = REFUSALS[name]
-    with pytest.raises(Exception, match=message):
+    error, call, message = REFUSALS[name]
+    with pytest.raises(error, match=message) as raised:
         call()
+    assert raised.type is error

@@ -39,10 +39,10 @@ struct BackwardStep {
     const auto from = [&, start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t, Sum<T>*)
                           __attribute__((always_inline)) -> Start<T> {
       for (int64_t row = begin + first; row < begin + first + rows; ++row) {
-        const int64_t place = params.place(row);
-        if (params.grad_output.data) prefetch_row<false>(row_at<T>(params.grad_output, start, place) + column, columns);
-        prefetch_row<false>(row_at<T>(params.output, start, place) + column, columns);
-        prefetch_row<true>(row_at<T>(params.grad_projections, start, place) + column, columns);
+        const int64_t at = params.sequence_row(row);
+        if (params.grad_output.data) prefetch_row<false>(row_at<T>(params.grad_output, start, at) + column, columns);
+        prefetch_row<false>(row_at<T>(params.output, start, at) + column, columns);
+        prefetch_row<true>(row_at<T>(params.grad_projections, start, at) + column, columns);
       }
       return {};
     };
@@ -65,18 +65,18 @@ struct BackwardStep {
     };
     const Sum<T>* sums = of.sums;
     for (int64_t row = of.first; row < of.end; ++row) {
-      const int64_t place = params.place(begin + row);
+      const int64_t at = params.sequence_row(begin + row);
       const T* grads[2];
       int sources = 0;
       if (params.grad_output.data) {
-        grads[sources++] = row_at<T>(params.grad_output, start, place) + of.column;
+        grads[sources++] = row_at<T>(params.grad_output, start, at) + of.column;
       }
       if (row >= before && params.grad_h_n.data) {
         grads[sources++] = static_cast<const T*>(params.grad_h_n.data) +
                            params.state_row(begin + row) * params.grad_h_n.batch_stride + of.column;
       }
-      const T* h = row_at<T>(params.output, start, place) + of.column;
-      T* d = row_at<T>(params.grad_projections, start, place) + of.column;
+      const T* h = row_at<T>(params.output, start, at) + of.column;
+      T* d = row_at<T>(params.grad_projections, start, at) + of.column;
       int64_t j = 0;
       for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
         Vector<T> grad = load(sums + j);

@@ -64,20 +64,20 @@ struct ForwardStep {
   RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use_from) const {
     const auto use = [&](const auto& from, Factor<T> input, int count) __attribute__((always_inline)) {
       use_from(
-          [&](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t width, Sum<T>* sums)
-              __attribute__((always_inline)) {
-                for (int64_t row = first; prefetches && row < first + rows; ++row) {
-                  prefetch_row<true>(row_at<T>(params.output, start, params.place(begin + row)) + column, columns);
-                }
-                return from(first, rows, column, columns, width, sums);
-              },
+          [&](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t width,
+              Sum<T>* sums) __attribute__((always_inline)) {
+            for (int64_t row = first; prefetches && row < first + rows; ++row) {
+              prefetch_row<true>(row_at<T>(params.output, start, params.sequence_row(begin + row)) + column, columns);
+            }
+            return from(first, rows, column, columns, width, sums);
+          },
           input, count);
     };
-    const int64_t* const places = params.places ? params.places + begin : nullptr;
-    const int64_t first = places ? 0 : begin;
+    const int64_t* const order = params.sequence_rows ? params.sequence_rows + begin : nullptr;
+    const int64_t first = order ? 0 : begin;
     if (params.ids.data) {
       const int64_t* ids = params.ids.data + start * params.ids.time_stride + first * params.ids.batch_stride;
-      use(FromTokens<T>{packed_ih, params.input_size, packed_bias, ids, params.ids.batch_stride, places}, Factor<T>(),
+      use(FromTokens<T>{packed_ih, params.input_size, packed_bias, ids, params.ids.batch_stride, order}, Factor<T>(),
           0);
     } else if (packed_ih) {
       const Operand<T>* input = row_at<Operand<T>>(params.input, start, first);
@@ -92,11 +92,10 @@ struct ForwardStep {
       }
       use(FromBias<T>{packed_bias}, Factor<T>{input, stride, packed_ih, params.input_size}, 1);
     } else if (sizeof(T) < sizeof(Sum<T>) && params.projections_are_sums) {
-      use(FromRows<T, Sum<T>>{row_at<Sum<T>>(params.projections, start, first), params.projections.batch_stride,
-                              places},
+      use(FromRows<T, Sum<T>>{row_at<Sum<T>>(params.projections, start, first), params.projections.batch_stride, order},
           Factor<T>(), 0);
     } else {
-      use(FromRows<T, T>{row_at<T>(params.projections, start, first), params.projections.batch_stride, places},
+      use(FromRows<T, T>{row_at<T>(params.projections, start, first), params.projections.batch_stride, order},
           Factor<T>(), 0);
     }
   }
@@ -107,7 +106,7 @@ struct ForwardStep {
       const Sum<T>* sums = of.sums;
       Operand<T>* to = next;
       for (int64_t row = of.first; row < of.end; ++row) {
-        T* const h = row_at<T>(params.output, start, params.place(begin + row)) + of.column;
+        T* const h = row_at<T>(params.output, start, params.sequence_row(begin + row)) + of.column;
         int64_t j = 0;
 #pragma GCC unroll 2
         for (; j + kLanes<T> <= columns; j += kLanes<T>) {

@@ -100,14 +100,14 @@ struct FromTokens {
   const Sum<T>* bias;
   const int64_t* ids;
   int64_t stride;
-  const int64_t* places;  // of the rows, in units of the stride; null: consecutive
+  const int64_t* order;  // the row that each row is read from; null: its own
   RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t, int64_t width,
                                       Sum<T>* sums) const {
     constexpr int kTogether = kProducts<T>;
     const int64_t panel_width = smaller(width, kPanelColumns<T>);
     // The tile itself selects the rows of a table of sums.
     if constexpr (kTogether == 1) {
-      if (!places && width == panel_width) {
+      if (!order && width == panel_width) {
         return {packed + column * padded_depth<T>(depth), width, ids + first * stride, stride,
                 bias ? bias + column : nullptr};
       }
@@ -117,7 +117,7 @@ struct FromTokens {
       const Operand<T>* const columns = packed + (column + panel) * padded_depth<T>(depth) + in_panel * kTogether;
       const Vector<T> added = bias ? load(bias + column + c) : Vector<T>{};
       for (int64_t r = 0; r < count; ++r) {
-        const int64_t id = ids[(places ? places[first + r] : first + r) * stride], in_pair = id % kTogether;
+        const int64_t id = ids[(order ? order[first + r] : first + r) * stride], in_pair = id % kTogether;
         const Vector<T> value = unpacked<T>(columns + (id - in_pair) * panel_width, in_pair);
         store(sums + r * width + c, value + added);
       }
@@ -131,16 +131,16 @@ template <class T, class Value>
 struct FromRows {
   const Value* rows;
   int64_t stride;
-  const int64_t* places;
+  const int64_t* order;
   RNNFUSED_INLINE Start<T> operator()(int64_t first, int64_t count, int64_t column, int64_t columns, int64_t width,
                                       Sum<T>* sums) const {
     const Value* const from = rows + column;
     if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
-      if (columns == width && !places) return {from + first * stride, stride};
+      if (columns == width && !order) return {from + first * stride, stride};
     }
     for (int64_t r = 0; r < count; ++r) {
-      const int64_t place = places ? places[first + r] : first + r;
-      copy_row(from + place * stride, sums + r * width, columns);
+      const int64_t row = order ? order[first + r] : first + r;
+      copy_row(from + row * stride, sums + r * width, columns);
     }
     return {sums, width};
   }

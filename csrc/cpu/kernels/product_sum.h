@@ -180,10 +180,10 @@ void sum_products(const ProductSumParams& params, Operand<T>* scratch, int64_t b
   for (int64_t column = 0; column < params.right_size; column += kBlockColumns<T>) {
     const int64_t columns = smaller(params.right_size - column, kBlockColumns<T>);
     bool first = !params.adds;
-    const auto add = [&](int64_t place, int64_t inner, int64_t runs, int64_t size) {
+    const auto add = [&](int64_t start, int64_t inner, int64_t runs, int64_t size) {
       const auto strip_of = [&](const Rows& side, int64_t column) -> Strip<T> {
         const T* const data = static_cast<const T*>(side.data);
-        return {data + place * side.outer_stride + inner * side.inner_stride + column, side.inner_stride,
+        return {data + start * side.outer_stride + inner * side.inner_stride + column, side.inner_stride,
                 side.outer_stride};
       };
       const Strip<T> left = strip_of(params.left, 0), right = strip_of(params.right, column);
@@ -208,7 +208,7 @@ void sum_products(const ProductSumParams& params, Operand<T>* scratch, int64_t b
       const Parts parts(length, strips);
       for (int64_t strip = 0; strip < strips; ++strip) {
         const int64_t inner = parts.begin(strip);
-        add(params.place(outer), inner, 1, parts.begin(strip + 1) - inner);
+        add(params.run_start(outer), inner, 1, parts.begin(strip + 1) - inner);
       }
     }
     if (!first) continue;

@@ -25,12 +25,12 @@ RNNFUSED_INLINE int64_t rows_at_once(int64_t hidden_size, int64_t rows) {
 
 // A row of a sequence, in the step that starts at `start`.
 template <class T>
-RNNFUSED_INLINE const T* row_at(const ConstSequence& sequence, int64_t start, int64_t place) {
-  return static_cast<const T*>(sequence.data) + start * sequence.time_stride + place * sequence.batch_stride;
+RNNFUSED_INLINE const T* row_at(const ConstSequence& sequence, int64_t start, int64_t row) {
+  return static_cast<const T*>(sequence.data) + start * sequence.time_stride + row * sequence.batch_stride;
 }
 template <class T>
-RNNFUSED_INLINE T* row_at(const Sequence& sequence, int64_t start, int64_t place) {
-  return static_cast<T*>(sequence.data) + start * sequence.time_stride + place * sequence.batch_stride;
+RNNFUSED_INLINE T* row_at(const Sequence& sequence, int64_t start, int64_t row) {
+  return static_cast<T*>(sequence.data) + start * sequence.time_stride + row * sequence.batch_stride;
 }
 
 // Elements of two states: one that a step reads, one that it writes.

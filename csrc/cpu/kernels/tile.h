@@ -52,7 +52,6 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
   Vector<T> acc[R][V] = {};
   if (start.index) {
     Vector<T> added[V] = {};
-#pragma GCC unroll 8
     for (int v = 0; start.added && v < V; ++v) added[v] = load(start.added + v * kLanes<T>);
 #pragma GCC unroll 14
     for (int r = 0; r < R; ++r) {

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-NONLINEARITIES = {"tanh": 0, "relu": 1}
-
 
 class LayerArgs(NamedTuple):
     """The arguments of the op ``layer``, or their gradients."""
@@ -25,7 +23,7 @@ class LayerArgs(NamedTuple):
 
 
 class LayerBackwardArgs(NamedTuple):
-    """The arguments of the op ``layer_backward``."""
+    """The arguments of the op ``layer_backward``. Those from ``output`` to ``lengths`` are saved by the forward call."""
 
     grad_output: Tensor | None
     grad_h_n: Tensor | None
@@ -40,11 +38,11 @@ class LayerBackwardArgs(NamedTuple):
     nonlinearity: int
     reverse: bool
     state_grad_clip: float | None
-    needs_input: bool
-    needs_weight_ih: bool
-    needs_weight_hh: bool
-    needs_bias: bool
-    needs_h_0: bool
+    needs_input: bool = False
+    needs_weight_ih: bool = False
+    needs_weight_hh: bool = False
+    needs_bias: bool = False
+    needs_h_0: bool = False
 
 
 class LayerGrads(NamedTuple):
