@@ -1,4 +1,4 @@
-"""The fused recurrence as functions: on projections, and with an input projection."""
+"""The fused recurrence as functions: on projections, and with an input projection; and the loss of an output layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,7 @@ from .arguments import (
     explain,
     hidden_size_of,
 )
+from .cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .export import onnx
 from .ops import compiled, complex
 from .ops.autocast import cast

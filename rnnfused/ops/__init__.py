@@ -11,7 +11,17 @@
 - ``nonlinearity``: one of :data:`NONLINEARITIES`.
 """
 
-from . import autocast, autograd, compiled, composite, fake, flops, legacy, vmap  # noqa: F401 (they register ops' kernels)
+from . import (  # noqa: F401 (they register ops' kernels)
+    autocast,
+    autograd,
+    compiled,
+    composite,
+    cross_entropy,
+    fake,
+    flops,
+    legacy,
+    vmap,
+)
 from .library import (
     CUDA_LIBRARY,
     LIBRARY,

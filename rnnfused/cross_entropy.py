@@ -1,0 +1,124 @@
+"""The output layer and cross-entropy of a classifier or language model, as one fused call."""
+
+import numbers
+
+from torch import Tensor
+
+from .arguments import check_tensors
+from .export import onnx
+from .ops import cross_entropy as ops
+from .ops.autocast import cast, is_active
+from .ops.modes import hides_values, is_fake, is_transformed
+from .ops.tokens import is_integer
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """``cross_entropy(linear(hidden, weight, bias), target)`` without a tensor of all logits.
+
+    On the CPU one call makes the loss, and with a graph also every gradient, in one pass over chunks of rows: the
+    logits of a chunk exist at a time, so memory does not grow with the number of rows. Sums are in float32, or float64
+    for float64 arguments, and do not depend on the number of threads. A second derivative, forward-mode derivatives,
+    :mod:`torch.func` and other devices take torch's two calls. Under :func:`torch.autocast` the arguments are cast to the region's
+    dtype, and the loss is float32, as torch's.
+
+    Args:
+        hidden: (.., H), float32, float64, bfloat16 or float16: usually the output of a recurrent layer.
+        weight: (V, H), same dtype and device, any strides. V is the number of classes, at least 1.
+        bias: (V,), same dtype and device; None for zeros.
+        target: (..), any integer dtype, same device: a class in [0, V) or ``ignore_index`` for each row.
+        ignore_index: rows of this target have no loss and no gradient, and do not count in the mean.
+        reduction: ``"mean"`` over the rows that count (NaN without any), ``"sum"``, or ``"none"``.
+        label_smoothing: s in [0, 1]; the target distribution is ``(1 - s) onehot + s / V`` (Szegedy et al.,
+            "Rethinking the Inception Architecture for Computer Vision", 2016, section 7).
+
+    Returns:
+        The loss in nats, of the dtype of ``hidden``: a scalar, or shaped as ``target`` for ``"none"``.
+
+    Raises:
+        TypeError: an argument is not a tensor, or of an unsupported or a different dtype.
+        ValueError: a shape, a device, ``reduction`` or ``label_smoothing`` is wrong.
+        IndexError: a target is neither in [0, V) nor ``ignore_index``.
+    """
+    smoothing = _check_options(ignore_index, reduction, label_smoothing)
+    is_autocast = isinstance(hidden, Tensor) and is_active(hidden.device.type)
+    if is_autocast:
+        hidden, weight, bias = cast(hidden.device.type, hidden, weight, bias)  # type: ignore[assignment]
+    _check(hidden, weight, bias, target)
+    rows, ids = hidden.reshape(-1, hidden.size(-1)), target.reshape(-1).long()
+    arguments = (rows, weight, bias, ids, ops.REDUCTIONS[reduction], ignore_index, smoothing)
+    if not _has_kernel(hidden):
+        _check_values(target, weight.size(0), ignore_index)
+        loss = ops.by_torch(*arguments)
+    else:
+        try:
+            loss = ops.linear_cross_entropy(*arguments)
+        except RuntimeError:
+            _check_values(target, weight.size(0), ignore_index)
+            raise
+    if not is_autocast:
+        loss = loss.to(hidden.dtype)
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def _has_kernel(hidden: Tensor) -> bool:
+    return (
+        hidden.is_cpu and hidden.size(-1) > 0 and not is_transformed() and not onnx.is_exporting()
+    )
+
+
+def _check_options(ignore_index: int, reduction: str, label_smoothing: float) -> float:
+    """The smoothing as a float."""
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+        raise TypeError(f"ignore_index must be an int, got {ignore_index!r}")
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index must be an int of 64 bits, got {ignore_index}")
+    if reduction not in ops.REDUCTIONS:
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, numbers.Real):
+        raise TypeError(f"label_smoothing must be a number, got {label_smoothing!r}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1], got {label_smoothing!r}")
+    return float(label_smoothing)
+
+
+def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) -> None:
+    check_tensors("hidden", hidden, {"weight": weight} | ({} if bias is None else {"bias": bias}))
+    if not is_integer(target):
+        got = target.dtype if isinstance(target, Tensor) else type(target).__name__
+        raise TypeError(f"target must be a tensor of an integer dtype, got {got}")
+    if hidden.dim() == 0:
+        raise ValueError("hidden must be (.., H), got a scalar")
+    if weight.dim() != 2 or weight.size(0) == 0 or weight.size(1) != hidden.size(-1):
+        raise ValueError(
+            f"weight must be (classes, {hidden.size(-1)}) for hidden of shape "
+            f"{tuple(hidden.shape)}, with at least one class, got {tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != (weight.size(0),):
+        raise ValueError(f"bias must be ({weight.size(0)},), got {tuple(bias.shape)}")
+    if target.shape != hidden.shape[:-1]:
+        raise ValueError(
+            f"target must be {tuple(hidden.shape[:-1])}, the rows of hidden, got {tuple(target.shape)}"
+        )
+    if target.device != hidden.device:
+        raise ValueError(f"target must be on {hidden.device} like hidden, got {target.device}")
+
+
+def _check_values(target: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raises IndexError for a target that is neither a class nor ``ignore_index``."""
+    if hides_values(target) or is_fake(target) or not target.is_cpu:
+        return  # the kernel checks
+    wrong = target[((target < 0) | (target >= num_classes)) & (target != ignore_index)]
+    if wrong.numel():
+        raise IndexError(
+            f"target must be in [0, {num_classes}), or ignore_index = {ignore_index}, "
+            f"got {int(wrong.flatten()[0])}"
+        )
