@@ -405,3 +405,72 @@ def test_a_state_of_another_dtype(module):
     x = torch.randn(3, 10) if isinstance(module, RNNScratchCell) else torch.randn(5, 3, 10)
     with pytest.raises(TypeError, match="state must be torch.float32 like the weights"):
         module(x, torch.randn(3, 7).double())
+
+
+@pytest.mark.parametrize("kind", ["scratch", "layer", "list"])
+def test_step_is_the_loss_of_the_logits(kind):
+    """The fused step against the textbook's: logits, then their loss."""
+    model = RNNLMScratch(_rnn_of(kind), 6)
+    with torch.no_grad():
+        model.W_hq.normal_()
+        model.b_q.normal_()
+    X, Y = torch.randint(6, (2, 4, 3))
+    loss = model.training_step((X, Y))
+    expected = model.loss(model(X), Y)
+    torch.testing.assert_close(loss, expected)
+    parameters = list(model.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters)
+    )
+
+
+def _rnn_of(kind):
+    if kind == "layer":
+        return rnnfused.TokenRNN(6, 5)
+    if kind == "scratch":
+        return RNNScratch(6, 5, sigma=1)
+
+    class ListOfSteps(torch.nn.Module):
+        hidden_size = 5
+
+        def __init__(self):
+            super().__init__()
+            self.rnn = torch.nn.RNN(6, 5)
+
+        def forward(self, inputs, state=None):
+            outputs, state = self.rnn(inputs, state)
+            return list(outputs), state
+
+    return ListOfSteps()
+
+
+def test_step_obeys_a_subclass_and_hooks():
+    X, Y = torch.randint(6, (2, 4, 3))
+
+    class Doubled(RNNLMScratch):
+        def output_layer(self, rnn_outputs):
+            return 2 * super().output_layer(rnn_outputs)
+
+    class Constant(RNNLMScratch):
+        def loss(self, Y_hat, Y, averaged=True):
+            return Y_hat.sum() * 0 + 7
+
+    model = Doubled(RNNScratch(6, 5, sigma=1), 6)
+    torch.testing.assert_close(model.training_step((X, Y)), model.loss(model(X), Y))
+    assert Constant(RNNScratch(6, 5), 6).training_step((X, Y)) == 7
+    model = RNNLMScratch(RNNScratch(6, 5), 6)
+    model.register_forward_hook(lambda module, inputs, logits: logits * 0)
+    torch.testing.assert_close(model.training_step((X, Y)), torch.tensor(6.0).log())
+
+
+def test_step_refuses_wrong_targets():
+    model = RNNLMScratch(RNNScratch(6, 5), 6)
+    X = torch.zeros(4, 3, dtype=torch.long)
+    for Y, error in [
+        (X[:2], ValueError),
+        (X + 6, IndexError),
+        (X - 100, IndexError),
+        (X.float(), TypeError),
+    ]:
+        with pytest.raises(error, match="Y must"):
+            model.training_step((X, Y))
