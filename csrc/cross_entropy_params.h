@@ -19,18 +19,18 @@ struct CrossEntropyRowsParams {
   const int64_t* targets = nullptr;  // (rows)
   int64_t ignore_index = -1;         // rows of this target have no loss and no gradient
   double label_smoothing = 0;
-  double scale = 1;                    // of every row's gradient
-  const void* row_scales = nullptr;    // (rows), of each row's gradient as well; null: ones
-  void* losses = nullptr;              // (rows)
-  State grad_logits;                   // dz; null: not wanted. May be the logits themselves where the dtypes are equal
+  double scale = 1;                  // of every row's gradient
+  const void* row_scales = nullptr;  // (rows), of each row's gradient as well; null: ones
+  void* losses = nullptr;            // (rows)
+  State grad_logits;                 // dz; null: not wanted. May be the logits themselves where the dtypes are equal
 };
 
 struct LinearCrossEntropyParams {
   int64_t num_rows = 0;
   int64_t hidden_size = 0;
-  ConstState hidden;           // (rows, hidden)
-  ConstMatrix weight;          // (classes, hidden)
-  const void* bias = nullptr;  // (classes); null: zeros
+  ConstState hidden;            // (rows, hidden)
+  ConstMatrix weight;           // (classes, hidden)
+  const void* bias = nullptr;   // (classes); null: zeros
   CrossEntropyRowsParams rows;  // targets, row_scales and losses of all rows; logits and grad_logits are set by the CPU
   // Gradients; null: not wanted. Those of the parameters are in sum_dtype.
   State grad_hidden;            // (rows, hidden)

@@ -123,7 +123,6 @@ struct LayerBackwardParams {
   }
 
  private:
-
   // One factor of a sum: `size` features of a sequence, from the step that starts at `first`.
   struct Side {
     ConstSequence sequence;

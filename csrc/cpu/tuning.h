@@ -11,7 +11,8 @@ namespace rnnfused {
 
 // Processor ------------------------------------------------------------------------------------------------------
 
-constexpr int64_t kCacheLine = 64;  // bytes
+constexpr int64_t kCacheLine = 64;    // bytes
+constexpr int64_t kPageBytes = 4096;  // of the smallest page
 
 // Bytes of packed weights that stay in a core's L2 while rows take turns with them.
 constexpr int64_t kResidentBytes = 640 * 1024;

@@ -19,8 +19,8 @@ struct CrossEntropyTensors {
   LinearCrossEntropyParams params;
 
   CrossEntropyTensors(const Tensor& hidden, const Tensor& weight, const OptionalTensor& bias, const Tensor& target,
-                      const OptionalTensor& row_scales, int64_t reduction, int64_t ignore_index,
-                      double label_smoothing, bool needs_hidden, bool needs_weight, bool needs_bias)
+                      const OptionalTensor& row_scales, int64_t reduction, int64_t ignore_index, double label_smoothing,
+                      bool needs_hidden, bool needs_weight, bool needs_bias)
       : loss(new_loss(hidden, reduction)),
         grad_hidden(wanted(needs_hidden, hidden, hidden)),
         grad_weight(wanted(needs_weight, weight, hidden)),
@@ -109,7 +109,8 @@ struct CrossEntropyTensors {
 
   static Tensor wanted(bool needed, const Tensor& model, const Tensor& hidden) {
     if (!needed || model.dim() != 2) return new_tensor(hidden, {0});
-    if (is_transposed(model) && model.get() != hidden.get()) return new_tensor(hidden, model.sizes(), {1, model.size(0)});
+    if (is_transposed(model) && model.get() != hidden.get())
+      return new_tensor(hidden, model.sizes(), {1, model.size(0)});
     return new_tensor(hidden, model.sizes());
   }
 

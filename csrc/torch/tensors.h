@@ -54,8 +54,8 @@ struct DeviceNumber {
 inline Tensor new_tensor(const Tensor& model, int32_t dtype, Sizes sizes, Sizes strides) {
   const DeviceNumber device(model);
   AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(),
-                                                         dtype, device.type, device.index, &result));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(), dtype, device.type, device.index, &result));
   return Tensor(result);
 }
 

@@ -4,14 +4,12 @@ The CPU's kernel makes the loss and its gradients in one pass, so that the logit
 wait for the backward call, which scales them. Higher derivatives are torch's own, of :func:`by_torch`.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .flops import register_flop_formula
 from .modes import below_autograd, is_differentiated, is_recorded
+from .named_arguments import CrossEntropyArgs
 from .registry import impl, register_autograd, register_fake
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -19,22 +17,6 @@ _NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]
 
 _op = torch.ops.rnnfused.linear_cross_entropy
 _below_autograd = below_autograd(_op.default)
-
-
-class CrossEntropyArgs(NamedTuple):
-    """The arguments of the op, or their gradients; csrc/torch/register.cpp explains them."""
-
-    hidden: Tensor | None = None
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    target: Tensor | None = None
-    row_scales: Tensor | None = None
-    reduction: int | None = None
-    ignore_index: int | None = None
-    label_smoothing: float | None = None
-    needs_hidden: bool | None = None
-    needs_weight: bool | None = None
-    needs_bias: bool | None = None
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -155,14 +137,6 @@ def _(*arguments):
     if args.needs_weight and weight.stride(0) == 1 and weight.stride(1) != 1:
         gradients[1] = hidden.new_empty(weight.shape[::-1]).t()
     return hidden.new_empty(loss, dtype=_sum_dtype(hidden.dtype)), *gradients
-
-
-@register_flop_formula(torch.ops.rnnfused.linear_cross_entropy, get_raw=True)
-def _(*arguments, **__):
-    args = CrossEntropyArgs(*arguments)
-    return (
-        2 * args.hidden.numel() * args.weight.size(0) * (1 + args.needs_hidden + args.needs_weight)
-    )
 
 
 def _on_any_device(*arguments):

@@ -9,7 +9,12 @@ from math import prod
 
 import torch
 
-from .named_arguments import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
+from .named_arguments import (
+    CrossEntropyArgs,
+    LayerArgs,
+    LayerBackwardArgs,
+    RecurrenceBackwardArgs,
+)
 from .registry import once
 from .sequence import Extents, Layout
 from .tokens import is_ids
@@ -75,3 +80,10 @@ def _(input, weight, *_, **__):
 @register_flop_formula(torch.ops.rnnfused.sum_of_products)
 def _(left, right, **__):
     return 2 * prod(left) * right[-1]
+
+
+@register_flop_formula(torch.ops.rnnfused.linear_cross_entropy, get_raw=True)
+def _(*arguments, **__):
+    args = CrossEntropyArgs(*arguments)
+    products = 1 + args.needs_hidden + args.needs_weight
+    return 2 * args.hidden.numel() * args.weight.size(0) * products

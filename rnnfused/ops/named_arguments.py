@@ -68,3 +68,19 @@ class RecurrenceBackwardArgs(NamedTuple):
     reverse: bool | None = None
     state_grad_clip: float | None = None
     needs_h_0: bool | None = None
+
+
+class CrossEntropyArgs(NamedTuple):
+    """The arguments of the op ``linear_cross_entropy``, or their gradients."""
+
+    hidden: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    target: Tensor | None = None
+    row_scales: Tensor | None = None
+    reduction: int | None = None
+    ignore_index: int | None = None
+    label_smoothing: float | None = None
+    needs_hidden: bool | None = None
+    needs_weight: bool | None = None
+    needs_bias: bool | None = None

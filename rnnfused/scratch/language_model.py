@@ -130,8 +130,8 @@ class RNNLMScratch(nn.Module):
         *inputs, Y = batch
         if not self._is_textbook() or len(inputs) > 2:
             return self.loss(self(*inputs), Y)
-        X, state = (*inputs, None)[:2]
-        outputs, _ = self._run(X, state)
+        X, *state = inputs
+        outputs, _ = self._run(X, state[0] if state else None)
         if not isinstance(outputs, Tensor):
             outputs = torch.stack(list(outputs))
         Y = self._checked_targets(Y, outputs.shape[1::-1], outputs.device)

@@ -40,10 +40,13 @@ RNNFUSED_INLINE Value fold_halves(Value* values, const Fold& fold) {
 }
 
 template <class T, class Fold>
-RNNFUSED_INLINE Sum<T> folded(const Group<T>& group, const Fold& fold) {
-  Sum<T> values[Group<T>::kSize];
+RNNFUSED_INLINE Sum<T> folded(Group<T> group, const Fold& fold) {
+  for (int half = Group<T>::kVectors / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) group.vectors[i] = fold(group.vectors[i], group.vectors[i + half]);
+  }
+  Sum<T> values[kLanes<T>];
   __builtin_memcpy(values, group.vectors, sizeof values);
-  return fold_halves<Group<T>::kSize>(values, fold);
+  return fold_halves<kLanes<T>>(values, fold);
 }
 
 template <class T>

@@ -17,8 +17,7 @@ RNNFUSED_INLINE Reduced<float> reduce(Vector<float> x) {
   // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
   const Vector<float> shifted = x * 1.442695041f + 12582912.0f;
   const Vector<float> n = shifted - 12582912.0f;
-  return {x - n * 0.693145752f - n * 1.428606765e-6f,
-          (Vector<float>)(((Bits<float>)shifted << 23) + (127U << 23))};
+  return {x - n * 0.693145752f - n * 1.428606765e-6f, (Vector<float>)(((Bits<float>)shifted << 23) + (127U << 23))};
 }
 
 // For |x| <= 700.

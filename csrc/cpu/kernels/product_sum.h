@@ -140,7 +140,9 @@ void add_strip(const ProductSumParams& params, const Strip<T>& left, const Strip
   constexpr int kTogether = kProducts<T>;
   const int64_t blocks = (end - begin + kMaxRows - 1) / kMaxRows;
   const Parts parts(end - begin, blocks);
-  const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(left.stride);
+  // Rows in pages of their own would take an entry of the TLB each, for every panel.
+  const bool is_far = left.stride * static_cast<int64_t>(sizeof(T)) >= kPageBytes;
+  const bool copies = kConverts<T> || kTogether > 1 || aliases<T>(left.stride) || is_far;
   const bool is_one = packed && copies;  // of the copies' rows
   const int64_t last_runs = is_one ? 1 : runs, last_size = is_one ? runs * size : size;
   for (int64_t i = 0; i < blocks; ++i) {
