@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -174,8 +174,7 @@ class CharLM(nn.Module):
             return self.head.weight
         if self.embedding is not None:
             return self.embedding.weight
-        weight: Tensor = self.rnn.weight_ih_l0
-        return weight.t()
+        return cast(Tensor, self.rnn.weight_ih_l0).t()
 
     @property
     def device(self) -> torch.device:
