@@ -214,7 +214,7 @@ def test_save_refuses_values_that_json_cannot_hold(folder, model, vocab):
 def test_earlier_formats_load_and_are_replaced(folder, model, vocab, format):
     name = weights_of(folder).name
     [to_format_1, to_format_2][format - 1](folder)
-    assert sorted(contents(folder)) == ["model.json", ["model.safetensors", name][format - 1]]
+    assert set(contents(folder)) == {"model.json", ["model.safetensors", name][format - 1]}
     loaded = load_checkpoint(folder)
     assert loaded.record["format"] == format and loaded.record["settings"] == {"lr": 0.1}
     assert torch.equal(loaded.model.head.bias, model.head.bias)
