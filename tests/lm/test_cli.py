@@ -11,10 +11,11 @@ import torch
 from runs import TINY, run_command
 
 import rnnfused
-from rnnfused.lm import cli, load_checkpoint
+from rnnfused.lm import load_checkpoint
 from rnnfused.lm.checkpoint import lock, run_folder
 from rnnfused.lm.checkpoint.lock import LOCK
 from rnnfused.lm.cli import main
+from rnnfused.lm.commands import train as train_command
 
 TEXT = "She sells sea shells by the sea shore. " * 30
 
@@ -65,7 +66,9 @@ def test_train_and_sample(tmp_path, book, capsys):
 
 def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     calls = []
-    monkeypatch.setattr(cli, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(
+        train_command, "train", lambda *args, **kwargs: calls.append((args, kwargs))
+    )
     wanted = {
         "hidden_size": 5,
         "num_layers": 3,
@@ -91,7 +94,7 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
 
 def test_default_text(monkeypatch):
     texts = []
-    monkeypatch.setattr(cli, "train", lambda text, *_, **__: texts.append(text))
+    monkeypatch.setattr(train_command, "train", lambda text, *_, **__: texts.append(text))
     assert main(["train", "--out", "x"]) == 0
     assert len(texts[0]) > 300_000
 
@@ -306,7 +309,7 @@ def test_other_missing_modules_are_bugs_and_propagate(monkeypatch):
     def broken(*_):
         raise ModuleNotFoundError("No module named 'rnnfused.absent'", name="rnnfused.absent")
 
-    monkeypatch.setattr(cli, "_train", broken)
+    monkeypatch.setattr(train_command, "run", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["train", "--out", "x"])
 
@@ -356,7 +359,7 @@ def test_external_failures_are_one_line(capsys, monkeypatch, error, message):
     def failing(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli, "train", failing)
+    monkeypatch.setattr(train_command, "train", failing)
     assert error_of(capsys, ["train", "--out", "x"]).startswith(message)
 
 
@@ -364,7 +367,7 @@ def test_a_bug_is_not_reported_as_a_user_error(monkeypatch):
     def failing(*_, **__):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(cli, "train", failing)
+    monkeypatch.setattr(train_command, "train", failing)
     with pytest.raises(RuntimeError, match="shapes"):
         main(["train", "--out", "x"])
 
