@@ -38,7 +38,7 @@ def generate(
     first_step: int = 0,
     exclude: Iterable[int] = (),
     callback: _Callback | None = None,
-    every: int = 1,
+    every: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Continues prefixes of token ids symbol by symbol, each the input of the next step.
 
@@ -70,7 +70,7 @@ def generate(
         exclude: ids that are never chosen.
         callback: called with the new symbols, (B, k) or (k,), after every k of them; the last call may
             have fewer. What it raises ends the call.
-        every: k, at least 1.
+        every: k, at least 1; None: as many as come in about 20 ms.
 
     Returns:
         ``(symbols, h_n)``: (B, n) or (n,), int64; and the states, shaped as ``h_0``, after all symbols but the last. A
@@ -94,16 +94,16 @@ def generate(
     )
     excluded = _check_exclude(exclude, model.vocab_size)
     weights = weights_of(rnn, head, embedding, ids)
-    if weights is None:
-        was_training = rnn.training
-        rnn.eval()
-        try:
+    was_training = rnn.training
+    rnn.eval()  # no dropout between its layers
+    try:
+        if weights is None:
             step = model.step_without(excluded)
             symbols, state = _by_steps(step, model.read, h_0, arguments)
-        finally:
-            rnn.train(was_training)
-    else:
-        symbols, state = generate_fused(weights, model.read, h_0, excluded, arguments)
+        else:
+            symbols, state = _fused(weights, model.read, h_0, excluded, arguments)
+    finally:
+        rnn.train(was_training)
     h_n = model.zeros(ids.size(0)) if state is None else state
     return (symbols, h_n) if is_batch else (symbols[0], h_n[:, 0])
 
@@ -122,7 +122,7 @@ def generate_by_steps(
     streams: Tensor | None = None,
     first_step: int = 0,
     callback: _Callback | None = None,
-    every: int = 1,
+    every: int | None = None,
 ) -> tuple[Tensor, Any]:
     """:func:`generate` with any model, on any device: a loop in Python, and the fused op's oracle.
 
@@ -180,11 +180,12 @@ class _Arguments:
         streams: Tensor | None,
         first_step: int,
         callback: _Callback | None,
-        every: int,
+        every: int | None,
     ):
         check_int("num_symbols", num_symbols, 0)
         check_int("first_step", first_step, 0)
-        check_int("every", every, 1)
+        if every is not None:
+            check_int("every", every, 1)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
         self.ids, self.num_symbols, self.first_step = ids, num_symbols, first_step
@@ -200,12 +201,12 @@ class _Stepper(Protocol):
     def advance(self, num_symbols: int) -> Tensor: ...
 
 
-def generate_fused(
+def _fused(
     weights: Weights,
     read: Callable[[Tensor, Tensor | None], Tensor],
     h_0: Tensor | None,
     exclude: list[int],
-    arguments: "_Arguments",
+    arguments: _Arguments,
 ) -> tuple[Tensor, Tensor]:
     """Runs the op after ``read(ids, h_0)`` has read all of the prefix but its last symbol."""
     ids, hidden = arguments.ids, weights.layers[0].weight_hh
@@ -255,8 +256,10 @@ def _drive(stepper: _Stepper, arguments: _Arguments) -> Tensor:
         chunk = max(1, min(_GROWTH * count, int(count * _CHUNK_SECONDS / max(seconds, 1e-9))))
         symbols[:, done : done + count] = new
         done += count
-        while callback is not None and (done - reported >= every or reported < done == total):
-            end = min(reported + every, done)
+        while callback is not None and (
+            done - reported >= (every or 1) or reported < done == total
+        ):
+            end = min(reported + every, done) if every else done
             callback(symbols[:, reported:end])
             reported = end
     return symbols
