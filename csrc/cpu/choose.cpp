@@ -4,6 +4,7 @@
 #include <array>
 
 #include "cpu/dispatch.h"
+#include "cpu/tuning.h"
 #include "sizes.h"
 
 namespace rnnfused {
@@ -33,7 +34,8 @@ double uniform_of(uint64_t seed, uint64_t stream, uint64_t step) {
 
 int64_t Chooser::candidates_bytes(const Choice& choice, int64_t vocab_size) {
   const bool leaves_out = choice.temperature > 0 && (choice.top_p < 1 || choice.top_k > 0);
-  return leaves_out ? product_of(vocab_size, sizeof(Candidate)) : 0;
+  if (!leaves_out) return 0;
+  return (product_of(vocab_size, sizeof(Candidate)) + kCacheLine - 1) / kCacheLine * kCacheLine;
 }
 
 Chooser::Chooser(const Choice& choice, Dtype dtype, int64_t vocab_size, void* candidates)

@@ -18,7 +18,7 @@ class Chooser {
   // `candidates` has candidates_bytes() of memory; null where that is 0.
   Chooser(const Choice& choice, Dtype dtype, int64_t vocab_size, void* candidates);
 
-  // Bytes for the candidates of one row.
+  // Bytes for the candidates of one row, whole cache lines.
   static int64_t candidates_bytes(const Choice& choice, int64_t vocab_size);
 
   // The symbol of vocab_size logits in sum_dtype, which become weights; -1 where one is NaN or +inf, or all are -inf.

@@ -92,6 +92,8 @@ def generate(
     arguments = _Arguments(
         ids, num_symbols, temperature, top_k, top_p, seed, streams, first_step, callback, every
     )
+    if callback is not None and not is_batch:
+        arguments.callback = lambda symbols: callback(symbols[0])
     excluded = _check_exclude(exclude, model.vocab_size)
     weights = weights_of(rnn, head, embedding, ids)
     was_training = rnn.training

@@ -54,6 +54,6 @@ def uniforms(seed: int, streams: Tensor, first_step: int, num_steps: int) -> Ten
     steps = torch.arange(first_step, first_step + num_steps, device=streams.device)
     step = steps.expand(streams.size(0), num_steps)
     stream = streams.unsqueeze(1).expand_as(step)
-    counter = (step & _LOW, step >> 32, stream & _LOW, stream >> 32)
+    counter = (step & _LOW, (step >> 32) & _LOW, stream & _LOW, (stream >> 32) & _LOW)
     high, low, _, _ = philox(counter, (seed & _LOW, seed >> 32))
     return ((high << 21) | (low >> 11)).double() * 2.0**-53
