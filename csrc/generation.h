@@ -53,7 +53,9 @@ struct GeneratorWeights {
   Byte* memory = nullptr;
 
   Byte* table() const { return memory; }
-  Byte* hh(int64_t layer) const { return layer == 0 ? layers() : bias(layer) + sizes.bias_bytes() + sizes.square_bytes(); }
+  Byte* hh(int64_t layer) const {
+    return layer == 0 ? layers() : bias(layer) + sizes.bias_bytes() + sizes.square_bytes();
+  }
   Byte* bias(int64_t layer) const { return layers() + sizes.square_bytes() + (layer - 1) * sizes.layer_bytes(); }
   Byte* ih(int64_t layer) const { return bias(layer) + sizes.bias_bytes(); }
   Byte* head_bias() const { return layers() + sizes.layers_bytes(); }
@@ -66,7 +68,7 @@ struct GeneratorWeights {
 // What a generator is packed from. Biases and the table are in sum_dtype.
 struct GeneratorSource {
   GeneratorSizes sizes;
-  ConstState table;                // (vocab, hidden)
+  ConstState table;                  // (vocab, hidden)
   const void* weights_hh = nullptr;  // (layers, hidden, hidden), contiguous
   const void* weights_ih = nullptr;  // (layers - 1, hidden, hidden), contiguous: of the layers above the lowest
   const void* biases = nullptr;      // (layers - 1, hidden), contiguous

@@ -39,7 +39,9 @@ int64_t Chooser::candidates_bytes(const Choice& choice, int64_t vocab_size) {
 }
 
 Chooser::Chooser(const Choice& choice, Dtype dtype, int64_t vocab_size, void* candidates)
-    : choice_(choice), dtype_(sum_dtype(dtype)), vocab_size_(vocab_size),
+    : choice_(choice),
+      dtype_(sum_dtype(dtype)),
+      vocab_size_(vocab_size),
       candidates_(static_cast<Candidate*>(candidates)) {}
 
 int64_t Chooser::choose(void* logits, uint64_t stream, uint64_t step) const {

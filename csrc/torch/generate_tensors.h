@@ -20,8 +20,8 @@ inline Tensor new_bytes(const Tensor& model, int64_t bytes) {
   const DeviceNumber device(model);
   const int64_t stride = 1;
   AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &bytes, &stride, aoti_torch_dtype_uint8(), device.type,
-                                                         device.index, &result));
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(1, &bytes, &stride, aoti_torch_dtype_uint8(), device.type, device.index, &result));
   return Tensor(result);
 }
 
