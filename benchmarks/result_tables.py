@@ -89,7 +89,7 @@ def section(results):
         cells += memory_cells(memory.get(case, {}))
         lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
     sentences = [*peers(comparisons), *bfloat16(comparisons), *fixed_cost(comparisons)]
-    sentences += [*subnormal(comparisons), *options(comparisons)]
+    sentences += [*subnormal(comparisons), *options(comparisons), *generation(comparisons)]
     bullets = "\n".join(f"- {sentence}" for sentence in sentences)
     return "\n".join(lines) + (f"\n\n{bullets}" if bullets else "")
 
@@ -178,3 +178,20 @@ def options(comparisons):
         found = [r for a in comparisons.values() if name in a for r in a[name]["ratios"]]
         if found:
             yield f"{text}: {least_and_most(found)}."
+
+
+def generation(comparisons):
+    """Symbols per second of generation, by hidden size and choice, and the ratios to the plain loop."""
+    found = {}
+    for (case, threads, _), against in comparisons.items():
+        for name, record in against.items():
+            if name.startswith("plain loop, "):
+                _, hidden, _ = case.split("-")
+                found.setdefault((threads, name.partition(", ")[2]), []).append(
+                    f"{min(record['ratios']):.0f} (H {hidden})"
+                )
+    for (threads, choice), values in found.items():
+        yield (
+            f"Generation, {choice}, {threads} thread{'s' if threads > 1 else ''}: times faster than a "
+            f"Python loop over `torch.nn.RNN`: {', '.join(values)}."
+        )

@@ -116,6 +116,11 @@ constexpr int64_t kMaxLogitsRows = 32 * 1024;
 constexpr int64_t kLogitsBlockBytes = 16 * 1024;
 constexpr int64_t kMinBlockRows = 8 * kWideTileRows;
 
+// Generation (kernels/generate.h) --------------------------------------------------------------------------------
+
+// Tiles of rows that take each step at once. They share what they read of weights that exceed a cache.
+constexpr int64_t kGeneratedTiles = 4;
+
 // Memory (memory.h) ----------------------------------------------------------------------------------------------
 
 // Blocks, and bytes of them, that a thread keeps from call to call.

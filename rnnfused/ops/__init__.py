@@ -26,9 +26,11 @@ from .library import (
     CUDA_LIBRARY,
     LIBRARY,
     cpu_capability,
+    generate,
     has_cuda_kernels,
     layer,
     layer_backward,
+    pack_generator,
     recurrence_backward,
 )
 from .named_arguments import LayerArgs
@@ -40,8 +42,10 @@ __all__ = [
     "NONLINEARITIES",
     "LayerArgs",
     "cpu_capability",
+    "generate",
     "has_cuda_kernels",
     "layer",
     "layer_backward",
+    "pack_generator",
     "recurrence_backward",
 ]

@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -11,10 +12,11 @@ import torch
 from runs import TINY, run_command
 
 import rnnfused
-from rnnfused.lm import cli, load_checkpoint
+from rnnfused.lm import load_checkpoint
 from rnnfused.lm.checkpoint import lock, run_folder
 from rnnfused.lm.checkpoint.lock import LOCK
 from rnnfused.lm.cli import main
+from rnnfused.lm.commands import train as train_command
 
 TEXT = "She sells sea shells by the sea shore. " * 30
 
@@ -65,7 +67,9 @@ def test_train_and_sample(tmp_path, book, capsys):
 
 def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     calls = []
-    monkeypatch.setattr(cli, "train", lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(
+        train_command, "train", lambda *args, **kwargs: calls.append((args, kwargs))
+    )
     wanted = {
         "hidden_size": 5,
         "num_layers": 3,
@@ -91,7 +95,7 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
 
 def test_default_text(monkeypatch):
     texts = []
-    monkeypatch.setattr(cli, "train", lambda text, *_, **__: texts.append(text))
+    monkeypatch.setattr(train_command, "train", lambda text, *_, **__: texts.append(text))
     assert main(["train", "--out", "x"]) == 0
     assert len(texts[0]) > 300_000
 
@@ -287,6 +291,48 @@ def test_wrong_samples(run, tmp_path, capsys):
     assert f"{weights} or model.json" in error_of(capsys, sample)
 
 
+def test_options_of_sample(run, capsys):
+    def sample(*options):
+        assert main(["sample", run, "--prefix", "She", "--num-chars", "30", *options]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    greedy = sample("--greedy")
+    assert len(greedy) == 34 and greedy == sample("--temperature", "0") == sample("--top-k", "1")
+    assert greedy == sample("--top-p", "0.000001")
+    warm = sample("--temperature", "3", "--seed", "5")
+    assert warm not in (greedy, sample("--temperature", "3", "--seed", "6"))
+    many = sample("--temperature", "3", "--seed", "5", "--num-samples", "20")
+    parts = re.split(r"--- sample (\d+) ---\n", many)
+    assert parts[1::2] == [str(number) for number in range(1, 21)]
+    assert parts[2] == warm and len(set(parts[2::2])) == 20
+    assert {len(part) for part in parts[2::2]} == {34}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--greedy", "--temperature", "1"], "not allowed with argument --greedy"),
+        (["--greedy", "--top-k", "3"], "--greedy does not draw: it takes no --top-k"),
+        (["--top-k", "0"], "top_k must be at least 1, got 0"),
+        (["--top-p", "1.5"], "top_p must lie in (0, 1], got 1.5"),
+        (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),
+    ],
+)
+def test_wrong_options_of_sample(run, capsys, options, message):
+    assert message in error_of(capsys, ["sample", run, "--prefix", "She", *options])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_sample_is_shown_as_it_comes(run):
+    # The reader closes the pipe after a few characters of a text without end.
+    endless = ["sample", run, "--prefix", "She", "--num-chars", str(10**8)]
+    done = shell('"$@" | head -c 1000; exit ${PIPESTATUS[0]}', *endless)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert len(done.stdout) == 1000 and done.stdout.startswith("She")
+
+
 @pytest.mark.parametrize("library", ["tqdm", "matplotlib", "safetensors"])
 def test_missing_library_names_the_extra(tmp_path, book, capsys, monkeypatch, library):
     real_import = builtins.__import__
@@ -306,7 +352,7 @@ def test_other_missing_modules_are_bugs_and_propagate(monkeypatch):
     def broken(*_):
         raise ModuleNotFoundError("No module named 'rnnfused.absent'", name="rnnfused.absent")
 
-    monkeypatch.setattr(cli, "_train", broken)
+    monkeypatch.setattr(train_command, "run", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["train", "--out", "x"])
 
@@ -356,7 +402,7 @@ def test_external_failures_are_one_line(capsys, monkeypatch, error, message):
     def failing(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli, "train", failing)
+    monkeypatch.setattr(train_command, "train", failing)
     assert error_of(capsys, ["train", "--out", "x"]).startswith(message)
 
 
@@ -364,7 +410,7 @@ def test_a_bug_is_not_reported_as_a_user_error(monkeypatch):
     def failing(*_, **__):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(cli, "train", failing)
+    monkeypatch.setattr(train_command, "train", failing)
     with pytest.raises(RuntimeError, match="shapes"):
         main(["train", "--out", "x"])
 

@@ -1,0 +1,1 @@
+"""One module per command of ``rnnfused``: ``add`` makes its subparser, which names its function."""
