@@ -46,7 +46,8 @@ def pytest_generate_tests(metafunc):
         "run": range(1, results.RUNS + 1),
     }
     for name, of_name in values.items():
-        marked = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+        marks = metafunc.definition.iter_markers("parametrize")
+        marked = [each for mark in marks for each in mark.args[0].split(", ")]
         if name in metafunc.fixturenames and name not in marked:
             prefix = "run" if name == "run" else ""
             metafunc.parametrize(name, of_name, ids=[f"{prefix}{value}" for value in of_name])

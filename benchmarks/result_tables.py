@@ -89,7 +89,8 @@ def section(results):
         cells += memory_cells(memory.get(case, {}))
         lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
     sentences = [*peers(comparisons), *bfloat16(comparisons), *fixed_cost(comparisons)]
-    sentences += [*subnormal(comparisons), *options(comparisons), *generation(comparisons)]
+    sentences += [*subnormal(comparisons), *options(comparisons)]
+    sentences += [*heads(comparisons), *training(comparisons), *generation(comparisons)]
     bullets = "\n".join(f"- {sentence}" for sentence in sentences)
     return "\n".join(lines) + (f"\n\n{bullets}" if bullets else "")
 
@@ -178,6 +179,37 @@ def options(comparisons):
         found = [r for a in comparisons.values() if name in a for r in a[name]["ratios"]]
         if found:
             yield f"{text}: {least_and_most(found)}."
+
+
+def heads(comparisons):
+    """The ratios of the fused output layer and loss, by case."""
+    found = {}
+    for (case, threads, way), against in comparisons.items():
+        if "linear and cross_entropy" in against:
+            rows, hidden, classes = case.split("-")[1:]
+            cell = f"{min(against['linear and cross_entropy']['ratios']):.1f} ({rows} rows, H {hidden}, V {classes})"
+            found.setdefault(with_threads(way, threads), []).append(cell)
+    for column, cells in found.items():
+        yield f"`linear_cross_entropy`, {column}, times faster than torch's two calls: {', '.join(cells)}."
+
+
+def training(comparisons):
+    """The ratios of whole steps of training, by number of threads."""
+    found = {}
+    for (case, threads, _), against in comparisons.items():
+        for name, record in against.items():
+            if name.startswith("nn.RNN's model"):
+                sizes = dict(zip("VHBT", case.split("-")[1:], strict=True))
+                text = ", ".join(f"{letter} {size}" for letter, size in sizes.items())
+                narrow = " in bfloat16 autocast" if "bfloat16" in name else ""
+                found.setdefault(threads, []).append(
+                    f"{min(record['ratios']):.1f} ({text}{narrow})"
+                )
+    for threads, cells in found.items():
+        yield (
+            f"A step of training the language model on {threads} thread{'s' if threads > 1 else ''}, times faster "
+            f"than the same model on `torch.nn.RNN`: {', '.join(cells)}."
+        )
 
 
 def generation(comparisons):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..arguments import DTYPES
 from ..ops.modes import hides_values, is_any_autocast_active, is_transformed
-from ..rnn import RNN, TokenRNN
+from ..rnn import RNN
+from ..token_rnn import TokenRNN
 from .fused import Layer, Weights, sum_dtype
 from .steps import Step
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnfused import RNN, TokenRNN
-from rnnfused.arguments import check_nonlinearity
+from rnnfused.functional import linear_cross_entropy
+from rnnfused.ops.nonlinearity import check_nonlinearity
 
 # Beyond 32 bits, torch reports overflows of its own instead of "out of memory".
 MAX_COUNT = 2**31 - 1
@@ -241,10 +242,11 @@ class CharLM(nn.Module):
         Raises:
             IndexError, ValueError: as ``forward``, or for another ``reduction``.
         """
-        logits, state = self(ids, state)
-        # The loss takes int64 only.
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), reduction=reduction)
-        return loss, state
+        hidden, state = self.hidden(ids, state)
+        loss = linear_cross_entropy(
+            hidden, self.output_weight, self.head.bias, targets, reduction=reduction
+        )
+        return loss.flatten() if reduction == "none" else loss, state
 
 
 class _Bias(nn.Module):

@@ -10,7 +10,7 @@ from ..ops import autocast
 from ..ops.compiled import copy_of_view
 from ..ops.sequence import without_step
 from ..ops.tokens import is_integer
-from ..rnn import TokenRNN
+from ..token_rnn import TokenRNN
 
 State = Tensor | tuple[Tensor] | None
 
