@@ -18,6 +18,7 @@ from .data import StreamBatches, default_text, letters_only, read_text, split_te
 from .evaluate import Bigram, evaluate, fit_bigram, perplexity
 from .generate import generate
 from .model import CharLM, CharLMConfig
+from .random_windows import RandomWindows
 from .reading import TextError
 from .timemachine import DownloadError, fetch_timemachine
 from .train import TrainSettings, train
@@ -36,6 +37,7 @@ __all__ = [
     "EncodedText",
     "FolderBusyError",
     "FolderLostError",
+    "RandomWindows",
     "StreamBatches",
     "TextError",
     "TrainSettings",

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -256,13 +256,13 @@ class _Source:
         """The vocabulary of the first ``size`` symbols."""
         first = self._first(size)
         if self._level == "char":
-            return Vocab.from_counts(count_characters(map("".join, first)), min_count)
+            return Vocab.from_counts(count_characters(first), min_count)
         counts: Counter[str] = Counter()
         for words in first:
             counts.update(words)
         return WordVocab.from_counts(counts, min_count)
 
-    def _first(self, size: int) -> Iterator[str | list[str]]:
+    def _first(self, size: int) -> Iterator[Any]:
         with closing(self._symbols("reading the vocabulary of")) as parts:
             for symbols, _ in parts:
                 yield symbols[:size]

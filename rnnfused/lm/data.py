@@ -4,9 +4,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor
 
+from .positions import check_position
 from .reading import TextError, TextFile
 from .vocab import check_ids, pieces
 
@@ -97,6 +97,27 @@ def letters_only_pieces(parts: Iterable[str]) -> Iterator[str]:
         yield part
 
 
+def check_windows(ids: Tensor, batch_size: int, num_steps: int) -> None:
+    """Validate ids and the sizes of their batches.
+
+    Raises:
+        TypeError: ``ids`` is not an integer tensor.
+        ValueError: ``ids`` is not 1-D, a size is below 1, or ``ids`` is too short for one batch
+            (``batch_size * num_steps + 1`` symbols).
+    """
+    check_ids(ids)
+    for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    needed = batch_size * num_steps + 1
+    if len(ids) < needed:
+        raise ValueError(
+            f"text is too short for one window: it has {len(ids)} symbols, but "
+            f"batch_size={batch_size} streams of num_steps={num_steps} need {needed}; use a "
+            f"longer text, a smaller batch_size or a smaller num_steps"
+        )
+
+
 class StreamBatches:
     """Cuts ids into parallel streams and iterates over them in windows, for truncated BPTT.
 
@@ -106,9 +127,12 @@ class StreamBatches:
     may be shorter than ``num_steps``. Up to ``batch_size - 1`` symbols at the end of the text,
     which do not fill a column, are dropped.
 
+    The ids may be in a mapped file, of which an iteration reads one window at a time.
+
     Iterating yields ``(x, y)``: views of ``ids``, both of shape ``(batch_size, steps)`` with
     ``steps <= num_steps``; ``y`` holds the symbol after each symbol in ``x``. Iteration can be
-    repeated; ``len`` is the number of windows.
+    repeated; ``len`` is the number of windows. ``state_dict`` and ``load_state_dict`` save the
+    place, to resume in the middle of a pass.
 
     Args:
         ids: 1-D tensor of any integer dtype, on any device.
@@ -122,19 +146,10 @@ class StreamBatches:
     """
 
     def __init__(self, ids: Tensor, batch_size: int, num_steps: int):
-        check_ids(ids)
-        for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        needed = batch_size * num_steps + 1
-        if len(ids) < needed:
-            raise ValueError(
-                f"text is too short for one window: it has {len(ids)} symbols, but "
-                f"batch_size={batch_size} streams of num_steps={num_steps} need {needed}; use a "
-                f"longer text, a smaller batch_size or a smaller num_steps"
-            )
+        check_windows(ids, batch_size, num_steps)
         self.num_steps = num_steps
         self.stream_length = (len(ids) - 1) // batch_size
+        self._start = self._position = 0
         used = batch_size * self.stream_length
         self._inputs = ids[:used].view(batch_size, self.stream_length)
         self._targets = ids[1 : used + 1].view(batch_size, self.stream_length)
@@ -148,7 +163,28 @@ class StreamBatches:
         return -(-self.stream_length // self.num_steps)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(
-            torch.split(self._inputs, self.num_steps, dim=1),
-            torch.split(self._targets, self.num_steps, dim=1),
-        )
+        start, self._start, self._position = self._start, 0, self._start
+        for first in range(start * self.num_steps, self.stream_length, self.num_steps):
+            self._position += 1
+            steps = slice(first, first + self.num_steps)
+            yield self._inputs[:, steps], self._targets[:, steps]
+
+    def state_dict(self) -> dict[str, int]:
+        """``{"position": n}``: windows that the latest iteration has yielded so far.
+
+        The windows before belong to the carried hidden state, which is the caller's to save.
+        """
+        return {"position": self._position}
+
+    def load_state_dict(self, state: object) -> None:
+        """Let the next iteration go on after the place that ``state_dict`` returned.
+
+        Later iterations start from the first window again. So does the next one if the saved
+        iteration was complete.
+
+        Raises:
+            ValueError: ``state`` is not such a dict, or its position is beyond the last window.
+        """
+        state = check_position(state, {"position": len(self)})
+        self._position = state["position"]
+        self._start = self._position % len(self)
