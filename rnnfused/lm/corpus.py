@@ -213,7 +213,8 @@ class _Source:
             if self._level == "word":
                 yield from word_pieces(parts, self.label)
             else:
-                yield from ((part, part) for part in parts)
+                for part in parts:
+                    yield from ((piece, piece) for _, piece in pieces(part))
 
     @contextmanager
     def _pieces(self, work: str) -> Iterator[Iterator[str]]:
