@@ -175,8 +175,18 @@ class StreamBatches:
     def __len__(self) -> int:
         return -(-self.stream_length // self.num_steps)
 
+    def window(self, index: int) -> tuple[Tensor, Tensor]:
+        """The window ``(x, y)`` of that number, counted from 0.
+
+        Raises:
+            IndexError: there are fewer windows.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must lie in 0 .. {len(self) - 1}, got {index}")
+        start = index * self.num_steps
+        stop = start + self.num_steps
+        return self._inputs[:, start:stop], self._targets[:, start:stop]
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(
-            torch.split(self._inputs, self.num_steps, dim=1),
-            torch.split(self._targets, self.num_steps, dim=1),
-        )
+        # One by one: a view of each window of a large text would take gigabytes.
+        return map(self.window, range(len(self)))

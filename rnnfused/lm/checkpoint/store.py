@@ -119,9 +119,7 @@ def read(
         names = named_files(record, path)
         try:
             contents = {
-                field: _read_file(folder / name)
-                for field, name in names.items()
-                if field in fields
+                field: _read_file(folder / name) for field, name in names.items() if field in fields
             }
             return record, names, contents
         except FileNotFoundError as error:
