@@ -13,13 +13,17 @@ from .checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from .data import StreamBatches, TextError, default_text, letters_only, read_text, split_text
+from .corpus import Corpus, EncodedText, build_corpus, encode_text
+from .data import StreamBatches, default_text, letters_only, read_text, split_text
 from .evaluate import Bigram, evaluate, fit_bigram, perplexity
 from .generate import generate
 from .model import CharLM, CharLMConfig
+from .reading import TextError
 from .timemachine import DownloadError, fetch_timemachine
 from .train import TrainSettings, train
 from .vocab import Vocab
+from .vocabulary import vocabulary_from_json
+from .words import WordVocab
 
 __all__ = [
     "Bigram",
@@ -27,14 +31,19 @@ __all__ = [
     "CharLMConfig",
     "Checkpoint",
     "CheckpointError",
+    "Corpus",
     "DownloadError",
+    "EncodedText",
     "FolderBusyError",
     "FolderLostError",
     "StreamBatches",
     "TextError",
     "TrainSettings",
     "Vocab",
+    "WordVocab",
+    "build_corpus",
     "default_text",
+    "encode_text",
     "evaluate",
     "fetch_timemachine",
     "fit_bigram",
@@ -46,4 +55,5 @@ __all__ = [
     "save_checkpoint",
     "split_text",
     "train",
+    "vocabulary_from_json",
 ]

@@ -2,21 +2,20 @@
 
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from .reading import TextError, TextFile
 from .vocab import check_ids, pieces
-
-
-class TextError(ValueError):
-    """The text cannot be used: it is binary, not UTF-8, empty, or too short."""
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 file; drop a byte order mark and turn line ends into ``"\\n"``.
+
+    Args:
+        path: the file's name; ``"-"`` for standard input.
 
     Raises:
         FileNotFoundError, PermissionError: from the operating system.
@@ -26,40 +25,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
             empty.
         ValueError: ``path`` is empty, or holds a NUL character itself.
     """
-    name = os.fspath(path)
-    # pathlib takes an empty name for the current folder.
-    if not name or "\0" in name:
-        raise ValueError(f"path must name a text file, without NUL characters, got {name!r}")
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"text file {str(path)!r} is a folder; name a file")
-    # Reading a pipe or a device could block forever or never end.
-    if path.exists() and not path.is_file():
-        raise TextError(f"text file {str(path)!r} is not a regular file")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # Opened, but not readable: such errors lack the name.
-        reason = error.strerror or error
-        raise OSError(f"text file {str(path)!r} cannot be read: {reason}") from None
-    if not data:
-        raise TextError(f"text file {str(path)!r} is empty")
-    nul = data.find(b"\0")
-    if nul >= 0:
-        raise TextError(f"text file {str(path)!r} is binary: NUL byte at byte offset {nul}")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"text file {str(path)!r} is not UTF-8: byte 0x{data[error.start]:02x} "
-            f"at byte offset {error.start} ({error.reason})"
-        ) from None
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if not text:
-        raise TextError(f"text file {str(path)!r} is empty except for a byte order mark")
-    return text
+    with TextFile(path) as file:
+        return "".join(file.pieces())
 
 
 def default_text() -> str:
@@ -113,16 +80,21 @@ def letters_only(text: str) -> str:
     """
     if not isinstance(text, str):
         raise TypeError(f"text must be a str, got {type(text).__name__}")
-    parts = [""]
+    return "".join(letters_only_pieces(piece for _, piece in pieces(text)))
+
+
+def letters_only_pieces(parts: Iterable[str]) -> Iterator[str]:
+    """The pieces of ``letters_only`` of a text that comes in pieces; some may be empty."""
     # In pieces: on the whole of a large text, re.sub builds a list of millions of words.
-    for _, piece in pieces(text):
-        part = re.sub("[^A-Za-z]+", " ", piece).lower()
+    after_space = False
+    for part in parts:
+        part = re.sub("[^A-Za-z]+", " ", part).lower()
         # A run of other characters can span several pieces.
-        if parts[-1].endswith(" "):
+        if after_space:
             part = part.removeprefix(" ")
         if part:
-            parts.append(part)
-    return "".join(parts)
+            after_space = part.endswith(" ")
+        yield part
 
 
 class StreamBatches:

@@ -1,8 +1,8 @@
 """The map between characters and ids, and between a text and a tensor of ids."""
 
 import ctypes
-from collections.abc import Iterable, Iterator
-from typing import TypeVar, overload
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -28,12 +28,14 @@ class Vocab:
     Attributes:
         idx_to_token: list of str, the token of each id.
         token_to_idx: dict from token to id.
+        level: ``"char"``; a ``WordVocab`` has ``"word"``.
 
     Raises:
         TypeError: ``text`` is not a ``str``.
         ValueError: ``text`` is empty.
     """
 
+    level: Literal["char"] = "char"
     idx_to_token: list[str]
     token_to_idx: dict[str, int]
 
@@ -43,6 +45,19 @@ class Vocab:
         if not text:
             raise ValueError("text must hold at least one character, got an empty str")
         self._number([UNKNOWN, *sorted(set(text))])
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int], min_count: int = 1) -> "Vocab":
+        """The vocabulary of the characters that occur at least ``min_count`` times.
+
+        Args:
+            counts: the number of occurrences of each character, as of ``collections.Counter``.
+
+        Raises:
+            ValueError: a key is not one character, or no character is that frequent.
+        """
+        tokens = frequent(counts, min_count, "character")
+        return cls.from_json([UNKNOWN, *sorted(tokens)])
 
     def _number(self, tokens: list[str]) -> None:
         self.idx_to_token = tokens
@@ -82,7 +97,11 @@ class Vocab:
 
     def smallest_dtype(self) -> torch.dtype:
         """The narrowest dtype that holds every id: ``torch.uint8``, ``int16`` or ``int32``."""
-        return next(dtype for dtype in _DTYPES if len(self) - 1 <= torch.iinfo(dtype).max)
+        return smallest_dtype(len(self))
+
+    def split(self, text: str) -> list[str]:
+        """The characters of ``text``, the strings that ``encode`` maps to ids."""
+        return list(text)
 
     def encode(self, text: str, dtype: torch.dtype = torch.long) -> Tensor:
         """Ids of the characters of ``text``: shape ``(len(text),)``, 0 where unknown.
@@ -98,11 +117,7 @@ class Vocab:
         """
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, got {type(text).__name__}")
-        if dtype not in _DTYPES or len(self) - 1 > torch.iinfo(dtype).max:
-            raise ValueError(
-                "dtype must be torch.uint8, int8, int16, int32 or int64 and hold ids up to "
-                f"{len(self) - 1}, got {dtype!r}"
-            )
+        check_dtype(dtype, len(self))
         codes = _to_codes("".join(self.idx_to_token[1:]))
         # The last entry serves every character above the vocabulary's highest code point.
         table = torch.zeros(int(codes.max()) + 2 if len(codes) else 1, dtype=dtype)
@@ -164,6 +179,57 @@ class Vocab:
         vocab = cls.__new__(cls)
         vocab._number(list(tokens))
         return vocab
+
+
+def frequent(counts: Mapping[str, int], min_count: int, kind: str) -> list[str]:
+    """The keys of ``counts`` that have at least ``min_count``.
+
+    Raises:
+        TypeError: ``min_count`` is not an int.
+        ValueError: ``min_count`` is below 1, or no key has it; ``kind`` names the keys.
+    """
+    if isinstance(min_count, bool) or not isinstance(min_count, int):
+        raise TypeError(f"min_count must be an int, got {min_count!r}")
+    if min_count < 1:
+        raise ValueError(f"min_count must be at least 1, got {min_count}")
+    tokens = [token for token, count in counts.items() if count >= min_count]
+    if not tokens:
+        raise ValueError(
+            f"no {kind} of the training text occurs min_count={min_count} times; "
+            f"the most frequent one occurs {max(counts.values(), default=0)} times"
+        )
+    return tokens
+
+
+def smallest_dtype(size: int) -> torch.dtype:
+    """The narrowest dtype that holds the ids below ``size``: ``torch.uint8``, int16 or int32."""
+    return next(dtype for dtype in _DTYPES if size - 1 <= torch.iinfo(dtype).max)
+
+
+def check_dtype(dtype: torch.dtype, size: int) -> None:
+    """Validate the dtype for ids below ``size``.
+
+    Raises:
+        ValueError: ``dtype`` is not uint8, int8, int16, int32 or int64, or too narrow.
+    """
+    if dtype not in _DTYPES or size - 1 > torch.iinfo(dtype).max:
+        raise ValueError(
+            "dtype must be torch.uint8, int8, int16, int32 or int64 and hold ids up to "
+            f"{size - 1}, got {dtype!r}"
+        )
+
+
+def count_characters(texts: Iterable[str]) -> dict[str, int]:
+    """The number of occurrences of each character in all of ``texts``; for large ones."""
+    counts = torch.zeros(0, dtype=torch.long)
+    for text in texts:
+        for _, piece in pieces(text):
+            # Several times as fast as collections.Counter, which makes a str of each character.
+            found = torch.bincount(_to_codes(piece), minlength=len(counts))
+            found[: len(counts)] += counts
+            counts = found
+    codes = counts.nonzero().squeeze(1)
+    return {chr(code): count for code, count in zip(codes.tolist(), counts[codes].tolist())}
 
 
 def check_ids(ids: Tensor, name: str = "ids", *, dim: int | None = 1) -> None:
