@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch import Tensor
 
 from .model import CharLM
 
@@ -29,5 +30,6 @@ class WeightAverage:
     def update(self, model: CharLM, step: int) -> None:
         """Take the weights of ``model`` after ``step`` steps into the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, weights = list(self.model.parameters()), list(model.parameters())
+        averages: list[Tensor] = [*self.model.parameters()]
+        weights: list[Tensor] = [*model.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - decay)

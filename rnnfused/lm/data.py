@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor
 
 from .reading import TextError, TextFile

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from .model import check_count, check_dropout, check_embedding
+from .vocabulary import LEVELS
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "constant")
 INITIALISATIONS = ("uniform", "orthogonal")
 PRECISIONS = ("float32", "bfloat16")
-LEVELS = ("char", "word")
+
 SAMPLERS = ("streams", "random")
 
 # A resumed run may have others of these: no step depends on them.

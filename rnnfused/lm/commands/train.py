@@ -3,7 +3,8 @@
 import argparse
 
 from ..data import default_text, read_text
-from ..train import TrainSettings, train
+from ..settings import TrainSettings
+from ..train import train
 from .options import Formatter, Subparsers, add_threads, file_name, folder_name
 
 _SETTINGS = (
