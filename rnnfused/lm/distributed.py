@@ -135,6 +135,11 @@ class Workers:
         return torch.cat(parts, dim)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that prints: the first of torchrun's, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _number(name: str, default: int) -> int:
     value = os.environ.get(name, str(default))
     try:

@@ -110,10 +110,7 @@ class Run:
 
     def resume(self, out: str | os.PathLike[str]) -> None:
         """Take the state of the run that ``out`` holds."""
-        try:
-            checkpoint, tensors = load_run(out)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}; to start a run, leave out resume") from None
+        checkpoint, tensors = load_run(out)
         record = checkpoint.record
         damaged = f"the state of the run in {os.fspath(out)!r} does not fit: "
         try:

@@ -199,7 +199,10 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Checkpoint, dict[str, Tens
     from safetensors.torch import load
 
     folder = Path(folder)
-    record, names, contents = store.read(folder, FILES)
+    try:
+        record, names, contents = store.read(folder, FILES)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"nothing to resume: {error}") from None
     config, vocab = _model_of(folder, record, names, contents)
     if "training" not in contents:
         raise CheckpointError(
