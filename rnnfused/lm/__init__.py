@@ -20,8 +20,9 @@ from .generate import generate
 from .model import CharLM, CharLMConfig
 from .random_windows import RandomWindows
 from .reading import TextError
+from .settings import TrainSettings
 from .timemachine import DownloadError, fetch_timemachine
-from .train import TrainSettings, train
+from .train import train
 from .vocab import Vocab
 from .vocabulary import vocabulary_from_json
 from .words import WordVocab

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from .positions import check_position
 from .reading import TextError, TextFile
 from .vocab import check_ids, pieces
 
@@ -97,25 +96,17 @@ def letters_only_pieces(parts: Iterable[str]) -> Iterator[str]:
         yield part
 
 
-def check_windows(ids: Tensor, batch_size: int, num_steps: int) -> None:
+def check_sizes(ids: Tensor, batch_size: int, num_steps: int) -> None:
     """Validate ids and the sizes of their batches.
 
     Raises:
         TypeError: ``ids`` is not an integer tensor.
-        ValueError: ``ids`` is not 1-D, a size is below 1, or ``ids`` is too short for one batch
-            (``batch_size * num_steps + 1`` symbols).
+        ValueError: ``ids`` is not 1-D, or a size is below 1.
     """
     check_ids(ids)
     for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    needed = batch_size * num_steps + 1
-    if len(ids) < needed:
-        raise ValueError(
-            f"text is too short for one window: it has {len(ids)} symbols, but "
-            f"batch_size={batch_size} streams of num_steps={num_steps} need {needed}; use a "
-            f"longer text, a smaller batch_size or a smaller num_steps"
-        )
 
 
 class StreamBatches:
@@ -131,8 +122,7 @@ class StreamBatches:
 
     Iterating yields ``(x, y)``: views of ``ids``, both of shape ``(batch_size, steps)`` with
     ``steps <= num_steps``; ``y`` holds the symbol after each symbol in ``x``. Iteration can be
-    repeated; ``len`` is the number of windows. ``state_dict`` and ``load_state_dict`` save the
-    place, to resume in the middle of a pass.
+    repeated; ``len`` is the number of windows, and ``window(n)`` is any of them.
 
     Args:
         ids: 1-D tensor of any integer dtype, on any device.
@@ -146,10 +136,16 @@ class StreamBatches:
     """
 
     def __init__(self, ids: Tensor, batch_size: int, num_steps: int):
-        check_windows(ids, batch_size, num_steps)
+        check_sizes(ids, batch_size, num_steps)
+        needed = batch_size * num_steps + 1
+        if len(ids) < needed:
+            raise ValueError(
+                f"text is too short for one window: it has {len(ids)} symbols, but "
+                f"batch_size={batch_size} streams of num_steps={num_steps} need {needed}; use a "
+                f"longer text, a smaller batch_size or a smaller num_steps"
+            )
         self.num_steps = num_steps
         self.stream_length = (len(ids) - 1) // batch_size
-        self._start = self._position = 0
         used = batch_size * self.stream_length
         self._inputs = ids[:used].view(batch_size, self.stream_length)
         self._targets = ids[1 : used + 1].view(batch_size, self.stream_length)
@@ -162,29 +158,18 @@ class StreamBatches:
     def __len__(self) -> int:
         return -(-self.stream_length // self.num_steps)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        start, self._start, self._position = self._start, 0, self._start
-        for first in range(start * self.num_steps, self.stream_length, self.num_steps):
-            self._position += 1
-            steps = slice(first, first + self.num_steps)
-            yield self._inputs[:, steps], self._targets[:, steps]
-
-    def state_dict(self) -> dict[str, int]:
-        """``{"position": n}``: windows that the latest iteration has yielded so far.
-
-        The windows before belong to the carried hidden state, which is the caller's to save.
-        """
-        return {"position": self._position}
-
-    def load_state_dict(self, state: object) -> None:
-        """Let the next iteration go on after the place that ``state_dict`` returned.
-
-        Later iterations start from the first window again. So does the next one if the saved
-        iteration was complete.
+    def window(self, index: int) -> tuple[Tensor, Tensor]:
+        """The window ``(x, y)`` of that number, counted from 0.
 
         Raises:
-            ValueError: ``state`` is not such a dict, or its position is beyond the last window.
+            IndexError: there are fewer windows.
         """
-        state = check_position(state, {"position": len(self)})
-        self._position = state["position"]
-        self._start = self._position % len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must lie in 0 .. {len(self) - 1}, got {index}")
+        start = index * self.num_steps
+        stop = start + self.num_steps
+        return self._inputs[:, start:stop], self._targets[:, start:stop]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # One by one: a view of each window of a large text would take gigabytes.
+        return map(self.window, range(len(self)))

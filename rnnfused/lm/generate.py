@@ -69,7 +69,7 @@ def generate(
         raise ValueError(
             f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
         )
-    device = model.head.weight.device
+    device = model.device
     ids = encode_prefix(vocab, prefix).to(device)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     was_training = model.training

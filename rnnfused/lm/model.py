@@ -1,13 +1,14 @@
-"""The character language model: a recurrent layer over symbol ids and a linear head."""
+"""The language model: recurrent layers over symbol ids and a linear output layer."""
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from rnnfused import TokenRNN
+from rnnfused import RNN, TokenRNN
 
 # Beyond 32 bits, torch reports overflows of its own instead of "out of memory".
 MAX_COUNT = 2**31 - 1
@@ -46,6 +47,28 @@ def check_dropout(value: object) -> None:
         raise ValueError(f"dropout must lie in [0, 1), got {value}")
 
 
+def check_embedding(embedding_size: object, tied: object, hidden_size: int) -> None:
+    """Validate an embedding's size, or None, and whether the output weights are tied to it.
+
+    Raises:
+        TypeError: a value has the wrong type.
+        ValueError: ``embedding_size`` is out of range, or not ``hidden_size`` although tied.
+    """
+    if embedding_size is not None:
+        check_count("embedding_size", embedding_size)
+    if not isinstance(tied, bool):
+        raise TypeError(f"tied must be a bool, got {tied!r}")
+    if tied and embedding_size not in (None, hidden_size):
+        raise ValueError(
+            f"embedding_size must equal hidden_size={hidden_size} if the output weights are tied "
+            f"to the embedding, got {embedding_size}"
+        )
+
+
+# Fields that configurations of checkpoints of format 1 and 2 lack.
+_LATER_FIELDS = {"embedding_size", "tied"}
+
+
 @dataclass(frozen=True)
 class CharLMConfig:
     """The shape of a ``CharLM``: everything needed to build one again.
@@ -56,6 +79,11 @@ class CharLMConfig:
         num_layers: stacked recurrent layers, 1 to 1000.
         nonlinearity: ``"tanh"`` or ``"relu"``.
         dropout: probability of zeroing a feature of a layer's output in training, in [0, 1).
+        embedding_size: features of a symbol's embedding, 1 to 2 ** 31 - 1. None: no embedding; ids
+            are looked up in the first layer's input weights.
+        tied: whether the output layer has no weight of its own. It uses the embedding's, which
+            then has ``hidden_size`` features, or without embedding the first layer's input weight.
+            Press and Wolf, *Using the Output Embedding to Improve Language Models*, 2017.
 
     Raises:
         TypeError, ValueError: an attribute has the wrong type or is out of range.
@@ -66,6 +94,8 @@ class CharLMConfig:
     num_layers: int = 2
     nonlinearity: str = "tanh"
     dropout: float = 0.0
+    embedding_size: int | None = None
+    tied: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_layers"):
@@ -73,6 +103,7 @@ class CharLMConfig:
         if self.nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
         check_dropout(self.dropout)
+        check_embedding(self.embedding_size, self.tied, self.hidden_size)
 
     def to_json(self) -> dict[str, Any]:
         """A value for ``json.dump``."""
@@ -80,14 +111,14 @@ class CharLMConfig:
 
     @classmethod
     def from_json(cls, values: object) -> "CharLMConfig":
-        """The configuration that ``to_json`` described.
+        """The configuration that ``to_json`` described, in this version or an earlier one.
 
         Raises:
             ValueError: ``values`` is not a dict, lacks a field, or has an unknown one.
             TypeError, ValueError: a field has a wrong value.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        if not isinstance(values, dict) or not names - _LATER_FIELDS <= set(values) <= names:
             got = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"config must have the fields {sorted(names)}, got {got!r}")
         return cls(**values)
@@ -109,19 +140,67 @@ class CharLM(nn.Module):
     ):
         super().__init__()
         self.config = config
-        self.rnn = TokenRNN(
-            config.vocab_size,
-            config.hidden_size,
-            config.num_layers,
-            nonlinearity=config.nonlinearity,
-            batch_first=True,
+        size, layers = config.hidden_size, config.num_layers
+        options: dict[str, Any] = {
+            "nonlinearity": config.nonlinearity,
+            "batch_first": True,
             # This one acts between layers, so a single layer cannot have it.
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
-            device=device,
-            dtype=dtype,
-        )
+            "dropout": config.dropout if layers > 1 else 0.0,
+            "device": device,
+            "dtype": dtype,
+        }
+        self.rnn: RNN
+        if config.embedding_size is None:
+            self.embedding = None
+            self.rnn = TokenRNN(config.vocab_size, size, layers, **options)
+        else:
+            features = config.embedding_size
+            self.embedding = nn.Embedding(config.vocab_size, features, device=device, dtype=dtype)
+            self.rnn = RNN(features, size, layers, **options)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.hidden_size, config.vocab_size, device=device, dtype=dtype)
+        self.head: nn.Linear | _Bias
+        if config.tied:
+            self.head = _Bias(config.vocab_size, device=device, dtype=dtype)
+            if self.embedding is not None:
+                # Logits of an output weight from N(0, 1), an embedding's own, would be far too large.
+                nn.init.uniform_(self.embedding.weight, -(size**-0.5), size**-0.5)
+        else:
+            self.head = nn.Linear(size, config.vocab_size, device=device, dtype=dtype)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output layer's weight of shape ``(vocab_size, hidden_size)``, tied or its own."""
+        if isinstance(self.head, nn.Linear):
+            return self.head.weight
+        if self.embedding is not None:
+            return self.embedding.weight
+        return cast(Tensor, self.rnn.weight_ih_l0).t()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.head.bias.device
+
+    def hidden(self, ids: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The last layer's states at every position, before the output layer.
+
+        Args:
+            ids, state: as for ``forward``.
+
+        Returns:
+            ``(hidden, state)`` of shapes ``(B, T, hidden_size)`` and
+            ``(num_layers, B, hidden_size)``; dropout has acted on ``hidden``.
+
+        Raises:
+            IndexError, ValueError: as ``forward``.
+        """
+        if self.embedding is None:
+            output, state = self.rnn(ids, state)
+        else:
+            # An embedding takes two dtypes only.
+            embedded = self.dropout(F.embedding(ids.long(), self.embedding.weight))
+            output, state = self.rnn(embedded, state)
+        return self.dropout(output), state
 
     def forward(self, ids: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits of the next symbol at every position.
@@ -137,5 +216,42 @@ class CharLM(nn.Module):
         Raises:
             IndexError, ValueError: as ``TokenRNN``, for ids outside the vocabulary or wrong shapes.
         """
-        output, state = self.rnn(ids, state)
-        return self.head(self.dropout(output)), state
+        hidden, state = self.hidden(ids, state)
+        return F.linear(hidden, self.output_weight, self.head.bias), state
+
+    def loss(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        state: Tensor | None = None,
+        reduction: str = "mean",
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the targets, in nats.
+
+        Args:
+            ids: ``(B, T)``, as for ``forward``.
+            targets: ``(B, T)``, any integer dtype: the symbol after each of ``ids``.
+            state: as for ``forward``.
+            reduction: ``"mean"`` or ``"sum"`` for a 0-dim loss, ``"none"`` for one of shape
+                ``(B * T,)``.
+
+        Returns:
+            ``(loss, state)``; the state is not detached.
+
+        Raises:
+            IndexError, ValueError: as ``forward``, or for another ``reduction``.
+        """
+        logits, state = self(ids, state)
+        # The loss takes int64 only.
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), reduction=reduction)
+        return loss, state
+
+
+class _Bias(nn.Module):
+    """The output layer's own part where its weight is tied: a bias, zeros at first."""
+
+    def __init__(
+        self, size: int, device: str | torch.device | None, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(size, device=device, dtype=dtype))

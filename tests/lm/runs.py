@@ -1,5 +1,6 @@
 """Small training runs that several tests start, and the folders that they leave."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -48,8 +49,21 @@ def files(folder):
     return sorted([*kept(folder), "loss.png", "metrics.jsonl"])
 
 
+def to_format_2(folder):
+    """Convert the checkpoint of ``save_checkpoint`` to the format of earlier versions."""
+    record = json.loads((folder / "model.json").read_text())
+    for name in ("embedding_size", "tied"):
+        del record["config"][name]
+    # The sum as they wrote it.
+    described = {"config": record["config"], "vocab": record["vocab"]}
+    line = json.dumps(described, sort_keys=True, separators=(",", ":")) + "\n"
+    summed = hashlib.sha256(line.encode() + weights_of(folder).read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(record | {"format": 2, "sha256": summed}))
+
+
 def to_format_1(folder):
     """Convert the checkpoint to the format of the package's first version."""
+    to_format_2(folder)
     weights_of(folder).rename(folder / "model.safetensors")
     record = json.loads((folder / "model.json").read_text())
     del record["weights"]

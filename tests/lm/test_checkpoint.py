@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from runs import contents, kept, to_format_1, weights_of
+from runs import contents, kept, to_format_1, to_format_2, weights_of
 
 from rnnfused.lm import (
     CharLM,
@@ -35,8 +35,8 @@ def seal(folder, **changes):
     """Edit the record and update its sum."""
     edit(folder, **changes)
     record = json.loads((folder / "model.json").read_text())
-    config, vocab = CharLMConfig.from_json(record["config"]), Vocab.from_json(record["vocab"])
-    edit(folder, sha256=_sum(config, vocab, weights_of(folder).read_bytes()))
+    vocab = Vocab.from_json(record["vocab"])
+    edit(folder, sha256=_sum(record["config"], vocab, weights_of(folder).read_bytes()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -54,7 +54,7 @@ def test_round_trip_gives_identical_logits(tmp_path, model, vocab, dtype):
 
 def test_the_record(folder):
     record = load_checkpoint(folder).record
-    assert record["format"] == 2
+    assert record["format"] == 3
     assert sorted(contents(folder)) == kept(folder)
     assert record["weights"] == content_name("weights", weights_of(folder).read_bytes())
     assert record["settings"] == {"lr": 0.1}
@@ -101,12 +101,26 @@ def test_record_that_is_not_json(folder, data):
 
 
 @pytest.mark.parametrize(
-    "data", [b"[]", b"null", b"{}", b'{"format": 3}', b'{"format": true}', b'{"format": 1.0}']
+    "data", [b"[]", b"null", b"{}", b'{"format": 4}', b'{"format": true}', b'{"format": 1.0}']
 )
 def test_record_of_another_format(folder, data):
     (folder / "model.json").write_bytes(data)
-    with pytest.raises(CheckpointError, match="must be a checkpoint of format 1 or 2, got"):
+    with pytest.raises(CheckpointError, match="must be a checkpoint of format 1 to 3, got"):
         load_checkpoint(folder)
+
+
+def test_a_newer_format_is_named(folder):
+    edit(folder, format=4)
+    with pytest.raises(CheckpointError, match="got format 4: a newer rnnfused wrote it; update"):
+        load_checkpoint(folder)
+
+
+def test_which_model_is_one_of_two_words(folder, model):
+    with pytest.raises(ValueError, match="which must be 'best' or 'last', got 'first'"):
+        load_checkpoint(folder, which="first")
+    # A folder with one model has it as both.
+    loaded = load_checkpoint(folder, which="last")
+    assert torch.equal(loaded.model.head.bias, model.head.bias)
 
 
 def test_record_with_broken_parts(folder, model, vocab):
@@ -196,11 +210,13 @@ def test_save_refuses_values_that_json_cannot_hold(folder, model, vocab):
         save_checkpoint(folder / "absent", model, vocab)
 
 
-def test_format_1_loads_and_is_replaced_by_format_2(folder, model, vocab):
-    to_format_1(folder)
-    assert sorted(contents(folder)) == ["model.json", "model.safetensors"]
+@pytest.mark.parametrize("format", [1, 2])
+def test_earlier_formats_load_and_are_replaced(folder, model, vocab, format):
+    name = weights_of(folder).name
+    [to_format_1, to_format_2][format - 1](folder)
+    assert set(contents(folder)) == {"model.json", ["model.safetensors", name][format - 1]}
     loaded = load_checkpoint(folder)
-    assert loaded.record["format"] == 1 and loaded.record["settings"] == {"lr": 0.1}
+    assert loaded.record["format"] == format and loaded.record["settings"] == {"lr": 0.1}
     assert torch.equal(loaded.model.head.bias, model.head.bias)
     save_checkpoint(folder, model, vocab)
     assert sorted(contents(folder)) == kept(folder)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,19 @@ from .atomic import replacing
 from .lock import FolderLock
 
 RECORD = "model.json"
-FORMAT = 2
-# The fields of a record that name a file, and the stems of those names.
-STEMS = {"weights": "model"}
+FORMAT = 3
+# The fields of a record that name a file, and the stems of those names. A field can be missing, except
+# the first: the weights to use. The others are the weights of the last step, which are often the same,
+# and the state that a stopped run goes on from. Formats 1 and 2 have the first alone.
+STEMS = {"weights": "model", "last": "model", "training": "training"}
 # Format 1 had one file with a fixed name.
 WEIGHTS_1 = "model.safetensors"
 
 # The files of a checkpoint of which temporary copies may exist.
-CHECKPOINT_FILES = re.compile(r"model\.json|model(-[0-9a-f]{16})?\.safetensors")
-_OWN = re.compile(rf"(?:{'|'.join(STEMS.values())})-[0-9a-f]{{16}}\.safetensors")
+CHECKPOINT_FILES = re.compile(
+    r"model\.json|model\.safetensors|(model|training)-[0-9a-f]{16}\.safetensors"
+)
+_OWN = re.compile(r"(?:model|training)-[0-9a-f]{16}\.safetensors")
 # Restarts of a reader because a newer checkpoint was committed meanwhile.
 _TRIES = 1000
 # Reads of an unchanged record before its missing file counts as lost.
@@ -59,9 +64,11 @@ def named_files(record: dict[str, Any], path: Path) -> dict[str, str]:
         return {"weights": WEIGHTS_1}
     names = {}
     for field, stem in STEMS.items():
+        if field != "weights" and (record["format"] < 3 or field not in record):
+            continue
         name = record.get(field)
         # A name that contains a path could lead out of the folder.
-        if not isinstance(name, str) or not _OWN.fullmatch(name):
+        if not isinstance(name, str) or not _OWN.fullmatch(name) or not name.startswith(stem):
             raise CheckpointError(
                 f"{str(path)!r} is damaged: {field} must be a file name such as "
                 f"{stem}-0123456789abcdef.safetensors, got {name!r}"
@@ -83,16 +90,22 @@ def parse(data: bytes, path: Path) -> dict[str, Any]:
     found = record.get("format") if isinstance(record, dict) else None
     # The type too: true and 1.0 are equal to 1 in Python.
     if not isinstance(record, dict) or type(found) is not int or not 1 <= found <= FORMAT:
+        newer = type(found) is int and found > FORMAT
+        hint = ": a newer rnnfused wrote it; update rnnfused" if newer else ""
         raise CheckpointError(
-            f"{str(path)!r} must be a checkpoint of format 1 or {FORMAT}, got format {found!r}"
+            f"{str(path)!r} must be a checkpoint of format 1 to {FORMAT}, "
+            f"got format {found!r}{hint}"
         )
     return record
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, bytes]]:
+def read(
+    folder: Path, fields: Collection[str]
+) -> tuple[dict[str, Any], dict[str, str], dict[str, bytes]]:
     """The record in ``folder``, the names of its files by field, and their contents by field.
 
-    They belong to one commit, even if newer ones follow meanwhile.
+    They belong to one commit, even if newer ones follow meanwhile. Of the files, those of ``fields``
+    are read, where the record has them.
 
     Raises:
         FileNotFoundError: the record, or a file that it names, is missing.
@@ -105,7 +118,9 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, bytes]
         record = parse(data, path)
         names = named_files(record, path)
         try:
-            contents = {field: _read_file(folder / name) for field, name in names.items()}
+            contents = {
+                field: _read_file(folder / name) for field, name in names.items() if field in fields
+            }
             return record, names, contents
         except FileNotFoundError as error:
             # Removed because a newer record was committed: that one is read next.

@@ -7,7 +7,7 @@ from ..checkpoint import load_checkpoint
 from ..data import letters_only
 from ..generate import generate
 from ..messages import for_stream, show
-from ..train import check_device
+from ..settings import check_device
 from .options import Formatter, Subparsers, add_threads, folder_name
 
 
