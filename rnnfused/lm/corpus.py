@@ -7,7 +7,6 @@ so memory does not grow with the text.
 import itertools
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from .data import letters_only_pieces
 from .mapped import mapped_tensor
+from .progress import progress_bar
 from .reading import STDIN, TextError, TextFile
 from .vocab import Vocab, count_characters, pieces
 from .vocabulary import Level, Vocabulary, check_level
@@ -221,19 +221,9 @@ class _Source:
         if self._file is None:
             yield (piece for _, piece in pieces(self._text or ""))
             return
-        from tqdm import tqdm
-
-        with tqdm(
-            total=self._file.size,
-            desc=f"{work} {self.label}",
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            delay=0.5,
-            # None: on a terminal only. A closed stderr is None.
-            disable=sys.stderr is None or (None if self._progress is None else not self._progress),
-        ) as bar:
-            yield self._file.pieces(bar.update)
+        work = f"{work} {self.label}"
+        with progress_bar(work, self._file.size, "B", self._progress) as advance:
+            yield self._file.pieces(advance)
 
     def split(self, first: str, fractions: dict[str, float]) -> dict[str, int]:
         """Symbols of each part: the part ``first``, then those of ``fractions``.
