@@ -24,7 +24,8 @@ from .vocabulary import Level, Vocabulary, check_level
 from .words import WordVocab, word_pieces
 
 Text = str | os.PathLike[str]
-# Names in messages of texts that are no files.
+# The arguments of the parts' texts, and how messages call texts that are no files.
+_ARGUMENTS = {"train": "text", "valid": "valid", "test": "test"}
 _LABELS = {"train": "text", "valid": "validation text", "test": "test text", "text": "text"}
 
 
@@ -119,6 +120,9 @@ def build_corpus(
         fractions["test"] = test_fraction
     _check_fractions(fractions)
     given = {"train": text, "valid": valid, "test": test}
+    for name, one in given.items():
+        if one is not None or name == "train":
+            _check_text(_ARGUMENTS[name], one)
     if sum(_is_stdin(one) for one in given.values()) > 1:
         raise ValueError(f"only one of text, valid and test can be standard input ({STDIN!r})")
     with ExitStack() as stack:
@@ -159,12 +163,18 @@ def encode_text(
 
     Args and errors are as those of ``build_corpus``. The text has at least two symbols.
     """
+    _check_text("text", text)
     with _Source(text, "text", vocab.level, letters_only, folder, progress) as source:
         return source.encode(vocab, source.split("text", {}), folder)["text"]
 
 
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a str or a path, got {type(text).__name__}")
+
+
 def _is_stdin(text: Text | None) -> bool:
-    return not isinstance(text, (str, type(None))) and os.fspath(text) == STDIN
+    return isinstance(text, os.PathLike) and os.fspath(text) == STDIN
 
 
 def _check_fractions(fractions: dict[str, float]) -> None:
@@ -191,8 +201,6 @@ class _Source:
         folder: str | os.PathLike[str] | None,
         progress: bool | None,
     ):
-        if isinstance(text, bytes) or not isinstance(text, (str, os.PathLike)):
-            raise TypeError(f"{name} must be a str or a path, got {type(text).__name__}")
         self._text = text if isinstance(text, str) else None
         self._file = None if isinstance(text, str) else TextFile(text, folder)
         self.label = self._file.label if self._file else _LABELS[name]
@@ -281,7 +289,7 @@ class _Source:
             for symbols, text in pairs:
                 stop = done + len(symbols)
                 if stop > size:
-                    break
+                    raise self._changed()
                 if isinstance(vocab, WordVocab):
                     ids[done:stop] = vocab.encode_words(list(symbols), dtype)
                 else:
@@ -291,7 +299,7 @@ class _Source:
                 ]
                 done, length = stop, length + len(text)
         if done != size:
-            raise TextError(f"{self.label} was changed while it was read")
+            raise self._changed()
         # Whitespace after the last word belongs to the last part.
         characters[-1] = length
         return {
@@ -303,6 +311,9 @@ class _Source:
                 strict=True,
             )
         }
+
+    def _changed(self) -> TextError:
+        return TextError(f"{self.label} was changed while it was read")
 
     def _offset(self, text: str, number: int) -> int:
         """Where the symbol after ``number`` symbols starts in ``text``."""

@@ -113,7 +113,7 @@ def _open(name: str) -> BinaryIO:
             f"text file {name!r} is not a regular file; a pipe is read from standard input, "
             f"by the name {STDIN!r}"
         )
-    return open(path, "rb")
+    return open(path, "rb", buffering=0)
 
 
 def _copy_of_stdin(folder: str | os.PathLike[str] | None) -> BinaryIO:
