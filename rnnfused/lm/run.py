@@ -153,6 +153,8 @@ class Run:
                     if self.is_evaluation_due():
                         self.evaluate()
                     if self.is_done():
+                        if self.interrupts.received is not None:
+                            self.interrupted()
                         break
                     if self.take_step():
                         self.interrupted()

@@ -126,11 +126,11 @@ def train(
         run = Run(corpus, settings, workers, folder, Path(out), record)
         if resume:
             run.resume(out)
-        run.describe()
         if tensorboard and folder is not None:
             run.board = Board(folder.path, run.progress.step)
             stack.callback(run.board.close)
         with Interrupts(patient=workers.size > 1) as interrupts:
+            run.describe()
             run.loop(interrupts)
         run.finish(start, profile_gradients)
         return run.metrics
