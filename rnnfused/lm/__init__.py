@@ -5,6 +5,7 @@ trained model. On the command line: ``rnnfused train`` and ``rnnfused sample``. 
 and checkpoints need the extra ``rnnfused[lm]``.
 """
 
+from .bigram import Bigram, fit_bigram
 from .checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -15,9 +16,10 @@ from .checkpoint import (
 )
 from .corpus import Corpus, EncodedText, build_corpus, encode_text
 from .data import StreamBatches, default_text, letters_only, read_text, split_text
-from .evaluate import Bigram, evaluate, fit_bigram, perplexity
+from .evaluate import Evaluation, evaluate, evaluate_ids, evaluate_text, perplexity
 from .generate import generate
 from .model import CharLM, CharLMConfig
+from .random_windows import RandomWindows
 from .reading import TextError
 from .settings import TrainSettings
 from .timemachine import DownloadError, fetch_timemachine
@@ -35,8 +37,10 @@ __all__ = [
     "Corpus",
     "DownloadError",
     "EncodedText",
+    "Evaluation",
     "FolderBusyError",
     "FolderLostError",
+    "RandomWindows",
     "StreamBatches",
     "TextError",
     "TrainSettings",
@@ -46,6 +50,8 @@ __all__ = [
     "default_text",
     "encode_text",
     "evaluate",
+    "evaluate_ids",
+    "evaluate_text",
     "fetch_timemachine",
     "fit_bigram",
     "generate",

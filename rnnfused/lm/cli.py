@@ -9,7 +9,8 @@ import torch
 
 import rnnfused
 
-from .commands import fetch_timemachine, sample, train
+from .commands import eval as evaluate
+from .commands import fetch_timemachine, info, sample, train
 from .commands.options import UsageError, set_threads
 from .distributed import LostWorkerError, is_first_process
 from .interrupt import Interrupted
@@ -25,7 +26,7 @@ _EXTRAS = {
 }
 
 # In the order of the help text.
-_COMMANDS = (train, sample, fetch_timemachine)
+_COMMANDS = (train, evaluate, sample, info, fetch_timemachine)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,17 +17,18 @@ from torch import Tensor
 from rnnfused import clip_gradients
 
 from .average import WeightAverage
+from .bigram import fit_bigram
 from .checkpoint import CheckpointError, RunState, load_run
 from .checkpoint.run_folder import RunFolder
 from .corpus import Corpus
 from .data import StreamBatches
 from .distributed import LostWorkerError, Workers
-from .evaluate import evaluate, fit_bigram
+from .evaluate import evaluate
 from .fingerprint import fingerprint
 from .generate import generate
 from .gradient_profile import gradient_profile, save_profile
 from .interrupt import Interrupted, Interrupts
-from .messages import for_stream, show
+from .messages import for_stream, show, warn
 from .metrics import Board, EpochBar, is_good, line_of, row_of
 from .model import CharLM, CharLMConfig
 from .optim import build_optimizer
@@ -335,8 +336,10 @@ class Run:
 
     def measured(self, part: str, model: CharLM, batches: Iterable[Batch]) -> dict[str, float]:
         """Perplexity and bits per character of ``model`` on ``"validation"`` or ``"test"``."""
-        perplexity = evaluate(model, batches)
-        perplexity = getattr(perplexity, "perplexity", perplexity)
+        result = evaluate(model, batches)
+        if warning := result.warning():
+            warn(f"{part}: {warning}")
+        perplexity = result.perplexity
         ids = self.corpus.valid if part == "validation" else self.corpus.test
         characters = self.corpus.num_characters["valid" if part == "validation" else "test"]
         assert ids is not None
