@@ -16,7 +16,6 @@ from .metrics import Board
 from .plot import check_installed
 from .run import Run
 from .settings import TrainSettings
-from .vocab import Vocab
 
 
 def train(
@@ -120,8 +119,7 @@ def train(
             progress=None if workers.is_first else False,
         )
         start = _first_word(corpus) if prefix is None else prefix
-        if isinstance(corpus.vocab, Vocab):
-            encode_prefix(corpus.vocab, start)
+        encode_prefix(corpus.vocab, start)
         record = settings.to_json() | {"source": source, "valid": _name(valid), "test": _name(test)}
         run = Run(corpus, settings, workers, folder, Path(out), record)
         if resume:

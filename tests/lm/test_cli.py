@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -369,6 +370,48 @@ def test_wrong_samples(run, tmp_path, capsys):
     with open(os.path.join(run, weights), "ab") as file:
         file.write(b"!")
     assert f"{weights} or model.json" in error_of(capsys, sample)
+
+
+def test_options_of_sample(run, capsys):
+    def sample(*options):
+        assert main(["sample", run, "--prefix", "She", "--num-chars", "30", *options]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    greedy = sample("--greedy")
+    assert len(greedy) == 34 and greedy == sample("--temperature", "0") == sample("--top-k", "1")
+    assert greedy == sample("--top-p", "0.000001")
+    warm = sample("--temperature", "3", "--seed", "5")
+    assert warm not in (greedy, sample("--temperature", "3", "--seed", "6"))
+    many = sample("--temperature", "3", "--seed", "5", "--num-samples", "20")
+    parts = re.split(r"--- sample (\d+) ---\n", many)
+    assert parts[1::2] == [str(number) for number in range(1, 21)]
+    assert parts[2] == warm and len(set(parts[2::2])) == 20
+    assert {len(part) for part in parts[2::2]} == {34}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--greedy", "--temperature", "1"], "not allowed with argument --greedy"),
+        (["--greedy", "--top-k", "3"], "--greedy does not draw: it takes no --top-k"),
+        (["--top-k", "0"], "top_k must be at least 1, got 0"),
+        (["--top-p", "1.5"], "top_p must lie in (0, 1], got 1.5"),
+        (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),
+    ],
+)
+def test_wrong_options_of_sample(run, capsys, options, message):
+    assert message in error_of(capsys, ["sample", run, "--prefix", "She", *options])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_sample_is_shown_as_it_comes(run):
+    # The reader closes the pipe after a few characters of a text without end.
+    endless = ["sample", run, "--prefix", "She", "--num-chars", str(10**8)]
+    done = shell('"$@" | head -c 1000; exit ${PIPESTATUS[0]}', *endless)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert len(done.stdout) == 1000 and done.stdout.startswith("She")
 
 
 @pytest.mark.parametrize("library", ["tqdm", "matplotlib", "safetensors"])
