@@ -1,12 +1,12 @@
 """rnnfused: vanilla RNNs for PyTorch whose whole time loop is one fused op, forward and backward.
 
-Layers: ``RNN``, ``RNNCell``, ``TokenRNN``. Function: ``functional.rnn``. Swap in a model: ``replace_rnn``. Textbook
-classes: ``scratch``. Language model: ``rnnfused.lm``, imported separately.
+Layers: ``RNN``, ``RNNCell``, ``TokenRNN``. Function: ``functional.rnn``. Swap in a model: ``replace_rnn``. Symbols
+from a model: ``generation``. Textbook classes: ``scratch``. Language model: ``rnnfused.lm``, imported separately.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import cuda, functional, reference, scratch
+from . import cuda, functional, generation, reference, scratch
 from .cell import RNNCell
 from .clip import clip_gradients
 from .ops import cpu_capability
@@ -27,6 +27,7 @@ __all__ = [
     "cpu_capability",
     "cuda",
     "functional",
+    "generation",
     "reference",
     "replace_rnn",
     "restore_rnn",

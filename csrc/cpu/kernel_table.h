@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu/team.h"
+#include "generation.h"
 #include "params.h"
 
 namespace rnnfused {
@@ -59,6 +60,15 @@ struct CpuKernels {
 
   // tanh of n elements, which the tests run on every float32.
   void (*tanh)(Dtype dtype, const void* in, void* out, int64_t n);
+
+  // Generation: run rows [begin, end) through all symbols. Each worker has its own scratch memory.
+  int64_t (*generate_scratch_bytes)(const GeneratorSizes& sizes, int64_t rows);
+  void (*generate)(const GenerateParams& params, void* scratch, int64_t begin, int64_t end, ChooseSymbol choose,
+                   void* context);
+  // For n > 0 logits in a dtype of sums: the place of the largest, the first of equal ones, or -1 where one is NaN or
+  // +inf or all are -inf; and exp((logit - largest) * factor) of each, in place.
+  int64_t (*largest)(Dtype dtype, const void* logits, int64_t n);
+  void (*weigh)(Dtype dtype, void* logits, int64_t n, double largest, double factor);
 };
 
 // The table of each instruction set that the build has.

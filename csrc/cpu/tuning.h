@@ -104,6 +104,11 @@ constexpr int64_t kBlockRowBytes = 2048;
 // Right rows up to this many bytes are used in place: a tile's part of a strip fits L1 as well as if packed.
 constexpr int64_t kShortRowBytes = 1024;
 
+// Generation (kernels/generate.h) --------------------------------------------------------------------------------
+
+// Tiles of rows that take each step at once. They share what they read of weights that exceed a cache.
+constexpr int64_t kGeneratedTiles = 4;
+
 // Memory (memory.h) ----------------------------------------------------------------------------------------------
 
 // Blocks, and bytes of them, that a thread keeps from call to call.

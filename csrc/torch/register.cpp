@@ -12,11 +12,13 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
+#include "cpu/generate.h"
 #include "cpu/layer_backward.h"
 #include "cpu/layer_forward.h"
 #include "cpu/products.h"
 #include "cpu/recurrence.h"
 #include "torch/backward_tensors.h"
+#include "torch/generate_tensors.h"
 #include "torch/layer_tensors.h"
 
 namespace {
@@ -117,6 +119,22 @@ Tensor sum_of_products(Tensor left, Tensor right) {
   return tensors.result;
 }
 
+Tensor pack_generator(Tensor table, Tensor weights_hh, Tensor weights_ih, Tensor biases, Tensor head_weight,
+                      OptionalTensor head_bias) {
+  const rnnfused::PackedGenerator generator(table, weights_hh, weights_ih, biases, head_weight, head_bias);
+  rnnfused::pack_generator(generator.source, static_cast<char*>(generator.packed.mutable_data_ptr()), torch_workers());
+  return generator.packed;
+}
+
+std::tuple<Tensor, Tensor> generate(Tensor packed, Tensor states, Tensor ids, Tensor streams, int64_t vocab_size,
+                                    int64_t nonlinearity, int64_t num_symbols, int64_t first_step, double temperature,
+                                    int64_t top_k, double top_p, int64_t seed) {
+  const rnnfused::GenerateTensors tensors(packed, states, ids, streams, vocab_size, nonlinearity, num_symbols,
+                                          first_step, {temperature, top_k, top_p, static_cast<uint64_t>(seed)});
+  if (states.size(1) > 0) rnnfused::run_generate(tensors.params, torch_workers());
+  return {tensors.symbols, tensors.new_states};
+}
+
 int64_t cpu_multiply_add(int64_t rounds) {
   constexpr int64_t kMostRounds = int64_t{1} << 40;
   RNNFUSED_CHECK(rounds >= 0 && rounds <= kMostRounds, "rounds must be from 0 to 2^40");
@@ -157,6 +175,14 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
   m.def("project(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   m.def("sum_of_products(Tensor left, Tensor right) -> Tensor");
   m.def("copied(Tensor x) -> Tensor");
+  // csrc/generation.h describes them. top_k 0 and top_p 1 leave out no symbol.
+  m.def(
+      "pack_generator(Tensor table, Tensor weights_hh, Tensor weights_ih, Tensor biases, Tensor head_weight, "
+      "Tensor? head_bias) -> Tensor");
+  m.def(
+      "generate(Tensor packed, Tensor states, Tensor ids, Tensor streams, int vocab_size, int nonlinearity, "
+      "int num_symbols, int first_step, float temperature, int top_k, float top_p, int seed) "
+      "-> (Tensor symbols, Tensor new_states)");
   m.def("cpu_capability() -> str");
   m.def("cpu_multiply_add(int rounds) -> int");
 }
@@ -168,6 +194,8 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("copied", TORCH_BOX(&copied));
   m.impl("project", TORCH_BOX(&project));
   m.impl("sum_of_products", TORCH_BOX(&sum_of_products));
+  m.impl("pack_generator", TORCH_BOX(&pack_generator));
+  m.impl("generate", TORCH_BOX(&generate));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CompositeExplicitAutograd, m) {

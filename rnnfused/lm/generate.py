@@ -1,100 +1,205 @@
 """Sampling: read a prefix, then draw symbol after symbol."""
 
-import math
+from collections.abc import Callable
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from rnnfused import generation
+
 from .model import CharLM
-from .vocab import Vocab
+from .vocabulary import Vocabulary
 
 
-def encode_prefix(vocab: Vocab, prefix: str) -> Tensor:
-    """Ids of ``prefix``, int64 of shape ``(1, len(prefix))``.
+def encode_prefix(vocab: Vocabulary, prefix: str) -> Tensor:
+    """Ids of ``prefix``, int64 of shape ``(1, number of its symbols)``.
 
     Raises:
         TypeError: ``prefix`` is not a ``str``.
-        ValueError: it is empty or holds a character that the vocabulary lacks.
+        ValueError: it is empty or holds a symbol that the vocabulary lacks.
     """
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a str, got {type(prefix).__name__}")
-    if not prefix:
-        raise ValueError("prefix must hold at least one character, got an empty str")
-    for position, character in enumerate(prefix):
-        if character not in vocab:
+    symbols = vocab.split(prefix)
+    if not symbols:
+        what = "character" if vocab.level == "char" else vocab.level
+        raise ValueError(f"prefix must hold at least one {what}, got {prefix!r}")
+    for position, symbol in enumerate(symbols):
+        if symbol not in vocab:
             raise ValueError(
-                f"prefix must consist of symbols of the vocabulary, got {character!r} "
+                f"prefix must consist of symbols of the vocabulary, got {symbol!r} "
                 f"at position {position}"
             )
     return vocab.encode(prefix).unsqueeze(0)
 
 
-@torch.inference_mode()
+@overload
 def generate(
     model: CharLM,
-    vocab: Vocab,
+    vocab: Vocabulary,
+    prefix: str,
+    num_chars: int,
+    *,
+    temperature: float = ...,
+    seed: int | None = ...,
+    greedy: bool = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
+    num_samples: None = ...,
+    first_sample: int = ...,
+    callback: Callable[[str], object] | None = ...,
+) -> str: ...
+
+
+@overload
+def generate(
+    model: CharLM,
+    vocab: Vocabulary,
+    prefix: str,
+    num_chars: int,
+    *,
+    temperature: float = ...,
+    seed: int | None = ...,
+    greedy: bool = ...,
+    top_k: int | None = ...,
+    top_p: float | None = ...,
+    num_samples: int,
+    first_sample: int = ...,
+    callback: Callable[[list[str]], object] | None = ...,
+) -> list[str]: ...
+
+
+def generate(
+    model: CharLM,
+    vocab: Vocabulary,
     prefix: str,
     num_chars: int,
     *,
     temperature: float = 0.5,
     seed: int | None = None,
-) -> str:
-    """``prefix`` continued by ``num_chars`` characters.
+    greedy: bool = False,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    num_samples: int | None = None,
+    first_sample: int = 0,
+    callback: Callable[[Any], object] | None = None,
+) -> str | list[str]:
+    """``prefix`` continued by ``num_chars`` symbols: characters, or words at word level.
 
     Dropout is off during the call; the model returns to its train or eval mode. ``"<unk>"`` is
-    never drawn.
+    never drawn. On the CPU one call of a fused op makes many symbols; see
+    :func:`rnnfused.generation.generate`.
 
     Args:
         model: on any device.
         vocab: the vocabulary of its training.
-        prefix: at least one character, each in ``vocab``.
-        num_chars: number of characters to add, at least 0.
+        prefix: at least one symbol, each in ``vocab``. At word level the result holds its words
+            joined by single spaces.
+        num_chars: number of symbols to add, at least 0.
         temperature: divides the logits before each draw. Below 1 favours likely symbols, above 1
             makes the choice more uniform, and 0 always takes the most likely symbol.
         seed: makes the result repeatable, 0 to 2 ** 63 - 1; None uses torch's global generator.
+        greedy: always take the most likely symbol, whatever the temperature.
+        top_k: draw among this many most likely symbols only, at least 1; None: among all.
+        top_p: draw among the fewest most likely symbols only whose probabilities sum to this
+            share, in (0, 1]; None: among all.
+        num_samples: number of texts, at least 1, drawn as one batch; None: one text.
+        first_sample: number of the first text, at least 0. With the same seed a text depends on its
+            number alone, not on ``num_samples``.
+        callback: called with each piece of text as it comes, about every 20 ms, or with a list of
+            the samples' pieces. The first piece starts with the prefix; the pieces join to the
+            result.
+
+    Returns:
+        The text, or with ``num_samples`` a list of that many.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range, ``vocab`` does
             not have the model's size, or the model's logits are not finite.
     """
-    if isinstance(num_chars, bool) or not isinstance(num_chars, int):
-        raise TypeError(f"num_chars must be an int, got {num_chars!r}")
-    if num_chars < 0:
-        raise ValueError(f"num_chars must be at least 0, got {num_chars}")
-    if not (0 <= temperature < math.inf):
-        raise ValueError(f"temperature must be finite and at least 0, got {temperature}")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {seed}")
+    _check_int("num_chars", num_chars, 0)
+    if num_samples is not None:
+        _check_int("num_samples", num_samples, 1)
+    _check_int("first_sample", first_sample, 0)
     if len(vocab) != model.config.vocab_size:
         raise ValueError(
             f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
         )
-    device = model.device
-    ids = encode_prefix(vocab, prefix).to(device)
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    ids = encode_prefix(vocab, prefix)
+    shown = prefix if vocab.level == "char" else vocab.decode(ids[0])
+    rows = num_samples or 1
+    texts = [_Text(vocab, shown, int(ids[0, -1])) for _ in range(rows)]
+
+    def report(symbols: Tensor) -> None:
+        pieces = [text.add(row) for text, row in zip(texts, symbols.cpu(), strict=True)]
+        if callback is not None:
+            callback(pieces[0] if num_samples is None else pieces)
+
+    options: dict[str, Any] = {
+        "temperature": 0.0 if greedy else temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "streams": torch.arange(first_sample, first_sample + rows, device="cpu"),
+        "callback": report,
+    }
+    _draw(model, ids.to(model.device).expand(rows, -1), num_chars, options)
+    if num_chars == 0:
+        report(torch.empty((rows, 0), dtype=torch.long))
+    return str(texts[0]) if num_samples is None else [str(text) for text in texts]
+
+
+def _check_int(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _draw(model: CharLM, ids: Tensor, num_symbols: int, options: dict[str, Any]) -> None:
+    """Continue the prefixes (B, T); the callback in ``options`` receives the symbols."""
+    unknown = [0]
+    if type(model) is CharLM and not (model._forward_hooks or model._forward_pre_hooks):
+        head = (model.output_weight, model.head.bias)
+        generation.generate(
+            model.rnn, head, ids, num_symbols, embedding=model.embedding, exclude=unknown, **options
+        )
+        return
+
+    # What a subclass or a hook does is unknown.
+    def step(ids: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits, state = model(ids, state)
+        last = logits[:, -1].double()
+        last[:, unknown] = -torch.inf
+        return last, state
+
     was_training = model.training
     model.eval()
     try:
-        added: list[int] = []
-        state = None
-        while len(added) < num_chars:
-            # The first call reads the whole prefix, each later one the last drawn symbol.
-            logits, state = model(ids, state)
-            index = _draw(logits[0, -1].double().cpu(), temperature, generator)
-            added.append(index)
-            ids = torch.tensor([[index]], device=device)
-        return prefix + vocab.decode(added)
+        generation.generate_by_steps(step, ids, num_symbols, **options)
     finally:
         model.train(was_training)
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> int:
-    """An id drawn by its logits, float64 of shape ``(V,)``; never id 0."""
-    if not logits.isfinite().all():
-        raise ValueError("model returns logits that are not finite; its parameters are broken")
-    known = logits[1:]
-    if temperature == 0:
-        return 1 + int(known.argmax())
-    # Shifting the largest logit to 0 keeps even the smallest temperature from overflowing.
-    probabilities = torch.softmax((known - known.max()) / temperature, dim=0)
-    return 1 + int(torch.multinomial(probabilities, 1, generator=generator))
+class _Text:
+    """A text that grows."""
+
+    def __init__(self, vocab: Vocabulary, start: str, last: int):
+        self._vocab, self._pieces, self._last = vocab, [start], last
+        self._is_new = True
+
+    def add(self, ids: Tensor) -> str:
+        """Append the symbols; the piece of text that is new, the first time with the start."""
+        # The symbol before them decides whether a space comes first.
+        before = self._vocab.decode([self._last])
+        piece = self._vocab.decode([self._last, *ids.tolist()])[len(before) :]
+        self._last = int(ids[-1]) if len(ids) else self._last
+        self._pieces.append(piece)
+        if self._is_new:
+            self._is_new = False
+            return self._pieces[0] + piece
+        return piece
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)

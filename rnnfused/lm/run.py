@@ -35,7 +35,6 @@ from .optim import build_optimizer
 from .schedule import rate_at
 from .settings import TrainSettings
 from .training_state import Progress, TrainingState
-from .vocab import Vocab
 from .windows import windows_of
 
 Batch = tuple[Tensor, Tensor]
@@ -154,6 +153,8 @@ class Run:
                     if self.is_evaluation_due():
                         self.evaluate()
                     if self.is_done():
+                        if self.interrupts.received is not None:
+                            self.interrupted()
                         break
                     if self.take_step():
                         self.interrupted()
@@ -389,10 +390,10 @@ class Run:
         if profile_gradients:
             profile = gradient_profile(self.best, self.corpus.valid)
             save_profile(profile, self.folder.path, check=self.folder.check)
-        if isinstance(self.corpus.vocab, Vocab):
-            seed = self.settings.seed
-            sample = generate(self.best, self.corpus.vocab, prefix, 500, seed=seed)
-            show(f"\nsample:\n{for_stream(sample, sys.stdout)}")
+        seed, vocab = self.settings.seed, self.corpus.vocab
+        number = 500 if vocab.level == "char" else 100
+        sample = generate(self.best, vocab, prefix, number, seed=seed)
+        show(f"\nsample:\n{for_stream(sample, sys.stdout)}")
 
 
 def _model(vocab_size: int, settings: TrainSettings, device: torch.device) -> CharLM:

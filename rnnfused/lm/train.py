@@ -16,7 +16,6 @@ from .metrics import Board
 from .plot import check_installed
 from .run import Run
 from .settings import TrainSettings
-from .vocab import Vocab
 
 
 def train(
@@ -120,17 +119,16 @@ def train(
             progress=None if workers.is_first else False,
         )
         start = _first_word(corpus) if prefix is None else prefix
-        if isinstance(corpus.vocab, Vocab):
-            encode_prefix(corpus.vocab, start)
+        encode_prefix(corpus.vocab, start)
         record = settings.to_json() | {"source": source, "valid": _name(valid), "test": _name(test)}
         run = Run(corpus, settings, workers, folder, Path(out), record)
         if resume:
             run.resume(out)
-        run.describe()
         if tensorboard and folder is not None:
             run.board = Board(folder.path, run.progress.step)
             stack.callback(run.board.close)
         with Interrupts(patient=workers.size > 1) as interrupts:
+            run.describe()
             run.loop(interrupts)
         run.finish(start, profile_gradients)
         return run.metrics

@@ -16,9 +16,11 @@ from .library import (
     CUDA_LIBRARY,
     LIBRARY,
     cpu_capability,
+    generate,
     has_cuda_kernels,
     layer,
     layer_backward,
+    pack_generator,
     recurrence_backward,
 )
 from .schema import NONLINEARITIES, LayerArgs
@@ -29,8 +31,10 @@ __all__ = [
     "NONLINEARITIES",
     "LayerArgs",
     "cpu_capability",
+    "generate",
     "has_cuda_kernels",
     "layer",
     "layer_backward",
+    "pack_generator",
     "recurrence_backward",
 ]

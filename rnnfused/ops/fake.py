@@ -103,3 +103,25 @@ def _(input, weight, bias):
 def _(left, right):
     _check_together(left, right)
     return left.new_empty((left.size(2), right.size(2)))
+
+
+@register_fake("rnnfused::pack_generator")
+def _(table, weights_hh, weights_ih, biases, head_weight, head_bias):
+    _check_together(table, weights_hh, weights_ih, biases, head_weight, head_bias)
+    num_layers, hidden_size, _ = weights_hh.shape
+    vocab_size = table.size(0)
+
+    def padded(size):  # GeneratorSizes in csrc/generation.h
+        return (size + 31) // 32 * 32
+
+    square = (hidden_size + 1) * padded(hidden_size)
+    layers = square + (num_layers - 1) * (padded(hidden_size) + 2 * square)
+    head = (hidden_size + 2) * padded(vocab_size)
+    elements = vocab_size * padded(hidden_size) + layers + head
+    return table.new_empty(elements * table.element_size(), dtype=torch.uint8)
+
+
+@register_fake("rnnfused::generate")
+def _(packed, states, ids, streams, vocab_size, nonlinearity, num_symbols, *others):
+    _check_together(packed, states, ids, streams)
+    return ids.new_empty((ids.size(0), num_symbols)), torch.empty_like(states)

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import generation
 from ..ops.compiled import copy_of_view
 from ..ops.tokens import check_ids, is_integer, project_tokens
-from ..rnn import TokenRNN
+from ..rnn import RNN, TokenRNN
 from .board import Board
 from .rnn import RNNScratch, State
 
@@ -196,14 +197,26 @@ class RNNLMScratch(nn.Module):
             )
         ids = _encode_prefix(vocab, prefix)
         device = next(self.parameters()).device if device is None else device
-        state = None
-        if len(ids) > 1:
-            warm_up = torch.tensor([ids[:-1]], device=device)
-            _, state = self._run(warm_up, state)
-        for _ in range(num_preds):
-            outputs, state = self._run(torch.tensor([ids[-1:]], device=device), state)
-            ids.append(int(self.output_layer(outputs).argmax()))
-        return "".join(vocab.idx_to_token[i] for i in ids)
+        prefix_ids = torch.tensor([ids], device=device)
+        symbols = self._continue(prefix_ids, num_preds)
+        return "".join(vocab.idx_to_token[i] for i in ids + symbols[0].tolist())
+
+    def _continue(self, ids: Tensor, num_preds: int) -> Tensor:
+        """The greedy continuation (batch, num_preds) of ids (batch, num_steps)."""
+        kind, rnn = type(self), self.rnn
+        calls = ("_run", "one_hot", "output_layer")
+        if all(getattr(kind, name) is getattr(RNNLMScratch, name) for name in calls):
+            if type(rnn) is RNNScratch and not (rnn._forward_hooks or rnn._forward_pre_hooks):
+                rnn = rnn.as_token_rnn()
+            if isinstance(rnn, (nn.RNN, RNN)) and not rnn.bidirectional:
+                head = (self.W_hq.t(), self.b_q)
+                return generation.generate(rnn, head, ids, num_preds, temperature=0)[0]
+
+        def step(ids: Tensor, state: State) -> tuple[Tensor, State]:
+            outputs, state = self._run(ids, state)
+            return self.output_layer(outputs)[:, -1], state
+
+        return generation.generate_by_steps(step, ids, num_preds, temperature=0)[0]
 
 
 def _encode_prefix(vocab: _Vocab, prefix: str | Sequence[str]) -> list[int]:

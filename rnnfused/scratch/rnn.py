@@ -9,6 +9,7 @@ from .. import functional
 from ..ops import autocast
 from ..ops.compiled import copy_of_view
 from ..ops.tokens import is_integer
+from ..rnn import TokenRNN
 
 State = Tensor | tuple[Tensor] | None
 
@@ -86,6 +87,15 @@ class RNNScratch(nn.Module):
         # torch's stub says that unbind_copy returns None.
         steps: list[Tensor] = torch.unbind_copy(output)  # type: ignore
         return [copy_of_view(step) for step in steps], last
+
+    def as_token_rnn(self) -> TokenRNN:
+        """The same network as a :class:`rnnfused.TokenRNN` that shares the memory of the parameters."""
+        rnn = TokenRNN(self.num_inputs, self.num_hiddens, device="meta")
+        rnn.weight_ih_l0 = nn.Parameter(self.W_xh.detach().t())
+        rnn.weight_hh_l0 = nn.Parameter(self.W_hh.detach().t())
+        rnn.bias_ih_l0 = nn.Parameter(self.b_h.detach())
+        rnn.bias_hh_l0 = nn.Parameter(torch.zeros_like(self.b_h))
+        return rnn
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rnnfused.lm import generate
+from rnnfused.lm import CharLM, CharLMConfig, WordVocab, generate
 
 
 def greedy_by_single_steps(model, vocab, prefix, num_chars):
@@ -106,3 +106,111 @@ def test_wrong_arguments(model, vocab):
             generate(model, vocab, "fox", 3, temperature=temperature)
     with pytest.raises(ValueError, match=f"vocab_size={len(vocab)}, got 3"):
         generate(model, type(vocab)("ab"), "a", 3)
+
+
+def test_greedy_is_temperature_zero_and_top_1(model, vocab):
+    expected = generate(model, vocab, "fox", 40, temperature=0)
+    assert generate(model, vocab, "fox", 40, greedy=True) == expected
+    assert generate(model, vocab, "fox", 40, top_k=1) == expected
+    assert generate(model, vocab, "fox", 40, top_p=1e-9) == expected
+
+
+def test_top_k_and_top_p_leave_out_symbols(model, vocab):
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.arange(len(vocab)) / 10)
+    likeliest = vocab.idx_to_token[-3:]
+    assert set(generate(model, vocab, "fox", 300, temperature=2, top_k=3, seed=0)[3:]) == set(
+        likeliest
+    )
+    some = set(generate(model, vocab, "fox", 300, temperature=2, top_p=0.5, seed=0)[3:])
+    assert 3 < len(some) < len(vocab) - 1
+
+
+def test_samples_are_texts_of_their_numbers(model, vocab):
+    texts = generate(model, vocab, "fox", 60, temperature=1.0, seed=3, num_samples=5)
+    assert len(set(texts)) == 5
+    assert texts[0] == generate(model, vocab, "fox", 60, temperature=1.0, seed=3)
+    later = generate(
+        model, vocab, "fox", 60, temperature=1.0, seed=3, num_samples=2, first_sample=3
+    )
+    assert later == texts[3:]
+
+
+@pytest.mark.parametrize("num_chars", [0, 1, 3000])
+def test_pieces_join_to_the_text(model, vocab, num_chars):
+    pieces = []
+    text = generate(model, vocab, "the fox", num_chars, seed=0, callback=pieces.append)
+    assert "".join(pieces) == text and len(text) == 7 + num_chars
+    assert pieces[0].startswith("the fox")
+    lists = []
+    texts = generate(
+        model, vocab, "the fox", num_chars, seed=0, num_samples=2, callback=lists.append
+    )
+    assert ["".join(each) for each in zip(*lists, strict=True)] == texts
+
+
+def test_words_are_separated_by_spaces():
+    vocab = WordVocab("the cat sat\non the mat\n")
+    torch.manual_seed(0)
+    model = CharLM(CharLMConfig(len(vocab), hidden_size=8, num_layers=1))
+    pieces = []
+    text = generate(
+        model, vocab, "the  cat \n", 300, temperature=3.0, seed=0, callback=pieces.append
+    )
+    assert "".join(pieces) == text
+    assert text.startswith("the cat\n") and "  " not in text and " \n" not in text
+    assert len(vocab.split(text)) == 303 and set(vocab.split(text)) == set(vocab.idx_to_token[1:])
+    with pytest.raises(ValueError, match="got 'dog' at position 1"):
+        generate(model, vocab, "the dog", 3)
+    with pytest.raises(ValueError, match="at least one word, got '  '"):
+        generate(model, vocab, "  ", 3)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("embedding_size", [None, 12])
+def test_every_form_of_the_model_equals_single_steps(vocab, embedding_size, tied):
+    torch.manual_seed(0)
+    config = CharLMConfig(len(vocab), 12, 2, dropout=0.3, embedding_size=embedding_size, tied=tied)
+    model = CharLM(config, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3).add_(torch.randn_like(parameter) * 0.1)
+    model.train()
+    got = generate(model, vocab, "the quick", 40, greedy=True)
+    assert got == greedy_by_single_steps(model, vocab, "the quick", 40)
+    assert len(set(got[9:])) > 1
+
+
+def test_a_subclass_is_called(model, vocab):
+    class Shifted(CharLM):
+        def forward(self, ids, state=None):
+            logits, state = super().forward(ids, state)
+            return logits.roll(1, -1), state
+
+    shifted = Shifted(model.config, dtype=torch.float64)
+    shifted.load_state_dict(model.state_dict())
+    got = generate(shifted, vocab, "the quick", 20, greedy=True)
+    assert got == greedy_by_single_steps(shifted, vocab, "the quick", 20)
+    assert got != generate(model, vocab, "the quick", 20, greedy=True)
+
+
+def test_the_op_is_used(model, vocab, monkeypatch):
+    monkeypatch.setattr("rnnfused.generation.functions.StepByStep", None)
+    assert len(generate(model, vocab, "fox", 20, num_samples=2, seed=0)[1]) == 23
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_samples": 0}, ValueError, "num_samples must be at least 1, got 0"),
+        ({"num_samples": 1.0}, TypeError, "num_samples must be an int"),
+        ({"first_sample": -1}, ValueError, "first_sample must be at least 0"),
+        ({"top_k": 0}, ValueError, "top_k must be at least 1"),
+        ({"top_p": 2.0}, ValueError, "top_p must lie in"),
+        ({"seed": 2**63}, ValueError, "seed must lie in"),
+    ],
+)
+def test_wrong_options(model, vocab, options, error, message):
+    with pytest.raises(error, match=message):
+        generate(model, vocab, "fox", 3, **options)

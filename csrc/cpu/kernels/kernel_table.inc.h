@@ -5,6 +5,7 @@
 #include "cpu/kernel_table.h"
 #include "cpu/kernels/backward.h"
 #include "cpu/kernels/forward.h"
+#include "cpu/kernels/generate.h"
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/product_sum.h"
 #include "cpu/kernels/project.h"
@@ -155,6 +156,30 @@ static void tanh_array(Dtype dtype, const void* in, void* out, int64_t n) {
   });
 }
 
+static int64_t generate_scratch_bytes(const GeneratorSizes& sizes, int64_t rows) {
+  return for_dtype(sizes.dtype, [&](auto zero) { return generate_scratch_bytes<decltype(zero)>(sizes, rows); });
+}
+
+static void generate(const GenerateParams& params, void* scratch, int64_t begin, int64_t end, ChooseSymbol choose,
+                     void* context) {
+  for_dtype(params.weights.sizes.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto run = params.nonlinearity == Nonlinearity::tanh ? &generate_blocks<Nonlinearity::tanh, T>
+                                                               : &generate_blocks<Nonlinearity::relu, T>;
+    run(params, static_cast<char*>(scratch), begin, end, choose, context);
+  });
+}
+
+static int64_t largest(Dtype dtype, const void* logits, int64_t n) {
+  return dtype == Dtype::float64 ? largest_of(static_cast<const double*>(logits), n)
+                                 : largest_of(static_cast<const float*>(logits), n);
+}
+
+static void weigh(Dtype dtype, void* logits, int64_t n, double largest, double factor) {
+  if (dtype == Dtype::float64) return weigh<double>(static_cast<double*>(logits), n, largest, factor);
+  weigh<float>(static_cast<float*>(logits), n, static_cast<float>(largest), static_cast<float>(factor));
+}
+
 static const CpuKernels kKernels = {
     RNNFUSED_ISA_NAME,
     packed_bytes,
@@ -174,6 +199,10 @@ static const CpuKernels kKernels = {
     from_sums,
     multiply_add,
     tanh_array,
+    generate_scratch_bytes,
+    generate,
+    largest,
+    weigh,
 };
 
 }  // namespace RNNFUSED_ISA

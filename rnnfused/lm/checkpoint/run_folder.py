@@ -110,10 +110,11 @@ class RunFolder:
         except FolderLostError:
             raise
         except Exception as error:  # matplotlib, its settings and its files can fail in any way
-            reason = f"{name} could not be drawn: {type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
+            # One warning a run, not one for each plot and save.
             if reason not in self._warned:
                 self._warned.add(reason)
-                warn(reason)
+                warn(f"{name} could not be drawn: {reason}")
 
     def check(self) -> None:
         """Validate that the folder is still this run's.
