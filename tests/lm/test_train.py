@@ -14,7 +14,7 @@ from rnnfused.lm import (
     TextError,
     TrainSettings,
     Vocab,
-    evaluate,
+    evaluate_ids,
     fit_bigram,
     load_checkpoint,
     split_text,
@@ -68,8 +68,11 @@ def test_metrics_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
 
     training, validation = split_text(TEXT, 0.1)
     assert vocab == Vocab(training)
-    batches = StreamBatches(vocab.encode(validation), 4, 16)
-    assert evaluate(model, batches) == pytest.approx(metrics[-1]["validation_perplexity"])
+    ids = vocab.encode(validation)
+    result = evaluate_ids(model, ids)
+    assert result.perplexity == pytest.approx(metrics[-1]["validation_perplexity"])
+    assert result.bits_per_character == pytest.approx(metrics[-1]["validation_bits_per_character"])
+    batches = StreamBatches(ids, 1, len(ids) - 1)
     bigram = fit_bigram(vocab.encode(training), len(vocab)).perplexity(batches)
     assert bigram == pytest.approx(metrics[-1]["bigram_perplexity"])
 
@@ -95,9 +98,10 @@ def test_state_is_carried_and_detached(tmp_path, monkeypatch):
     seen = []
     loss = CharLM.loss
 
-    def spy(model, x, y, state):
-        result = loss(model, x, y, state)
-        seen.append((state, result[1]))
+    def spy(model, x, y, state, **options):
+        result = loss(model, x, y, state, **options)
+        if model.training:
+            seen.append((state, result[1]))
         return result
 
     monkeypatch.setattr(CharLM, "loss", spy)
