@@ -9,7 +9,6 @@ import torch
 from runs import SMALL, TEXT, contents, files, kept
 
 from rnnfused.lm import (
-    CharLM,
     StreamBatches,
     TextError,
     TrainSettings,
@@ -21,6 +20,7 @@ from rnnfused.lm import (
     train,
 )
 from rnnfused.lm.checkpoint import lock
+from rnnfused.lm.distributed import TrainingLoss
 from rnnfused.lm.schedule import warmup_cosine
 
 
@@ -69,7 +69,9 @@ def test_metrics_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
     training, validation = split_text(TEXT, 0.1)
     assert vocab == Vocab(training)
     batches = StreamBatches(vocab.encode(validation), 4, 16)
-    assert evaluate(model, batches) == pytest.approx(metrics[-1]["validation_perplexity"])
+    assert evaluate(model, batches).perplexity == pytest.approx(
+        metrics[-1]["validation_perplexity"]
+    )
     bigram = fit_bigram(vocab.encode(training), len(vocab)).perplexity(batches)
     assert bigram == pytest.approx(metrics[-1]["bigram_perplexity"])
 
@@ -93,14 +95,14 @@ def test_seeded(tmp_path):
 
 def test_state_is_carried_and_detached(tmp_path, monkeypatch):
     seen = []
-    loss = CharLM.loss
+    loss = TrainingLoss.forward
 
     def spy(model, x, y, state):
         result = loss(model, x, y, state)
         seen.append((state, result[1]))
         return result
 
-    monkeypatch.setattr(CharLM, "loss", spy)
+    monkeypatch.setattr(TrainingLoss, "forward", spy)
     train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"epochs": 2})))
     windows = len(seen) // 2
     assert windows > 5
