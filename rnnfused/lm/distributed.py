@@ -22,7 +22,7 @@ class LostWorkerError(ConnectionError):
     """Another process of the run ended or cannot be reached."""
 
 
-class _Loss(nn.Module):
+class TrainingLoss(nn.Module):
     """``CharLM.loss`` as a call of a module, which is what DistributedDataParallel joins."""
 
     def __init__(self, model: CharLM):
@@ -105,7 +105,7 @@ class Workers:
 
     def joined(self, model: CharLM) -> Step:
         """``model.loss`` whose gradients are averaged over the workers."""
-        loss = _Loss(model)
+        loss = TrainingLoss(model)
         if self.size == 1:
             return loss
         devices = [self.device] if self.device.type == "cuda" else None

@@ -194,7 +194,7 @@ class Run:
     def is_save_due(self) -> bool:
         """Whether an interval between saves has ended; never right after a step that failed."""
         progress, settings = self.progress, self.settings
-        if progress.skipped_in_row:
+        if progress.skipped_in_row or self.is_evaluation_due():  # which saves as well
             return False
         if settings.save_steps is not None and progress.step % settings.save_steps == 0:
             return True

@@ -136,7 +136,8 @@ def train(
 
 def _first_word(corpus: Corpus) -> str:
     start = corpus.vocab.decode(corpus.train[:200])
-    word = re.search(r"\S{1,20}", start)
+    # A character that the vocabulary lacks starts no sample.
+    word = re.search(r"[^\s\ufffd]{1,20}", start)
     return word[0] if word else start[:20]
 
 

@@ -9,7 +9,6 @@ import torch
 from runs import SMALL, TEXT, contents, files, kept
 
 from rnnfused.lm import (
-    CharLM,
     StreamBatches,
     TextError,
     TrainSettings,
@@ -21,6 +20,7 @@ from rnnfused.lm import (
     train,
 )
 from rnnfused.lm.checkpoint import lock
+from rnnfused.lm.distributed import TrainingLoss
 from rnnfused.lm.schedule import warmup_cosine
 
 
@@ -96,15 +96,14 @@ def test_seeded(tmp_path):
 
 def test_state_is_carried_and_detached(tmp_path, monkeypatch):
     seen = []
-    loss = CharLM.loss
+    loss = TrainingLoss.forward
 
-    def spy(model, x, y, state, **options):
-        result = loss(model, x, y, state, **options)
-        if model.training:
-            seen.append((state, result[1]))
+    def spy(model, x, y, state):
+        result = loss(model, x, y, state)
+        seen.append((state, result[1]))
         return result
 
-    monkeypatch.setattr(CharLM, "loss", spy)
+    monkeypatch.setattr(TrainingLoss, "forward", spy)
     train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"epochs": 2})))
     windows = len(seen) // 2
     assert windows > 5
