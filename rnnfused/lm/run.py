@@ -37,6 +37,7 @@ from .training_state import Progress, TrainingState
 from .windows import windows_of
 
 Batch = tuple[Tensor, Tensor]
+Tensors = dict[str, Tensor]
 
 # Steps in a row that are skipped before the run goes back to its last saved state.
 _MOST_SKIPPED = 5
@@ -77,6 +78,8 @@ class Run:
         self.optimizer = build_optimizer(self.model, settings)
         self.state = TrainingState(self.model, self.optimizer, average, workers, settings.seed)
         self.progress = Progress()
+        # What was saved last: the counters, this worker's tensors, those of all.
+        self.kept: tuple[Progress, Tensors, Tensors] | None = None
         self.best = copy.deepcopy(self.state.evaluated)
 
         # ---- log
@@ -138,7 +141,6 @@ class Run:
     def loop(self, interrupts: Interrupts) -> None:
         """Train until the end, with evaluations and saves; see ``train`` for the errors."""
         self.interrupts = interrupts
-        self.step_loss = self.workers.joined(self.model)
         self.bar = EpochBar(
             len(self.windows),
             None if self.settings.minutes else self.settings.epochs,
@@ -147,9 +149,10 @@ class Run:
         self.clock = time.perf_counter() - self.progress.elapsed
         self.saved_at = self.progress.elapsed
         self.has_saved = self.progress.step > 0
-        self.keep()
         try:
             with self.workers.watched():
+                self.keep()
+                self.step_loss = self.workers.joined(self.model)
                 while True:
                     if self.is_evaluation_due():
                         self.evaluate()
@@ -163,12 +166,13 @@ class Run:
                         self.save()
         except LostWorkerError as error:
             self.bar.close()
+            if self.kept is None:
+                raise
             if self.folder is not None and not self.has_saved:
                 self.write(plots=False)
-            step = self.kept[0].step
             raise LostWorkerError(
                 f"{error} at step {self.progress.step}; {str(self.out)!r} holds the state of step "
-                f"{step}: start again with --resume"
+                f"{self.kept[0].step}: start again with --resume"
             ) from None
         finally:
             self.bar.close()
@@ -269,7 +273,8 @@ class Run:
                 f"returns to a saved state: {reason}; lower lr={self.settings.lr} or "
                 f"clip={self.settings.clip}"
             )
-        earlier, tensors = self.kept
+        assert self.kept is not None
+        earlier, tensors, _ = self.kept
         self.progress = dataclasses.replace(
             earlier,
             elapsed=progress.elapsed,
@@ -343,9 +348,10 @@ class Run:
 
     def keep(self) -> None:
         """Copy the state, so that the run can go back to it."""
-        self.kept = dataclasses.replace(self.progress), self.state.tensors()
+        tensors = self.state.tensors()
         # All workers take part in this.
-        self.kept_whole = self.state.whole(self.kept[1])
+        whole = self.state.whole(tensors)
+        self.kept = dataclasses.replace(self.progress), tensors, whole
 
     def save(self, plots: bool = False) -> None:
         """Keep the state, in memory and on disk."""
@@ -357,14 +363,15 @@ class Run:
         """Write the state that was kept last."""
         if self.folder is None:
             return
-        progress = self.kept[0]
+        assert self.kept is not None
+        progress, _, tensors = self.kept
         last = self.state.evaluated
         self.folder.save(
             self.best if progress.best is not None else last,
             self.corpus.vocab,
             settings=self.record,
             metrics=self.metrics,
-            run=RunState(last, self.kept_whole, progress.to_json(), self.text),
+            run=RunState(last, tensors, progress.to_json(), self.text),
             plots=plots,
         )
 

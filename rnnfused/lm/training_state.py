@@ -155,11 +155,12 @@ class TrainingState:
         set_optimizer_tensors(self.optimizer, self.model, _part("optimizer", tensors))
         hidden = tensors.get("hidden")
         self.hidden = None if hidden is None else hidden.clone().to(self._workers.device)
-        self.resets.set_state(tensors["random/resets"].cpu())
+        # Copies: torch crashes on a state in the middle of other memory, which may not be aligned.
+        self.resets.set_state(tensors["random/resets"].clone().cpu())
         if "random/cpu" in tensors:
-            torch.set_rng_state(tensors["random/cpu"][0].cpu())
+            torch.set_rng_state(tensors["random/cpu"][0].clone().cpu())
         if "random/cuda" in tensors and self._workers.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random/cuda"][0].cpu(), self._workers.device)
+            torch.cuda.set_rng_state(tensors["random/cuda"][0].clone().cpu(), self._workers.device)
 
 
 def _part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
