@@ -11,9 +11,8 @@ from runs import SMALL, TEXT
 from rnnfused.lm import (
     CharLM,
     CharLMConfig,
-    StreamBatches,
     TrainSettings,
-    evaluate,
+    evaluate_ids,
     load_checkpoint,
     train,
 )
@@ -102,7 +101,7 @@ def test_validation_and_test_texts(tmp_path, capsys):
     assert "720 characters to train on, 130 to validate on" in output
     model, vocab, record = load_checkpoint(tmp_path / "run")
     ids = vocab.encode("abc" * 50)
-    expected = evaluate(model, StreamBatches(ids, 4, 16)).perplexity
+    expected = evaluate_ids(model, ids).perplexity
     assert metrics[-1]["test_perplexity"] == pytest.approx(expected)
     assert metrics[-1]["test_bits_per_character"] == pytest.approx(math.log2(expected))
     assert f"test perplexity {expected:.3f}" in output
@@ -277,7 +276,7 @@ def test_the_averaged_model_is_evaluated_and_kept(tmp_path, runs):
     for name, value in last.state_dict().items():
         assert torch.equal(value, averaged[name])
         assert not torch.equal(value, runs[0].model.state_dict()[name])
-    assert evaluate(last, runs[0].validation).perplexity == metrics[-1]["validation_perplexity"]
+    assert evaluate_ids(last, runs[0].validation).perplexity == metrics[-1]["validation_perplexity"]
 
 
 # ---- evaluations
