@@ -1,10 +1,12 @@
 """A character language model: text -> ids -> ``CharLM`` -> text.
 
 ``train`` is the whole training program, ``generate`` samples, and ``load_checkpoint`` loads a
-trained model. On the command line: ``rnnfused train`` and ``rnnfused sample``. Training, plotting
-and checkpoints need the extra ``rnnfused[lm]``.
+trained model. ``evaluate_text`` measures it. On the command line: ``rnnfused train``,
+``rnnfused eval`` and ``rnnfused sample``. Training, plotting, checkpoints and texts in files need
+the extra ``rnnfused[lm]``.
 """
 
+from .bigram import Bigram, fit_bigram
 from .checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -15,12 +17,14 @@ from .checkpoint import (
 )
 from .corpus import Corpus, EncodedText, build_corpus, encode_text
 from .data import StreamBatches, default_text, letters_only, read_text, split_text
-from .evaluate import Bigram, evaluate, fit_bigram, perplexity
+from .evaluate import Evaluation, StuckStream, evaluate, evaluate_ids, evaluate_text, perplexity
 from .generate import generate
 from .model import CharLM, CharLMConfig
+from .random_windows import RandomWindows
 from .reading import TextError
+from .settings import TrainSettings
 from .timemachine import DownloadError, fetch_timemachine
-from .train import TrainSettings, train
+from .train import train
 from .vocab import Vocab
 from .vocabulary import vocabulary_from_json
 from .words import WordVocab
@@ -34,9 +38,12 @@ __all__ = [
     "Corpus",
     "DownloadError",
     "EncodedText",
+    "Evaluation",
     "FolderBusyError",
     "FolderLostError",
+    "RandomWindows",
     "StreamBatches",
+    "StuckStream",
     "TextError",
     "TrainSettings",
     "Vocab",
@@ -45,6 +52,8 @@ __all__ = [
     "default_text",
     "encode_text",
     "evaluate",
+    "evaluate_ids",
+    "evaluate_text",
     "fetch_timemachine",
     "fit_bigram",
     "generate",

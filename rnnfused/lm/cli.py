@@ -1,4 +1,4 @@
-"""The command ``rnnfused``: train a character language model, and sample from it."""
+"""The command ``rnnfused``: train a language model, and use it."""
 
 import argparse
 import os
@@ -9,15 +9,24 @@ import torch
 
 import rnnfused
 
-from .commands import fetch_timemachine, sample, train
+from .commands import eval as evaluate
+from .commands import fetch_timemachine, info, sample, train
 from .commands.options import UsageError, set_threads
+from .distributed import LostWorkerError, is_first_process
+from .interrupt import Interrupted
 from .messages import STDOUT, one_line, show
 
-# The libraries of the extra rnnfused[lm].
-_EXTRA = ("matplotlib", "numpy", "safetensors", "tqdm")
+# Libraries, and the extras that install them.
+_EXTRAS = {
+    "matplotlib": "lm",
+    "numpy": "lm",
+    "safetensors": "lm",
+    "tqdm": "lm",
+    "tensorboard": "tensorboard",
+}
 
 # In the order of the help text.
-_COMMANDS = (train, sample, fetch_timemachine)
+_COMMANDS = (train, evaluate, sample, info, fetch_timemachine)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command with ``argv`` (None: the process's own) and return its exit code.
 
     Exit codes: 0 for success; 2 for a usage error or an external failure, reported in one line on
-    stderr; 130 for an interrupt; 141 (128 + SIGPIPE) if the reader of the output is gone, which
+    stderr; 130 for an interrupt, 143 for SIGTERM during training; 141 (128 + SIGPIPE) if the reader of the output is gone, which
     ends any command, even training. ``--help`` and ``--version`` raise ``SystemExit(0)``, as
     argparse does. A stream that is closed at the start (``>&-``) counts as ``/dev/null``. On a
     terminal, control characters are printed as backslash escapes; files and pipes get them raw.
@@ -63,15 +72,24 @@ def _guarded(argv: list[str] | None) -> int:
     try:
         _run(argv)
         return 0
+    except Interrupted as error:
+        if is_first_process():
+            print("rnnfused: interrupted:", one_line(error), file=sys.stderr)
+        return 128 + error.signal
     except KeyboardInterrupt:
-        print("rnnfused: interrupted", file=sys.stderr)
+        if is_first_process():
+            print("rnnfused: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        library = (error.name or "").partition(".")[0]
+        if library not in _EXTRAS:
             raise
-        return _fail(f"{error.name} is not installed; run: pip install 'rnnfused[lm]'")
+        extra = f"rnnfused[{_EXTRAS[library]}]"
+        return _fail(f"{error.name} is not installed; run: pip install {extra!r}")
+    except LostWorkerError as error:
+        return _fail(error, everywhere=True)
     except OSError as error:
         # Drops the number of "[Errno 2] No such file or directory: 'x'".
         plain = error.strerror or error
@@ -94,8 +112,10 @@ def _guarded(argv: list[str] | None) -> int:
         return _fail(str(error) or "out of memory")
 
 
-def _fail(reason: object) -> int:
-    print("rnnfused: error:", one_line(reason), file=sys.stderr)
+def _fail(reason: object, everywhere: bool = False) -> int:
+    # Processes that torchrun started fail alike; one of them says why.
+    if everywhere or is_first_process():
+        print("rnnfused: error:", one_line(reason), file=sys.stderr)
     return 2
 
 

@@ -7,24 +7,25 @@ so memory does not grow with the text.
 import itertools
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .data import letters_only_pieces
 from .mapped import mapped_tensor
+from .progress import progress_bar
 from .reading import STDIN, TextError, TextFile
 from .vocab import Vocab, count_characters, pieces
 from .vocabulary import Level, Vocabulary, check_level
 from .words import WordVocab, word_pieces
 
 Text = str | os.PathLike[str]
-# Names in messages of texts that are no files.
+# The arguments of the parts' texts, and how messages call texts that are no files.
+_ARGUMENTS = {"train": "text", "valid": "valid", "test": "test"}
 _LABELS = {"train": "text", "valid": "validation text", "test": "test text", "text": "text"}
 
 
@@ -119,6 +120,9 @@ def build_corpus(
         fractions["test"] = test_fraction
     _check_fractions(fractions)
     given = {"train": text, "valid": valid, "test": test}
+    for name, one in given.items():
+        if one is not None or name == "train":
+            _check_text(_ARGUMENTS[name], one)
     if sum(_is_stdin(one) for one in given.values()) > 1:
         raise ValueError(f"only one of text, valid and test can be standard input ({STDIN!r})")
     with ExitStack() as stack:
@@ -159,12 +163,18 @@ def encode_text(
 
     Args and errors are as those of ``build_corpus``. The text has at least two symbols.
     """
+    _check_text("text", text)
     with _Source(text, "text", vocab.level, letters_only, folder, progress) as source:
         return source.encode(vocab, source.split("text", {}), folder)["text"]
 
 
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a str or a path, got {type(text).__name__}")
+
+
 def _is_stdin(text: Text | None) -> bool:
-    return not isinstance(text, (str, type(None))) and os.fspath(text) == STDIN
+    return isinstance(text, os.PathLike) and os.fspath(text) == STDIN
 
 
 def _check_fractions(fractions: dict[str, float]) -> None:
@@ -191,8 +201,6 @@ class _Source:
         folder: str | os.PathLike[str] | None,
         progress: bool | None,
     ):
-        if isinstance(text, bytes) or not isinstance(text, (str, os.PathLike)):
-            raise TypeError(f"{name} must be a str or a path, got {type(text).__name__}")
         self._text = text if isinstance(text, str) else None
         self._file = None if isinstance(text, str) else TextFile(text, folder)
         self.label = self._file.label if self._file else _LABELS[name]
@@ -213,26 +221,17 @@ class _Source:
             if self._level == "word":
                 yield from word_pieces(parts, self.label)
             else:
-                yield from ((part, part) for part in parts)
+                for part in parts:
+                    yield from ((piece, piece) for _, piece in pieces(part))
 
     @contextmanager
     def _pieces(self, work: str) -> Iterator[Iterator[str]]:
         if self._file is None:
             yield (piece for _, piece in pieces(self._text or ""))
             return
-        from tqdm import tqdm
-
-        with tqdm(
-            total=self._file.size,
-            desc=f"{work} {self.label}",
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            delay=0.5,
-            # None: on a terminal only. A closed stderr is None.
-            disable=sys.stderr is None or (None if self._progress is None else not self._progress),
-        ) as bar:
-            yield self._file.pieces(bar.update)
+        work = f"{work} {self.label}"
+        with progress_bar(work, self._file.size, "B", self._progress) as advance:
+            yield self._file.pieces(advance)
 
     def split(self, first: str, fractions: dict[str, float]) -> dict[str, int]:
         """Symbols of each part: the part ``first``, then those of ``fractions``.
@@ -256,13 +255,13 @@ class _Source:
         """The vocabulary of the first ``size`` symbols."""
         first = self._first(size)
         if self._level == "char":
-            return Vocab.from_counts(count_characters(map("".join, first)), min_count)
+            return Vocab.from_counts(count_characters(first), min_count)
         counts: Counter[str] = Counter()
         for words in first:
             counts.update(words)
         return WordVocab.from_counts(counts, min_count)
 
-    def _first(self, size: int) -> Iterator[str | list[str]]:
+    def _first(self, size: int) -> Iterator[Any]:
         with closing(self._symbols("reading the vocabulary of")) as parts:
             for symbols, _ in parts:
                 yield symbols[:size]
@@ -290,7 +289,7 @@ class _Source:
             for symbols, text in pairs:
                 stop = done + len(symbols)
                 if stop > size:
-                    break
+                    raise self._changed()
                 if isinstance(vocab, WordVocab):
                     ids[done:stop] = vocab.encode_words(list(symbols), dtype)
                 else:
@@ -300,8 +299,8 @@ class _Source:
                 ]
                 done, length = stop, length + len(text)
         if done != size:
-            raise TextError(f"{self.label} was changed while it was read")
-        # Whitespace after the last word belongs to the last part.
+            raise self._changed()
+        # Whitespace after the last word. Other whitespace belongs to the word after it.
         characters[-1] = length
         return {
             name: EncodedText(part, stop - start, _count_unknown(part))
@@ -313,13 +312,14 @@ class _Source:
             )
         }
 
+    def _changed(self) -> TextError:
+        return TextError(f"{self.label} was changed while it was read")
+
     def _offset(self, text: str, number: int) -> int:
-        """Where the symbol after ``number`` symbols starts in ``text``."""
+        """Where the first ``number`` symbols of ``text`` end."""
         if self._level == "char":
             return number
-        words = itertools.islice(re.finditer(r"\n|\S+", text), number, None)
-        word = next(words, None)
-        return word.start() if word else len(text)
+        return next(itertools.islice(re.finditer(r"\n|\S+", text), number - 1, None)).end()
 
 
 def _count_unknown(ids: Tensor) -> int:

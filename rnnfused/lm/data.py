@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor
 
 from .reading import TextError, TextFile
@@ -97,6 +96,19 @@ def letters_only_pieces(parts: Iterable[str]) -> Iterator[str]:
         yield part
 
 
+def check_sizes(ids: Tensor, batch_size: int, num_steps: int) -> None:
+    """Validate ids and the sizes of their batches.
+
+    Raises:
+        TypeError: ``ids`` is not an integer tensor.
+        ValueError: ``ids`` is not 1-D, or a size is below 1.
+    """
+    check_ids(ids)
+    for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
 class StreamBatches:
     """Cuts ids into parallel streams and iterates over them in windows, for truncated BPTT.
 
@@ -106,9 +118,11 @@ class StreamBatches:
     may be shorter than ``num_steps``. Up to ``batch_size - 1`` symbols at the end of the text,
     which do not fill a column, are dropped.
 
+    The ids may be in a mapped file, of which an iteration reads one window at a time.
+
     Iterating yields ``(x, y)``: views of ``ids``, both of shape ``(batch_size, steps)`` with
     ``steps <= num_steps``; ``y`` holds the symbol after each symbol in ``x``. Iteration can be
-    repeated; ``len`` is the number of windows.
+    repeated; ``len`` is the number of windows, and ``window(n)`` is any of them.
 
     Args:
         ids: 1-D tensor of any integer dtype, on any device.
@@ -122,10 +136,7 @@ class StreamBatches:
     """
 
     def __init__(self, ids: Tensor, batch_size: int, num_steps: int):
-        check_ids(ids)
-        for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_sizes(ids, batch_size, num_steps)
         needed = batch_size * num_steps + 1
         if len(ids) < needed:
             raise ValueError(
@@ -147,8 +158,18 @@ class StreamBatches:
     def __len__(self) -> int:
         return -(-self.stream_length // self.num_steps)
 
+    def window(self, index: int) -> tuple[Tensor, Tensor]:
+        """The window ``(x, y)`` of that number, counted from 0.
+
+        Raises:
+            IndexError: there are fewer windows.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must lie in 0 .. {len(self) - 1}, got {index}")
+        start = index * self.num_steps
+        stop = start + self.num_steps
+        return self._inputs[:, start:stop], self._targets[:, start:stop]
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(
-            torch.split(self._inputs, self.num_steps, dim=1),
-            torch.split(self._targets, self.num_steps, dim=1),
-        )
+        # One by one: a view of each window of a large text would take gigabytes.
+        return map(self.window, range(len(self)))

@@ -1,23 +1,111 @@
-"""Perplexity, of the model and of a bigram baseline over the same symbols."""
+"""Perplexity and bits per character of a model on any text, in constant memory."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from .corpus import Text, encode_text
+from .data import StreamBatches, check_sizes
 from .model import CharLM
+from .progress import progress_bar
 from .vocab import check_ids
+from .vocabulary import Vocabulary
 
-ALPHAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+# A stream is judged each time that it has read so many symbols.
+STUCK_SYMBOLS = 128
+# Nats per symbol above the uniform model's ln V from which on a stream counts as stuck.
+STUCK_MARGIN = 1.0
 
-# Symbols counted at once, and cells of the largest full table of pairs.
-_PIECE, _TABLE = 2**22, 2**22
+# Of ``evaluate_ids``: symbols that a stream reads before its own, the shortest stream that is worth
+# another one, and the most streams. One more stream makes an evaluation faster and starts cold.
+_WARM_UP, _STREAM, _STREAMS = 256, 2**15, 16
+# The most logits of one call of the model.
+_LOGITS = 2**22
+
+
+class StuckStream(NamedTuple):
+    """A stream of an evaluation whose loss is far above the uniform model's.
+
+    Attributes:
+        stream: its number, from 0.
+        windows: stretches of 128 symbols in which it was stuck.
+        nats: mean loss per symbol of the worst of them.
+    """
+
+    stream: int
+    windows: int
+    nats: float
+
+
+class Evaluation(NamedTuple):
+    """Result of an evaluation.
+
+    Attributes:
+        nats: sum of ``-ln p(symbol)`` over the scored symbols.
+        symbols: number of scored symbols, characters or words.
+        unknown_symbols: those of them that the vocabulary lacks.
+        streams: parallel streams that the text was read in.
+        stuck_streams: see ``evaluate``.
+        symbols_per_character: below 1 at word level; for ``bits_per_character``.
+    """
+
+    nats: float
+    symbols: int
+    unknown_symbols: int = 0
+    streams: int = 1
+    stuck_streams: tuple[StuckStream, ...] = ()
+    symbols_per_character: float = 1.0
+
+    @property
+    def perplexity(self) -> float:
+        """``exp`` of the mean loss in nats."""
+        return perplexity(self.nats, self.symbols)
+
+    @property
+    def bits_per_symbol(self) -> float:
+        """The mean loss in bits."""
+        return self.nats / self.symbols / math.log(2)
+
+    @property
+    def bits_per_character(self) -> float:
+        """The loss in bits, by the number of the text's characters."""
+        return self.bits_per_symbol * self.symbols_per_character
+
+    def warning(self) -> str:
+        """A sentence about the stuck streams; empty if there are none."""
+        if not self.stuck_streams:
+            return ""
+        first = max(self.stuck_streams, key=lambda stuck: stuck.nats)
+        return (
+            f"{len(self.stuck_streams)} of {self.streams} streams of the evaluation are stuck: "
+            f"stream {first.stream} has a loss of {first.nats:.2f} nats per symbol over "
+            f"{STUCK_SYMBOLS} symbols, far more than a guess among all symbols. Its hidden state "
+            "has saturated, or the text is of another kind than the training text"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for ``json.dump``, without infinities: such a perplexity is None."""
+        perplexity = self.perplexity
+        return {
+            "bits_per_character": self.bits_per_character,
+            "bits_per_symbol": self.bits_per_symbol,
+            "perplexity": perplexity if math.isfinite(perplexity) else None,
+            "symbols": self.symbols,
+            "unknown_symbols": self.unknown_symbols,
+            "streams": self.streams,
+            "stuck_streams": [
+                {"stream": stuck.stream, "windows": stuck.windows, "nats_per_symbol": stuck.nats}
+                for stuck in self.stuck_streams
+            ],
+        }
 
 
 def perplexity(total_nats: float, num_symbols: int) -> float:
-    """``exp(total_nats / num_symbols)``; infinity where that overflows.
+    """``exp(total_nats / num_symbols)``; infinite where that overflows.
 
     Args:
         total_nats: sum of ``-ln p(symbol)`` over the scored symbols.
@@ -34,166 +122,189 @@ def perplexity(total_nats: float, num_symbols: int) -> float:
         return math.inf
 
 
-@torch.inference_mode()
-def evaluate(model: CharLM, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Perplexity of ``model`` over every symbol of ``batches``, dropout off, state carried over.
+def evaluate(
+    model: CharLM, batches: Iterable[tuple[Tensor, Tensor]], state: Tensor | None = None
+) -> Evaluation:
+    """Loss of ``model`` over every symbol of ``batches``, dropout off, state carried over.
+
+    A stream, that is a row of the batches, is stuck if its mean loss over 128 symbols in a row
+    exceeds ``ln(vocab_size) + 1`` nats; unknown symbols do not count. The uniform model has
+    ``ln(vocab_size)``. A tanh state that has saturated can keep a stream in this condition up to its
+    end. Two such streams of twenty are enough to double the bits per character of a good model.
 
     Args:
         model: stays in the train or eval mode it was in.
         batches: consecutive windows ``(x, y)`` of shape ``(B, T)`` and any integer dtype, such as
-            ``StreamBatches``.
+            ``StreamBatches``; on the model's device, or moved there.
+        state: ``(num_layers, B, hidden_size)`` before the first window; None for zeros.
 
     Raises:
         ValueError: ``batches`` is empty.
     """
+    score = _Score(model)
+    with _evaluating(model):
+        for x, y in batches:
+            state = score.add(x, y, state)
+    return score.result()
+
+
+def evaluate_ids(
+    model: CharLM,
+    ids: Tensor,
+    *,
+    num_streams: int | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Evaluation:
+    """Loss of ``model`` over every symbol of a text but the first, with few cold starts.
+
+    A long text is read in parallel streams, which is faster. A stream that starts from zeros in
+    the middle of a text is a *cold start*: a condition that training rarely shows to the model, and
+    in which its state can saturate for good. Here one stream alone starts from zeros, at the
+    beginning of the text. Each other one takes over the state of the first after 256 symbols, then
+    reads the 256 symbols before its own without scoring them.
+
+    Args:
+        model: stays in the train or eval mode it was in.
+        ids: 1-D tensor of any integer dtype, at least 2 symbols; may be in a mapped file.
+        num_streams: None for as many as have 32,768 symbols each, 1 to 16.
+        advance: called with the number of symbols after each call of the model: for a progress
+            bar, or to stop by an exception.
+
+    Raises:
+        TypeError: ``ids`` is not an integer tensor.
+        ValueError: ``ids`` is not 1-D or too short for the streams, or ``num_streams`` is below 1.
+    """
+    check_ids(ids)
+    number = len(ids) - 1
+    if num_streams is None:
+        num_streams = max(1, min(_STREAMS, number // _STREAM))
+    check_sizes(ids, num_streams, 1)
+    most = min(STUCK_SYMBOLS, _LOGITS // (num_streams * model.config.vocab_size))
+    batches = StreamBatches(ids, num_streams, max(1, min(most, number // num_streams)))
+    score = _Score(model)
+    with _evaluating(model):
+        state = None
+        if num_streams > 1:
+            state = _warm_states(model, ids, num_streams, batches.stream_length)
+        for x, y in batches:
+            state = score.add(x, y, state)
+            advance(y.numel())
+        # The symbols that do not fill a column of the streams.
+        if batches.num_symbols < number:
+            rest = ids[batches.num_symbols :].unsqueeze(0)
+            assert state is not None
+            score.add(rest[:, :-1], rest[:, 1:], state[:, -1:].contiguous(), stream=num_streams - 1)
+            advance(rest.numel() - 1)
+    return score.result()
+
+
+def _warm_states(model: CharLM, ids: Tensor, num_streams: int, length: int) -> Tensor:
+    """The states of streams before their first symbols: zeros for the first one.
+
+    The stream n starts at ``n * length``.
+    """
+    warm_up = min(_WARM_UP, length)
+    _, first = model(ids[:warm_up].unsqueeze(0).to(model.device))
+    starts = torch.arange(1, num_streams).unsqueeze(1) * length
+    before = ids[(starts + torch.arange(-warm_up, 0)).to(ids.device)]
+    _, others = model(before.to(first.device), first.expand(-1, num_streams - 1, -1).contiguous())
+    return torch.cat([torch.zeros_like(first), others], dim=1)
+
+
+def evaluate_text(
+    model: CharLM,
+    vocab: Vocabulary,
+    text: Text,
+    *,
+    letters_only: bool = False,
+    num_streams: int | None = None,
+    progress: bool | None = None,
+) -> Evaluation:
+    """Loss of ``model`` on a text or file of any size: see ``evaluate_ids``.
+
+    Args:
+        model: stays in the train or eval mode it was in.
+        vocab: the vocabulary of its training.
+        text: as for ``build_corpus``: a ``str`` is a text, a path names a UTF-8 file.
+        letters_only: whether ``rnnfused.lm.letters_only`` prepares the text.
+        progress: whether to show bars on stderr; None: where that is a terminal.
+
+    Raises:
+        OSError, TextError: the text cannot be read or used; see ``encode_text``.
+        ValueError: ``vocab`` does not have the model's size, or ``num_streams`` is out of range.
+    """
+    if len(vocab) != model.config.vocab_size:
+        raise ValueError(
+            f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
+        )
+    encoded = encode_text(text, vocab, letters_only=letters_only, progress=progress)
+    ids = encoded.ids
+    with progress_bar("evaluating", len(ids) - 1, "symbol", progress) as advance:
+        result = evaluate_ids(model, ids, num_streams=num_streams, advance=advance)
+    return result._replace(symbols_per_character=len(ids) / encoded.num_characters)
+
+
+@contextmanager
+def _evaluating(model: CharLM) -> Iterator[None]:
+    """A block without gradients and dropout; the model then returns to its mode."""
     was_training = model.training
     model.eval()
     try:
-        state, total_nats, num_symbols = None, 0.0, 0
-        for x, y in batches:
-            logits, state = model(x, state)
-            # The loss takes int64 only.
-            targets = y.flatten().long()
-            total_nats += F.cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
-            num_symbols += y.numel()
-        return perplexity(total_nats, num_symbols)
+        with torch.inference_mode():
+            yield
     finally:
         model.train(was_training)
 
 
-class Bigram:
-    """Add-alpha bigram counts: ``p(b | a) = (count(a b) + alpha) / (count(a .) + alpha V)``.
+class _Score:
+    """Sums of losses, in all and by stream."""
 
-    Additive smoothing, as in Chen and Goodman, *An Empirical Study of Smoothing Techniques for
-    Language Modeling*, Harvard technical report TR-10-98.
+    def __init__(self, model: CharLM):
+        self._model = model
+        self._limit = math.log(model.config.vocab_size) + STUCK_MARGIN
+        self._nats = 0.0
+        self._symbols = self._unknown = self._streams = 0
+        # Of each stream since it was judged last: nats and number of known symbols, all symbols.
+        self._open: list[list[float]] = []
+        self._stuck: dict[int, StuckStream] = {}
 
-    Args:
-        ids: 1-D tensor of any integer dtype, at least 2 training symbols.
-        vocab_size: V, the number of symbols.
-        alpha: count added to every pair, above 0.
+    def add(self, x: Tensor, y: Tensor, state: Tensor | None, stream: int = 0) -> Tensor:
+        """Score a window whose first row is the stream of that number; return the next state."""
+        device = self._model.device
+        x, y = x.to(device), y.to(device)
+        loss, state = self._model.loss(x, y, state, reduction="none")
+        # float64: the sum over a long text would lose digits.
+        loss = loss.view(y.shape).double()
+        known = y != 0
+        self._nats += loss.sum().item()
+        self._symbols += y.numel()
+        self._unknown += y.numel() - int(known.sum())
+        rows = zip((loss * known).sum(1).tolist(), known.sum(1).tolist())
+        for number, (nats, count) in enumerate(rows, stream):
+            self._judge(number, nats, count, y.size(1))
+        return state
 
-    Raises:
-        TypeError: ``ids`` is not an integer tensor.
-        ValueError: ``ids`` is not 1-D or shorter than 2, an id is outside the vocabulary, or
-            ``alpha`` is not above 0.
-    """
+    def _judge(self, stream: int, nats: float, known: int, symbols: int) -> None:
+        while len(self._open) <= stream:
+            self._open.append([0.0, 0, 0])
+        sums = self._open[stream]
+        sums[0], sums[1], sums[2] = sums[0] + nats, sums[1] + known, sums[2] + symbols
+        if sums[2] >= STUCK_SYMBOLS:
+            mean = sums[0] / sums[1] if sums[1] else 0.0
+            if mean > self._limit:
+                before = self._stuck.get(stream, StuckStream(stream, 0, 0.0))
+                self._stuck[stream] = StuckStream(
+                    stream, before.windows + 1, max(before.nats, mean)
+                )
+            self._open[stream] = [0.0, 0, 0]
 
-    def __init__(self, ids: Tensor, vocab_size: int, alpha: float):
-        check_ids(ids)
-        if len(ids) < 2:
-            raise ValueError(f"ids must have at least 2 symbols, got shape {tuple(ids.shape)}")
-        _check_alpha(alpha)
-        self.vocab_size = vocab_size
-        self.alpha = alpha
-        # Only pairs that occur: a full table has V * V cells, too many for large alphabets.
-        self._pairs, self._pair_counts = _count_pairs(ids, vocab_size)
-        self._first_counts = torch.zeros(vocab_size, dtype=torch.long, device=ids.device)
-        self._first_counts.index_add_(0, self._pairs // vocab_size, self._pair_counts)
-
-    def log_prob(self, first: Tensor, second: Tensor) -> Tensor:
-        """``ln p(second | first)`` in nats, float64, in the shape of the two integer tensors.
-
-        Raises:
-            TypeError: an argument is not an integer tensor.
-            ValueError: an argument is on another device than the counts.
-            IndexError: an id is outside the vocabulary.
-        """
-        first, second = self._checked(first, "first"), self._checked(second, "second")
-        keys = (first * self.vocab_size + second).contiguous()
-        slot = torch.searchsorted(self._pairs, keys).clamp(max=len(self._pairs) - 1)
-        count = torch.where(self._pairs[slot] == keys, self._pair_counts[slot], 0).double()
-        total = self._first_counts[first].double()
-        return torch.log((count + self.alpha) / (total + self.alpha * self.vocab_size))
-
-    def _checked(self, ids: Tensor, name: str) -> Tensor:
-        """``ids`` as int64. An id out of range would get the probability of another pair."""
-        check_ids(ids, name, dim=None)
-        if ids.device != self._pairs.device:
-            raise ValueError(f"{name} must be on {self._pairs.device}, got {ids.device}")
-        ids = ids.long()
-        if outside := _outside(ids, self.vocab_size):
-            raise IndexError(f"{name} must lie in 0 .. {self.vocab_size - 1}, got {outside}")
-        return ids
-
-    def perplexity(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """Perplexity over every symbol of ``batches``: windows ``(x, y)`` of equal shape.
+    def result(self) -> Evaluation:
+        """The evaluation of all windows.
 
         Raises:
-            ValueError: ``batches`` is empty.
-            TypeError, ValueError, IndexError: as ``log_prob``.
+            ValueError: there was none.
         """
-        total_nats, num_symbols = 0.0, 0
-        for x, y in batches:
-            total_nats -= self.log_prob(x, y).sum().item()
-            num_symbols += y.numel()
-        return perplexity(total_nats, num_symbols)
-
-
-def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -> Bigram:
-    """The bigram model of ``ids`` with the best of ``alphas``.
-
-    Each alpha is fitted on the first nine tenths of ``ids`` and scored on the rest, so validation
-    text does not affect the choice. The best one is then fitted on all of ``ids``.
-
-    Raises:
-        TypeError, ValueError: as ``Bigram``, or ``alphas`` is empty.
-    """
-    if not alphas:
-        raise ValueError("alphas must hold at least one value, got none")
-    for alpha in alphas:
-        _check_alpha(alpha)
-    cut = len(ids) - len(ids) // 10
-    if len(alphas) == 1 or not 2 <= cut < len(ids) - 1:
-        return Bigram(ids, vocab_size, alphas[0])
-    model = Bigram(ids[:cut], vocab_size, alphas[0])
-    # Each distinct pair is scored once and weighted by its count.
-    pairs, counts = _count_pairs(ids[cut:], vocab_size)
-    first, second = pairs // vocab_size, pairs % vocab_size
-
-    def nats(alpha: float) -> float:
-        model.alpha = alpha
-        return -(counts * model.log_prob(first, second)).sum().item()
-
-    return Bigram(ids, vocab_size, min(alphas, key=nats))
-
-
-def _check_alpha(alpha: float) -> None:
-    if not alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {alpha}")
-
-
-def _outside(ids: Tensor, vocab_size: int) -> str:
-    """The range of int64 ``ids`` if it exceeds the vocabulary, else an empty string."""
-    if not ids.numel():
-        return ""
-    low, high = (int(bound) for bound in ids.aminmax())
-    return f"values from {low} to {high}" if low < 0 or high >= vocab_size else ""
-
-
-def _count_pairs(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Sorted keys ``first * vocab_size + second`` of the pairs in ``ids``, and their counts.
-
-    Raises:
-        ValueError: an id is outside the vocabulary.
-    """
-    cells = vocab_size**2
-    table = torch.zeros(cells if cells <= _TABLE else 0, dtype=torch.long, device=ids.device)
-    pairs = counts = torch.zeros(0, dtype=torch.long, device=ids.device)
-    # In pieces: as int64 and sorted, a large text would take many times its size.
-    for start in range(0, len(ids) - 1, _PIECE):
-        # torch can neither compare nor count the wider unsigned dtypes.
-        piece = ids[start : start + _PIECE + 1].long()
-        if outside := _outside(piece, vocab_size):
-            raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, got {outside}")
-        keys = piece[:-1] * vocab_size + piece[1:]
-        if len(table):
-            table += torch.bincount(keys, minlength=cells)
-        else:
-            new, new_counts = torch.unique(keys, return_counts=True)
-            pairs, places = torch.unique(torch.cat([pairs, new]), return_inverse=True)
-            counts = torch.cat([counts, new_counts])
-            counts = torch.zeros_like(pairs).index_add_(0, places, counts)
-    if len(table):
-        pairs = table.nonzero().squeeze(1)
-        counts = table[pairs]
-    return pairs, counts
+        if not self._symbols:
+            raise ValueError("batches must hold at least one window, got none")
+        stuck = tuple(self._stuck[stream] for stream in sorted(self._stuck))
+        return Evaluation(self._nats, self._symbols, self._unknown, len(self._open), stuck)

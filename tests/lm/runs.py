@@ -12,18 +12,20 @@ from rnnfused.lm import TrainSettings, load_checkpoint
 
 # The next letter depends on the last two, so that a bigram model cannot predict it.
 TEXT = "aabbacbccacb" * 60
-SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, passes=3, lr=0.02)
+SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, epochs=3, lr=0.02)
 # Options of an even smaller run by the command.
-TINY = "--hidden-size 8 --num-layers 1 --num-steps 8 --batch-size 4 --passes 1".split()
+TINY = "--hidden-size 8 --num-layers 1 --num-steps 8 --batch-size 4 --epochs 1".split()
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 
 
-def run_command(*arguments, prefix=(), **environment):
+def run_command(*arguments, prefix=(), input=None, module="rnnfused_command", **environment):
     """The finished process of the command ``rnnfused``, started through ``prefix`` if given."""
-    command = [*prefix, sys.executable, "-m", "rnnfused_command", *map(str, arguments)]
+    command = [*prefix, sys.executable, "-m", module, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, input=input
+    )
 
 
 def names(folder):
@@ -41,12 +43,14 @@ def weights_of(folder):
 
 def kept(folder):
     """The names in a folder that holds only its checkpoint."""
-    return sorted(["model.json", weights_of(folder).name])
+    record = json.loads((folder / "model.json").read_text())
+    named = {record[field] for field in ("weights", "last", "training") if field in record}
+    return sorted(["model.json", *named])
 
 
 def files(folder):
     """The names in the folder of a finished run."""
-    return sorted([*kept(folder), "loss.png", "metrics.jsonl"])
+    return sorted([*kept(folder), "loss.png", "metrics.jsonl", "perplexity.png"])
 
 
 def to_format_2(folder):

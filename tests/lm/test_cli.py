@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from runs import TINY, run_command
 
 import rnnfused
-from rnnfused.lm import load_checkpoint
+from rnnfused.lm import TrainSettings, load_checkpoint
 from rnnfused.lm.checkpoint import lock, run_folder
 from rnnfused.lm.checkpoint.lock import LOCK
 from rnnfused.lm.cli import main
@@ -50,7 +51,7 @@ def test_train_and_sample(tmp_path, book, capsys):
     folder = str(tmp_path / "run")
     assert main(["train", book, "--out", folder, *TINY, "--seed", "3", "--prefix", "sea"]) == 0
     captured = capsys.readouterr()
-    assert "pass 1/1" in captured.out and "\nsample:\nsea" in captured.out
+    assert "epoch 1/1" in captured.out and "\nsample:\nsea" in captured.out
     assert captured.err == ""
     record = load_checkpoint(folder).record
     assert record["settings"]["source"] == book
@@ -71,26 +72,98 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
         train_command, "train", lambda *args, **kwargs: calls.append((args, kwargs))
     )
     wanted = {
+        "level": "word",
+        "min_count": 2,
+        "validation_fraction": 0.25,
         "hidden_size": 5,
         "num_layers": 3,
+        "nonlinearity": "relu",
+        "embedding_size": 5,
+        "dropout": 0.125,
+        "recurrent_init": "orthogonal",
         "num_steps": 6,
         "batch_size": 7,
-        "passes": 9,
+        "sampler": "random",
+        "reset_probability": 0.5,
+        "epochs": 9,
+        "optimizer": "adam",
         "lr": 0.25,
         "weight_decay": 0.5,
+        "schedule": "constant",
+        "warmup": 0.5,
+        "final_lr": 0.25,
         "clip": 2.5,
-        "dropout": 0.125,
-        "validation_fraction": 0.25,
+        "average": 0.75,
+        "precision": "bfloat16",
+        "eval_steps": 12,
+        "patience": 13,
+        "save_steps": 14,
         "seed": 11,
         "device": "cpu",
     }
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in wanted.items()]
-    assert main(["train", book, "--out", "x", *flags, "--threads", "2", "--letters-only"]) == 0
+    flags += ["--letters-only", "--tied", "--betas", "0.5", "0.25", "--save-every", "1.5"]
+    files = ["--valid", "v.txt", "--test", "t.txt", "--tensorboard", "--profile-gradients"]
+    assert main(["train", book, "--out", "x", *flags, *files, "--threads", "2"]) == 0
     (text, out, settings), keywords = calls[0]
-    assert settings.to_json() == wanted | {"letters_only": True}
-    assert out == "x" and text == TEXT
-    assert keywords == {"prefix": None, "source": book}
+    wanted |= {"letters_only": True, "tied": True, "betas": [0.5, 0.25], "save_minutes": 1.5}
+    assert settings.to_json() == wanted | {"minutes": None}
+    # None of them is a default, which would pass without its option.
+    defaults = TrainSettings().to_json()
+    same = [name for name in wanted if defaults[name] == wanted[name]]
+    assert same == ["device"]
+    assert out == "x" and text == Path(book)
+    assert keywords == {
+        "prefix": None,
+        "source": book,
+        "valid": Path("v.txt"),
+        "test": Path("t.txt"),
+        "resume": False,
+        "tensorboard": True,
+        "profile_gradients": True,
+    }
     assert torch.get_num_threads() == 2
+
+
+def test_the_length_of_a_run(monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(train_command, "train", lambda *args, **_: calls.append(args[2]))
+    assert main(["train", "--out", "x", "--minutes", "2.5"]) == 0
+    assert calls[0].minutes == 2.5
+    # The older name.
+    assert main(["train", "--out", "x", "--passes", "3"]) == 0
+    assert calls[1].epochs == 3 and calls[1].minutes is None
+    message = error_of(capsys, ["train", "--out", "x", "--epochs", "3", "--minutes", "2"])
+    assert "--minutes: not allowed with argument --epochs" in message
+
+
+def test_resume_takes_text_and_settings_from_the_run(tmp_path, book, run, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(train_command, "train", lambda *args, **kw: calls.append((args, kw)))
+    assert main(["train", "--out", run, "--resume", "--save-steps", "5"]) == 0
+    (text, _, settings), keywords = calls[0]
+    assert text == Path(book) and keywords["resume"] and keywords["valid"] is None
+    assert settings.hidden_size == 8 and settings.epochs == 1 and settings.save_steps == 5
+    absent = str(tmp_path / "absent")
+    message = error_of(capsys, ["train", "--out", absent, "--resume"])
+    assert message == f"nothing to resume: no checkpoint in {absent!r}: model.json is missing"
+    assert not os.path.exists(absent)
+
+
+def test_a_run_on_standard_input_is_resumed_with_it(tmp_path):
+    out = tmp_path / "run"
+    options = ["train", "-", "--out", out, *TINY]
+    assert run_command(*options, input=TEXT).returncode == 0
+    assert load_checkpoint(out).record["settings"]["source"] == "-"
+    done = run_command("train", "--out", out, "--resume")
+    assert done.returncode == 2 and "FILE must be - again" in done.stderr
+    done = run_command("train", "-", "--out", out, "--resume", input=TEXT)
+    assert done.returncode == 0 and "goes on at step" in done.stdout
+
+
+def test_as_a_module_of_the_package():
+    done = run_command("--version", module="rnnfused")
+    assert (done.returncode, done.stdout) == (0, f"rnnfused {rnnfused.__version__}\n")
 
 
 def test_default_text(monkeypatch):
@@ -236,7 +309,15 @@ def test_out_that_is_no_folder(tmp_path, book, capsys, monkeypatch, out, message
 
 
 @pytest.mark.parametrize(
-    "name", ["model.json", "metrics.jsonl", "loss.png", LOCK, "model-0123456789abcdef.safetensors"]
+    "name",
+    [
+        "model.json",
+        "metrics.jsonl",
+        "loss.png",
+        "gradients.json",
+        LOCK,
+        "model-0123456789abcdef.safetensors",
+    ],
 )
 def test_a_folder_with_the_name_of_an_output_is_refused_before_training(
     tmp_path, book, capsys, monkeypatch, name
@@ -357,34 +438,18 @@ def test_other_missing_modules_are_bugs_and_propagate(monkeypatch):
         main(["train", "--out", "x"])
 
 
-def test_interrupt(run, book, capsys, monkeypatch):
+def test_an_interrupt_before_training_leaves_the_earlier_run(run, book, capsys, monkeypatch):
     def contents():
         return {entry.name: open(entry.path, "rb").read() for entry in os.scandir(run)}
 
-    before = contents()
-    calls = []
-
     def interrupted(*_):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("rnnfused.lm.model.CharLM.forward", interrupted_forward(interrupted))
+    before = contents()
+    monkeypatch.setattr("rnnfused.lm.run.windows_of", interrupted)
     assert main(["train", book, "--out", run, *TINY]) == 130
     assert capsys.readouterr().err == "rnnfused: interrupted\n"
     assert contents() == before
-
-
-def interrupted_forward(count):
-    from rnnfused.lm import CharLM
-
-    forward = CharLM.forward
-
-    def wrapped(self, *arguments):
-        count()
-        return forward(self, *arguments)
-
-    return wrapped
 
 
 @pytest.mark.parametrize(
@@ -422,7 +487,7 @@ def test_as_a_program_with_ascii_output_and_no_terminal(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "sample:\nna\\xefve" in done.stdout
-    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["pass"] == 1
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["epoch"] == 1
 
 
 def shell(script, *arguments):
@@ -436,7 +501,7 @@ def shell(script, *arguments):
 def test_closed_streams(tmp_path, book, redirection, silent):
     done = shell(f'"$@" {redirection}', "train", book, "--out", str(tmp_path / "run"), *TINY)
     assert (done.returncode, done.stderr) == (0, "")
-    assert ("pass 1/1" in done.stdout) != silent
+    assert ("epoch 1/1" in done.stdout) != silent
     load_checkpoint(tmp_path / "run")
 
 

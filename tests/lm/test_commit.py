@@ -13,6 +13,7 @@ from runs import (
     SMALL,
     TEXT,
     contents,
+    files,
     fork,
     kept,
     loaded,
@@ -212,6 +213,10 @@ def test_a_run_removes_the_files_of_killed_runs(tmp_path):
         ".model.safetensors.0123abcd.tmp",
         ".loss.png.01234567.tmp",
         ".metrics.jsonl.0123abcd.tmp",
+        ".perplexity.png.0123abcd.tmp",
+        ".gradients.json.0123abcd.tmp",
+        ".training-0123456789abcdef.safetensors.0123abcd.tmp",
+        "training-0123456789abcdef.safetensors",
         ".model-0123456789abcdef.safetensors.0123abcd.tmp",
         "model-0123456789abcdef.safetensors",
         LOCK,
@@ -220,8 +225,7 @@ def test_a_run_removes_the_files_of_killed_runs(tmp_path):
         (tmp_path / name).write_text("x")
     (tmp_path / ".mine.0123abcd.tmp").write_text("x")
     train(TEXT, tmp_path, SMALL)
-    expected = [*kept(tmp_path), "loss.png", "metrics.jsonl", ".mine.0123abcd.tmp"]
-    assert names(tmp_path) == sorted(expected)
+    assert names(tmp_path) == sorted([*files(tmp_path), ".mine.0123abcd.tmp"])
 
 
 def test_a_folder_without_fsync_works(folder, models, vocab, monkeypatch):

@@ -1,13 +1,26 @@
-"""Perplexity of the model, and the bigram baseline against counts made by hand."""
+"""Perplexity of the model, bits per character, and streams that are stuck."""
 
+import json
 import math
-import sys
+import re
+import tracemalloc
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from rnnfused.lm import Bigram, StreamBatches, evaluate, fit_bigram, perplexity
+from rnnfused.lm import (
+    CharLM,
+    CharLMConfig,
+    Evaluation,
+    StreamBatches,
+    Vocab,
+    WordVocab,
+    evaluate,
+    evaluate_ids,
+    evaluate_text,
+    perplexity,
+)
 
 
 def test_perplexity():
@@ -25,7 +38,9 @@ def test_evaluate_is_the_mean_over_all_symbols_for_any_windows(model, text, voca
     expected = math.exp(F.cross_entropy(logits[0], ids[1:]).item())
     model.train()
     for num_steps in (7, 64, 300):
-        assert evaluate(model, StreamBatches(ids, 1, num_steps)) == pytest.approx(expected)
+        assert evaluate(model, StreamBatches(ids, 1, num_steps)).perplexity == pytest.approx(
+            expected
+        )
     assert model.training
     model.eval()
     evaluate(model, StreamBatches(ids, 1, 64))
@@ -36,135 +51,167 @@ def test_a_uniform_model_has_the_perplexity_of_the_vocabulary_s_size(model, text
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.zeros_(model.head.bias)
     batches = StreamBatches(vocab.encode(text), 4, 16)
-    assert evaluate(model, batches) == pytest.approx(len(vocab))
+    assert evaluate(model, batches).perplexity == pytest.approx(len(vocab))
 
 
 def test_evaluate_needs_batches(model):
-    with pytest.raises(ValueError, match="num_symbols"):
+    with pytest.raises(ValueError, match="batches must hold at least one window"):
         evaluate(model, [])
 
 
-def test_bigram_probabilities_by_hand():
-    # a a b a b c: the pairs aa ab ba ab bc, so after a: one a, two b; after b: one a, one c.
-    bigram = Bigram(torch.tensor([0, 0, 1, 0, 1, 2]), vocab_size=3, alpha=0.5)
-    first = torch.arange(3).repeat_interleave(3).view(3, 3)
-    second = torch.arange(3).repeat(3).view(3, 3)
-    expected = torch.tensor(
-        [
-            [1.5 / 4.5, 2.5 / 4.5, 0.5 / 4.5],
-            [1.5 / 3.5, 0.5 / 3.5, 1.5 / 3.5],
-            [1 / 3, 1 / 3, 1 / 3],
-        ],
-        dtype=torch.float64,
-    )
-    torch.testing.assert_close(bigram.log_prob(first, second).exp(), expected)
+def test_results_in_their_units():
+    # 8 words, each predicted with probability 1/16; two of three characters belong to no word.
+    result = Evaluation(8 * math.log(16), 8, symbols_per_character=1 / 3)
+    assert result.perplexity == pytest.approx(16)
+    assert result.bits_per_symbol == pytest.approx(4)
+    assert result.bits_per_character == pytest.approx(4 / 3)
+    assert result.warning() == ""
+    huge = Evaluation(1e9, 1)
+    assert json.loads(json.dumps(huge.to_json(), allow_nan=False))["perplexity"] is None
 
 
-def test_bigram_perplexity_by_hand_over_windows():
-    bigram = Bigram(torch.tensor([0, 0, 1, 0, 1, 2]), vocab_size=3, alpha=0.5)
-    # Two streams, 0 1 2 and 2 0 0: scored are 01, 12 and 20, 00; p = 2.5/4.5 1.5/3.5 1/3 1.5/4.5.
-    batches = StreamBatches(torch.tensor([0, 1, 2, 0, 0]), batch_size=2, num_steps=1)
-    product = (2.5 / 4.5) * (1.5 / 3.5) * (1 / 3) * (1.5 / 4.5)
-    assert bigram.perplexity(batches) == pytest.approx(product ** (-1 / 4))
+def trap():
+    """A model, and a text on which a cold start in the middle ends in a saturated attractor.
+
+    The text repeats "a". The one hidden unit keeps its sign for good; "b" sets it to -1, and with
+    -1 the model expects "a". A stream that starts from zeros at an "a" drifts to +1 instead, where
+    the model expects "b" and nothing else.
+    """
+    vocab = Vocab("ab")
+    model = CharLM(CharLMConfig(len(vocab), hidden_size=1, num_layers=1))
+    with torch.no_grad():
+        for name, parameter in model.rnn.named_parameters():
+            parameter.zero_()
+            if name.startswith("weight_hh"):
+                parameter.fill_(3)
+            elif name.startswith("weight_ih"):
+                parameter.view(-1).copy_(torch.tensor([0.0, 0.5, -9.0]))
+        model.head.weight.copy_(torch.tensor([[0.0], [-9.0], [9.0]]))
+        model.head.bias.zero_()
+    return model, vocab, "b" + "a" * 4000
 
 
-def test_bigram_probabilities_sum_to_one():
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(50, (2000,), generator=generator, dtype=torch.int32)
-    bigram = fit_bigram(ids, 50)
-    first = torch.arange(50).repeat_interleave(50).view(50, 50)
-    sums = bigram.log_prob(first, torch.arange(50).expand(50, 50)).exp().sum(1)
-    torch.testing.assert_close(sums, torch.ones(50, dtype=torch.float64))
+def test_a_stuck_stream_is_noticed():
+    model, vocab, text = trap()
+    ids = vocab.encode(text)
+    result = evaluate(model, StreamBatches(ids, 4, 50))
+    # Stream 0 starts at the "b". Each other one is judged after 150 symbols: 1000 // 150 times.
+    assert [stuck.stream for stuck in result.stuck_streams] == [1, 2, 3]
+    assert all(stuck.windows == 6 for stuck in result.stuck_streams)
+    assert all(17 < stuck.nats < 18.1 for stuck in result.stuck_streams)
+    assert result.warning().startswith("3 of 4 streams of the evaluation are stuck: stream 1 has a")
+    report = result.to_json()["stuck_streams"]
+    assert report[0] == {"stream": 1, "windows": 6, "nats_per_symbol": pytest.approx(17.9, abs=0.2)}
+    # The streams that are not stuck predict well: the loss is all in the others.
+    assert result.bits_per_symbol > 15
 
 
-def test_alpha_is_chosen_on_the_end_of_the_training_ids():
-    # A fixed cycle: less smoothing is better.
-    assert fit_bigram(torch.arange(1000) % 10, 10, alphas=(1.0, 0.1, 0.01)).alpha == 0.01
-    # Noise: repeated pairs are chance, so strong smoothing is better.
-    noise = torch.randint(100, (1000,), generator=torch.Generator().manual_seed(0))
-    assert fit_bigram(noise, 100, alphas=(0.01, 10.0, 0.1)).alpha == 10.0
-    # The best alpha is then fitted on all ids, including the held-out end.
-    best = fit_bigram(noise, 100, alphas=(0.01, 10.0, 0.1))
-    expected = Bigram(noise, 100, 10.0).log_prob(noise[:-1], noise[1:])
-    assert torch.equal(best.log_prob(noise[:-1], noise[1:]), expected)
-    # Too short for a held-out end: the first alpha.
-    assert fit_bigram(torch.tensor([0, 1]), 2, alphas=(0.3, 0.1)).alpha == 0.3
+def test_an_evaluation_of_a_text_starts_cold_once():
+    model, vocab, text = trap()
+    ids = vocab.encode(text)
+    for streams in (1, 4, 7):
+        result = evaluate_ids(model, ids, num_streams=streams)
+        assert result.stuck_streams == ()
+        assert result.symbols == len(ids) - 1
+        assert result.streams == streams
+        assert result.bits_per_symbol < 0.01
+    # A text that really begins in the attractor is reported.
+    bad = evaluate_ids(model, ids[1:], num_streams=4)
+    assert len(bad.stuck_streams) == 4
 
 
-def test_a_large_alphabet_needs_no_large_table():
-    ids = torch.tensor([0, 999_999, 0, 999_999])
-    bigram = Bigram(ids, vocab_size=1_000_000, alpha=1.0)
-    assert bigram.log_prob(ids[:1], ids[1:2]).item() == pytest.approx(math.log(3 / 1_000_002))
+def test_a_poor_model_is_not_stuck(model, text, vocab):
+    # The uniform model; a loss of up to one nat more; more than that.
+    ids = vocab.encode(text)
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    batches = StreamBatches(ids, 2, 64)
+    assert evaluate(model, batches).stuck_streams == ()
+    known = torch.bincount(ids, minlength=len(vocab)).double() / len(ids)
+    for excess, stuck in ((0.8, 0), (1.4, 2)):
+        # Logits against the frequencies, as large as this excess needs.
+        low, high = 0.0, 1000.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            logits = -middle * known
+            loss = (torch.logsumexp(logits, 0) - (known * logits).sum()).item()
+            low, high = (middle, high) if loss < math.log(len(vocab)) + excess else (low, middle)
+        model.head.bias.data.copy_(logits)
+        assert len(evaluate(model, batches).stuck_streams) == stuck
 
 
-@pytest.mark.parametrize("table", [2**22, 0])
-def test_bigram_counts_in_pieces(monkeypatch, table):
-    ids = torch.randint(30, (1000,), generator=torch.Generator().manual_seed(1))
-    counts = torch.zeros(30, 30, dtype=torch.float64)
-    for first, second in zip(ids[:-1].tolist(), ids[1:].tolist()):
-        counts[first, second] += 1
-    first = torch.arange(30).repeat_interleave(30)
-    second = torch.arange(30).repeat(30)
-    expected = (counts + 0.5) / (counts.sum(1, keepdim=True) + 15)
-    module = sys.modules[Bigram.__module__]
-    monkeypatch.setattr(module, "_TABLE", table)
-    for piece in (1, 7, 998, 999, 1000, 2**22):
-        monkeypatch.setattr(module, "_PIECE", piece)
-        given = Bigram(ids, 30, 0.5).log_prob(first, second).exp()
-        torch.testing.assert_close(given.view(30, 30), expected)
-        for wrong in (-1, 30):
-            with pytest.raises(ValueError, match=r"ids must lie in 0 .. 29"):
-                Bigram(torch.cat([ids, torch.tensor([wrong])]), 30, 0.5)
+def test_unknown_symbols_are_counted_and_make_no_stream_stuck(model, text, vocab):
+    # As a model that never saw id 0: it gives it almost no probability.
+    model.head.bias.data[0] = -40
+    ids = vocab.encode(text.replace("o", "\u00f6"))
+    result = evaluate(model, StreamBatches(ids, 2, 64))
+    share = text.count("o") / len(text)
+    assert result.unknown_symbols / result.symbols == pytest.approx(share, rel=0.02)
+    assert result.perplexity > 10
+    assert result.stuck_streams == ()
 
 
-def test_a_fit_counts_once_for_all_alphas(monkeypatch):
-    counted = []
-    real = torch.bincount
-    monkeypatch.setattr(
-        torch, "bincount", lambda ids, **k: counted.append(len(ids)) or real(ids, **k)
-    )
-    fit_bigram(torch.arange(1000) % 10, 10)
-    assert sum(counted) == 899 + 99 + 999
+@pytest.mark.parametrize("streams", [1, 2, 3, 5])
+def test_evaluate_ids_scores_each_symbol_but_the_first(model, vocab, text, streams):
+    ids = vocab.encode(text)[: 601 + streams // 2]
+    result = evaluate_ids(model, ids, num_streams=streams)
+    assert result.symbols == len(ids) - 1
+    # Long warm-ups, so that parallel streams differ little from one.
+    whole = evaluate(model, [(ids[None, :-1], ids[None, 1:])])
+    tolerance = 1e-9 if streams == 1 else 1e-3
+    assert result.nats == pytest.approx(whole.nats, rel=tolerance)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32])
-def test_bigram_of_any_integer_dtype(dtype):
-    ids = torch.tensor([0, 0, 1, 0, 1, 2])
-    expected = Bigram(ids, 3, 0.5)
-    narrow = Bigram(ids.to(dtype), 3, 0.5)
-    first, second = ids[:-1], ids[1:]
-    for bigram in (expected, narrow):
-        given = bigram.log_prob(first.to(dtype), second.to(dtype))
-        assert torch.equal(given, expected.log_prob(first, second))
+def test_a_long_text_has_more_streams(model):
+    ids = torch.randint(1, len(Vocab("ab")), (3 * 2**15 + 5,))
+    small = CharLM(CharLMConfig(3, hidden_size=2, num_layers=1))
+    assert evaluate_ids(small, ids).streams == 3
+    assert evaluate_ids(small, ids[: 2**15]).streams == 1
+    seen = []
+    evaluate_ids(small, ids, advance=seen.append)
+    assert sum(seen) == len(ids) - 1
 
 
-@pytest.mark.parametrize("wrong", [-1, 3, 7])
-def test_bigram_refuses_ids_out_of_range(wrong):
-    bigram = Bigram(torch.tensor([0, 1, 2]), 3, alpha=1)
-    good, bad = torch.tensor([0]), torch.tensor([wrong])
-    with pytest.raises(IndexError, match="first must lie in 0 .. 2, got"):
-        bigram.log_prob(bad, good)
-    with pytest.raises(IndexError, match="second must lie in 0 .. 2, got"):
-        bigram.log_prob(good, bad)
+def test_evaluate_ids_refuses_wrong_arguments(model):
+    with pytest.raises(ValueError, match="it has 1 symbols"):
+        evaluate_ids(model, torch.tensor([1]))
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        evaluate_ids(model, torch.arange(9), num_streams=0)
+    with pytest.raises(TypeError, match="ids must be a tensor of integers"):
+        evaluate_ids(model, torch.rand(9))
 
 
-def test_bigram_refuses_wrong_arguments():
-    ids = torch.tensor([0, 1, 2])
-    with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.float32"):
-        Bigram(ids.float(), 3, alpha=1)
-    with pytest.raises(TypeError, match="ids must be a tensor of integers, got list"):
-        Bigram([0, 1, 2], 3, alpha=1)
-    with pytest.raises(TypeError, match="second must be a tensor of integers, got torch.float32"):
-        Bigram(ids, 3, alpha=1).log_prob(ids, ids.float())
-    with pytest.raises(ValueError, match="alpha must be above 0, got 0"):
-        Bigram(ids, 3, alpha=0)
-    with pytest.raises(ValueError, match=r"ids must lie in 0 .. 1"):
-        Bigram(ids, 2, alpha=1)
-    with pytest.raises(ValueError, match=r"at least 2 symbols, got shape \(1,\)"):
-        Bigram(ids[:1], 3, alpha=1)
-    with pytest.raises(ValueError, match="alpha must be above 0, got -1"):
-        fit_bigram(ids, 3, alphas=(1, -1))
-    with pytest.raises(ValueError, match="alphas must hold at least one"):
-        fit_bigram(ids, 3, alphas=())
-    with pytest.raises(ValueError, match="num_symbols"):
-        Bigram(ids, 3, alpha=1).perplexity([])
+def test_evaluate_text_at_both_levels(tmp_path, text):
+    path = tmp_path / "a.txt"
+    path.write_text(text)
+    torch.manual_seed(0)
+    for vocab in (Vocab(text), WordVocab(text)):
+        model = CharLM(CharLMConfig(len(vocab), hidden_size=4, num_layers=1))
+        ids = vocab.encode(text)
+        expected = evaluate(model, [(ids[None, :-1], ids[None, 1:])])
+        for given in (text, path):
+            result = evaluate_text(model, vocab, given)
+            assert result.nats == pytest.approx(expected.nats)
+            per_character = result.nats / (len(ids) - 1) * len(ids) / len(text) / math.log(2)
+            assert result.bits_per_character == pytest.approx(per_character)
+    letters = evaluate_text(model, vocab, text, letters_only=True)
+    assert letters.symbols == len(re.sub("[^a-z]+", " ", text).split()) - 1
+    with pytest.raises(ValueError, match="vocab must have the model's vocab_size=10, got 30"):
+        evaluate_text(model, Vocab(text), text)
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path):
+    text = "the quick brown fox\n" * 100_000
+    (tmp_path / "a.txt").write_text(text)
+    vocab = Vocab(text)
+    model = CharLM(CharLMConfig(len(vocab), hidden_size=2, num_layers=1))
+    evaluate_text(model, vocab, text[:100])
+    tracemalloc.start()
+    try:
+        result = evaluate_text(model, vocab, tmp_path / "a.txt")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert result.symbols == len(text) - 1
+    # Pieces of a megabyte, a few times.
+    assert peak < 8e6

@@ -6,7 +6,13 @@ from pathlib import Path
 import rnnfused.lm
 
 FOLDER = Path(rnnfused.lm.__file__).parent
-PUBLIC = {"rnnfused", "rnnfused.functional", "rnnfused.scratch", "rnnfused.scratch.plot"}
+PUBLIC = {
+    "rnnfused",
+    "rnnfused.functional",
+    "rnnfused.info",
+    "rnnfused.scratch",
+    "rnnfused.scratch.plot",
+}
 
 
 def imported(path):

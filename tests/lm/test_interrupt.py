@@ -1,6 +1,7 @@
 """Ctrl-C at any moment of the command: one line, exit code 130, complete files."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,15 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import TEXT, TINY
+import torch
+from runs import TEXT, TINY, files, kept, names
 
-from rnnfused.lm import load_checkpoint
+from rnnfused.lm import StreamBatches, load_checkpoint
 from rnnfused.lm.checkpoint.atomic import delayed_interrupt
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 ROOT = Path(__file__).parents[2]
 SHOWN = "rnnfused: interrupted\n"
+# The line of a run that had begun to train.
+SAVED = re.compile(
+    r"rnnfused: interrupted: '.*/run' holds the state of step \d+: start again with --resume\n"
+)
 # The script of the command, as installed.
 COMMAND = "import sys; from rnnfused_command import main; sys.exit(main())"
 
@@ -53,7 +59,7 @@ def book(tmp_path):
 
 def training(tmp_path, book, **options):
     """A training run that does not end by itself."""
-    arguments = [*TINY, "--passes", "100000", "--threads", "1"]
+    arguments = [*TINY, "--epochs", "100000", "--threads", "1"]
     return start("train", book, "--out", tmp_path / "run", *arguments, **options)
 
 
@@ -93,41 +99,72 @@ sys.setprofile(watch)
 """
 
 
-@pytest.mark.parametrize("name", ["read_text", "forward", "plot_perplexity", "generate"])
+@pytest.mark.parametrize("name", ["build_corpus", "loss", "plot_perplexity", "generate"])
 def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name):
-    process = training(tmp_path, book, before=WHEN.format(name=name))
+    run = tmp_path / "run"
     if name == "generate":
-        process.kill()
-        process.communicate()
-        run = tmp_path / "run"
         process = start("train", book, "--out", run, *TINY, before=WHEN.format(name=name))
-    assert end(process) == (130, SHOWN)
-    if name == "plot_perplexity":
-        assert len(list((tmp_path / "run").iterdir())) == 3
-        load_checkpoint(tmp_path / "run")
-    elif name == "generate":
-        assert len(list((tmp_path / "run").iterdir())) == 4
     else:
+        process = training(tmp_path, book, before=WHEN.format(name=name))
+    code, error = end(process)
+    assert code == 130
+    if name == "build_corpus":
         # Nothing was saved: the folder and its lock are removed.
-        assert list(tmp_path.iterdir()) == [book]
+        assert error == SHOWN and list(tmp_path.iterdir()) == [book]
+        return
+    # A finished run has nothing to go on with.
+    assert error == SHOWN if name == "generate" else SAVED.fullmatch(error)
+    record = load_checkpoint(run).record
+    assert record["progress"]["step"] == (
+        1 if name == "loss" else len(StreamBatches(ids(), 4, 8)) + (name != "generate")
+    )
+    assert names(run) == (files(run) if name != "loss" else sorted([*kept(run), "metrics.jsonl"]))
+
+
+def ids():
+    return torch.zeros(len(TEXT * 20) * 9 // 10, dtype=torch.uint8)
 
 
 def test_an_interrupt_while_a_checkpoint_is_written_waits(tmp_path, book):
-    process = training(tmp_path, book, before=WHEN.format(name="write"))
-    assert end(process) == (130, SHOWN)
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    weights = load_checkpoint(tmp_path / "run").record["weights"]
-    assert names == {"metrics.jsonl", "model.json", weights}
+    process = training(tmp_path, book, before=WHEN.format(name="replacing"))
+    code, error = end(process)
+    assert code == 130 and SAVED.fullmatch(error)
+    assert names(tmp_path / "run") == files(tmp_path / "run")
+    load_checkpoint(tmp_path / "run")
 
 
-@pytest.mark.parametrize("delay", [0.1, 0.4, 0.8, 1.2, 1.6, 2.5])
-def test_at_any_time(tmp_path, book, delay):
+def test_an_interrupt_during_an_evaluation_saves_the_epoch(tmp_path, book):
+    process = training(tmp_path, book, before=WHEN.format(name="evaluate"))
+    # The method of the run has that name too, and is called before the first batch.
+    code, error = end(process)
+    assert code == 130 and SAVED.fullmatch(error)
+    record = load_checkpoint(tmp_path / "run").record
+    progress = record["progress"]
+    assert progress["evaluated"] == 0 and progress["step"] == len(StreamBatches(ids(), 4, 8))
+    assert record["metrics"] == []
+    out = tmp_path / "run"
+    process = start("train", "--out", out, "--resume", before=WHEN.format(name="take_step"))
+    assert end(process)[0] == 130
+    assert [row["epoch"] for row in load_checkpoint(out).record["metrics"]] == [1]
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.4, 0.8, 1.2, 1.6, 2.5, 4])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_at_any_time(tmp_path, book, delay, number):
     started = "import sys; print(flush=True); "
     process = training(tmp_path, book, before=started)
     process.stdout.readline()  # Python has started
     time.sleep(delay)
-    process.send_signal(signal.SIGINT)
-    assert end(process) == (130, SHOWN)
+    process.send_signal(number)
+    code, error = end(process)
+    saved = SAVED.fullmatch(error)
+    if number == signal.SIGINT:
+        assert code == 130 and (saved or error == SHOWN)
+    else:
+        # Before the training nothing is there to be saved, and the system ends the process.
+        assert (code == 143 and saved) or (code == -signal.SIGTERM and error == "")
+    if saved:
+        assert load_checkpoint(tmp_path / "run").record["progress"]["step"] > 0
 
 
 def test_nothing_is_imported_before_the_handler_is_installed():
@@ -145,16 +182,18 @@ def test_two_interrupts_at_once(tmp_path, book):
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    assert end(process) == (130, SHOWN)
+    code, error = end(process)
+    assert code == 130 and (error == SHOWN or SAVED.fullmatch(error))
 
 
-@pytest.mark.parametrize("module", ["rnnfused.lm", "rnnfused_command"])
+@pytest.mark.parametrize("module", ["rnnfused", "rnnfused.lm", "rnnfused_command"])
 def test_as_a_module(tmp_path, book, module):
     run = f"import runpy; runpy.run_module({module!r}, run_name='__main__'); "
     process = training(tmp_path, book, before=run)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    assert end(process) == (130, SHOWN)
+    code, error = end(process)
+    assert code == 130 and SAVED.fullmatch(error)
 
 
 def test_an_ignored_interrupt_stays_ignored():

@@ -28,7 +28,7 @@ from rnnfused.lm.checkpoint.run_folder import RunFolder
 
 def row(number):
     return {
-        "pass": number,
+        "epoch": number,
         "train_perplexity": 2.0,
         "validation_perplexity": 2.0,
         "bigram_perplexity": 3.0,
@@ -210,7 +210,7 @@ def test_a_run_that_lost_its_lock_stops_before_it_writes(tmp_path, models, vocab
 @posix
 @pytest.mark.parametrize("moment", range(1, 5))
 def test_a_lock_that_is_lost_between_two_renames(tmp_path, models, vocab, monkeypatch, moment):
-    # Renames of a pass: weights, record, metrics, plot.
+    # Renames of a save: weights, record, metrics, two plots.
     out, real, renames = tmp_path / "run", os.replace, []
     second = []
 
@@ -226,7 +226,7 @@ def test_a_lock_that_is_lost_between_two_renames(tmp_path, models, vocab, monkey
 
     with RunFolder(out) as first:
         monkeypatch.setattr(os, "replace", replace)
-        if moment < 4:
+        if moment < 5:
             with pytest.raises(FolderLostError):
                 save(first, models, vocab, 1)
         else:

@@ -1,22 +1,40 @@
 """The learning curves: independent of matplotlib's settings, and never the end of a run."""
 
+import math
+
 import matplotlib
 import pytest
 from runs import SMALL, TEXT, TINY, run_command
 
 from rnnfused.lm import train
-from rnnfused.lm.plot import plot_perplexity
+from rnnfused.lm.plot import plot_loss, plot_perplexity
 
-ROW = {"pass": 1, "train_perplexity": 3.0, "validation_perplexity": 4.0, "bigram_perplexity": 5.0}
+ROW = {"epoch": 1, "train_perplexity": 3.0, "validation_perplexity": 4.0, "bigram_perplexity": 5.0}
 
 
 def test_plot_needs_a_pass_and_keeps_the_old_file_on_errors(tmp_path):
     (tmp_path / "loss.png").write_bytes(b"old")
-    with pytest.raises(ValueError, match="metrics must hold at least one pass"):
+    with pytest.raises(ValueError, match="metrics must hold at least one evaluation"):
         plot_perplexity([], tmp_path / "loss.png")
     with pytest.raises(KeyError):
-        plot_perplexity([{"pass": 1}], tmp_path / "loss.png")
+        plot_perplexity([{"epoch": 1}], tmp_path / "loss.png")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_the_loss_is_the_logarithm_of_the_perplexity(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "rnnfused.lm.plot.plot_curves",
+        lambda file, curves, **labels: drawn.append((curves, labels)),
+    )
+    plot_perplexity([ROW], tmp_path / "perplexity.png")
+    plot_loss([ROW], tmp_path / "loss.png")
+    (perplexity, labels), (loss, other) = drawn
+    assert perplexity == {"training": [(1, 3.0)], "validation": [(1, 4.0)]}
+    assert loss == {"training": [(1, math.log(3))], "validation": [(1, math.log(4))]}
+    assert labels["levels"] == {"bigram, validation": 5.0}
+    assert other["levels"] == {"bigram, validation": math.log(5)}
+    assert (labels["ylabel"], other["ylabel"]) == ("perplexity", "loss, nats per symbol")
 
 
 @pytest.mark.filterwarnings("error")
@@ -33,8 +51,9 @@ def test_a_plot_that_fails_is_one_warning(tmp_path, capsys, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no\nglyphs\x1b[2J" + "!" * 10_000)
 
-    monkeypatch.setattr("rnnfused.lm.checkpoint.run_folder.plot_perplexity", fail)
-    assert len(train(TEXT, tmp_path, SMALL)) == SMALL.passes == 3
+    for name in ("plot_loss", "plot_perplexity"):
+        monkeypatch.setattr(f"rnnfused.lm.checkpoint.run_folder.{name}", fail)
+    assert len(train(TEXT, tmp_path, SMALL)) == SMALL.epochs == 3
     error = capsys.readouterr().err
     assert error.startswith(
         "rnnfused: warning: loss.png could not be drawn: RuntimeError: no glyphs"
@@ -56,9 +75,9 @@ def test_a_run_under_settings_that_stop_matplotlib(tmp_path, case):
         "unwritable": {"MPLCONFIGDIR": "/proc/no/such/folder"},
     }[case]
     arguments = ["train", tmp_path / "book.txt", "--out", tmp_path / "run"]
-    done = run_command(*arguments, *TINY, "--passes", "2", **environment)
+    done = run_command(*arguments, *TINY, "--epochs", "2", **environment)
     assert done.returncode == 0, done.stderr
-    assert "pass 2/2" in done.stdout and "Traceback" not in done.stderr
+    assert "epoch 2/2" in done.stdout and "Traceback" not in done.stderr
     assert (tmp_path / "run" / "loss.png").exists() == (case != "broken")
     warnings = done.stderr.count(
         "rnnfused: warning: loss.png could not be drawn: UnicodeDecodeError"

@@ -6,21 +6,22 @@ import os
 
 import pytest
 import torch
-from runs import SMALL, TEXT, contents, files
+from runs import SMALL, TEXT, contents, files, kept
 
 from rnnfused.lm import (
     StreamBatches,
     TextError,
     TrainSettings,
     Vocab,
-    evaluate,
+    evaluate_ids,
     fit_bigram,
     load_checkpoint,
     split_text,
     train,
 )
 from rnnfused.lm.checkpoint import lock
-from rnnfused.lm.train import warmup_cosine
+from rnnfused.lm.distributed import TrainingLoss
+from rnnfused.lm.schedule import warmup_cosine
 
 
 def rows(folder):
@@ -28,7 +29,10 @@ def rows(folder):
 
 
 def without_speed(metrics):
-    return [{key: row[key] for key in row if not key.startswith("s")} for row in metrics]
+    return [
+        {key: row[key] for key in row if "seconds" not in key[:7] and key != "symbols_per_second"}
+        for row in metrics
+    ]
 
 
 def test_learns_logs_and_saves(tmp_path, capsys):
@@ -37,7 +41,7 @@ def test_learns_logs_and_saves(tmp_path, capsys):
     assert sorted(path.name for path in folder.iterdir()) == files(folder)
 
     assert rows(folder) == metrics
-    assert [row["pass"] for row in metrics] == [1, 2, 3]
+    assert [row["epoch"] for row in metrics] == [1, 2, 3]
     validation = [row["validation_perplexity"] for row in metrics]
     assert validation[0] > validation[-1]
     assert 1 < validation[-1] < 0.8 * metrics[-1]["bigram_perplexity"]
@@ -47,7 +51,7 @@ def test_learns_logs_and_saves(tmp_path, capsys):
     for row in metrics:
         for name in ("train", "validation", "bigram"):
             assert f"{row[f'{name}_perplexity']:.3f}" in output
-    assert "pass 3/3" in output
+    assert "epoch 3/3" in output
     sample = output.partition("sample:\n")[2]
     assert sample.startswith("a") and len(sample) > 500
 
@@ -59,25 +63,29 @@ def test_metrics_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
     metrics = train(TEXT, tmp_path, SMALL, source="a.txt")
     model, vocab, record = load_checkpoint(tmp_path)
     assert record["metrics"] == metrics
-    assert record["settings"] == SMALL.to_json() | {"source": "a.txt"}
+    sources = {"source": "a.txt", "valid": None, "test": None}
+    assert record["settings"] == SMALL.to_json() | sources
 
     training, validation = split_text(TEXT, 0.1)
     assert vocab == Vocab(training)
-    batches = StreamBatches(vocab.encode(validation), 4, 16)
-    assert evaluate(model, batches) == pytest.approx(metrics[-1]["validation_perplexity"])
+    ids = vocab.encode(validation)
+    result = evaluate_ids(model, ids)
+    assert result.perplexity == pytest.approx(metrics[-1]["validation_perplexity"])
+    assert result.bits_per_character == pytest.approx(metrics[-1]["validation_bits_per_character"])
+    batches = StreamBatches(ids, 1, len(ids) - 1)
     bigram = fit_bigram(vocab.encode(training), len(vocab)).perplexity(batches)
     assert bigram == pytest.approx(metrics[-1]["bigram_perplexity"])
 
 
 def test_first_training_perplexity_is_near_that_of_guessing(tmp_path):
     # One window, so this is the untrained model's perplexity: four symbols with "<unk>".
-    settings = TrainSettings(hidden_size=8, num_layers=1, num_steps=160, batch_size=4, passes=1)
+    settings = TrainSettings(hidden_size=8, num_layers=1, num_steps=160, batch_size=4, epochs=1)
     metrics = train(TEXT, tmp_path, settings)
     assert metrics[0]["train_perplexity"] == pytest.approx(4, rel=0.2)
 
 
 def test_seeded(tmp_path):
-    settings = TrainSettings(**(SMALL.to_json() | {"dropout": 0.2, "passes": 2}))
+    settings = TrainSettings(**(SMALL.to_json() | {"dropout": 0.2, "epochs": 2}))
     first = without_speed(train(TEXT, tmp_path / "a", settings))
     torch.rand(5)
     assert without_speed(train(TEXT, tmp_path / "b", settings)) == first
@@ -88,16 +96,15 @@ def test_seeded(tmp_path):
 
 def test_state_is_carried_and_detached(tmp_path, monkeypatch):
     seen = []
-    forward = torch.nn.Module.__call__
+    loss = TrainingLoss.forward
 
-    def spy(module, *arguments):
-        result = forward(module, *arguments)
-        if type(module).__name__ == "CharLM" and module.training:
-            seen.append((arguments[1], result[1]))
+    def spy(model, x, y, state):
+        result = loss(model, x, y, state)
+        seen.append((state, result[1]))
         return result
 
-    monkeypatch.setattr(torch.nn.Module, "__call__", spy)
-    train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"passes": 2})))
+    monkeypatch.setattr(TrainingLoss, "forward", spy)
+    train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"epochs": 2})))
     windows = len(seen) // 2
     assert windows > 5
     for index, (given, _) in enumerate(seen):
@@ -119,7 +126,7 @@ def test_gradients_are_clipped_and_the_learning_rate_follows_its_schedule(tmp_pa
         return step(optimizer, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"clip": 0.01, "passes": 1})))
+    train(TEXT, tmp_path, TrainSettings(**(SMALL.to_json() | {"clip": 0.01, "epochs": 1})))
     assert max(norms) == pytest.approx(0.01, rel=1e-3)
     shares = [warmup_cosine(update, len(rates)) for update in range(len(rates))]
     assert rates == pytest.approx([0.02 * share for share in shares])
@@ -132,7 +139,7 @@ def test_validation_text_may_hold_unseen_symbols(tmp_path):
 
 
 def test_short_validation_part_is_scored_in_fewer_streams(tmp_path):
-    settings = TrainSettings(**(SMALL.to_json() | {"passes": 1, "validation_fraction": 0.005}))
+    settings = TrainSettings(**(SMALL.to_json() | {"epochs": 1, "validation_fraction": 0.005}))
     assert len(train(TEXT, tmp_path, settings)) == 1
 
 
@@ -178,7 +185,7 @@ def test_a_model_too_large_for_the_memory_leaves_no_folder(tmp_path):
 
 def test_a_closed_stderr_gets_no_progress_bar(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
-    assert len(train(TEXT, tmp_path, SMALL)) == SMALL.passes
+    assert len(train(TEXT, tmp_path, SMALL)) == SMALL.epochs
 
 
 @pytest.mark.parametrize("weight_decay", [1e30, 1e308])
@@ -190,7 +197,7 @@ def test_divergence_keeps_the_last_good_files(tmp_path, weight_decay):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("moment", range(8))
+@pytest.mark.parametrize("moment", range(12))
 def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment):
     replaced = []
     replace = os.replace
@@ -204,26 +211,26 @@ def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(TEXT, tmp_path, SMALL)
-    # A pass makes four renames: weights, record, metrics, plot.
-    names = sorted(path.name for path in tmp_path.iterdir())
-    if moment < 2:
-        # The record was not written, so its weights were removed.
-        assert names == []
+    # An epoch makes six renames: weights, state of the run, record, metrics, two plots.
+    names = {path.name for path in tmp_path.iterdir()}
+    if moment < 3:
+        # The record was not written, so the files that it was to name were removed.
+        assert names == set()
         return
-    present = files(tmp_path)
-    if moment < 4:
-        present = [name for name in files(tmp_path) if name.startswith("model")]
-        present += ["metrics.jsonl"] * (moment == 3)
-    assert names == sorted(present)
-    assert len(load_checkpoint(tmp_path).record["metrics"]) == (1 if moment < 6 else 2)
-    if "metrics.jsonl" in names:
-        assert len(rows(tmp_path)) == (1 if moment < 7 else 2)
-    if "loss.png" in names:
-        assert (tmp_path / "loss.png").read_bytes().endswith(b"IEND\xaeB`\x82")
+    present = set(kept(tmp_path))
+    if moment > 3:
+        present |= {"metrics.jsonl"}
+        assert len(rows(tmp_path)) == (1 if moment < 10 else 2)
+    for count, name in ((4, "loss.png"), (5, "perplexity.png")):
+        if moment > count:
+            present |= {name}
+            assert (tmp_path / name).read_bytes().endswith(b"IEND\xaeB`\x82")
+    assert names == present
+    assert len(load_checkpoint(tmp_path).record["metrics"]) == (1 if moment < 9 else 2)
 
 
 def test_letters_only_prepares_text_and_prefix_and_is_recorded(tmp_path, capsys):
-    settings = TrainSettings(**(SMALL.to_json() | {"letters_only": True, "passes": 1}))
+    settings = TrainSettings(**(SMALL.to_json() | {"letters_only": True, "epochs": 1}))
     train(TEXT.upper().replace("CC", "?!C"), tmp_path, settings, prefix="A, B")
     assert "sample:\na b" in capsys.readouterr().out
     model, vocab, record = load_checkpoint(tmp_path)
@@ -252,8 +259,8 @@ def test_learning_rate_warms_up_and_decays():
         ({"num_layers": 10**9}, ValueError, "num_layers must be at most 1000, got 1000000000"),
         ({"num_steps": 2**31}, ValueError, "num_steps must be at most 2147483647"),
         ({"batch_size": 2**64}, ValueError, "batch_size must be at most 2147483647"),
-        ({"passes": 2**31}, ValueError, "passes must be at most 2147483647"),
-        ({"passes": 1.5}, TypeError, "passes must be an int, got 1.5"),
+        ({"epochs": 2**31}, ValueError, "epochs must be at most 2147483647"),
+        ({"epochs": 1.5}, TypeError, "epochs must be an int, got 1.5"),
         ({"lr": 0}, ValueError, "lr must be above 0 and at most 1, got 0"),
         ({"lr": 1e30}, ValueError, "lr must be above 0 and at most 1, got 1e"),
         ({"lr": math.nan}, ValueError, "lr must be above 0"),
@@ -265,6 +272,32 @@ def test_learning_rate_warms_up_and_decays():
         ({"seed": -1}, ValueError, "seed must lie in 0"),
         ({"device": "toaster"}, ValueError, "device 'toaster' cannot be used here"),
         ({"device": "meta"}, ValueError, "device 'meta' cannot be used here"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"eval_steps": 0}, ValueError, "eval_steps must be at least 1, got 0"),
+        ({"patience": 0}, ValueError, "patience must be at least 1, got 0"),
+        ({"save_steps": 1.5}, TypeError, "save_steps must be an int, got 1.5"),
+        ({"save_minutes": 0}, ValueError, "save_minutes must be finite and above 0, got 0"),
+        ({"minutes": 0}, ValueError, "minutes must be finite and above 0, got 0"),
+        ({"minutes": "5"}, TypeError, "minutes must be a float, got '5'"),
+        (
+            {"optimizer": "lion"},
+            ValueError,
+            "optimizer must be one of sgd, adam, adamw, got 'lion'",
+        ),
+        ({"schedule": "step"}, ValueError, "schedule must be one of cosine, constant, got 'step'"),
+        ({"precision": "int8"}, ValueError, "precision must be one of float32, bfloat16"),
+        ({"sampler": "all"}, ValueError, "sampler must be one of streams, random, got 'all'"),
+        ({"recurrent_init": "zero"}, ValueError, "recurrent_init must be one of uniform, orthog"),
+        ({"level": "byte"}, ValueError, "level must be one of char, word, got 'byte'"),
+        ({"betas": (0.9,)}, TypeError, r"betas must be two floats, got \(0.9,\)"),
+        ({"betas": (0.9, 1.0)}, ValueError, r"betas must lie in \[0, 1\), got 1.0"),
+        ({"average": 1.0}, ValueError, r"average must lie in \[0, 1\), got 1.0"),
+        ({"reset_probability": -0.1}, ValueError, r"reset_probability must lie in \[0, 1\)"),
+        ({"warmup": 1}, ValueError, r"warmup must lie in \[0, 1\), got 1"),
+        ({"final_lr": 2}, ValueError, r"final_lr must lie in \[0, 1\], got 2"),
+        ({"min_count": 0}, ValueError, "min_count must be at least 1, got 0"),
+        ({"embedding_size": 0}, ValueError, "embedding_size must be at least 1, got 0"),
+        ({"tied": True, "embedding_size": 3}, ValueError, "embedding_size must equal hidden_size"),
         ({"letters_only": 1}, TypeError, "letters_only must be a bool, got 1"),
         ({"device": None}, TypeError, "device must be a str"),
     ],

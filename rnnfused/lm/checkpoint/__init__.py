@@ -13,7 +13,7 @@ from torch import Tensor
 import rnnfused
 
 from ..model import CharLM, CharLMConfig
-from ..vocab import Vocab
+from ..vocabulary import Vocabulary, vocabulary_from_json
 from . import store
 from .atomic import remove_temporaries
 from .lock import FolderBusyError, FolderLock, FolderLostError
@@ -37,7 +37,7 @@ class Checkpoint(NamedTuple):
     """Result of ``load_checkpoint``: the model in eval mode, its vocabulary, and model.json."""
 
     model: CharLM
-    vocab: Vocab
+    vocab: Vocabulary
     record: dict[str, Any]
 
 
@@ -60,7 +60,7 @@ class RunState(NamedTuple):
 def save_checkpoint(
     folder: str | os.PathLike[str],
     model: CharLM,
-    vocab: Vocab,
+    vocab: Vocabulary,
     *,
     settings: dict[str, Any] | None = None,
     metrics: list[dict[str, Any]] | None = None,
@@ -97,7 +97,7 @@ def save_checkpoint(
 
 def describe(
     model: CharLM,
-    vocab: Vocab,
+    vocab: Vocabulary,
     settings: dict[str, Any],
     metrics: list[dict[str, Any]],
     run: RunState | None = None,
@@ -199,7 +199,10 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Checkpoint, dict[str, Tens
     from safetensors.torch import load
 
     folder = Path(folder)
-    record, names, contents = store.read(folder, FILES)
+    try:
+        record, names, contents = store.read(folder, FILES)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"nothing to resume: {error}") from None
     config, vocab = _model_of(folder, record, names, contents)
     if "training" not in contents:
         raise CheckpointError(
@@ -217,13 +220,13 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[Checkpoint, dict[str, Tens
 
 def _model_of(
     folder: Path, record: dict[str, Any], names: dict[str, str], contents: dict[str, bytes]
-) -> tuple[CharLMConfig, Vocab]:
+) -> tuple[CharLMConfig, Vocabulary]:
     """The configuration and the vocabulary of ``record``, checked with the weights to use."""
     weights = contents["weights"]
     damaged = f"{str(folder / RECORD)!r} is damaged"
     try:
         config = CharLMConfig.from_json(record.get("config"))
-        vocab = Vocab.from_json(record.get("vocab"))
+        vocab = vocabulary_from_json(record.get("vocab"))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{damaged}: {error}") from None
     if len(vocab) != config.vocab_size:
@@ -268,7 +271,7 @@ def _check_run(folder: Path, record: dict[str, Any], contents: dict[str, bytes])
         )
 
 
-def _sum(config: dict[str, Any], vocab: Vocab, weights: bytes) -> str:
+def _sum(config: dict[str, Any], vocab: Vocabulary, weights: bytes) -> str:
     """SHA-256 over config and vocabulary as one line of canonical JSON, then the weights.
 
     Args:

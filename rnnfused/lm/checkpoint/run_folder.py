@@ -1,22 +1,26 @@
-"""The folder of a training run: made and locked at its start, written to after each pass."""
+"""The folder of a training run: made and locked at its start, written to at each save."""
 
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..messages import warn
 from ..model import CharLM
-from ..plot import plot_perplexity
-from ..vocab import Vocab
-from . import describe, store
+from ..plot import plot_loss, plot_perplexity
+from ..vocabulary import Vocabulary
+from . import RunState, describe, store
 from .atomic import delayed_interrupt, remove_temporaries, replacing
 from .lock import LOCK, FolderBusyError, FolderLock, FolderLostError
 
-METRICS, PLOT = "metrics.jsonl", "loss.png"
-_OWN = re.compile(rf"{store.CHECKPOINT_FILES.pattern}|metrics\.jsonl|loss\.png")
+METRICS = "metrics.jsonl"
+_OWN = re.compile(
+    rf"{store.CHECKPOINT_FILES.pattern}|metrics\.jsonl|(loss|perplexity|gradients)\.png"
+    r"|gradients\.json"
+)
 
 
 class RunFolder:
@@ -69,38 +73,56 @@ class RunFolder:
     def save(
         self,
         model: CharLM,
-        vocab: Vocab,
+        vocab: Vocabulary,
         *,
         settings: dict[str, Any],
         metrics: list[dict[str, Any]],
+        run: RunState | None = None,
+        plots: bool = True,
     ) -> None:
-        """Write the state of a run: checkpoint, ``metrics.jsonl`` and ``loss.png``.
+        """Write the state of a run: checkpoint, ``metrics.jsonl``, ``loss.png``, ``perplexity.png``.
 
         Each file is replaced as a whole; Ctrl-C takes effect after checkpoint and metrics. A plot
         that cannot be drawn is a warning on stderr.
 
         Args:
             settings: training settings, for the checkpoint.
-            metrics: one dict per pass; see ``train``.
+            metrics: one dict per evaluation; see ``train``.
+            run: what a stopped run goes on from.
+            plots: whether to draw the plots, which need a row in ``metrics``.
 
         Raises:
             FolderLostError: the folder, or the lock's file in it, was removed since the start.
             OSError: the folder cannot be written to.
         """
-        files, record = describe(model, vocab, settings, metrics)
+        files, record = describe(model, vocab, settings, metrics, run)
         with delayed_interrupt():
             store.write(self._lock, files, record)
             with replacing(self.path / METRICS, check=self._lock.check) as [new]:
                 new.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")
+        if plots:
+            self._draw("loss.png", plot_loss, metrics)
+            self._draw("perplexity.png", plot_perplexity, metrics)
+
+    def _draw(self, name: str, plot: Callable[..., None], metrics: list[dict[str, Any]]) -> None:
         try:
-            plot_perplexity(metrics, self.path / PLOT, check=self._lock.check)
+            plot(metrics, self.path / name, check=self._lock.check)
         except FolderLostError:
             raise
         except Exception as error:  # matplotlib, its settings and its files can fail in any way
-            reason = f"{PLOT} could not be drawn: {type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {error}"
+            # One warning a run, not one for each plot and save.
             if reason not in self._warned:
                 self._warned.add(reason)
-                warn(reason)
+                warn(f"{name} could not be drawn: {reason}")
+
+    def check(self) -> None:
+        """Validate that the folder is still this run's.
+
+        Raises:
+            FolderLostError: the folder, or the lock's file in it, was removed.
+        """
+        self._lock.check()
 
 
 def _check_path(out: str) -> None:

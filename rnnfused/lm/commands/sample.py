@@ -10,7 +10,7 @@ from ..checkpoint import load_checkpoint
 from ..data import letters_only
 from ..generate import generate
 from ..messages import for_stream, show
-from ..train import check_device
+from ..settings import check_device
 from .options import Formatter, Subparsers, UsageError, add_threads, folder_name
 
 # Texts that share each read of the weights; they are printed when all of them are complete.

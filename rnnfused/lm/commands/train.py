@@ -1,25 +1,114 @@
 """``rnnfused train``: train a model on a text."""
 
 import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from ..data import default_text, read_text
-from ..train import TrainSettings, train
+from ..checkpoint import load_run
+from ..corpus import Text
+from ..data import default_text
+from ..settings import (
+    INITIALISATIONS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SAMPLERS,
+    SCHEDULES,
+    TrainSettings,
+)
+from ..train import train
+from ..vocabulary import LEVELS
 from .options import Formatter, Subparsers, add_threads, file_name, folder_name
 
-_SETTINGS = (
-    ("hidden_size", int, "features of the hidden state"),
-    ("num_layers", int, "stacked recurrent layers"),
-    ("num_steps", int, "symbols that the gradient flows back through"),
-    ("batch_size", int, "parallel streams of text"),
-    ("passes", int, "passes over the training text"),
-    ("lr", float, "highest learning rate, after warm-up; then decays along a cosine"),
-    ("weight_decay", float, "weight decay of AdamW"),
-    ("clip", float, "highest global norm of the gradients"),
-    ("dropout", float, "probability of zeroing a feature of a layer's output"),
-    ("validation_fraction", float, "share of the text, at its end, held out for validation"),
-    ("seed", int, "random seed of parameters, dropout and sample"),
-    ("device", str, "device to train on"),
+# In place of a file's name in the record of a run on the default text.
+_DEFAULT_TEXT = "pydoc_data.topics"
+
+
+class _Option(NamedTuple):
+    """An option that is an attribute of ``TrainSettings``.
+
+    Attributes:
+        setting: the attribute; it gives the option its name, unless ``names`` has others.
+        kind: int or float, or the words to choose from, or bool for a switch; str for the rest.
+        help: what it sets.
+    """
+
+    setting: str
+    kind: Any
+    help: str
+    names: tuple[str, ...] = ()
+    metavar: str | None = None
+
+
+_TEXT = (
+    _Option("level", LEVELS, "what a symbol is"),
+    _Option(
+        "letters_only",
+        bool,
+        "convert text and prefix to lower case and all but a-z to single spaces",
+    ),
+    _Option("min_count", int, "symbols that are rarer in the training text are unknown"),
+    _Option(
+        "validation_fraction",
+        float,
+        "share of the text, at its end, held out for validation if there is no --valid",
+    ),
 )
+_MODEL = (
+    _Option("hidden_size", int, "features of the hidden state"),
+    _Option("num_layers", int, "stacked recurrent layers"),
+    _Option("nonlinearity", ("tanh", "relu"), "of the recurrent layers"),
+    _Option(
+        "embedding_size",
+        int,
+        "features of a symbol's embedding; without it, symbols are looked up in the input weights",
+    ),
+    _Option("tied", bool, "let the output layer use the input's weights"),
+    _Option("dropout", float, "probability of zeroing a feature of a layer's output"),
+    _Option("recurrent_init", INITIALISATIONS, "initial hidden-to-hidden weights"),
+)
+_TRAINING = (
+    _Option("num_steps", int, "symbols that the gradient flows back through"),
+    _Option("batch_size", int, "parallel streams of text, over all processes"),
+    _Option(
+        "sampler",
+        SAMPLERS,
+        "streams: consecutive windows, the state carried; random: windows in random order",
+    ),
+    _Option(
+        "reset_probability", float, "probability, per stream and window, of a new state of zeros"
+    ),
+    _Option("optimizer", OPTIMIZERS, "how weights are updated"),
+    _Option("lr", float, "highest learning rate"),
+    _Option("betas", float, "decay rates of Adam's two averages"),
+    _Option("weight_decay", float, "weight decay of AdamW"),
+    _Option("schedule", SCHEDULES, "cosine: warm-up and decay; constant: the same rate always"),
+    _Option("warmup", float, "share of the run over which the rate rises, of the cosine"),
+    _Option("final_lr", float, "share of --lr at the end of the cosine"),
+    _Option("clip", float, "highest global norm of the gradients"),
+    _Option(
+        "average", float, "decay of averaged weights, which are then evaluated and kept; 0: none"
+    ),
+    _Option("precision", PRECISIONS, "bfloat16: train by autocast"),
+    _Option("seed", int, "random seed of parameters, dropout, order and sample"),
+    _Option("device", str, "device to train on", metavar="NAME"),
+)
+_LENGTH = (
+    _Option("epochs", int, "passes over the training text", ("--epochs", "--passes")),
+    _Option(
+        "minutes",
+        float,
+        "length of the run; the learning rate then follows the clock, so that no run repeats "
+        "another to the bit",
+    ),
+)
+_SAVING = (
+    _Option("save_minutes", float, "most minutes between two saves", ("--save-every",)),
+    _Option("save_steps", int, "steps between two saves, as well"),
+    _Option("eval_steps", int, "steps between evaluations; without it, each epoch has one"),
+    _Option("patience", int, "evaluations without a new best one that end the run"),
+)
+_SETTINGS = (*_TEXT, *_MODEL, *_TRAINING, *_LENGTH, *_SAVING)
 
 
 def add(commands: Subparsers) -> None:
@@ -28,48 +117,110 @@ def add(commands: Subparsers) -> None:
         "train", help="train a model on a text", formatter_class=Formatter
     )
     command.set_defaults(run=run)
-    command.add_argument(
+    text = command.add_argument_group("text")
+    text.add_argument(
         "file",
         type=file_name,
         nargs="?",
         metavar="FILE",
-        help="UTF-8 text; default: Python's own help texts",
+        help="UTF-8 text, - for standard input; default: Python's own help texts",
     )
-    command.add_argument(
+    for part, purpose in (("valid", "validation"), ("test", "a test of the best model")):
+        text.add_argument(
+            f"--{part}", type=file_name, metavar="FILE", help=f"UTF-8 text for {purpose}"
+        )
+    _add(text, _TEXT)
+    _add(command.add_argument_group("model"), _MODEL)
+    training = command.add_argument_group("training")
+    _add(training.add_mutually_exclusive_group(), _LENGTH)
+    _add(training, _TRAINING)
+    add_threads(training)
+    results = command.add_argument_group("results")
+    results.add_argument(
         "--out",
         type=folder_name,
         required=True,
         metavar="DIR",
-        help="folder for model, metrics and plot",
+        help="folder for model, metrics and plots",
     )
-    command.add_argument(
-        "--letters-only",
+    results.add_argument(
+        "--resume",
         action="store_true",
-        help="convert text and prefix to lower case and all but a-z to single spaces",
+        help="go on from the run in DIR, with its text and its settings",
     )
-    for name, kind, text in _SETTINGS:
-        command.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            default=getattr(TrainSettings, name),
-            metavar={int: "N", float: "X", str: "NAME"}[kind],
-            help=text,
-        )
-    command.add_argument(
+    _add(results, _SAVING)
+    results.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write curves into DIR/tensorboard; needs pip install 'rnnfused[tensorboard]'",
+    )
+    results.add_argument(
+        "--profile-gradients",
+        action="store_true",
+        help="plot the norm of the gradient by its distance from the loss, into DIR/gradients.png",
+    )
+    results.add_argument(
         "--prefix", metavar="TEXT", help="start of the sample; default: the text's first word"
     )
-    add_threads(command)
+
+
+def _add(group: Any, options: tuple[_Option, ...]) -> None:
+    for option in options:
+        default = getattr(TrainSettings, option.setting)
+        names = option.names or (f"--{option.setting.replace('_', '-')}",)
+        # Not a default of argparse: a resumed run takes its own in place of what was not given.
+        keywords: dict[str, Any] = {"dest": option.setting, "default": argparse.SUPPRESS}
+        text = option.help
+        if option.kind is bool:
+            group.add_argument(*names, action="store_true", help=text, **keywords)
+            continue
+        if default is not None:
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            text = f"{text} (default: {shown})"
+        if isinstance(option.kind, tuple):
+            keywords["choices"] = option.kind
+        else:
+            keywords["type"] = option.kind
+            keywords["metavar"] = option.metavar or {int: "N", float: "X"}[option.kind]
+        if isinstance(default, tuple):
+            keywords["nargs"] = len(default)
+        group.add_argument(*names, help=text, **keywords)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, and leave the results in ``--out``."""
-    values = {name: getattr(arguments, name) for name, _, _ in _SETTINGS}
-    settings = TrainSettings(**values, letters_only=arguments.letters_only)
-    text = default_text() if arguments.file is None else read_text(arguments.file)
+    given = {
+        option.setting: getattr(arguments, option.setting)
+        for option in _SETTINGS
+        if hasattr(arguments, option.setting)
+    }
+    names = {"source": arguments.file, "valid": arguments.valid, "test": arguments.test}
+    settings = TrainSettings()
+    if arguments.resume:
+        record = load_run(arguments.out)[0].record["settings"]
+        settings = TrainSettings.from_json(record)
+        names = {key: name or record.get(key) for key, name in names.items()}
+        if names["source"] == "-" and arguments.file is None:
+            raise ValueError(
+                "FILE must be - again: the run that is resumed read its text from standard input"
+            )
+    if "epochs" in given:
+        given.setdefault("minutes", None)
+    settings = dataclasses.replace(settings, **given)
+    source = names["source"] or _DEFAULT_TEXT
     train(
-        text,
+        default_text() if source == _DEFAULT_TEXT else Path(source),
         arguments.out,
         settings,
+        valid=_path(names["valid"]),
+        test=_path(names["test"]),
         prefix=arguments.prefix,
-        source=arguments.file or "pydoc_data.topics",
+        source=source,
+        resume=arguments.resume,
+        tensorboard=arguments.tensorboard,
+        profile_gradients=arguments.profile_gradients,
     )
+
+
+def _path(name: str | None) -> Text | None:
+    return None if name is None else Path(name)

@@ -1,0 +1,241 @@
+"""The settings of a training run, and their checks."""
+
+import dataclasses
+import math
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+import torch
+
+from .model import check_count, check_dropout, check_embedding
+from .vocabulary import LEVELS
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("cosine", "constant")
+INITIALISATIONS = ("uniform", "orthogonal")
+PRECISIONS = ("float32", "bfloat16")
+
+SAMPLERS = ("streams", "random")
+
+# A resumed run may have others of these: no step depends on them.
+FREE = ("save_minutes", "save_steps", "patience")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The settings of ``train``, with defaults tuned on ``default_text()``.
+
+    Every count is at least 1 and at most 2 ** 31 - 1; ``num_layers`` is at most 1000. "A step" is
+    an update of the weights, from one window of text.
+
+    Attributes:
+        level: ``"char"`` or ``"word"``: what a symbol is.
+        letters_only: whether ``letters_only`` prepares the text and the prefix, in training and in
+            the command ``rnnfused sample``.
+        min_count: symbols that are rarer in the training text are unknown.
+        validation_fraction: share of the text held out at its end, between 0 and 1. Without effect
+            if there is a validation text.
+        hidden_size: features of the hidden state.
+        num_layers: stacked recurrent layers.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        embedding_size: features of a symbol's embedding; None looks ids up in the input weights.
+        tied: whether the output layer uses the input's weights; see ``CharLMConfig``.
+        dropout: probability of zeroing a feature of a layer's output, in [0, 1).
+        recurrent_init: ``"uniform"``, torch's own, or ``"orthogonal"`` hidden-to-hidden weights:
+            Saxe, McClelland and Ganguli, *Exact solutions to the nonlinear dynamics of learning in
+            deep linear neural networks*, 2014.
+        num_steps: symbols that the gradient flows back through.
+        batch_size: parallel streams, over all processes.
+        sampler: ``"streams"``: contiguous windows with carried state; ``"random"``: windows in
+            random order from a random offset, each from a state of zeros, as in the textbook.
+        reset_probability: probability, per stream and window, of a state of zeros in place of the
+            carried one, in [0, 1). The model then learns cold starts.
+        epochs: passes over the training text. Without effect if ``minutes`` is given.
+        minutes: length of the run, above 0, evaluation included. The learning rate follows the
+            clock, so the result does not repeat to the bit.
+        optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        lr: the highest learning rate, above 0 and at most 1; for ``"sgd"`` at most 1000.
+        betas: decay rates of Adam's two averages, each in [0, 1).
+        weight_decay: of AdamW, at least 0.
+        schedule: ``"cosine"``: warm-up, then half a cosine; ``"constant"``: always ``lr``.
+        warmup: share of the run over which the rate rises, in [0, 1); of the cosine alone.
+        final_lr: share of ``lr`` at the end of the cosine, in [0, 1].
+        clip: the highest global 2-norm of the gradients, above 0.
+        average: decay per step of the averaged weights, in [0, 1); 0: no average. The averaged
+            model is then the one that is evaluated and kept.
+        precision: ``"float32"``, or ``"bfloat16"`` for the products of training (autocast).
+        eval_steps: steps between evaluations; None: at the end of each epoch.
+        patience: evaluations without a new best one that end the run; None: never.
+        save_minutes: the most minutes between two saves, above 0.
+        save_steps: steps between two saves; None: ``save_minutes`` alone counts.
+        seed: fixes parameters, dropout, resets, windows and the sample; 0 to 2 ** 63 - 1.
+        device: training device, as for ``torch.device``.
+        passes: another name of ``epochs``, for arguments only.
+
+    Raises:
+        TypeError, ValueError: an attribute has the wrong type or is out of range.
+    """
+
+    level: str = "char"
+    letters_only: bool = False
+    min_count: int = 1
+    validation_fraction: float = 0.1
+    hidden_size: int = 256
+    num_layers: int = 2
+    nonlinearity: str = "tanh"
+    embedding_size: int | None = None
+    tied: bool = False
+    dropout: float = 0.0
+    recurrent_init: str = "uniform"
+    num_steps: int = 64
+    batch_size: int = 16
+    sampler: str = "streams"
+    reset_probability: float = 0.0
+    epochs: int = 8
+    minutes: float | None = None
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    final_lr: float = 0.02
+    clip: float = 1.0
+    average: float = 0.0
+    precision: str = "float32"
+    eval_steps: int | None = None
+    patience: int | None = None
+    save_minutes: float = 5.0
+    save_steps: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    passes: InitVar[int | None] = None
+
+    def __post_init__(self, passes: int | None) -> None:
+        if passes is not None:
+            check_count("passes", passes)
+            object.__setattr__(self, "epochs", passes)
+        for name in ("hidden_size", "num_layers", "num_steps", "batch_size", "epochs", "min_count"):
+            check_count(name, getattr(self, name))
+        for name in ("eval_steps", "patience", "save_steps"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_dropout(self.dropout)
+        check_embedding(self.embedding_size, self.tied, self.hidden_size)
+        self._check_words()
+        self._check_numbers()
+        # A list, as of JSON, is a tuple here.
+        object.__setattr__(self, "betas", _checked_betas(self.betas))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"seed must be an int, got {self.seed!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in 0 .. 2 ** 63 - 1, got {self.seed}")
+        if not isinstance(self.letters_only, bool):
+            raise TypeError(f"letters_only must be a bool, got {self.letters_only!r}")
+        if not isinstance(self.device, str):
+            raise TypeError(f"device must be a str, got {self.device!r}")
+        check_device(self.device)
+
+    def _check_words(self) -> None:
+        for name, words in (
+            ("level", LEVELS),
+            ("nonlinearity", ("tanh", "relu")),
+            ("recurrent_init", INITIALISATIONS),
+            ("sampler", SAMPLERS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("precision", PRECISIONS),
+        ):
+            value = getattr(self, name)
+            if value not in words:
+                raise ValueError(f"{name} must be one of {', '.join(words)}, got {value!r}")
+
+    def _check_numbers(self) -> None:
+        for name in ("lr", "weight_decay", "clip", "validation_fraction", "save_minutes"):
+            _check_number(name, getattr(self, name))
+        most = 1000 if self.optimizer == "sgd" else 1
+        if not 0 < self.lr <= most:
+            raise ValueError(f"lr must be above 0 and at most {most}, got {self.lr}")
+        for name in ("clip", "save_minutes"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and above 0, got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be finite and at least 0, got {self.weight_decay}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}"
+            )
+        if self.minutes is not None:
+            _check_number("minutes", self.minutes)
+            if not 0 < self.minutes < math.inf:
+                raise ValueError(f"minutes must be finite and above 0, got {self.minutes}")
+        for name in ("reset_probability", "warmup", "average"):
+            _check_number(name, getattr(self, name))
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        _check_number("final_lr", self.final_lr)
+        if not 0 <= self.final_lr <= 1:
+            raise ValueError(f"final_lr must lie in [0, 1], got {self.final_lr}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for ``json.dump``."""
+        return dataclasses.asdict(self) | {"betas": list(self.betas)}
+
+    @classmethod
+    def from_json(cls, values: object) -> "TrainSettings":
+        """The settings that ``to_json`` described; other entries of the dict have no effect.
+
+        Raises:
+            ValueError: ``values`` is not a dict or lacks a field.
+            TypeError, ValueError: a field has a wrong value.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(values, dict) or not set(names) <= set(values):
+            raise ValueError(f"settings must have the fields {names}")
+        return cls(**{name: values[name] for name in names})
+
+    def check_resumes(self, earlier: "TrainSettings") -> None:
+        """Validate that a run with these settings can go on from a run with ``earlier`` ones.
+
+        Those of ``FREE`` may differ. With a constant rate the run's length may differ too.
+
+        Raises:
+            ValueError: another setting differs; the message names it.
+        """
+        free = FREE + (("epochs", "minutes") if self.schedule == "constant" else ())
+        for field in dataclasses.fields(self):
+            old, new = getattr(earlier, field.name), getattr(self, field.name)
+            if field.name not in free and old != new:
+                raise ValueError(
+                    f"{field.name} must be {old!r}, as in the run that is resumed, got {new!r}"
+                )
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a float, got {value!r}")
+
+
+def _checked_betas(value: object) -> tuple[float, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise TypeError(f"betas must be two floats, got {value!r}")
+    for one in value:
+        _check_number("betas", one)
+        if not 0 <= one < 1:
+            raise ValueError(f"betas must lie in [0, 1), got {one}")
+    return value[0], value[1]
+
+
+def check_device(device: str) -> torch.device:
+    """The device of that name, if it works on this machine.
+
+    Raises:
+        ValueError: the device is unknown, missing, or cannot compute.
+    """
+    try:
+        # Some devices, like "meta", allocate but hold no values: read one back.
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+    return torch.device(device)
