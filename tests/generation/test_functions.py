@@ -259,3 +259,14 @@ def test_wrong_arguments(options, error, message):
 def test_the_op_is_the_one_in_use():
     # The tests of this folder compare two ways; this one sees that they are two.
     assert functions.weights_of(*make(), prefixes(1)) is not None
+
+
+def test_a_compiled_function_may_generate():
+    rnn, head, _ = make()
+    expected = generate(rnn, head, prefixes(2), 30, seed=0)[0]
+
+    @torch.compile(backend="eager")
+    def both(ids):
+        return generate(rnn, head, ids + 0, 30, seed=0)[0] + 1
+
+    assert torch.equal(both(prefixes(2)), expected + 1)
