@@ -226,7 +226,8 @@ def _fused(
         arguments.choice,
         exclude,
     )
-    return _drive(stepper, arguments), stepper.state
+    symbols: Tensor = _drive(stepper, arguments)
+    return symbols, stepper.state
 
 
 def _by_steps(
@@ -241,9 +242,11 @@ def _by_steps(
     stepper = StepByStep(
         step, ids, state, arguments.streams, arguments.first_step, arguments.choice
     )
-    return _drive(stepper, arguments), stepper.state
+    symbols: Tensor = _drive(stepper, arguments)
+    return symbols, stepper.state
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _drive(stepper: _Stepper, arguments: _Arguments) -> Tensor:
     """All symbols (B, n), in chunks that take little time, with callbacks between them."""
     total, every, callback = arguments.num_symbols, arguments.every, arguments.callback

@@ -58,6 +58,22 @@ def test_the_op_draws_the_same_numbers(seed, first_step):
     assert torch.equal(draws_of(seed, streams, first_step, 6), expected)
 
 
+def test_all_bits_of_the_numbers_decide():
+    # Two symbols, whose border lies 2^-44 above or below the number that the op must draw.
+    rnn, head, _ = make(vocab=2, hidden=1, dtype=torch.float64)
+    torch.nn.init.zeros_(head.weight)
+    for step in range(10):
+        u = uniforms(9, torch.tensor([3]), step, 1).item()
+        for border, expected in ((u + 2**-44, 0), (u - 2**-44, 1)):
+            with torch.no_grad():
+                head.bias.copy_(torch.tensor([border, 1 - border], dtype=torch.float64).log())
+            for context in (by_op, by_loop):
+                with context():
+                    options = {"seed": 9, "streams": torch.tensor([3]), "first_step": step}
+                    symbols, _ = generate(rnn, head, prefixes(1, 1, 2), 1, **options)
+                assert symbols.item() == expected
+
+
 def chi_square(counts, probabilities):
     """Pearson's statistic, in standard deviations from its mean."""
     expected = probabilities * counts.sum()

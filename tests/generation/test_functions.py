@@ -107,6 +107,18 @@ def test_a_state_that_overflows_on_the_way_is_reported_where_it_does(context):
         generate(rnn, head, prefixes(2, 1), 20)
 
 
+@pytest.mark.parametrize("context", [by_op, by_loop])
+def test_logits_that_are_finite_again_do_not_hide_the_failure(context):
+    rnn, head, _ = make(nonlinearity="relu")
+    with torch.no_grad():
+        rnn.weight_hh_l0.zero_()
+        rnn.weight_ih_l0[:, 5] = 1e38
+        head.weight.fill_(100)  # infinite logits after symbol 5 alone
+        head.bias[5] = -math.inf
+    with context(), pytest.raises(ValueError, match="row 1 for symbol 0 are not finite"):
+        generate(rnn, head, torch.tensor([[2], [5]]), 9)
+
+
 def test_a_broken_row_does_not_disturb_others():
     rnn, head, _ = make()
     h_0 = torch.zeros(1, 3, 40)
@@ -259,3 +271,14 @@ def test_wrong_arguments(options, error, message):
 def test_the_op_is_the_one_in_use():
     # The tests of this folder compare two ways; this one sees that they are two.
     assert functions.weights_of(*make(), prefixes(1)) is not None
+
+
+def test_a_compiled_function_may_generate():
+    rnn, head, _ = make()
+    expected = generate(rnn, head, prefixes(2), 30, seed=0)[0]
+
+    @torch.compile(backend="eager")
+    def both(ids):
+        return generate(rnn, head, ids + 0, 30, seed=0)[0] + 1
+
+    assert torch.equal(both(prefixes(2)), expected + 1)

@@ -208,6 +208,19 @@ def test_tiny_temperatures_are_greedy(dtype, temperature):
     check_equal((rnn, head, None), prefixes(2), 50, temperature=temperature, seed=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tiny_temperatures_draw_among_equal_logits(dtype):
+    rnn, head, _ = make(dtype=dtype)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    with torch.no_grad():
+        head.bias[[3, 20]] = 1
+    for temperature in (5e-324, 1e-30):
+        check_equal((rnn, head, None), prefixes(2), 50, temperature=temperature, seed=0)
+        symbols, _ = generate(rnn, head, prefixes(2), 50, temperature=temperature, seed=0)
+        assert set(symbols.flatten().tolist()) == {3, 20}
+
+
 def test_large_temperatures_are_uniform():
     rnn, head, _ = make()
     check_equal((rnn, head, None), prefixes(2), 50, temperature=1e300, seed=0)
