@@ -1,8 +1,9 @@
 """A language model: text -> ids -> ``CharLM`` -> text.
 
 ``train`` is the whole training program, ``generate`` samples, and ``load_checkpoint`` loads a
-trained model. On the command line: ``rnnfused train`` and ``rnnfused sample``. Training, plotting
-and checkpoints need the extra ``rnnfused[lm]``.
+trained model. ``evaluate_text`` measures it. On the command line: ``rnnfused train``,
+``rnnfused eval`` and ``rnnfused sample``. Training, plotting, checkpoints and texts in files need
+the extra ``rnnfused[lm]``.
 """
 
 from .bigram import Bigram, fit_bigram
@@ -17,7 +18,7 @@ from .checkpoint import (
 from .corpus import Corpus, EncodedText, build_corpus, encode_text
 from .data import StreamBatches, default_text, letters_only, read_text, split_text
 from .distributed import LostWorkerError
-from .evaluate import Evaluation, evaluate, evaluate_ids, evaluate_text, perplexity
+from .evaluate import Evaluation, StuckStream, evaluate, evaluate_ids, evaluate_text, perplexity
 from .generate import generate
 from .gradient_profile import gradient_profile
 from .interrupt import Interrupted
@@ -43,10 +44,11 @@ __all__ = [
     "Evaluation",
     "FolderBusyError",
     "FolderLostError",
-    "RandomWindows",
     "Interrupted",
     "LostWorkerError",
+    "RandomWindows",
     "StreamBatches",
+    "StuckStream",
     "TextError",
     "TrainSettings",
     "Vocab",

@@ -300,7 +300,7 @@ class _Source:
                 done, length = stop, length + len(text)
         if done != size:
             raise self._changed()
-        # Whitespace after the last word belongs to the last part.
+        # Whitespace after the last word. Other whitespace belongs to the word after it.
         characters[-1] = length
         return {
             name: EncodedText(part, stop - start, _count_unknown(part))
@@ -316,12 +316,10 @@ class _Source:
         return TextError(f"{self.label} was changed while it was read")
 
     def _offset(self, text: str, number: int) -> int:
-        """Where the symbol after ``number`` symbols starts in ``text``."""
+        """Where the first ``number`` symbols of ``text`` end."""
         if self._level == "char":
             return number
-        words = itertools.islice(re.finditer(r"\n|\S+", text), number, None)
-        word = next(words, None)
-        return word.start() if word else len(text)
+        return next(itertools.islice(re.finditer(r"\n|\S+", text), number - 1, None)).end()
 
 
 def _count_unknown(ids: Tensor) -> int:

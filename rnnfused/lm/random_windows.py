@@ -129,4 +129,5 @@ class RandomWindows:
             most = len(self._ids) - self.num_steps
             return torch.randint(most, (self._number,), generator=generator)
         offset = torch.randint(self.num_steps, (), generator=generator)
-        return torch.randperm(self._number, generator=generator) * self.num_steps + offset
+        order = torch.randperm(self._number, generator=generator)
+        return order.mul_(self.num_steps).add_(offset)

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from .checkpoint.run_folder import RunFolder
 from .corpus import Corpus
 from .data import StreamBatches
 from .distributed import LostWorkerError, Workers
-from .evaluate import evaluate
+from .evaluate import evaluate_ids
 from .fingerprint import fingerprint
 from .generate import generate
 from .gradient_profile import gradient_profile, save_profile
@@ -65,7 +64,7 @@ class Run:
         # ---- data: ids -> windows
         self.windows = windows_of(corpus.train.to(self.device), settings)
         self.rows = workers.rows(settings.batch_size)
-        self.validation = _batches(corpus.valid.to(self.device), settings)
+        self.validation = corpus.valid.to(self.device)
 
         # ---- model
         torch.manual_seed(settings.seed)
@@ -91,7 +90,9 @@ class Run:
         self.bigram = math.nan
         if workers.is_first:
             bigram = fit_bigram(corpus.train, len(corpus.vocab))
-            self.bigram = bigram.perplexity(_batches(corpus.valid, settings))
+            # Each symbol but the first, as ``evaluate_ids`` scores them.
+            windows = StreamBatches(corpus.valid, 1, min(2**15, len(corpus.valid) - 1))
+            self.bigram = bigram.perplexity(windows)
 
     def describe(self) -> None:
         """Print what is learnt, and by which model."""
@@ -296,10 +297,7 @@ class Run:
         perplexity = math.nan
         measured: dict[str, float] = {}
         if self.workers.is_first:
-            batches: Iterable[Batch] = self.validation
-            if self.workers.size == 1:
-                batches = self.interruptible(batches)
-            measured = self.measured("validation", self.state.evaluated, batches)
+            measured = self.measured("validation", self.state.evaluated, self.validation)
             measured["bigram_perplexity"] = self.bigram
             perplexity = measured["validation_perplexity"]
         perplexity = self.workers.from_first(perplexity)
@@ -321,12 +319,10 @@ class Run:
         if self.board is not None:
             self.board.add_row(row)
 
-    def interruptible(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """``batches``, but a signal ends the run, which then evaluates when it is resumed."""
-        for batch in batches:
-            if self.interrupts.received is not None:
-                self.interrupted()
-            yield batch
+    def interruptible(self, _: int) -> None:
+        """End the run if there was a signal; it then evaluates when it is resumed."""
+        if self.workers.size == 1 and self.interrupts.received is not None:
+            self.interrupted()
 
     def interrupted(self) -> None:
         """Save, and end the run by ``Interrupted``."""
@@ -338,18 +334,16 @@ class Run:
             self.interrupts.received or signal.SIGINT,
         )
 
-    def measured(self, part: str, model: CharLM, batches: Iterable[Batch]) -> dict[str, float]:
+    def measured(self, part: str, model: CharLM, ids: Tensor) -> dict[str, float]:
         """Perplexity and bits per character of ``model`` on ``"validation"`` or ``"test"``."""
-        result = evaluate(model, batches)
+        result = evaluate_ids(model, ids, advance=self.interruptible)
         if warning := result.warning():
             warn(f"{part}: {warning}")
-        perplexity = result.perplexity
-        ids = self.corpus.valid if part == "validation" else self.corpus.test
         characters = self.corpus.num_characters["valid" if part == "validation" else "test"]
-        assert ids is not None
+        result = result._replace(symbols_per_character=len(ids) / characters)
         return {
-            f"{part}_perplexity": perplexity,
-            f"{part}_bits_per_character": math.log2(perplexity) * len(ids) / characters,
+            f"{part}_perplexity": result.perplexity,
+            f"{part}_bits_per_character": result.bits_per_character,
         }
 
     def keep(self) -> None:
@@ -386,8 +380,7 @@ class Run:
         if self.folder is None:
             return
         if self.corpus.test is not None:
-            batches = _batches(self.corpus.test.to(self.device), self.settings)
-            measured = self.measured("test", self.best, batches)
+            measured = self.measured("test", self.best, self.corpus.test.to(self.device))
             self.metrics[-1] |= measured
             self.write(plots=False)
             show(
@@ -412,16 +405,6 @@ def _model(vocab_size: int, settings: TrainSettings, device: torch.device) -> Ch
             if name.startswith("weight_hh"):
                 torch.nn.init.orthogonal_(parameter)
     return model
-
-
-def _batches(ids: Tensor, settings: TrainSettings) -> StreamBatches:
-    """The windows of an evaluation."""
-    # A short text gets fewer, longer streams: fewer starts from a zero state.
-    return StreamBatches(
-        ids,
-        max(1, min(settings.batch_size, (len(ids) - 1) // settings.num_steps)),
-        min(settings.num_steps, len(ids) - 1),
-    )
 
 
 def _clip(clip: float, model: CharLM) -> float:

@@ -13,7 +13,7 @@ from rnnfused.lm import (
     TextError,
     TrainSettings,
     Vocab,
-    evaluate,
+    evaluate_ids,
     fit_bigram,
     load_checkpoint,
     split_text,
@@ -68,10 +68,11 @@ def test_metrics_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
 
     training, validation = split_text(TEXT, 0.1)
     assert vocab == Vocab(training)
-    batches = StreamBatches(vocab.encode(validation), 4, 16)
-    assert evaluate(model, batches).perplexity == pytest.approx(
-        metrics[-1]["validation_perplexity"]
-    )
+    ids = vocab.encode(validation)
+    result = evaluate_ids(model, ids)
+    assert result.perplexity == pytest.approx(metrics[-1]["validation_perplexity"])
+    assert result.bits_per_character == pytest.approx(metrics[-1]["validation_bits_per_character"])
+    batches = StreamBatches(ids, 1, len(ids) - 1)
     bigram = fit_bigram(vocab.encode(training), len(vocab)).perplexity(batches)
     assert bigram == pytest.approx(metrics[-1]["bigram_perplexity"])
 
