@@ -1,4 +1,4 @@
-"""Runs the README's two commands of the language model and writes them, with the text they print, into the README.
+"""Runs the README's commands of the language model, and writes the text that two of them print into the README.
 
 Run it again after a change of the command's output: ``.venv/bin/python docs/scripts/listing.py``.
 """
@@ -14,9 +14,13 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 BEGIN, END = "<!-- begin: docs/scripts/listing.py -->", "<!-- end -->"
 COMMANDS = (
-    "rnnfused train --out runs/mine    # Python's help texts; or: rnnfused train my.txt --out runs/mine",
+    "rnnfused train --out runs/mine           # Python's help texts; or: rnnfused train my.txt --out runs/mine",
+    "rnnfused train --out runs/mine --resume  # after Ctrl-C, kill -9 or a power cut: goes on where it was saved",
+    "rnnfused eval runs/mine other.txt        # perplexity and bits per character of any text",
     'rnnfused sample runs/mine --prefix "The " --num-chars 200 --seed 1',
+    "torchrun --nproc-per-node 2 -m rnnfused train my.txt --out runs/two  # two processes, one model",
 )
+TRAIN, RESUME, EVAL, SAMPLE_COMMAND, TORCHRUN = range(len(COMMANDS))
 SAMPLE = "sample:"  # the training command ends with a sample, which the listing leaves out
 
 
@@ -31,9 +35,12 @@ def run(command, folder, extra=()):
 
 
 def listing(folder, extra=()):
-    """Runs both commands in a folder; returns their output, ``extra`` added to the first command."""
-    training, sample = (run(COMMANDS[0], folder, extra), run(COMMANDS[1], folder))
-    return training.partition(f"\n{SAMPLE}")[0].strip(), sample.strip()
+    """Trains and samples in a folder; returns what is shown of the output. ``extra`` is for the training."""
+    training, sample = (run(COMMANDS[TRAIN], folder, extra), run(COMMANDS[SAMPLE_COMMAND], folder))
+    lines = training.partition(f"\n{SAMPLE}")[0].strip().splitlines()
+    if len(lines) > 4:
+        lines[2:-1] = ["..."]
+    return "\n".join(lines), sample.strip()
 
 
 def block(training, sample):

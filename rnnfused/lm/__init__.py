@@ -1,4 +1,4 @@
-"""A character language model: text -> ids -> ``CharLM`` -> text.
+"""A language model: text -> ids -> ``CharLM`` -> text.
 
 ``train`` is the whole training program, ``generate`` samples, and ``load_checkpoint`` loads a
 trained model. ``evaluate_text`` measures it. On the command line: ``rnnfused train``,
@@ -17,8 +17,11 @@ from .checkpoint import (
 )
 from .corpus import Corpus, EncodedText, build_corpus, encode_text
 from .data import StreamBatches, default_text, letters_only, read_text, split_text
+from .distributed import LostWorkerError
 from .evaluate import Evaluation, StuckStream, evaluate, evaluate_ids, evaluate_text, perplexity
 from .generate import generate
+from .gradient_profile import gradient_profile
+from .interrupt import Interrupted
 from .model import CharLM, CharLMConfig
 from .random_windows import RandomWindows
 from .reading import TextError
@@ -41,6 +44,8 @@ __all__ = [
     "Evaluation",
     "FolderBusyError",
     "FolderLostError",
+    "Interrupted",
+    "LostWorkerError",
     "RandomWindows",
     "StreamBatches",
     "StuckStream",
@@ -57,6 +62,7 @@ __all__ = [
     "fetch_timemachine",
     "fit_bigram",
     "generate",
+    "gradient_profile",
     "letters_only",
     "load_checkpoint",
     "perplexity",

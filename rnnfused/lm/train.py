@@ -107,6 +107,8 @@ def train(
         workers.rows(settings.batch_size)
         stack.enter_context(workers)
         folder = stack.enter_context(RunFolder(out)) if workers.is_first else None
+        with workers.watched():
+            workers.sum(0.0)  # the folder is there now
         # ---- data: text -> ids
         corpus = build_corpus(
             text,
@@ -116,6 +118,7 @@ def train(
             letters_only=settings.letters_only,
             min_count=settings.min_count,
             validation_fraction=settings.validation_fraction,
+            folder=os.path.abspath(out),
             progress=None if workers.is_first else False,
         )
         start = _first_word(corpus) if prefix is None else prefix

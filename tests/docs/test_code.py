@@ -59,6 +59,8 @@ def problem_of(program, *arguments):
         return "".join(f"no target {word}; " for word in wanted if word not in targets)
     if program == "rnnfused":
         return problem_of_rnnfused(*arguments)
+    if program == "torchrun" and "rnnfused" in arguments:
+        return problem_of_rnnfused(*arguments[arguments.index("rnnfused") + 1 :])
     if program == "pip":
         return problem_of_pip(*arguments)
     if program == "python":
@@ -98,6 +100,8 @@ def test_a_wrong_command_has_a_problem():
     assert problem_of("rnnfused", "train", "--out", "x") == ""
     assert problem_of("rnnfused", "train", "--outt", "x")
     assert problem_of("rnnfused", "bake")
+    assert problem_of("torchrun", "-m", "rnnfused", "train", "--out", "x") == ""
+    assert problem_of("torchrun", "-m", "rnnfused", "train", "--outt", "x")
     assert problem_of("pip", "install", ".[lm]") == ""
     assert problem_of("pip", "install", ".[cake]")
     assert problem_of("no-such-program-here")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import subprocess
 import sys
 
 import pytest
@@ -83,6 +85,17 @@ def test_language_model_prints_what_the_readme_shows(scripts, tmp_path):
     commands, training, _ = match.groups()
     assert commands.splitlines() == list(listing.COMMANDS)
     (tmp_path / "small.txt").write_text("The cat sat on the mat. The dog did not. " * 200)
-    now, sample = listing.listing(tmp_path, ["small.txt", "--hidden-size", "8", "--threads", "1"])
+    small = ["small.txt", "--hidden-size", "8", "--threads", "1"]
+    now, sample = listing.listing(tmp_path, small)
     assert listing.shape(now) == listing.shape(training), "run: python docs/scripts/listing.py"
     assert sample.startswith("The ")
+    # The other commands run as well.
+    (tmp_path / "other.txt").write_text("The dog sat on the mat. " * 20)
+    (tmp_path / "my.txt").write_text((tmp_path / "small.txt").read_text())
+    assert "goes on at step" in listing.run(listing.COMMANDS[listing.RESUME], tmp_path)
+    assert "bits per character" in listing.run(listing.COMMANDS[listing.EVAL], tmp_path)
+    words = shlex.split(listing.COMMANDS[listing.TORCHRUN], comments=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]
+    options = ["--hidden-size", "8", "--epochs", "1", "--threads", "1"]
+    subprocess.run([*launcher, *options], cwd=tmp_path, check=True, timeout=200)
+    assert (tmp_path / "runs" / "two" / "model.json").exists()
