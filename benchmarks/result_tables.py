@@ -90,7 +90,7 @@ def section(results):
         lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
     sentences = [*peers(comparisons), *bfloat16(comparisons), *fixed_cost(comparisons)]
     sentences += [*subnormal(comparisons), *options(comparisons)]
-    sentences += [*heads(comparisons), *training(comparisons), *generation(comparisons)]
+    sentences += [*output_layers(comparisons), *training(comparisons), *generation(comparisons)]
     bullets = "\n".join(f"- {sentence}" for sentence in sentences)
     return "\n".join(lines) + (f"\n\n{bullets}" if bullets else "")
 
@@ -181,7 +181,7 @@ def options(comparisons):
             yield f"{text}: {least_and_most(found)}."
 
 
-def heads(comparisons):
+def output_layers(comparisons):
     """The ratios of the fused output layer and loss, by case."""
     found = {}
     for (case, threads, way), against in comparisons.items():
