@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from rnnfused import RNN, TokenRNN
 from rnnfused.functional import linear_cross_entropy
-from rnnfused.ops.nonlinearity import check_nonlinearity
 
 # Beyond 32 bits, torch reports overflows of its own instead of "out of memory".
 MAX_COUNT = 2**31 - 1
@@ -102,7 +101,8 @@ class CharLMConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "num_layers"):
             check_count(name, getattr(self, name))
-        check_nonlinearity(self.nonlinearity)
+        if self.nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {self.nonlinearity!r}")
         check_dropout(self.dropout)
         check_embedding(self.embedding_size, self.tied, self.hidden_size)
 
