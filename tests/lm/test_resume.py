@@ -258,3 +258,22 @@ def test_the_interval_in_minutes(tmp_path, monkeypatch):
     settings = TrainSettings(**(SMALL.to_json() | {"save_minutes": 2.0, "epochs": 1}))
     train(TEXT, tmp_path, settings)
     assert saves == [4, 8, 11]
+
+
+def test_the_best_model_outlives_a_stop(tmp_path, monkeypatch):
+    measured, values = Run.measured, iter([4.0, 3.0, 5.0, 6.0, 7.0, 8.0])
+
+    def fake(run, part, model, batches):
+        result = measured(run, part, model, batches)
+        return result | {"validation_perplexity": next(values)}
+
+    monkeypatch.setattr(Run, "measured", fake)
+    settings = dataclasses.replace(SMALL, epochs=5, save_steps=3)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_at(patch, 38)
+        train(TEXT, tmp_path, settings)
+    best = load_checkpoint(tmp_path).model.head.bias
+    train(TEXT, tmp_path, settings, resume=True)
+    assert torch.equal(load_checkpoint(tmp_path).model.head.bias, best)
+    assert load_run(tmp_path)[0].record["progress"]["best"] == 3.0
+    assert not torch.equal(load_checkpoint(tmp_path, which="last").model.head.bias, best)
