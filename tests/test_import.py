@@ -1,4 +1,4 @@
-"""Imports of the package: twice, and from a source tree before its build."""
+"""Imports of the package: without slow modules, twice, and from a source tree before its build."""
 
 import shutil
 from pathlib import Path
@@ -24,6 +24,14 @@ layer(x)[0].sum().backward()
 torch.testing.assert_close(x.grad, compiled)
 torch.testing.assert_close(torch.vmap(layer)(x.expand(2, 5, 2, 3))[0][1], layer(x)[0])
 """
+
+
+def test_slow_modules_wait_until_they_are_needed():
+    """The compiler alone takes as long as torch itself."""
+    slow = ("torch._dynamo", "sympy", "matplotlib", "onnx", "safetensors")
+    code = f"import sys, rnnfused, rnnfused.lm.cli; print([x for x in {slow} if x in sys.modules])"
+    result = run_python(code)
+    assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr
 
 
 def test_imported_twice():

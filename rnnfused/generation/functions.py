@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..ops.modes import outside_graphs
 from ..ops.tokens import check_ids, is_integer
 from .choice import Choice, check_choice, check_int
 from .fused import Fused, Weights
@@ -246,7 +247,7 @@ def _by_steps(
     return symbols, stepper.state
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@outside_graphs
 def _drive(stepper: _Stepper, arguments: _Arguments) -> Tensor:
     """All symbols (B, n), in chunks that take little time, with callbacks between them."""
     total, every, callback = arguments.num_symbols, arguments.every, arguments.callback

@@ -1,5 +1,9 @@
 """Selects how an op is called: with autograd, without, or as a traceable op. torch's private switches are read here."""
 
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
@@ -92,5 +96,19 @@ def below_autograd(op):
             return op(*arguments)
         with guard():
             return op._op(*arguments)  # op() itself takes 0.4 us more
+
+    return call
+
+
+_Result = TypeVar("_Result")
+
+
+def outside_graphs(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """The function, around which compiled callers break their graph. Only such callers import the compiler."""
+    outside = torch._disable_dynamo(function)
+
+    @functools.wraps(function)
+    def call(*arguments):
+        return outside(*arguments) if torch.compiler.is_compiling() else function(*arguments)
 
     return call
