@@ -53,7 +53,8 @@ def linear_cross_entropy(
     if is_autocast:
         hidden, weight, bias = cast(hidden.device.type, hidden, weight, bias)  # type: ignore[assignment]
     _check(hidden, weight, bias, target)
-    rows, ids = hidden.reshape(-1, hidden.size(-1)), target.reshape(-1).long()
+    # Not reshape(-1, H), which is undefined for H = 0.
+    rows, ids = hidden.reshape(target.numel(), hidden.size(-1)), target.reshape(-1).long()
     arguments = (rows, weight, bias, ids, ops.REDUCTIONS[reduction], ignore_index, smoothing)
     if not _has_kernel(hidden):
         _check_values(target, weight.size(0), ignore_index)

@@ -165,6 +165,13 @@ def test_shapes_of_rows():
     torch.testing.assert_close(one, torch_loss([hidden[1], *others], target[1].clamp(min=0)))
 
 
+def test_without_features():
+    hidden, weight, bias = torch.zeros(3, 0), torch.zeros(4, 0), torch.randn(4)
+    target = torch.tensor([0, 1, 2])
+    loss = linear_cross_entropy(hidden, weight, bias, target)
+    torch.testing.assert_close(loss, F.cross_entropy(bias.expand(3, 4), target))
+
+
 def test_strided_arguments():
     leaves, target = arguments(24, 4, 6)
     hidden, weight, bias = (x.detach() for x in leaves)

@@ -325,10 +325,17 @@ def _check_streams(streams: Tensor | None, batch_size: int) -> Tensor:
     return streams
 
 
-def _check_exclude(exclude: Iterable[int], vocab_size: int) -> list[int]:
+def _check_exclude(exclude: Iterable[int] | Tensor, vocab_size: int) -> list[int]:
+    if isinstance(exclude, Tensor) and is_integer(exclude):
+        exclude = exclude.flatten().tolist()
+    if not isinstance(exclude, Iterable):
+        raise TypeError(f"exclude must hold ids, got {exclude!r}")
     excluded = list(exclude)
     for index in excluded:
-        check_int("exclude", index, 0)
-        if index >= vocab_size:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise TypeError(f"exclude must hold ids, ints, got {index!r}")
+        if not 0 <= index < vocab_size:
             raise IndexError(f"exclude must hold ids in [0, {vocab_size}), got {index}")
+    if len(set(excluded)) == vocab_size:
+        raise ValueError(f"exclude must leave a symbol, got all {vocab_size} ids")
     return excluded

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .corpus import Text, encode_text
-from .data import StreamBatches, check_sizes
+from .data import StreamBatches
 from .model import CharLM
 from .progress import progress_bar
 from .vocab import check_ids
@@ -178,7 +178,11 @@ def evaluate_ids(
     number = len(ids) - 1
     if num_streams is None:
         num_streams = max(1, min(_STREAMS, number // _STREAM))
-    check_sizes(ids, num_streams, 1)
+    if number > 0 and not 1 <= num_streams <= number:
+        raise ValueError(
+            f"num_streams must lie in 1 .. {number}, as the text has {len(ids)} symbols, "
+            f"got {num_streams}"
+        )
     most = min(STUCK_SYMBOLS, _LOGITS // (num_streams * model.config.vocab_size))
     batches = StreamBatches(ids, num_streams, max(1, min(most, number // num_streams)))
     score = _Score(model)

@@ -159,6 +159,9 @@ class Run:
                     if self.is_done():
                         if self.interrupts.received is not None:
                             self.interrupted()
+                        if self.has_lost_patience():
+                            stale = self.progress.stale
+                            self.say(f"ends after {stale} evaluations without a new best one")
                         break
                     if self.take_step():
                         self.interrupted()
@@ -180,11 +183,16 @@ class Run:
     def is_done(self) -> bool:
         """Whether the run has had its epochs, its time or its patience."""
         progress, settings = self.progress, self.settings
-        if settings.patience is not None and progress.stale >= settings.patience:
+        if self.has_lost_patience():
             return True
         if settings.minutes is not None:
             return progress.step > 0 and progress.elapsed >= 60 * settings.minutes
         return progress.step >= settings.epochs * len(self.windows)
+
+    def has_lost_patience(self) -> bool:
+        """Whether ``patience`` evaluations in a row found no new best model."""
+        patience = self.settings.patience
+        return patience is not None and self.progress.stale >= patience
 
     def is_evaluation_due(self) -> bool:
         """Whether steps were taken since the last evaluation, and enough of them."""

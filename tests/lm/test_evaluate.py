@@ -175,8 +175,9 @@ def test_a_long_text_has_more_streams(model):
 def test_evaluate_ids_refuses_wrong_arguments(model):
     with pytest.raises(ValueError, match="it has 1 symbols"):
         evaluate_ids(model, torch.tensor([1]))
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        evaluate_ids(model, torch.arange(9), num_streams=0)
+    for number in (0, 9):
+        with pytest.raises(ValueError, match=rf"num_streams must lie in 1 .. 8, .* got {number}"):
+            evaluate_ids(model, torch.arange(9), num_streams=number)
     with pytest.raises(TypeError, match="ids must be a tensor of integers"):
         evaluate_ids(model, torch.rand(9))
 

@@ -321,10 +321,11 @@ def test_the_best_model_is_kept_beside_the_last(tmp_path, monkeypatch, runs):
     assert not torch.equal(weights[1], weights[4])
 
 
-def test_patience_ends_a_run_that_no_longer_improves(tmp_path, monkeypatch):
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path, monkeypatch, capsys):
     worse_from(monkeypatch, 2)
     metrics = train(TEXT, tmp_path, settings_of(epochs=9, patience=3))
     assert len(metrics) == 5
+    assert "ends after 3 evaluations without a new best one" in capsys.readouterr().out
 
 
 # ---- steps that fail
