@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from .checkpoint import saved_step
 from .checkpoint.run_folder import RunFolder
 from .corpus import Corpus, Text, build_corpus
 from .data import letters_only
@@ -132,6 +133,9 @@ def train(
             stack.callback(run.board.close)
         with Interrupts(patient=workers.size > 1) as interrupts:
             run.describe()
+            step = None if resume or folder is None else saved_step(out)
+            if step:
+                run.say(f"replaces the earlier run in {os.fspath(out)!r}, saved at step {step}")
             run.loop(interrupts)
         run.finish(start, profile_gradients)
         return run.metrics

@@ -328,6 +328,18 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path, monkeypatch, caps
     assert "ends after 3 evaluations without a new best one" in capsys.readouterr().out
 
 
+def test_a_run_that_replaces_another_says_so(tmp_path, capsys):
+    settings = settings_of(epochs=1)
+    train(TEXT, tmp_path, settings)
+    assert "replaces" not in capsys.readouterr().out
+    train(TEXT, tmp_path, settings, resume=True)
+    assert "replaces" not in capsys.readouterr().out
+    train(TEXT, tmp_path, settings)
+    assert (
+        f"replaces the earlier run in {str(tmp_path)!r}, saved at step" in capsys.readouterr().out
+    )
+
+
 # ---- steps that fail
 
 

@@ -95,6 +95,19 @@ def save_checkpoint(
         store.write(lock, files, record)
 
 
+def saved_step(folder: str | os.PathLike[str]) -> int | None:
+    """The step of the run that ``folder`` holds; None without a run that can be read."""
+    path = Path(folder) / store.RECORD
+    if not path.is_file():  # reading a pipe would block
+        return None
+    try:
+        progress = store.parse(path.read_bytes(), path).get("progress")
+    except (OSError, CheckpointError):
+        return None
+    step = progress.get("step") if isinstance(progress, dict) else None
+    return step if isinstance(step, int) else None
+
+
 def describe(
     model: CharLM,
     vocab: Vocabulary,
