@@ -73,3 +73,8 @@ def _is_per_sample(module) -> bool:
     from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
 
     return any(isinstance(weight, ExpandedWeight) for weight in module._parameters.values())
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Whether a hook watches or changes the module's forward call, so that the call must be made."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import NONLINEARITIES, generate, pack_generator
+from ..ops.matmul import sum_dtype
 from .choice import Choice
 
 # Multiply-adds of a first chunk: 10 ms or less on any processor.
@@ -81,11 +82,6 @@ def _bias(layer: Layer) -> Tensor | None:
         if bias is not None
     ]
     return sum(given[1:], given[0]) if given else None
-
-
-def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums, and of logits: float32 beside the 16-bit dtypes."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 class Fused:

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..arguments import DTYPES
+from ..ops.matmul import sum_dtype
 from ..ops.modes import hides_values, is_any_autocast_active, is_transformed
 from ..rnn import RNN
+from ..special_inputs import has_hooks
 from ..token_rnn import TokenRNN
-from .fused import Layer, Weights, sum_dtype
+from .fused import Layer, Weights
 from .steps import Step
 
 Head = nn.Module | tuple[Tensor, Tensor | None]
@@ -29,7 +31,7 @@ class Model:
         self.vocab_size = self._check_input(head_size)
 
     def _check_head(self, head: Head) -> tuple[Callable[[Tensor], Tensor], int | None]:
-        if isinstance(head, nn.Linear) and type(head) is nn.Linear and not _has_hooks(head):
+        if isinstance(head, nn.Linear) and type(head) is nn.Linear and not has_hooks(head):
             head = (head.weight, head.bias)
         if isinstance(head, nn.Module):
             return head, None
@@ -127,10 +129,6 @@ class Model:
         return step
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
 def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Whether the op can read this tensor as it is."""
     return (
@@ -150,14 +148,14 @@ def weights_of(
     if type(rnn) not in (nn.RNN, RNN, TokenRNN) or getattr(rnn, "heads", 1) > 1:
         return None
     if isinstance(head, nn.Module):
-        if type(head) is not nn.Linear or _has_hooks(head):
+        if type(head) is not nn.Linear or has_hooks(head):
             return None
         head = (head.weight, head.bias)
     if isinstance(embedding, nn.Module):
-        if type(embedding) is not nn.Embedding or _has_hooks(embedding) or embedding.max_norm:
+        if type(embedding) is not nn.Embedding or has_hooks(embedding) or embedding.max_norm:
             return None
         embedding = embedding.weight
-    if _has_hooks(rnn) or is_any_autocast_active() or is_transformed() or hides_values(ids):
+    if has_hooks(rnn) or is_any_autocast_active() or is_transformed() or hides_values(ids):
         return None
     layers = []
     for index in range(rnn.num_layers):

@@ -17,7 +17,36 @@ _PIECE = 2**15
 UNKNOWN = "<unk>"
 
 
-class Vocab:
+class Tokens:
+    """Numbered tokens: the part that vocabularies of both levels share."""
+
+    level: str
+    idx_to_token: list[str]
+    token_to_idx: dict[str, int]
+
+    def _number(self, tokens: list[str]) -> None:
+        self.idx_to_token = tokens
+        self.token_to_idx = {token: index for index, token in enumerate(tokens)}
+
+    def __len__(self) -> int:
+        return len(self.idx_to_token)
+
+    def __contains__(self, token: str) -> bool:
+        return token in self.token_to_idx
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self.idx_to_token == other.idx_to_token
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def smallest_dtype(self) -> torch.dtype:
+        """The narrowest dtype that holds every id: ``torch.uint8``, ``int16`` or ``int32``."""
+        return smallest_dtype(len(self))
+
+
+class Vocab(Tokens):
     """The characters of a text, numbered from 1 in sorted order; id 0 is ``"<unk>"``.
 
     Build it from the *training* part of a text only. Characters that occur only in validation text
@@ -37,8 +66,6 @@ class Vocab:
     """
 
     level: Literal["char"] = "char"
-    idx_to_token: list[str]
-    token_to_idx: dict[str, int]
 
     def __init__(self, text: str):
         if not isinstance(text, str):
@@ -61,23 +88,9 @@ class Vocab:
         return cls.from_json([UNKNOWN, *sorted(tokens)])
 
     def _number(self, tokens: list[str]) -> None:
-        self.idx_to_token = tokens
-        self.token_to_idx = {token: index for index, token in enumerate(tokens)}
+        super()._number(tokens)
         # Made when first needed, by dtype.
         self._made: dict[torch.dtype, tuple[Tensor, bytes]] = {}
-
-    def __len__(self) -> int:
-        return len(self.idx_to_token)
-
-    def __contains__(self, token: str) -> bool:
-        return token in self.token_to_idx
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Vocab):
-            return NotImplemented
-        return self.idx_to_token == other.idx_to_token
-
-    __hash__ = None  # type: ignore[assignment]
 
     @overload
     def __getitem__(self, token: str) -> int: ...
@@ -97,10 +110,6 @@ class Vocab:
         if len(token) != 1 and token != UNKNOWN:
             raise ValueError(f"token must be one character, got {token!r}; for a text use encode()")
         return self.token_to_idx.get(token, 0)
-
-    def smallest_dtype(self) -> torch.dtype:
-        """The narrowest dtype that holds every id: ``torch.uint8``, ``int16`` or ``int32``."""
-        return smallest_dtype(len(self))
 
     def split(self, text: str) -> list[str]:
         """The characters of ``text``, the strings that ``encode`` maps to ids."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from .reading import TextError
-from .vocab import UNKNOWN, check_dtype, check_ids, frequent, pieces, smallest_dtype
+from .vocab import UNKNOWN, Tokens, check_dtype, check_ids, frequent, pieces
 
 EOS = "<eos>"
 # Characters of the longest word. Longer "words" are texts without spaces, or binary data.
 _LONGEST = 2**16
 
 
-class WordVocab:
+class WordVocab(Tokens):
     """The words of a text: id 0 is ``"<unk>"``, id 1 is ``"<eos>"``, the rest by falling frequency.
 
     Words are separated by whitespace, and the end of a line is the symbol ``<eos>``: the form of
@@ -41,8 +41,6 @@ class WordVocab:
     """
 
     level: Literal["word"] = "word"
-    idx_to_token: list[str]
-    token_to_idx: dict[str, int]
 
     def __init__(self, text: str, min_count: int = 1):
         self._number(_by_frequency(Counter(split_words(text)), min_count))
@@ -65,30 +63,9 @@ class WordVocab:
         vocab._number(tokens)
         return vocab
 
-    def _number(self, tokens: list[str]) -> None:
-        self.idx_to_token = tokens
-        self.token_to_idx = {token: index for index, token in enumerate(tokens)}
-
-    def __len__(self) -> int:
-        return len(self.idx_to_token)
-
-    def __contains__(self, token: str) -> bool:
-        return token in self.token_to_idx
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, WordVocab):
-            return NotImplemented
-        return self.idx_to_token == other.idx_to_token
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __getitem__(self, token: str) -> int:
         """Id of one word; 0 for an unknown one."""
         return self.token_to_idx.get(token, 0)
-
-    def smallest_dtype(self) -> torch.dtype:
-        """The narrowest dtype that holds every id: ``torch.uint8``, ``int16`` or ``int32``."""
-        return smallest_dtype(len(self))
 
     def split(self, text: str) -> list[str]:
         """The words of ``text``, with ``"<eos>"`` for each line end."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .matmul import sum_dtype
 from .modes import below_autograd, is_differentiated, is_recorded
 from .named_arguments import CrossEntropyArgs
 from .registry import impl, register_autograd, register_fake
@@ -19,16 +20,12 @@ _op = torch.ops.rnnfused.linear_cross_entropy
 _below_autograd = below_autograd(_op.default)
 
 
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype == torch.float64 else torch.float32
-
-
 def by_torch(hidden, weight, bias, target, reduction, ignore_index, label_smoothing) -> Tensor:
     """The loss as torch's own two calls make it, in float32 or wider: on any device, differentiable to any order."""
     logits = F.linear(hidden, weight, bias)
     names = {number: name for name, number in REDUCTIONS.items()}
     return F.cross_entropy(
-        logits.to(_sum_dtype(logits.dtype)),
+        logits.to(sum_dtype(logits.dtype)),
         target,
         ignore_index=ignore_index,
         reduction=names[reduction],
@@ -136,14 +133,14 @@ def _(*arguments):
     gradients = [hidden.new_empty(shape) for shape in shapes]
     if args.needs_weight and weight.stride(0) == 1 and weight.stride(1) != 1:
         gradients[1] = hidden.new_empty(weight.shape[::-1]).t()
-    return hidden.new_empty(loss, dtype=_sum_dtype(hidden.dtype)), *gradients
+    return hidden.new_empty(loss, dtype=sum_dtype(hidden.dtype)), *gradients
 
 
 def _on_any_device(*arguments):
     """The op of torch's operations, for programs that were recorded on the CPU and moved."""
     args = CrossEntropyArgs(*arguments)
     hidden, weight, smoothing = args.hidden, args.weight, args.label_smoothing
-    dtype, num_classes = _sum_dtype(hidden.dtype), weight.size(0)
+    dtype, num_classes = sum_dtype(hidden.dtype), weight.size(0)
     log_p = F.linear(hidden, weight, args.bias).to(dtype).log_softmax(-1)
     counts = args.target != args.ignore_index
     target = args.target.where(counts, 0).unsqueeze(-1)

@@ -22,6 +22,11 @@ from .tokens import is_ids, project_tokens
 MIN_WORK = 1_000_000
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums of products: float32 beside the 16-bit dtypes."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _has_kernel(model: Tensor, work: int) -> bool:
     # torch's products can be recorded and transformed.
     return (

@@ -12,6 +12,7 @@ from ..cross_entropy import linear_cross_entropy
 from ..ops.compiled import copy_of_view
 from ..ops.tokens import check_ids, is_integer, project_tokens
 from ..rnn import RNN
+from ..special_inputs import has_hooks
 from ..token_rnn import TokenRNN
 from .board import Board
 from .rnn import RNNScratch, State
@@ -147,7 +148,7 @@ class RNNLMScratch(nn.Module):
             and kind.output_layer is own.output_layer
             and kind.forward is own.forward
             and kind.__call__ is nn.Module.__call__
-            and not (self._forward_hooks or self._forward_pre_hooks or self._backward_hooks)
+            and not (has_hooks(self) or self._backward_hooks)
         )
 
     def _checked_targets(self, Y: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
@@ -234,7 +235,7 @@ class RNNLMScratch(nn.Module):
         kind, rnn = type(self), self.rnn
         calls = ("_run", "one_hot", "output_layer")
         if all(getattr(kind, name) is getattr(RNNLMScratch, name) for name in calls):
-            if type(rnn) is RNNScratch and not (rnn._forward_hooks or rnn._forward_pre_hooks):
+            if type(rnn) is RNNScratch and not has_hooks(rnn):
                 rnn = rnn.as_token_rnn()
             if isinstance(rnn, (nn.RNN, RNN)) and not rnn.bidirectional:
                 head = (self.W_hq.t(), self.b_q)

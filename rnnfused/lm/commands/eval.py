@@ -9,7 +9,7 @@ from ..checkpoint import load_checkpoint
 from ..evaluate import evaluate_text
 from ..messages import show, warn
 from ..settings import check_device
-from .options import Formatter, Subparsers, add_threads, file_name, folder_name
+from .options import Formatter, Subparsers, add_device, add_run_folder, add_threads, file_name
 
 
 def add(commands: Subparsers) -> None:
@@ -20,9 +20,7 @@ def add(commands: Subparsers) -> None:
         formatter_class=Formatter,
     )
     command.set_defaults(run=run)
-    command.add_argument(
-        "folder", type=folder_name, metavar="DIR", help="folder of a training run, its --out"
-    )
+    add_run_folder(command)
     command.add_argument(
         "file",
         type=file_name,
@@ -40,7 +38,7 @@ def add(commands: Subparsers) -> None:
         help="parallel streams that read the text; default: as many as have 32,768 symbols each, "
         "1 to 16",
     )
-    command.add_argument("--device", default="cpu", metavar="NAME", help="device to run on")
+    add_device(command)
     add_threads(command)
 
 

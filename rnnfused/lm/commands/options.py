@@ -43,6 +43,18 @@ def _named(kind: str, name: str) -> str:
     return name
 
 
+def add_run_folder(command: argparse.ArgumentParser) -> None:
+    """Give ``command`` the argument ``DIR``, a folder with a trained model."""
+    command.add_argument(
+        "folder", type=folder_name, metavar="DIR", help="folder of a training run, its --out"
+    )
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    """Give ``command`` the option ``--device``, the CPU by default."""
+    command.add_argument("--device", default="cpu", metavar="NAME", help="device to run on")
+
+
 def add_threads(command: argparse.ArgumentParser) -> None:
     """Give ``command`` the option ``--threads``; ``set_threads`` applies it."""
     command.add_argument(

@@ -11,7 +11,7 @@ from ..data import letters_only
 from ..generate import generate
 from ..messages import for_stream, show
 from ..settings import check_device
-from .options import Formatter, Subparsers, UsageError, add_threads, folder_name
+from .options import Formatter, Subparsers, UsageError, add_device, add_run_folder, add_threads
 
 # Texts that share each read of the weights; they are printed when all of them are complete.
 _TOGETHER = 16
@@ -23,9 +23,7 @@ def add(commands: Subparsers) -> None:
         "sample", help="continue a text with a trained model", formatter_class=Formatter
     )
     command.set_defaults(run=run)
-    command.add_argument(
-        "folder", type=folder_name, metavar="DIR", help="folder of a training run, its --out"
-    )
+    add_run_folder(command)
     command.add_argument(
         "--prefix",
         required=True,
@@ -71,7 +69,7 @@ def add(commands: Subparsers) -> None:
     command.add_argument(
         "--seed", type=int, metavar="N", help="random seed, makes the sample repeatable"
     )
-    command.add_argument("--device", default="cpu", metavar="NAME", help="device to run on")
+    add_device(command)
     add_threads(command)
 
 
