@@ -134,7 +134,7 @@ def draw(records):
 
 
 def main():
-    """Runs what the file lacks, and draws the figure."""
+    """Makes the missing runs, and draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 150, 200])
     parser.add_argument("--seeds", type=int, default=3, help="runs per length and way")

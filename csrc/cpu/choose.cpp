@@ -84,7 +84,7 @@ void Chooser::leave_out(Sum* weights) const {
     std::nth_element(begin, begin + choice_.top_k, end, is_likelier);
     end = begin + choice_.top_k;
   }
-  Candidate* kept = end;  // of the likeliest, [kept, end)
+  Candidate* kept = end;  // the likeliest are [kept, end)
   if (choice_.top_p < 1) {
     // A nucleus is mostly small: a heap finds it faster than a sort of all candidates.
     const auto is_less_likely = [&](const Candidate& a, const Candidate& b) { return is_likelier(b, a); };

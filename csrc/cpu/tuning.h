@@ -118,7 +118,7 @@ constexpr int64_t kMinBlockRows = 8 * kWideTileRows;
 
 // Generation (kernels/generate.h) --------------------------------------------------------------------------------
 
-// Tiles of rows that take each step at once. They share what they read of weights that exceed a cache.
+// Tiles of rows that take each step at once. They share each read of weights that exceed a cache.
 constexpr int64_t kGeneratedTiles = 4;
 
 // Memory (memory.h) ----------------------------------------------------------------------------------------------

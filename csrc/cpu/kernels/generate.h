@@ -23,7 +23,7 @@ struct FromTable {
   }
 };
 
-// The rows that run through a step at once: enough to share what they read of large weights.
+// The rows that run through a step at once: enough to share each read of large weights.
 template <class T>
 RNNFUSED_INLINE int64_t block_rows(int64_t rows) {
   return smaller(rows, kGeneratedTiles * kMaxRows);
