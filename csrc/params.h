@@ -200,12 +200,14 @@ struct ProjectionParams {
   const void* bias_hh = nullptr;  // (out_size); null: zeros
   State output;                   // (rows, out_size)
   bool keeps_sums = false;        // the output is in sum_dtype
+  bool pads = false;  // output rows have room for whole vectors, of 64 bytes at most, past their last column
 
   // The parameters of output columns [begin, end).
   ProjectionParams columns(int64_t begin, int64_t end) const {
     ProjectionParams part = *this;
     const int64_t bytes = bytes_of(dtype);
     part.out_size = end - begin;
+    part.pads = pads && end == out_size;
     part.weight = skip(weight, begin * weight.column_stride, bytes);
     part.bias_ih = skip(ConstState{bias_ih}, begin, bytes).data;
     part.bias_hh = skip(ConstState{bias_hh}, begin, bytes).data;

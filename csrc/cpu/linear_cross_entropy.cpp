@@ -59,6 +59,7 @@ class Chunk {
     logits.input = hidden;
     logits.output = {logits_.get(), stride_};
     logits.keeps_sums = true;
+    logits.pads = true;  // see logits_stride
 
     CrossEntropyRowsParams loss = params_.rows;
     loss.logits = logits.output;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/kernels/exp.h"
+#include "cpu/kernels/fold.h"
 #include "cpu/kernels/operand.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/tuning.h"
@@ -22,31 +23,13 @@ struct Group {
   }
 };
 
-// Folds values by halves: i with i + count / 2.
-template <int kCount, class Value, class Fold>
-RNNFUSED_INLINE Value fold_halves(Value* values, const Fold& fold) {
-  if constexpr (kCount == 1) {
-    return values[0];
-  } else {
-    constexpr int kHalf = kCount / 2;
-    typedef Value Half __attribute__((vector_size(kHalf * sizeof(Value))));
-    Half lower, upper;
-    __builtin_memcpy(&lower, values, sizeof lower);
-    __builtin_memcpy(&upper, values + kHalf, sizeof upper);
-    lower = fold(lower, upper);
-    __builtin_memcpy(values, &lower, sizeof lower);
-    return fold_halves<kHalf>(values, fold);
-  }
-}
-
+// The fold of a group's registers into one.
 template <class T, class Fold>
-RNNFUSED_INLINE Sum<T> folded(Group<T> group, const Fold& fold) {
+RNNFUSED_INLINE Vector<T> folded(Group<T> group, const Fold& fold) {
   for (int half = Group<T>::kVectors / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) group.vectors[i] = fold(group.vectors[i], group.vectors[i + half]);
   }
-  Sum<T> values[kLanes<T>];
-  __builtin_memcpy(values, group.vectors, sizeof values);
-  return fold_halves<kLanes<T>>(values, fold);
+  return group.vectors[0];
 }
 
 template <class T>
@@ -90,105 +73,126 @@ RNNFUSED_INLINE void for_each_vector(const Sum<T>* row, int64_t num_classes, con
   }
 }
 
-struct Larger {
-  template <class Value>
-  RNNFUSED_INLINE Value operator()(Value a, Value b) const {
-    return a < b ? b : a;
-  }
-};
-struct Plus {
-  template <class Value>
-  RNNFUSED_INLINE Value operator()(Value a, Value b) const {
-    return a + b;
-  }
-};
-
-// Makes the gradient of the logits of one row from their exponentials, whose sum is given.
+// The mean of a row's logits, relative to the largest. Not inlined: its registers would be missing elsewhere.
 template <class T>
-RNNFUSED_INLINE void store_gradient(const CrossEntropyRowsParams& params, int64_t r, const Sum<T>* exponentials,
-                                    Sum<T> sum) {
-  const int64_t num_classes = params.num_classes, target = params.targets[r];
-  T* const grads = static_cast<T*>(params.grad_logits.data) + r * params.grad_logits.batch_stride;
-  if (target == params.ignore_index) {
-    for (int64_t at = 0; at < num_classes; at += kLanes<T>) store(grads + at, Vector<T>{});
-    return;
-  }
-  Sum<T> scale = params.scale;
-  if (params.row_scales) scale *= static_cast<const Sum<T>*>(params.row_scales)[r];
-  const Sum<T> smoothing = params.label_smoothing, factor = scale / sum;
-  const Sum<T> of_target = scale * (1 - smoothing), of_each = scale * smoothing / num_classes;
-  for (int64_t at = 0; at < num_classes; at += kLanes<T>) {
-    const auto is_target = lane_numbers<T>() == Integers<T>{} + static_cast<Lane<T>>(target - at);
-    const Vector<T> p = load(exponentials + at) * factor;
-    store(grads + at, rounded<T>(p - of_each - (is_target ? splat(of_target) : Vector<T>{})));
-  }
+__attribute__((noinline)) Sum<T> mean_logit(const Sum<T>* row, int64_t num_classes, Sum<T> maximum) {
+  Group<T> logits(0);
+  for_each_vector<T>(row, num_classes, [&](Vector<T> z, int64_t at, int k) {
+    logits.vectors[k] += first_or<T>(z - maximum, num_classes - at, 0);
+  });
+  Vector<T> sums[kLanes<T>] = {folded(logits, Plus())};
+  return folded_lanes<T>(sums, Plus())[0] / num_classes;
 }
 
-// R rows from row r on. Writes the sums of their exponentials, relative to the largest, and the weighted sums of their
-// logits, which the losses are made of. Independent rows hide the latency of each other's reductions.
-template <class T, int R>
-void reduce_rows(const CrossEntropyRowsParams& params, int64_t r, Sum<T>* sums, Sum<T>* weighted) {
+// The losses and gradients of as many rows at once as a register has lanes: their reductions share the shuffles and
+// hide each other's latency. Holds copies of the parameters, which no store through a row's pointer can change.
+template <class T>
+class CrossEntropyRows {
   using V = Vector<T>;
-  const int64_t num_classes = params.num_classes, stride = params.logits.batch_stride;
-  Sum<T>* const first = static_cast<Sum<T>*>(params.logits.data) + r * stride;
-  const Sum<T> smoothing = params.label_smoothing;
-  Sum<T> maximum[R];
-#pragma GCC unroll 2
-  for (int i = 0; i < R; ++i) {
-    const Sum<T>* const row = first + i * stride;
-    Group<T> most(-kInfinity<T>);
-    for_each_vector<T>(row, num_classes, [&](V z, int64_t, int k) { most.vectors[k] = Larger()(most.vectors[k], z); });
-    maximum[i] = folded(most, Larger());
-    const int64_t target = params.targets[r + i];
-    weighted[i] = 0;
-    if (target == params.ignore_index) continue;
-    weighted[i] = (1 - smoothing) * (row[target] - maximum[i]);
-    if (smoothing > 0) {
-      Group<T> logits(0);
-      for_each_vector<T>(row, num_classes, [&](V z, int64_t at, int k) {
-        logits.vectors[k] += first_or<T>(z - maximum[i], num_classes - at, 0);
-      });
-      weighted[i] += smoothing / num_classes * folded(logits, Plus());
+  using S = Sum<T>;
+
+ public:
+  RNNFUSED_INLINE explicit CrossEntropyRows(const CrossEntropyRowsParams& params)
+      : num_classes_(params.num_classes),
+        logits_(static_cast<S*>(params.logits.data)),
+        logits_stride_(params.logits.batch_stride),
+        targets_(params.targets),
+        ignore_index_(params.ignore_index),
+        smoothing_(static_cast<S>(params.label_smoothing)),
+        scale_(static_cast<S>(params.scale)),
+        row_scales_(static_cast<const S*>(params.row_scales)),
+        losses_(static_cast<S*>(params.losses)),
+        grads_(static_cast<T*>(params.grad_logits.data)),
+        grads_stride_(params.grad_logits.batch_stride) {}
+
+  // Rows [begin, begin + count), at most kLanes<T>.
+  RNNFUSED_INLINE void run(int64_t begin, int64_t count) const {
+    S* const first = logits_ + begin * logits_stride_;
+    V partial[kLanes<T>] = {};
+    for (int64_t i = 0; i < count; ++i) partial[i] = largest(first + i * logits_stride_);
+    alignas(64) S maxima[kLanes<T>], logarithms[kLanes<T>];
+    S means[kLanes<T>] = {};
+    store(maxima, folded_lanes<T>(partial, Larger()));
+    // The means of the logits over the target distributions, relative to the largest.
+    for (int64_t i = 0; i < count; ++i) {
+      const S* const row = first + i * logits_stride_;
+      const int64_t target = targets_[begin + i];
+      if (target == ignore_index_) continue;
+      means[i] = (1 - smoothing_) * (row[target] - maxima[i]);
+      if (smoothing_ > 0) means[i] += smoothing_ * mean_logit<T>(row, num_classes_, maxima[i]);
+    }
+    for (int64_t i = 0; i < count; ++i) partial[i] = make_exponentials(first + i * logits_stride_, maxima[i]);
+    const V sums = folded_lanes<T>(partial, Plus());
+    store(logarithms, log<T>(sums));
+    // One by one: loading a register right after the stores of its lanes would stall.
+    for (int64_t i = 0; i < count; ++i) {
+      losses_[begin + i] = targets_[begin + i] != ignore_index_ ? logarithms[i] - means[i] : 0;
+    }
+    if (!grads_) return;
+    V scale = splat(scale_);
+    if (row_scales_) {
+      const S* const from = row_scales_ + begin;
+      scale *= count == kLanes<T> ? load(from) : load_first(from, count);
+    }
+    alignas(64) S scales[kLanes<T>], factors[kLanes<T>];
+    store(scales, scale);
+    store(factors, scale / sums);
+    for (int64_t i = 0; i < count; ++i) {
+      const S* const exponentials = first + i * logits_stride_;
+      T* const grads = grads_ + (begin + i) * grads_stride_;
+      if (targets_[begin + i] != ignore_index_) {
+        store_gradient(exponentials, targets_[begin + i], scales[i], factors[i], grads);
+      } else {
+        for (int64_t at = 0; at < num_classes_; at += kLanes<T>) store(grads + at, V{});
+      }
     }
   }
-#pragma GCC unroll 2
-  for (int i = 0; i < R; ++i) {
-    Sum<T>* const row = first + i * stride;
-    Group<T> exponentials(0);
-    for_each_vector<T>(row, num_classes, [&](V z, int64_t at, int k) {
-      const V e = exp<T>(z - maximum[i]);
-      exponentials.vectors[k] += e;
+
+ private:
+  // Lanes whose largest is that of the row.
+  RNNFUSED_INLINE V largest(const S* row) const {
+    Group<T> most(-kInfinity<T>);
+    for_each_vector<T>(row, num_classes_, [&](V z, int64_t, int k) { most.vectors[k] = Larger()(most.vectors[k], z); });
+    return folded(most, Larger());
+  }
+
+  // Replaces logits by their exponentials, relative to the largest. Returns lanes whose sum is that of the row.
+  RNNFUSED_INLINE V make_exponentials(S* row, S maximum) const {
+    Group<T> sum(0);
+    for_each_vector<T>(row, num_classes_, [&](V z, int64_t at, int k) {
+      const V e = exp<T>(z - maximum);
+      sum.vectors[k] += e;
       store(row + at, e);
     });
-    sums[i] = folded(exponentials, Plus());
+    return folded(sum, Plus());
   }
-  if (!params.grad_logits.data) return;
-#pragma GCC unroll 2
-  for (int i = 0; i < R; ++i) store_gradient<T>(params, r + i, first + i * stride, sums[i]);
-}
+
+  // `factor`: the row's scale divided by the sum of its exponentials.
+  RNNFUSED_INLINE void store_gradient(const S* exponentials, int64_t target, S scale, S factor, T* grads) const {
+    const S of_target = scale * (1 - smoothing_), of_each = scale * smoothing_ / num_classes_;
+    for (int64_t at = 0; at < num_classes_; at += kLanes<T>) {
+      const auto is_target = lane_numbers<T>() == Integers<T>{} + static_cast<Lane<T>>(target - at);
+      const V p = load(exponentials + at) * factor;
+      store(grads + at, rounded<T>(p - of_each - (is_target ? splat(of_target) : V{})));
+    }
+  }
+
+  const int64_t num_classes_;
+  S* const logits_;
+  const int64_t logits_stride_;
+  const int64_t* const targets_;
+  const int64_t ignore_index_;
+  const S smoothing_, scale_;
+  const S* const row_scales_;
+  S* const losses_;
+  T* const grads_;
+  const int64_t grads_stride_;
+};
 
 template <class T>
 void cross_entropy_rows(const CrossEntropyRowsParams& params, int64_t begin, int64_t end) {
-  constexpr int kTogether = 2;
-  // The logarithms of some rows are computed at once.
-  alignas(64) Sum<T> sums[kLanes<T>], weighted[kLanes<T>];
-  for (int64_t start = begin; start < end; start += kLanes<T>) {
-    const int64_t rows = smaller(end - start, kLanes<T>);
-    for (int64_t i = rows; i < kLanes<T>; ++i) sums[i] = weighted[i] = 1;
-    int64_t i = 0;
-    for (; i + kTogether <= rows; i += kTogether) reduce_rows<T, kTogether>(params, start + i, sums + i, weighted + i);
-    for (; i < rows; ++i) reduce_rows<T, 1>(params, start + i, sums + i, weighted + i);
-    for (i = 0; i < rows; ++i) {
-      if (params.targets[start + i] == params.ignore_index) sums[i] = 1;
-    }
-    const Vector<T> loss = log<T>(load(sums)) - load(weighted);
-    Sum<T>* const losses = static_cast<Sum<T>*>(params.losses) + start;
-    if (rows == kLanes<T>) {
-      store(losses, loss);
-    } else {
-      store_first(losses, loss, rows);
-    }
-  }
+  const CrossEntropyRows<T> rows(params);
+  for (int64_t r = begin; r < end; r += kLanes<T>) rows.run(r, smaller(end - r, kLanes<T>));
 }
 
 }  // namespace RNNFUSED_ISA

@@ -36,12 +36,21 @@ struct Sums {
   const Sum<T>* sums;
 };
 
+// Where the tiles write rows of sums, in whole vectors; null: into a buffer of their own.
+template <class T>
+struct Place {
+  Sum<T>* rows = nullptr;
+  int64_t stride = 0;
+};
+
 // Calls emit(sums) for each block of rows [0, rows) and columns [begin, end), which are whole panels. sums = start +
 // rows * B over the factors; rows from `zero_from` on skip the last factor. start(row, rows, column, columns, width,
-// sums) returns the initial sums of a block; it may write them into `sums`, whose rows have `width` values.
-template <class T, class StartOf, class Emit>
+// sums) returns the initial sums of a block; it may write them into `sums`, whose rows have `width` values. A block
+// with a place_of(row, column, columns, width) is written there and not emitted.
+template <class T, class StartOf, class Emit, class PlaceOf>
 RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from, int64_t begin,
-                              int64_t end, bool backwards, const StartOf& start, const Emit& emit) {
+                              int64_t end, bool backwards, const StartOf& start, const Emit& emit,
+                              const PlaceOf& place_of) {
   alignas(64) Sum<T> sums[kMaxTileVectors * kLanes<T>];
   // Blocks of even size: 16 rows run as 8 + 8, not as 14 + 2.
   const int64_t blocks = (rows + kMaxRows - 1) / kMaxRows;
@@ -64,8 +73,14 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
         here[f].packed += column * padded_depth<T>(factors[f].depth);
       }
       const Start<T> from = start(first, last - first, column, columns, width, sums);
-      tile_for<T>(static_cast<int>(last - first), vectors)(from, here, factor_count, sums);
-      emit(Sums<T>{first, last, column, columns, width, sums});
+      const auto run_tile = tile_for<T>(static_cast<int>(last - first), vectors);
+      const Place<T> place = place_of(first, column, columns, width);
+      if (place.rows) {
+        run_tile(from, here, factor_count, place.rows, place.stride);
+      } else {
+        run_tile(from, here, factor_count, sums, width);
+        emit(Sums<T>{first, last, column, columns, width, sums});
+      }
     };
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = parts.begin(block), last = parts.begin(block + 1);
@@ -75,6 +90,14 @@ RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t 
     }
     done += columns;
   }
+}
+
+// The same with all blocks emitted.
+template <class T, class StartOf, class Emit>
+RNNFUSED_INLINE void multiply(const Factor<T> (&factors)[2], int count, int64_t rows, int64_t zero_from, int64_t begin,
+                              int64_t end, bool backwards, const StartOf& start, const Emit& emit) {
+  multiply<T>(factors, count, rows, zero_from, begin, end, backwards, start, emit,
+              [](int64_t, int64_t, int64_t, int64_t) { return Place<T>(); });
 }
 
 // Initial sums of zero.

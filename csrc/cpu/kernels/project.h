@@ -44,11 +44,19 @@ void project_rows(const ProjectionParams& params, const Operand<T>* packed, cons
     }
     Value* const out = static_cast<Value*>(params.output.data) + first * params.output.batch_stride;
     const Factor<T> factors[2] = {{factor_rows, stride, packed, params.in_size}, {}};
-    multiply<T>(factors, 1, rows, rows, 0, params.out_size, false, FromBias<T>{packed_bias}, [&](const Sums<T>& of) {
+    const auto copy = [&](const Sums<T>& of) {
       for (int64_t row = of.first; row < of.end; ++row) {
         copy_row(of.sums + (row - of.first) * of.width, out + row * params.output.batch_stride + of.column, of.columns);
       }
-    });
+    };
+    const auto place_of = [&](int64_t row, int64_t column, int64_t columns, int64_t width) -> Place<T> {
+      if constexpr (sizeof(Value) == sizeof(Sum<T>)) {
+        if (columns == width || params.pads)
+          return {out + row * params.output.batch_stride + column, params.output.batch_stride};
+      }
+      return {};
+    };
+    multiply<T>(factors, 1, rows, rows, 0, params.out_size, false, FromBias<T>{packed_bias}, copy, place_of);
   }
 }
 

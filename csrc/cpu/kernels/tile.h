@@ -40,13 +40,13 @@ struct Start {
   const Sum<T>* added = nullptr;  // only for a table; null: zeros
 };
 
-// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] over both factors. `sums` has V * kLanes<T> columns and
-// may hold the initial sums.
+// sums[r][v] = start[r][v] + sum_k rows[r][k] * packed[k][v] over both factors. `sums` may hold the initial sums; its
+// rows are `stride` values apart.
 template <class T>
-using TileFunction = void (*)(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums);
+using TileFunction = void (*)(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums, int64_t stride);
 
 template <class T, int R, int V>
-void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums) {
+void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* sums, int64_t stride) {
   constexpr int kWidth = V < kPanelVectors ? V : kPanelVectors;
   static_assert(V % kWidth == 0, "a tile is one narrow panel or whole panels");
   Vector<T> acc[R][V] = {};
@@ -69,59 +69,57 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
   // Every fifth row has its address in a register; the others are addressed relative to it.
   constexpr int kReach = kRowsPerBase, kBases = (R + kReach - 1) / kReach;
   // One multiply-add per sum: the rows' values at `bases` times the packed values at `columns`.
-  const auto add = [&](const Operand<T>* const* bases, int64_t stride, const Operand<T>* columns, int64_t panel_stride)
-                       __attribute__((always_inline)) {
-                         const auto column_vector = [&](int v) __attribute__((always_inline)) {
-                           const int64_t panel = v / kWidth, in_panel = v % kWidth;
-                           return load_packed<T>(columns + panel * panel_stride + in_panel * kLanes<T> * kProducts<T>);
-                         };
-                         if constexpr (R <= 3) {
+  const auto add = [&](const Operand<T>* const* bases, int64_t row_stride, const Operand<T>* columns,
+                       int64_t panel_stride) __attribute__((always_inline)) {
+    const auto column_vector = [&](int v) __attribute__((always_inline)) {
+      const int64_t panel = v / kWidth, in_panel = v % kWidth;
+      return load_packed<T>(columns + panel * panel_stride + in_panel * kLanes<T> * kProducts<T>);
+    };
+    if constexpr (R <= 3) {
 #pragma GCC unroll 8
-                           for (int v = 0; v < V; ++v) {
-                             const Vector<T> w = column_vector(v);
+      for (int v = 0; v < V; ++v) {
+        const Vector<T> w = column_vector(v);
 #pragma GCC unroll 3
-                             for (int r = 0; r < R; ++r)
-                               multiply_add<T>(acc[r][v], w, bases[r / kReach] + r % kReach * stride);
-                           }
-                         } else {
-                           Vector<T> w[V];
+        for (int r = 0; r < R; ++r) multiply_add<T>(acc[r][v], w, bases[r / kReach] + r % kReach * row_stride);
+      }
+    } else {
+      Vector<T> w[V];
 #pragma GCC unroll 4
-                           for (int v = 0; v < V; ++v) w[v] = column_vector(v);
+      for (int v = 0; v < V; ++v) w[v] = column_vector(v);
 #pragma GCC unroll 14
-                           for (int r = 0; r < R; ++r) {
+      for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-                             for (int v = 0; v < V; ++v)
-                               multiply_add<T>(acc[r][v], w[v], bases[r / kReach] + r % kReach * stride);
-                           }
-                         }
-                       };
+        for (int v = 0; v < V; ++v) multiply_add<T>(acc[r][v], w[v], bases[r / kReach] + r % kReach * row_stride);
+      }
+    }
+  };
   for (int f = 0; f < count; ++f) {
     const Operand<T>* const rows = factors[f].rows;
     const Operand<T>* const packed = factors[f].packed;
-    const int64_t stride = factors[f].stride, depth = factors[f].depth;
+    const int64_t row_stride = factors[f].stride, depth = factors[f].depth;
     const int64_t panel_stride = padded_depth<T>(depth) * kPanelColumns<T>;
     const Operand<T>* bases[kBases];
     for (int i = 0; i < kBases; ++i) {
-      bases[i] = rows + i * kReach * stride;
+      bases[i] = rows + i * kReach * row_stride;
       __asm__("" : "+r"(bases[i]));  // otherwise the compiler derives all addresses from one base
     }
     int64_t k = 0;
     if constexpr (R <= 3) {  // so few multiply-adds that loop overhead matters
 #pragma GCC unroll 2
       for (; k + kProducts<T> <= depth; k += kProducts<T>) {
-        add(bases, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+        add(bases, row_stride, packed + k * kWidth * kLanes<T>, panel_stride);
         bases[0] += kProducts<T>;
       }
     } else {
       for (; k + kProducts<T> <= depth; k += kProducts<T>) {
-        add(bases, stride, packed + k * kWidth * kLanes<T>, panel_stride);
+        add(bases, row_stride, packed + k * kWidth * kLanes<T>, panel_stride);
         for (int i = 0; i < kBases; ++i) bases[i] += kProducts<T>;
       }
     }
     if constexpr (kProducts<T> > 1) {
       if (k < depth) {  // reading past a row's end could fault
         Operand<T> last[R][kProducts<T>] = {};
-        for (int r = 0; r < R; ++r) last[r][0] = rows[r * stride + k];
+        for (int r = 0; r < R; ++r) last[r][0] = rows[r * row_stride + k];
         const Operand<T>* last_bases[kBases];
         for (int i = 0; i < kBases; ++i) last_bases[i] = last[i * kReach];
         add(last_bases, kProducts<T>, packed + k * kWidth * kLanes<T>, panel_stride);
@@ -131,7 +129,7 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
 #pragma GCC unroll 14
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store(sums + (r * V + v) * kLanes<T>, acc[r][v]);
+    for (int v = 0; v < V; ++v) store(sums + r * stride + v * kLanes<T>, acc[r][v]);
   }
 }
 
