@@ -1,5 +1,6 @@
 """Compiles the modules through which pytest calls the kernels."""
 
+import fcntl
 import os
 import re
 import sys
@@ -21,13 +22,17 @@ def compile_module(name):
     folder.mkdir(parents=True, exist_ok=True)
     # ninja is found beside the interpreter even when its environment is not activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return cpp_extension.load(
-        f"{name}_{re.sub('[^0-9a-z]', '_', torch.__version__)}",
-        [str(HERE / f"{name}.cpp")],
-        extra_include_paths=[str(ROOT / "csrc"), str(HERE)],
-        extra_cflags=["-O1"],
-        build_directory=str(folder),
-    )
+    with (folder / "own_lock").open("w") as own_lock:
+        fcntl.flock(own_lock, fcntl.LOCK_EX)
+        # A killed compilation leaves torch's lock, on which the next one would wait for ever.
+        (folder / "lock").unlink(missing_ok=True)
+        return cpp_extension.load(
+            f"{name}_{re.sub('[^0-9a-z]', '_', torch.__version__)}",
+            [str(HERE / f"{name}.cpp")],
+            extra_include_paths=[str(ROOT / "csrc"), str(HERE)],
+            extra_cflags=["-O1"],
+            build_directory=str(folder),
+        )
 
 
 @pytest.fixture(scope="session")
