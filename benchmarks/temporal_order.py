@@ -11,13 +11,13 @@ Every finished run is a record in results/temporal_order.json, and is not run ag
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from records import load, save
 from tqdm import tqdm
 
 import rnnfused
@@ -104,18 +104,6 @@ def run(length, clips, seed, most_updates):
     }
 
 
-def load():
-    """Returns the records of earlier runs."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
-def save(records):
-    """Writes the records, a line each, in their order."""
-    records = sorted(records, key=lambda r: (r["length"], r["clips"], r["seed"]))
-    lines = ",\n".join(f" {json.dumps(record)}" for record in records)
-    RESULTS.write_text(f"[\n{lines}\n]\n")
-
-
 def draw(records):
     """Writes the figure: the share of runs that succeed, by length."""
     picture = Figure(figsize=(6, 3), layout="constrained")
@@ -141,7 +129,7 @@ def main():
     parser.add_argument("--updates", type=int, default=400_000, help="the most updates of a run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # a batch of 20 rows is too small to share
-    records = load()
+    records = load(RESULTS)
     done = {
         (r["length"], r["clips"], r["seed"])
         for r in records
@@ -152,15 +140,9 @@ def main():
             for clips in (True, False):
                 if (length, clips, seed) in done:
                     continue
-                record = run(length, clips, seed, arguments.updates)
-                records = [
-                    r
-                    for r in records
-                    if (r["length"], r["clips"], r["seed"]) != (length, clips, seed)
-                ]
-                records.append(record)
-                save(records)
-    draw(records)
+                records.append(run(length, clips, seed, arguments.updates))
+                save(RESULTS, records, ("length", "clips", "seed"))
+    draw(load(RESULTS))
 
 
 if __name__ == "__main__":
