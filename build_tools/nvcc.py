@@ -12,7 +12,7 @@ OLDEST_NVCC = (12, 4)  # every torch that csrc supports was built with a newer C
 DEFAULT_NVCC = "/usr/local/cuda/bin/nvcc"
 
 # Machine code for common GPUs, and PTX, which the driver compiles for any other GPU from sm_80 on.
-ARCHITECTURES = "80+PTX 86 90a 100"
+ARCHITECTURES = "80+PTX 86 90a 100 120"
 
 FLAGS = [
     "-std=c++17",

@@ -58,7 +58,7 @@ exit {status}
 """
 
 
-def make_nvcc(home, release="13.0", architectures="80 86 90 100", status=0):
+def make_nvcc(home, release="13.0", architectures="80 86 90 100 120", status=0):
     """Put a fake nvcc into a toolkit's folder; return its path."""
     path = home / "bin" / "nvcc"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,15 +18,16 @@ namespace rnnfused {
 namespace cuda {
 namespace {
 
-constexpr int kClusterVersion = 90;  // the oldest code with clusters, as ptxVersion of its attributes
+// The codes with clusters, as ptxVersion of their attributes: from 90 to below 120. Consumer GPUs (120) have none.
+constexpr int kOldestClusters = 90, kNewestClusters = 119;
 
 template <class Product, int kDepth, Exchange kExchange, class Step>
 __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
     scan_kernel(const __grid_constant__ Step step, const __grid_constant__ Plan plan, char* workspace) {
-#if __CUDA_ARCH__ < 900
-  constexpr bool kExists = kExchange != Exchange::cluster;
-#else
+#if RNNFUSED_HAS_CLUSTERS
   constexpr bool kExists = true;
+#else
+  constexpr bool kExists = kExchange != Exchange::cluster;
 #endif
   if constexpr (kExists) {
     extern __shared__ __align__(16) char memory[];
@@ -117,7 +118,7 @@ int64_t teams_at_once(const Device& device, const Plan& plan) {
     // The version of the code, not of the device: a newer device may run code for an older one.
     cudaFuncAttributes attributes;
     if (fails(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel))) ||
-        attributes.ptxVersion < kClusterVersion) {
+        attributes.ptxVersion < kOldestClusters || attributes.ptxVersion > kNewestClusters) {
       return 0;
     }
     cudaLaunchAttribute attribute;
@@ -131,12 +132,14 @@ int64_t teams_at_once(const Device& device, const Plan& plan) {
 }
 
 template <class Stored, class Product>
-Plan plan_on(const Device& device, int64_t hidden_size, int64_t batch_size) {
-  return choose_plan<Product>(device, hidden_size, batch_size, [&](const Plan& plan) {
+Plan plan_on(const Device& device, const ForcedPlan& forced, int64_t hidden_size, int64_t batch_size) {
+  const auto teams_of = [&](const Plan& plan) {
     const int64_t forward = teams_at_once<Product, ForwardStep<Stored>>(device, plan);
     const int64_t backward = teams_at_once<Product, BackwardStep<Stored>>(device, plan);
     return forward < backward ? forward : backward;
-  });
+  };
+  return forced.blocks > 0 ? force_plan<Product>(forced, device, hidden_size, batch_size, teams_of)
+                           : choose_plan<Product>(device, hidden_size, batch_size, teams_of);
 }
 
 inline int64_t tiles_of(const Plan& plan, int64_t batch_size) {

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/forced_plan.h"
 #include "cuda/plan.h"
 #include "params.h"
 
@@ -10,8 +11,9 @@ namespace rnnfused {
 namespace cuda {
 
 struct CudaKernels {
-  // The layout of a call on the current device; blocks is 0 where the kernels would be slower.
-  Plan (*plan)(const Device& device, int64_t hidden_size, int64_t batch_size);
+  // The layout of a call on the current device; blocks is 0 where the kernels would be slower. A forced plan that does
+  // not hold the call is a std::runtime_error.
+  Plan (*plan)(const Device& device, const ForcedPlan& forced, int64_t hidden_size, int64_t batch_size);
   // Bytes of workspace in global memory.
   int64_t (*workspace_bytes)(const Plan& plan, int64_t batch_size);
   void (*forward)(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);

@@ -1,6 +1,7 @@
 #include "cuda/launch.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -46,16 +47,18 @@ Plan plan_for(const RecurrenceParams& params) {
     (void)cudaGetLastError();
     return Plan();
   }
+  const ForcedPlan forced = parse_plan(std::getenv("RNNFUSED_CUDA_PLAN"));
   // Queries of the driver take longer than a short call, so plans are cached.
   static std::mutex mutex;
-  static std::map<std::tuple<int, Dtype, int64_t, int64_t>, Plan> plans;
+  static std::map<std::tuple<int, Dtype, int64_t, int64_t, int, Exchange, int>, Plan> plans;
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto key = std::make_tuple(index, params.dtype, params.hidden_size, params.batch_size);
+  const auto key = std::make_tuple(index, params.dtype, params.hidden_size, params.batch_size, forced.blocks,
+                                   forced.exchange, forced.batch_tile);
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
   if (plans.size() >= kMaxPlans) plans.clear();  // a caller whose batches all differ
   const Device device = {multiprocessors, shared};
-  return plans[key] = kernels_of(params.dtype).plan(device, params.hidden_size, params.batch_size);
+  return plans[key] = kernels_of(params.dtype).plan(device, forced, params.hidden_size, params.batch_size);
 }
 
 int64_t workspace_bytes(const RecurrenceParams& params, const Plan& plan) {

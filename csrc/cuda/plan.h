@@ -61,6 +61,12 @@ inline int64_t shared_bytes(const Plan& plan) {
          sums * sizeof(typename Product::T);
 }
 
+// The rows whose words the threads of a block finish in a step.
+template <class Product>
+int64_t most_rows(const Plan& plan) {
+  return int64_t(Product::max_items(plan.depth)) * plan.threads / (plan.units / Product::kValues);
+}
+
 // The layout for a team of `blocks` blocks; batch_tile is 0 if the weight does not fit. A team gets the rows that let
 // `teams` teams run the whole batch at once, or fewer if those do not fit.
 template <class Product>
@@ -77,11 +83,13 @@ Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exc
     plan.groups = (plan.units + Product::kUnits - 1) / Product::kUnits;
     plan.threads = plan.slices * plan.groups * Product::kLanes;
     plan.batch_tile = 0;
+    // No block waits for a block of a cluster that owns no units: its peers would run ahead of it, and it would wait
+    // for bytes that came too early.
+    if (exchange == Exchange::cluster && int64_t(blocks - 1) * plan.units >= hidden_size) continue;
     const int words = plan.units / Product::kValues;
     plan.row_factor = ((1 << 20) + words - 1) / words;
     if (plan.threads > Product::max_threads(depth)) continue;
-    const int64_t wanted = (batch_size + teams - 1) / teams;
-    const int64_t most = int64_t(Product::max_items(depth)) * plan.threads / words;
+    const int64_t wanted = (batch_size + teams - 1) / teams, most = most_rows<Product>(plan);
     plan.batch_tile = static_cast<int>(wanted < 1 ? 1 : wanted < most ? wanted : most);
     while (plan.batch_tile > 0 && shared_bytes<Product>(plan) > shared_limit) --plan.batch_tile;
     if (plan.batch_tile > 0) break;

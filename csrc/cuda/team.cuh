@@ -21,6 +21,13 @@
 #include "cuda/scan.cuh"
 #include "cuda/tuning.h"
 
+// From Hopper on, but not consumer Blackwell.
+#if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
+#define RNNFUSED_HAS_CLUSTERS 1
+#else
+#define RNNFUSED_HAS_CLUSTERS 0
+#endif
+
 namespace rnnfused {
 namespace cuda {
 
@@ -47,7 +54,7 @@ __device__ __forceinline__ uint32_t counted(const uint32_t* counter) {
   return value;
 }
 
-#if __CUDA_ARCH__ >= 900
+#if RNNFUSED_HAS_CLUSTERS
 
 __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -124,7 +131,7 @@ class DeviceTeam {
   __device__ __forceinline__ char* memory(const Member&) const { return memory_; }
 
   __device__ __forceinline__ void begin() {
-#if __CUDA_ARCH__ >= 900
+#if RNNFUSED_HAS_CLUSTERS
     if constexpr (kExchange == Exchange::cluster) {
       if (threadIdx.x == 0) {
         init_barrier(&barriers_[0]);
@@ -136,7 +143,7 @@ class DeviceTeam {
   }
 
   __device__ __forceinline__ void end() {
-#if __CUDA_ARCH__ >= 900
+#if RNNFUSED_HAS_CLUSTERS
     // A block must not exit while others may still send to it.
     if constexpr (kExchange == Exchange::cluster) cluster_sync();
 #endif
@@ -158,7 +165,7 @@ class DeviceTeam {
       meanwhile(me_);
       __syncthreads();
     } else if constexpr (kExchange == Exchange::cluster) {
-#if __CUDA_ARCH__ >= 900
+#if RNNFUSED_HAS_CLUSTERS
       if (threadIdx.x == 0) {
         expect_bytes(&barriers_[next], static_cast<uint32_t>(words * sizeof(Word)));
       }
@@ -191,7 +198,7 @@ class DeviceTeam {
     if constexpr (kExchange == Exchange::none) {
       Shared<Product>(memory_, plan).state(next)[word] = value;
     } else if constexpr (kExchange == Exchange::cluster) {
-#if __CUDA_ARCH__ >= 900
+#if RNNFUSED_HAS_CLUSTERS
       const uint32_t address = shared_address(Shared<Product>(memory_, plan).state(next) + word);
       const uint32_t barrier = shared_address(&barriers_[next]);
       for (int i = 0; i < plan.blocks; ++i) {

@@ -180,7 +180,7 @@ def test_rnnfused_cuda_is_0_or_1(toolkits, monkeypatch, capsys):
         nvcc.find_nvcc(CUDA_TORCH)
 
 
-EVERYTHING = ["sm_80", "compute_80", "sm_86", "sm_90a", "sm_100"]
+EVERYTHING = ["sm_80", "compute_80", "sm_86", "sm_90a", "sm_100", "sm_120"]
 
 
 def reason_of_codes(capsys):
@@ -193,7 +193,7 @@ def test_an_older_nvcc_compiles_for_the_gpus_that_it_knows(toolkits, tmp_path, c
     assert nvcc.choose_codes(toolkits[0], for_wheel=True) == EVERYTHING
     assert reason_of_codes(capsys) == "all architectures, for a wheel"
     make_nvcc(tmp_path / "home", architectures="80 86 90")
-    assert nvcc.choose_codes(toolkits[0], for_wheel=True) == EVERYTHING[:-1]
+    assert nvcc.choose_codes(toolkits[0], for_wheel=True) == EVERYTHING[:-2]
 
 
 def test_rnnfused_cuda_archs_names_the_gpus(toolkits, monkeypatch, capsys):
@@ -216,7 +216,8 @@ def test_rnnfused_cuda_archs_names_the_gpus(toolkits, monkeypatch, capsys):
         ([(8, 6)], ["sm_86"]),
         ([(8, 9)], ["sm_86"]),  # machine code serves later minor versions
         ([(10, 3)], ["sm_100"]),
-        ([(12, 0)], ["sm_80", "compute_80"]),  # by PTX
+        ([(12, 1)], ["sm_120"]),
+        ([(11, 0)], ["sm_80", "compute_80"]),  # by PTX
         ([(9, 1)], ["sm_80", "compute_80"]),  # code for 90a serves 9.0 alone
         ([(9, 0), (8, 6), (9, 0)], ["sm_86", "sm_90a"]),
         ([(7, 5), (9, 0)], ["sm_90a"]),

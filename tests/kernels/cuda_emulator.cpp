@@ -11,6 +11,7 @@
 
 #include "arrays.h"
 #include "cuda/fma_product.cuh"
+#include "cuda/forced_plan.h"
 #include "cuda/mma_product.cuh"
 #include "cuda/plan.h"
 #include "cuda/scan.cuh"
@@ -186,22 +187,28 @@ void run_step(const Step& step, const Plan& plan, unsigned seed) {
   }
 }
 
-// The interface of Kernels in cpu.cpp, on a GPU whose clusters can use some multiprocessors, or none.
+// The interface of Kernels in cpu.cpp, on a GPU whose clusters can use some multiprocessors, or none. `forced` is a value
+// of RNNFUSED_CUDA_PLAN.
 class Emulator {
  public:
-  Emulator(int multiprocessors, int for_clusters, unsigned seed)
-      : multiprocessors_(multiprocessors), for_clusters_(for_clusters), seed_(seed) {}
+  Emulator(int multiprocessors, int for_clusters, unsigned seed, const std::string& forced)
+      : multiprocessors_(multiprocessors),
+        for_clusters_(for_clusters),
+        seed_(seed),
+        forced_(parse_plan(forced.c_str())) {}
 
   template <class Product>
   Plan plan(int64_t hidden_size, int64_t batch_size) const {
     const Device device = {multiprocessors_, 226 * 1024};
-    return choose_plan<Product>(device, hidden_size, batch_size, [&](const Plan& plan) {
+    const auto teams_of = [&](const Plan& plan) -> int64_t {
       if (shared_bytes<Product>(plan) > device.shared_bytes) throw std::logic_error("too much memory");
       for (int i = 0; i < Product::max_items(plan.depth) * plan.threads; ++i) {
         if (plan.row_of(i) != i / (plan.units / Product::kValues)) throw std::logic_error("wrong row");
       }
       return (plan.exchange == Exchange::cluster ? for_clusters_ : multiprocessors_) / plan.blocks;
-    });
+    };
+    return forced_.blocks > 0 ? force_plan<Product>(forced_, device, hidden_size, batch_size, teams_of)
+                              : choose_plan<Product>(device, hidden_size, batch_size, teams_of);
   }
 
   void forward(const py::array& projections, const py::array& weight, const std::optional<py::array>& h_0,
@@ -236,6 +243,7 @@ class Emulator {
 
   const int multiprocessors_, for_clusters_;
   const unsigned seed_;
+  const ForcedPlan forced_;
 };
 
 }  // namespace
@@ -251,7 +259,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         return plan.exchange == Exchange::grid ? "grid" : plan.exchange == Exchange::cluster ? "cluster" : "none";
       });
   py::class_<Emulator>(m, "Emulator")
-      .def(py::init<int, int, unsigned>())
+      .def(py::init<int, int, unsigned, std::string>(), py::arg(), py::arg(), py::arg(), py::arg("forced") = "")
       .def("plan_float32", &Emulator::plan<Fma<float>>)
       .def("plan_float64", &Emulator::plan<Fma<double>>)
       .def("plan_bfloat16", &Emulator::plan<Mma<Bfloat16>>)

@@ -181,3 +181,63 @@ def test_clusters_that_leave_multiprocessors_out_take_more_rows_each(emulator_mo
     # A cluster holds too few rows; through global memory, all multiprocessors take part.
     plan = emulator_module.Emulator(132, 16, 0).plan_bfloat16(1024, 64)
     assert (plan.exchange, plan.blocks, plan.batch_tile) == ("grid", 16, 8)
+
+
+def test_every_block_of_a_cluster_owns_units(emulator_module):
+    gpu = emulator_module.Emulator(132, 132, 0)
+    for dtype in ("float32", "float64", "bfloat16"):
+        for hidden in range(1, 1100):
+            plan = getattr(gpu, f"plan_{dtype}")(hidden, 1)
+            assert plan.exchange != "cluster" or (plan.blocks - 1) * plan.units < hidden
+    with pytest.raises(RuntimeError, match="does not hold hidden_size=5 and a batch of 3 rows"):
+        emulator_module.Emulator(132, 132, 0, "cluster,4").plan_float32(5, 3)
+    # The blocks of a grid count steps, not bytes.
+    Case(3, 2, 5, np.float32).check(emulator_module.Emulator(4, 4, 0, "grid,4"))
+
+
+@pytest.mark.parametrize(
+    ("forced", "expected"),
+    [
+        ("none", (1, "none", 1)),
+        ("none,tile=2", (1, "none", 2)),
+        ("cluster,2", (2, "cluster", 1)),
+        ("cluster,8,tile=3", (8, "cluster", 3)),
+        ("grid,2,tile=4", (2, "grid", 4)),
+        ("grid,8", (8, "grid", 4)),
+    ],
+)
+def test_a_plan_can_be_forced(emulator_module, forced, expected):
+    gpu = emulator_module.Emulator(8, 8, 0, forced)
+    plan = gpu.plan_float32(48, 4)
+    assert (plan.blocks, plan.exchange, plan.batch_tile) == expected
+    Case(3, 4, 48, np.float32).check(gpu)
+    Case(4, 4, 48, np.float64, batch_sizes=[4, 4, 2, 1]).check(gpu)
+    BFLOAT16.check(gpu, 3, 4, 48)
+
+
+@pytest.mark.parametrize(
+    ("forced", "hidden", "batch"),
+    [
+        ("none", 200, 1),  # more weights than a block holds
+        ("cluster,2", 1000, 1),
+        ("cluster,16", 200, 1),  # more blocks than the GPU has
+        ("grid,4,tile=1", 40, 3),  # three teams of four blocks do not run at once
+        ("none,tile=5000", 40, 4),
+    ],
+)
+def test_a_forced_plan_that_does_not_hold_the_call_is_refused(
+    emulator_module, forced, hidden, batch
+):
+    gpu = emulator_module.Emulator(8, 8, 0, forced)
+    with pytest.raises(RuntimeError, match=f"hold hidden_size={hidden} and a batch of {batch} "):
+        gpu.plan_float32(hidden, batch)
+
+
+@pytest.mark.parametrize(
+    "forced",
+    ["all", "none,2", "cluster", "cluster,3", "cluster,32", "grid,256", "grid,-2", "grid,1"]
+    + ["cluster,8,", "cluster,8,tile=", "cluster,8,tile=0", "cluster,8,tile=4x", "cluster8", ",8"],
+)
+def test_a_plan_that_is_none_is_named(emulator_module, forced):
+    with pytest.raises(RuntimeError, match=f"RNNFUSED_CUDA_PLAN must be .*; got {forced}$"):
+        emulator_module.Emulator(8, 8, 0, forced)

@@ -1,0 +1,80 @@
+// A plan that the environment asks for, for tests and to find a faulty one.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "cuda/plan.h"
+#include "cuda/tuning.h"
+
+namespace rnnfused {
+namespace cuda {
+
+struct ForcedPlan {
+  int blocks = 0;  // 0: none is asked for
+  Exchange exchange = Exchange::none;
+  int batch_tile = 0;  // 0: as many rows as the planner would take
+};
+
+// Parses RNNFUSED_CUDA_PLAN: "none", "cluster,8" or "grid,32", and ",tile=4" after it. Null or empty: no plan. Throws
+// std::runtime_error on any other text.
+inline ForcedPlan parse_plan(const char* text) {
+  ForcedPlan plan;
+  if (!text || !*text) return plan;
+  char name[8] = {}, rest = 0;
+  int read = 0;
+  const char* tail = text;
+  if (std::sscanf(text, "%7[a-z]%n", name, &read) == 1) {
+    tail = text + read;
+    const bool is_cluster = !std::strcmp(name, "cluster"), is_grid = !std::strcmp(name, "grid");
+    if (!std::strcmp(name, "none")) plan.blocks = 1;
+    if (is_cluster || is_grid) {
+      plan.exchange = is_cluster ? Exchange::cluster : Exchange::grid;
+      if (std::sscanf(tail, ",%4d%n", &plan.blocks, &read) == 1) tail += read;
+      const int most = is_cluster ? kMaxCluster : kMaxGridTeam;
+      if (plan.blocks < 2 || plan.blocks > most || (plan.blocks & (plan.blocks - 1))) plan.blocks = 0;
+    }
+    if (*tail && (std::sscanf(tail, ",tile=%6d%c", &plan.batch_tile, &rest) != 1 || plan.batch_tile < 1)) {
+      plan.blocks = 0;
+    }
+  }
+  if (plan.blocks == 0) {
+    throw std::runtime_error("RNNFUSED_CUDA_PLAN must be none, cluster,N or grid,N with N a power of two, 2 to " +
+                             std::to_string(kMaxCluster) + " or " + std::to_string(kMaxGridTeam) +
+                             " blocks, and may end with ,tile=ROWS; got " + text);
+  }
+  return plan;
+}
+
+// The layout of a call by a forced plan. Throws std::runtime_error if that plan does not hold the call.
+template <class Product, class TeamsOf>
+Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_size, int64_t batch_size,
+                const TeamsOf& teams_of) {
+  const auto attempt = [&](int64_t teams) {
+    Plan plan = make_plan<Product>(hidden_size, batch_size, forced.blocks, forced.exchange, teams, device.shared_bytes);
+    if (forced.batch_tile == 0 || plan.batch_tile == 0) return plan;
+    if (forced.batch_tile > most_rows<Product>(plan)) plan.batch_tile = 0;
+    if (plan.batch_tile > 0) plan.batch_tile = forced.batch_tile;
+    if (shared_bytes<Product>(plan) > device.shared_bytes) plan.batch_tile = 0;
+    return plan;
+  };
+  Plan plan = attempt(device.multiprocessors / forced.blocks > 0 ? device.multiprocessors / forced.blocks : 1);
+  int64_t possible = plan.batch_tile > 0 ? teams_of(plan) : 0;
+  const auto needed = [&] { return (batch_size + plan.batch_tile - 1) / plan.batch_tile; };
+  if (possible > 0 && forced.exchange == Exchange::grid && needed() > possible) {
+    plan = attempt(possible);
+    possible = plan.batch_tile > 0 && needed() <= teams_of(plan) ? possible : 0;
+  }
+  if (possible == 0) {
+    throw std::runtime_error(
+        "RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" + std::to_string(hidden_size) +
+        " and a batch of " + std::to_string(batch_size) + " rows on this GPU");
+  }
+  return plan;
+}
+
+}  // namespace cuda
+}  // namespace rnnfused
