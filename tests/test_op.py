@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from instruction_sets import CAPABILITIES, skip_unless_here
 from python_process import run_python
 from raw_ops import RELU, TANH, loop, loop_arguments
 from threads import run_in_threads
@@ -145,16 +146,9 @@ def test_many_python_threads_at_once():
     run_in_threads(work, range(6))
 
 
-CAPABILITIES = ["default", "avx2", "avx512", "avx512_bf16"]
-
-
 @pytest.mark.parametrize("wanted", CAPABILITIES)
 def test_environment_selects_the_instruction_set(wanted):
-    here = run_python(
-        "import rnnfused; print(rnnfused.cpu_capability())", RNNFUSED_CPU_CAPABILITY=""
-    )
-    if CAPABILITIES.index(wanted) > CAPABILITIES.index(here.stdout.strip()):
-        pytest.skip(f"this machine lacks {wanted}")
+    skip_unless_here(wanted)
     code = (
         "import torch, rnnfused; torch.manual_seed(0); m = rnnfused.RNN(3, 40);"
         "m(torch.randn(2, 2, 3))[0].sum().backward(); print(rnnfused.cpu_capability())"

@@ -3,7 +3,10 @@
 Each case runs in its own process, because a failure crashes it or never returns.
 """
 
+import subprocess
+
 import pytest
+from forks import forked
 from python_process import run_python
 
 START = """
@@ -98,7 +101,8 @@ def run(code):
 
 @pytest.mark.parametrize("case", CASES)
 def test_returns_or_refuses(case):
-    result = run(START + CASES[case])
+    process = forked(f"{START}torch.set_num_threads(2)\n{CASES[case]}")
+    result = subprocess.run(process, stderr=subprocess.PIPE, text=True, timeout=60)
     assert result.returncode == 0, result.stderr[-1000:]
 
 

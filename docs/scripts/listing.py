@@ -21,13 +21,14 @@ COMMANDS = (
     "torchrun --nproc-per-node 2 -m rnnfused train my.txt --out runs/two  # two processes, one model",
 )
 TRAIN, RESUME, EVAL, SAMPLE_COMMAND, TORCHRUN = range(len(COMMANDS))
+PROGRAM = (sys.executable, "-m", "rnnfused_command")
 SAMPLE = "sample:"  # the training command ends with a sample, which the listing leaves out
 
 
 def run(command, folder, extra=()):
     """Returns the standard output of a command, run in a folder."""
     words = shlex.split(command, comments=True)
-    program = [sys.executable, "-m", "rnnfused_command", *words[1:], *extra]
+    program = [*PROGRAM, *words[1:], *extra]
     result = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"{command}: {result.stderr.strip()}")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from forks import COMMAND, forked
 from pages import FENCE, PAGES, ROOT, page_name
 
 MAX_LINES = 150
@@ -74,8 +75,9 @@ def test_other_results_give_other_text(scripts):
         report.filled("no marks", report.PARTS["README.md"], processors)
 
 
-def test_language_model_prints_what_the_readme_shows(scripts, tmp_path):
+def test_language_model_prints_what_the_readme_shows(scripts, tmp_path, monkeypatch):
     _, listing = scripts
+    monkeypatch.setattr(listing, "PROGRAM", forked(COMMAND))
     match = re.search(
         f"{re.escape(listing.BEGIN)}\n```sh\n(.*?)\n```\n\n```text\n(.*?)\n\n(.*?)\n```\n"
         f"{re.escape(listing.END)}",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from forks import COMMAND, forked
 
 from rnnfused.lm import TrainSettings, load_checkpoint
 
@@ -19,12 +20,23 @@ TINY = "--hidden-size 8 --num-layers 1 --num-steps 8 --batch-size 4 --epochs 1".
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 
 
-def run_command(*arguments, prefix=(), input=None, module="rnnfused_command", **environment):
-    """The finished process of the command ``rnnfused``, started through ``prefix`` if given."""
-    command = [*prefix, sys.executable, "-m", module, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+def run_command(*arguments, prefix=(), input=None, module=None, **environment):
+    """The finished process of the command ``rnnfused``, started through ``prefix`` if given.
+
+    It is a fork of a process that has imported torch. With a module it is a new process, ``python -m module``;
+    so it is with environment variables, as Python and torch read theirs at their start.
+    """
+    if module is None and not environment:
+        start = forked(COMMAND)
+    else:
+        start = [sys.executable, "-m", module or "rnnfused_command"]
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=120, input=input
+        [*prefix, *start, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        timeout=120,
+        input=input,
     )
 
 

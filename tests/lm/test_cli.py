@@ -490,9 +490,9 @@ def test_as_a_program_with_ascii_output_and_no_terminal(tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["epoch"] == 1
 
 
-def shell(script, *arguments):
+def shell(script, *arguments, **options):
     """Run a line of bash in which ``$@`` is the command ``rnnfused`` with ``arguments``."""
-    return run_command(*arguments, prefix=("bash", "-c", script, "bash"))
+    return run_command(*arguments, prefix=("bash", "-c", script, "bash"), **options)
 
 
 @pytest.mark.parametrize(
@@ -539,6 +539,7 @@ def test_a_full_output_is_reported(run, book):
 
 
 def test_a_wrong_instruction_set_is_one_line(run):
-    done = shell('RNNFUSED_CPU_CAPABILITY=none "$@"', "sample", str(run), "--prefix", "t")
+    sample = ["sample", str(run), "--prefix", "t"]
+    done = run_command(*sample, RNNFUSED_CPU_CAPABILITY="none")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and 'RNNFUSED_CPU_CAPABILITY is "none"' in done.stderr

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from forks import forked
 from runs import TEXT, files, names
 
 from rnnfused.lm import load_checkpoint
@@ -34,12 +35,12 @@ def free_port():
 
 
 def start(*arguments, processes=2):
-    """torchrun with the command ``rnnfused train``."""
+    """torchrun with the command ``rnnfused train``; its workers are forks of a process with torch imported."""
     run = ["torch.distributed.run", "--nproc-per-node", str(processes)]
     address = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    command = [sys.executable, "-m", *run, *address, "-m", "rnnfused", "train"]
+    worker = forked("import runpy; runpy.run_module('rnnfused', run_name='__main__')", "train")
     return subprocess.Popen(
-        [*command, *map(str, arguments)],
+        [sys.executable, "-m", *run, *address, "--no-python", *worker, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forks import COMMAND, forked
 from runs import TEXT, TINY, files, kept, names
 
 from rnnfused.lm import StreamBatches, load_checkpoint
@@ -24,15 +25,15 @@ SHOWN = "rnnfused: interrupted\n"
 SAVED = re.compile(
     r"rnnfused: interrupted: '.*/run' holds the state of step \d+: start again with --resume\n"
 )
-# The script of the command, as installed.
-COMMAND = "import sys; from rnnfused_command import main; sys.exit(main())"
 
 
-def start(*arguments, before="", path="", **options):
+def start(*arguments, before="", path="", new=True, **options):
+    """The command, after the code ``before``: in a new process, or in one with torch imported."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(path), str(ROOT)]))
+    python = [sys.executable, "-c", before + COMMAND] if new else forked(before + COMMAND)
     return subprocess.Popen(
-        [sys.executable, "-c", before + COMMAND, *map(str, arguments)],
+        [*python, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -44,7 +45,7 @@ def start(*arguments, before="", path="", **options):
 def end(process):
     """Exit code and stderr of the finished process."""
     try:
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=150)
     finally:
         process.kill()
     return process.returncode, error
@@ -57,10 +58,10 @@ def book(tmp_path):
     return path
 
 
-def training(tmp_path, book, **options):
+def training(tmp_path, book, new=False, **options):
     """A training run that does not end by itself."""
     arguments = [*TINY, "--epochs", "100000", "--threads", "1"]
-    return start("train", book, "--out", tmp_path / "run", *arguments, **options)
+    return start("train", book, "--out", tmp_path / "run", *arguments, new=new, **options)
 
 
 # A library that swallows exceptions, or turns them into one of its own.
@@ -86,7 +87,7 @@ def test_an_interrupt_during_an_import_is_neither_lost_nor_another_error(tmp_pat
 # Interrupts the process at the first call of a function of the package with the given name.
 WHEN = """
 import os, signal, sys
-import rnnfused.lm.cli  # importing it under a profile takes many seconds
+import matplotlib.figure, rnnfused.lm.cli  # importing them under a profile takes many seconds
 def watch(frame, event, argument):
     code = frame.f_code
     if code.co_name == "{name}" and event == "call" and "/rnnfused/lm/" in code.co_filename:
@@ -103,7 +104,8 @@ sys.setprofile(watch)
 def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name):
     run = tmp_path / "run"
     if name == "generate":
-        process = start("train", book, "--out", run, *TINY, before=WHEN.format(name=name))
+        before = WHEN.format(name=name)
+        process = start("train", book, "--out", run, *TINY, before=before, new=False)
     else:
         process = training(tmp_path, book, before=WHEN.format(name=name))
     code, error = end(process)
@@ -143,7 +145,8 @@ def test_an_interrupt_during_an_evaluation_saves_the_epoch(tmp_path, book):
     assert progress["evaluated"] == 0 and progress["step"] == len(StreamBatches(ids(), 4, 8))
     assert record["metrics"] == []
     out = tmp_path / "run"
-    process = start("train", "--out", out, "--resume", before=WHEN.format(name="take_step"))
+    before = WHEN.format(name="take_step")
+    process = start("train", "--out", out, "--resume", before=before, new=False)
     assert end(process)[0] == 130
     assert [row["epoch"] for row in load_checkpoint(out).record["metrics"]] == [1]
 
@@ -152,7 +155,7 @@ def test_an_interrupt_during_an_evaluation_saves_the_epoch(tmp_path, book):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_at_any_time(tmp_path, book, delay, number):
     started = "import sys; print(flush=True); "
-    process = training(tmp_path, book, before=started)
+    process = training(tmp_path, book, before=started, new=True)
     process.stdout.readline()  # Python has started
     time.sleep(delay)
     process.send_signal(number)
@@ -199,13 +202,13 @@ def test_as_a_module(tmp_path, book, module):
 def test_an_ignored_interrupt_stays_ignored():
     ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     during = "import os; os.kill(os.getpid(), signal.SIGINT); "
-    process = start("--version", before=ignore + during)
+    process = start("--version", before=ignore + during, new=False)
     assert end(process) == (0, "")
 
 
 def test_an_interrupt_after_the_command_has_no_effect():
     late = "import atexit, os; atexit.register(os.kill, os.getpid(), 2); "
-    assert end(start("--version", before=late)) == (0, "")
+    assert end(start("--version", before=late, new=False)) == (0, "")
 
 
 def test_a_file_that_reuses_the_descriptor_of_a_closed_stderr(tmp_path):

@@ -65,17 +65,19 @@ def test_a_plot_that_fails_is_one_warning(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("case", ["notebook", "nonsense", "broken", "unwritable"])
-def test_a_run_under_settings_that_stop_matplotlib(tmp_path, case):
+def test_a_run_under_settings_that_stop_matplotlib(tmp_path, monkeypatch, case):
     (tmp_path / "book.txt").write_text(TEXT)
     (tmp_path / "matplotlibrc").write_bytes(b"font.size: \xff\xfe\n")
-    environment = {
-        "notebook": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-        "nonsense": {"MPLBACKEND": "nonsense"},
-        "broken": {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")},
-        "unwritable": {"MPLCONFIGDIR": "/proc/no/such/folder"},
+    variable, value = {
+        "notebook": ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
+        "nonsense": ("MPLBACKEND", "nonsense"),
+        "broken": ("MATPLOTLIBRC", str(tmp_path / "matplotlibrc")),
+        "unwritable": ("MPLCONFIGDIR", "/proc/no/such/folder"),
     }[case]
+    # For the process of the command, which imports matplotlib only now.
+    monkeypatch.setenv(variable, value)
     arguments = ["train", tmp_path / "book.txt", "--out", tmp_path / "run"]
-    done = run_command(*arguments, *TINY, "--epochs", "2", **environment)
+    done = run_command(*arguments, *TINY, "--epochs", "2")
     assert done.returncode == 0, done.stderr
     assert "epoch 2/2" in done.stdout and "Traceback" not in done.stderr
     assert (tmp_path / "run" / "loss.png").exists() == (case != "broken")
