@@ -196,7 +196,7 @@ def test_standard_input(monkeypatch, tmp_path, file, level):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(TextError, match="standard input is closed"):
         build_corpus(Path("-"))
-    with pytest.raises(ValueError, match="only one of text, valid and test can be standard input"):
+    with pytest.raises(ValueError, match="valid must be a file: standard input .* only one of"):
         build_corpus(Path("-"), valid=Path("-"))
 
 
