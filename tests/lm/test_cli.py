@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import TINY, run_command
+from runs import TINY, WRONG_TEXTS, run_command
 
 import rnnfused
 from rnnfused.lm import TrainSettings, load_checkpoint
@@ -20,13 +20,6 @@ from rnnfused.lm.cli import main
 from rnnfused.lm.commands import train as train_command
 
 TEXT = "She sells sea shells by the sea shore. " * 30
-
-
-@pytest.fixture
-def book(tmp_path):
-    path = tmp_path / "book.txt"
-    path.write_text(TEXT)
-    return str(path)
 
 
 @pytest.fixture
@@ -281,9 +274,8 @@ def test_wrong_texts(tmp_path, book, capsys):
             capsys, ["train", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run"), *more]
         )
 
-    assert "is empty" in message(b"")
-    assert "NUL byte at byte offset 1" in message(b"a\0b")
-    assert "not UTF-8: byte 0xff at byte offset 2" in message(b"ab\xff")
+    for content, reason in WRONG_TEXTS:
+        assert reason in message(content)
     assert "too short: 3 characters" in message(b"abc")
     assert "--batch-size=16 streams of --num-steps=64 need 1025" in message(b"abc " * 100)
     assert "got 'Z' at position 0" in message(TEXT.encode(), "--prefix", "Z", *TINY)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from runs import run_command
+from runs import WRONG_TEXTS, run_command
 from test_cli import error_of
 from test_evaluate import trap
 
@@ -23,13 +23,6 @@ from rnnfused.lm import (
 from rnnfused.lm.cli import main
 
 TEXT = "She sells sea shells by the sea shore.\n" * 30
-
-
-@pytest.fixture
-def book(tmp_path):
-    path = tmp_path / "book.txt"
-    path.write_text(TEXT)
-    return str(path)
 
 
 def saved(folder, vocab, **settings):
@@ -146,9 +139,8 @@ def test_wrong_texts_and_folders(run, tmp_path, capsys):
         (tmp_path / "a.txt").write_bytes(content)
         return error_of(capsys, ["eval", run, str(tmp_path / "a.txt")])
 
-    assert "is empty" in message(b"")
-    assert "NUL byte at byte offset 1" in message(b"a\0b")
-    assert "not UTF-8: byte 0xff at byte offset 2" in message(b"ab\xff")
+    for content, reason in WRONG_TEXTS:
+        assert reason in message(content)
     assert "is too short: 1 characters" in message(b"a")
     absent = str(tmp_path / "absent")
     assert error_of(capsys, ["eval", run, absent]).startswith(f"FILE {absent!r} cannot be opened")
