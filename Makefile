@@ -28,8 +28,8 @@ lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python, C++ and
 	  xargs -n 1 -P "$$(nproc)" $(IN_VENV)/clang-tidy -p build --quiet
 	$(IN_VENV)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text)
-	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo
+demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text; ARGS=--resume: go on)
+	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into README and docs/performance.md
 	set -e; for n in $(THREADS); do $(IN_VENV)/python -m pytest benchmarks --threads $$n $(ARGS); done

@@ -25,6 +25,16 @@ else:
 _at_interrupt: "list[Callable[[], None]]" = []
 
 
+def guard() -> bool:
+    """Let Ctrl-C end this process as ``main`` describes; whether it does.
+
+    It does not if SIGINT is ignored, or has a handler of somebody else.
+    """
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _interrupted)
+    return _signal.getsignal(_signal.SIGINT) is _interrupted
+
+
 def main() -> int:
     """Run ``rnnfused.lm.cli.main`` on this process's arguments and return its exit code.
 
@@ -35,9 +45,7 @@ def main() -> int:
 
     Only for a process of its own, because it replaces SIGINT's handler.
     """
-    guards = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
-    if guards:
-        _signal.signal(_signal.SIGINT, _interrupted)
+    guards = guard()
     try:
         from rnnfused.lm import cli
         from rnnfused.lm.checkpoint import lock

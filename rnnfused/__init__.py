@@ -4,7 +4,15 @@ Layers: ``RNN``, ``RNNCell``, ``TokenRNN``. Function: ``functional.rnn``. Swap i
 from a model: ``generation``. Textbook classes: ``scratch``. Language model: ``rnnfused.lm``, imported separately.
 """
 
+import sys
 from importlib.metadata import PackageNotFoundError, version
+
+# ``python -m rnnfused`` imports this file, and by it torch, before ``__main__.py``. Only while Python
+# looks for the module is the first argument "-m".
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in (__name__, f"{__name__}.lm"):
+    from rnnfused_command import guard
+
+    guard()  # Ctrl-C ends the command quietly from here on
 
 from . import cuda, functional, generation, reference, scratch
 from .cell import RNNCell

@@ -1,8 +1,4 @@
-"""``python -m rnnfused`` is the command ``rnnfused``, for torchrun: ``torchrun .. -m rnnfused train ..``.
-
-Python imports the package, and with it torch, before it runs this file. Ctrl-C during that second
-or two gives a traceback, which only ``rnnfused`` and ``python -m rnnfused_command`` can prevent.
-"""
+"""``python -m rnnfused`` is the command ``rnnfused``, for torchrun: ``torchrun .. -m rnnfused train ..``."""
 
 import sys
 

@@ -284,7 +284,12 @@ def test_prediction_refuses_wrong_prefixes(model, vocab):
         (lambda m: RNNScratchCell(4, 6)([1.0]), TypeError, "x must be a Tensor, got list"),
         (lambda m: m.predict("ab", 1.5, VOCAB), TypeError, "num_preds must be an int, got 1.5"),
         (lambda m: m.predict("xyz", 2, Vocab("a lot of words xyz")), ValueError, "vocab must be"),
-        (lambda m: m.predict("ab", 2, VOCAB, "meta"), ValueError, "got meta"),
+        (lambda m: m.predict("ab", 2, VOCAB, "meta"), ValueError, "device must .* got 'meta'"),
+        (lambda m: m.predict("ab", 2, VOCAB, "foo"), ValueError, "model's, 'cpu', got 'foo'"),
+        (lambda m: m.predict("ab", 2, VOCAB, [1]), TypeError, "device must .* got list"),
+        (lambda m: m.predict("ab", 2, None), TypeError, "vocab must .* got NoneType"),
+        (lambda m: m.predict(3, 2, VOCAB), TypeError, "prefix must .* got int"),
+        (lambda m: m.predict([3], 2, VOCAB), ValueError, "the symbol 3, which is not in the voc"),
         (lambda m: m.one_hot(torch.ones(5, 3)), TypeError, "integer dtype"),
         (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 5)), ValueError, r"x must be \(batch, 4\)"),
         (

@@ -12,6 +12,7 @@ from .checkpoint import (
     CheckpointError,
     FolderBusyError,
     FolderLostError,
+    UnfinishedRunError,
     load_checkpoint,
     save_checkpoint,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "StuckStream",
     "TextError",
     "TrainSettings",
+    "UnfinishedRunError",
     "Vocab",
     "WordVocab",
     "build_corpus",

@@ -11,7 +11,7 @@ import rnnfused
 
 from .commands import eval as evaluate
 from .commands import fetch_timemachine, info, sample, train
-from .commands.options import UsageError, set_threads
+from .commands.options import UsageError, naming_options, set_threads
 from .distributed import LostWorkerError, is_first_process
 from .interrupt import Interrupted
 from .messages import STDOUT, one_line, show
@@ -24,6 +24,17 @@ _EXTRAS = {
     "tqdm": "lm",
     "tensorboard": "tensorboard",
 }
+
+# Not docstrings, which python -OO removes.
+_DESCRIPTION = """\
+Train a recurrent language model on a text, by characters or by words; then
+evaluate it on other texts and sample from it."""
+_EPILOG = """\
+first steps:
+  rnnfused train my.txt --out runs/mine
+  rnnfused sample runs/mine --prefix "The "
+
+rnnfused COMMAND --help lists the options of a command."""
 
 # In the order of the help text.
 _COMMANDS = (train, evaluate, sample, info, fetch_timemachine)
@@ -131,17 +142,17 @@ def _drop_unwritable() -> None:
 
 
 def _run(argv: list[str] | None) -> None:
-    arguments = _parser().parse_args(argv)
-    set_threads(arguments)
-    arguments.run(arguments)
-
-
-def _parser() -> argparse.ArgumentParser:
-    # Not taken from a docstring, which python -OO removes.
-    description = "train a character language model, and sample from it."
-    parser = _Parser(prog="rnnfused", description=description)
+    parser = _Parser(
+        prog="rnnfused",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"rnnfused {rnnfused.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for module in _COMMANDS:
         module.add(commands)
-    return parser
+    arguments = parser.parse_args(argv)
+    set_threads(arguments)
+    with naming_options(commands.choices[arguments.command]):
+        arguments.run(arguments)

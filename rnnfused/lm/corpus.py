@@ -25,7 +25,7 @@ from .words import WordVocab, word_pieces
 
 Text = str | os.PathLike[str]
 # The arguments of the parts' texts, and how messages call texts that are no files.
-_ARGUMENTS = {"train": "text", "valid": "valid", "test": "test"}
+_ARGUMENTS = {"train": "text", "valid": "valid", "test": "test", "text": "text"}
 _LABELS = {"train": "text", "valid": "validation text", "test": "test text", "text": "text"}
 
 
@@ -123,8 +123,11 @@ def build_corpus(
     for name, one in given.items():
         if one is not None or name == "train":
             _check_text(_ARGUMENTS[name], one)
-    if sum(_is_stdin(one) for one in given.values()) > 1:
-        raise ValueError(f"only one of text, valid and test can be standard input ({STDIN!r})")
+    piped = [_ARGUMENTS[name] for name, one in given.items() if _is_stdin(one)]
+    if len(piped) > 1:
+        raise ValueError(
+            f"{piped[1]} must be a file: standard input ({STDIN!r}) can be only one of the texts"
+        )
     with ExitStack() as stack:
         # All are opened before the first is read: a wrong name is reported at once.
         sources = {
@@ -202,7 +205,9 @@ class _Source:
         progress: bool | None,
     ):
         self._text = text if isinstance(text, str) else None
-        self._file = None if isinstance(text, str) else TextFile(text, folder)
+        self._file = None
+        if not isinstance(text, str):
+            self._file = TextFile(text, folder, _ARGUMENTS[name])
         self.label = self._file.label if self._file else _LABELS[name]
         self._level, self._letters_only, self._progress = level, letters_only, progress
 

@@ -13,11 +13,11 @@ from .vocabulary import Vocabulary
 
 
 def encode_prefix(vocab: Vocabulary, prefix: str) -> Tensor:
-    """Ids of ``prefix``, int64 of shape ``(1, number of its symbols)``.
+    """Ids of ``prefix``, int64 of shape ``(1, number of its symbols)``; unknown words are ``<unk>``.
 
     Raises:
         TypeError: ``prefix`` is not a ``str``.
-        ValueError: it is empty or holds a symbol that the vocabulary lacks.
+        ValueError: it is empty or holds a character that the vocabulary lacks.
     """
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a str, got {type(prefix).__name__}")
@@ -26,7 +26,7 @@ def encode_prefix(vocab: Vocabulary, prefix: str) -> Tensor:
         what = "character" if vocab.level == "char" else vocab.level
         raise ValueError(f"prefix must hold at least one {what}, got {prefix!r}")
     for position, symbol in enumerate(symbols):
-        if symbol not in vocab:
+        if vocab.level == "char" and symbol not in vocab:
             raise ValueError(
                 f"prefix must consist of symbols of the vocabulary, got {symbol!r} "
                 f"at position {position}"
@@ -94,8 +94,8 @@ def generate(
     Args:
         model: on any device.
         vocab: the vocabulary of its training.
-        prefix: at least one symbol, each in ``vocab``. At word level the result holds its words
-            joined by single spaces.
+        prefix: at least one symbol; characters must be in ``vocab``. At word level the result holds
+            its words joined by single spaces, with ``"<unk>"`` for those that ``vocab`` lacks.
         num_chars: number of symbols to add, at least 0.
         temperature: divides the logits before each draw. Below 1 favours likely symbols, above 1
             makes the choice more uniform, and 0 always takes the most likely symbol.

@@ -1,16 +1,38 @@
-"""What a run reports: a row per evaluation, its line, the bar of an epoch, TensorBoard."""
+"""What a run reports: a heading, a row per evaluation, its line, the bar of an epoch, TensorBoard."""
 
 import math
 import sys
 from pathlib import Path
 from typing import Any
 
+from .corpus import Corpus
 from .evaluate import perplexity
 from .settings import TrainSettings
 from .training_state import Progress
 
 # Steps between two points of TensorBoard's training curves.
 _BOARD_STEPS = 20
+# The share of unknown characters from which on it is shown; that of words always is.
+_MANY_UNKNOWN = 0.001
+
+
+def heading(corpus: Corpus, num_parameters: int, num_processes: int) -> str:
+    """What is learnt, and by which model: the first line that a run prints."""
+    parts: list[str] = []
+    for part, purpose in (("train", "train"), ("valid", "validate"), ("test", "test")):
+        ids = getattr(corpus, part)
+        if ids is None:
+            continue
+        unit = f" {'characters' if corpus.vocab.level == 'char' else 'words'}" if not parts else ""
+        share = corpus.num_unknown[part] / len(ids)
+        shown = corpus.vocab.level == "word" or share >= _MANY_UNKNOWN
+        unknown = f" ({share:.1%} unknown)" if shown else ""
+        parts.append(f"{len(ids):,}{unit} to {purpose} on{unknown}")
+    processes = f"; {num_processes} processes" if num_processes > 1 else ""
+    return (
+        f"text: {', '.join(parts)}, {len(corpus.vocab)} symbols; "
+        f"model: {num_parameters:,} parameters{processes}"
+    )
 
 
 def row_of(

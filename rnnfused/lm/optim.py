@@ -1,7 +1,11 @@
-"""The optimizer, and its state as tensors with names."""
+"""The optimizer, its state as tensors with names, and the clipping before its step."""
+
+import math
 
 import torch
 from torch import Tensor, nn
+
+from rnnfused import clip_gradients
 
 from .settings import TrainSettings
 
@@ -16,6 +20,14 @@ def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Op
     return torch.optim.AdamW(
         parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
     )
+
+
+def clipped_norm(model: nn.Module, clip: float) -> float:
+    """Clip the gradients by their global norm; returns the norm before, infinite if it is not finite."""
+    try:
+        return clip_gradients(clip, model).item()
+    except FloatingPointError:
+        return math.inf
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -3,10 +3,10 @@
 import codecs
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 # In place of a file's name: standard input.
@@ -36,6 +36,7 @@ class TextFile:
     Args:
         path: a file's name; ``"-"`` for standard input.
         folder: where standard input is copied to; None for the system's temporary folder.
+        argument: the argument of a caller that names the file, for error messages.
 
     Attributes:
         label: the name for error messages, such as ``"text file 'book.txt'"``.
@@ -50,15 +51,18 @@ class TextFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None = None,
+        argument: str = "text",
     ) -> None:
         name = os.fspath(path)
         if name == STDIN:
             self.label = "standard input"
             self._file = _copy_of_stdin(folder)
         else:
-            self.label = f"text file {name!r}"
-            self._file = _open(name)
+            self.label = f"{argument} file {name!r}"
+            self._file = _open(name, self.label)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> "TextFile":
@@ -100,20 +104,24 @@ class TextFile:
             raise OSError(f"{self.label} cannot be read: {reason}") from None
 
 
-def _open(name: str) -> BinaryIO:
+def _open(name: str, label: str) -> BinaryIO:
     # pathlib takes an empty name for the current folder.
     if not name or "\0" in name:
         raise ValueError(f"path must name a text file, without NUL characters, got {name!r}")
-    path = Path(name)
-    if path.is_dir():
-        raise IsADirectoryError(f"text file {name!r} is a folder; name a file")
-    # Opening a pipe could block forever, and a device may never end.
-    if path.exists() and not path.is_file():
-        raise TextError(
-            f"text file {name!r} is not a regular file; a pipe is read from standard input, "
-            f"by the name {STDIN!r}"
-        )
-    return open(path, "rb", buffering=0)
+    try:
+        mode = os.stat(name).st_mode
+        # Opening a pipe could block forever, and a device may never end.
+        file = open(name, "rb", buffering=0) if stat.S_ISREG(mode) else None
+    except OSError as error:
+        # The system's message lacks the argument.
+        raise type(error)(f"{label} cannot be opened: {error.strerror or error}") from None
+    if file is not None:
+        return file
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{label} is a folder; name a file")
+    raise TextError(
+        f"{label} is not a regular file; a pipe is read from standard input, by the name {STDIN!r}"
+    )
 
 
 def _copy_of_stdin(folder: str | os.PathLike[str] | None) -> BinaryIO:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnfused import clip_gradients
-
 from .average import WeightAverage
 from .bigram import fit_bigram
 from .checkpoint import CheckpointError, RunState, load_run
@@ -26,13 +24,15 @@ from .evaluate import evaluate_ids
 from .fingerprint import fingerprint
 from .generate import generate
 from .gradient_profile import gradient_profile, save_profile
+from .initial import initial_model
 from .interrupt import Interrupted, Interrupts
 from .messages import for_stream, show, warn
-from .metrics import Board, EpochBar, is_good, line_of, row_of
-from .model import CharLM, CharLMConfig
-from .optim import build_optimizer
+from .metrics import Board, EpochBar, heading, is_good, line_of, row_of
+from .model import CharLM
+from .optim import build_optimizer, clipped_norm
 from .schedule import rate_at
 from .settings import TrainSettings
+from .timetable import Timetable
 from .training_state import Progress, TrainingState
 from .windows import windows_of
 
@@ -63,12 +63,13 @@ class Run:
 
         # ---- data: ids -> windows
         self.windows = windows_of(corpus.train.to(self.device), settings)
+        self.timetable = Timetable(settings, len(self.windows))
         self.rows = workers.rows(settings.batch_size)
         self.validation = corpus.valid.to(self.device)
 
         # ---- model
         torch.manual_seed(settings.seed)
-        self.model = _model(len(corpus.vocab), settings, self.device)
+        self.model = initial_model(len(corpus.vocab), settings, self.device)
         if workers.rank:
             # Each worker drops features of its own.
             torch.manual_seed(settings.seed + workers.rank)
@@ -96,14 +97,8 @@ class Run:
 
     def describe(self) -> None:
         """Print what is learnt, and by which model."""
-        unit = "characters" if self.settings.level == "char" else "words"
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        processes = f"; {self.workers.size} processes" if self.workers.size > 1 else ""
-        self.say(
-            f"text: {len(self.corpus.train):,} {unit} to train on, {len(self.corpus.valid):,} to "
-            f"validate on, {len(self.corpus.vocab)} symbols; model: {parameters:,} parameters"
-            f"{processes}"
-        )
+        self.say(heading(self.corpus, parameters, self.workers.size))
         if self.progress.step:
             self.say(f"goes on at step {self.progress.step}, epoch {self.progress.epoch + 1}")
 
@@ -154,63 +149,28 @@ class Run:
                 self.keep()
                 self.step_loss = self.workers.joined(self.model)
                 while True:
-                    if self.is_evaluation_due():
+                    if self.timetable.is_evaluation_due(self.progress):
                         self.evaluate()
-                    if self.is_done():
-                        if self.interrupts.received is not None:
-                            self.interrupted()
-                        if self.has_lost_patience():
-                            stale = self.progress.stale
-                            self.say(f"ends after {stale} evaluations without a new best one")
+                    if self.timetable.is_done(self.progress):
+                        self.end()
                         break
                     if self.take_step():
                         self.interrupted()
-                    if self.is_save_due():
+                    if self.timetable.is_save_due(self.progress, self.saved_at):
                         self.save()
         except LostWorkerError as error:
             self.bar.close()
             if self.kept is None:
                 raise
             if self.folder is not None and not self.has_saved:
-                self.write(plots=False)
+                self.write()
+            self.draw()
             raise LostWorkerError(
                 f"{error} at step {self.progress.step}; {str(self.out)!r} holds the state of step "
                 f"{self.kept[0].step}: start again with --resume"
             ) from None
         finally:
             self.bar.close()
-
-    def is_done(self) -> bool:
-        """Whether the run has had its epochs, its time or its patience."""
-        progress, settings = self.progress, self.settings
-        if self.has_lost_patience():
-            return True
-        if settings.minutes is not None:
-            return progress.step > 0 and progress.elapsed >= 60 * settings.minutes
-        return progress.step >= settings.epochs * len(self.windows)
-
-    def has_lost_patience(self) -> bool:
-        """Whether ``patience`` evaluations in a row found no new best model."""
-        patience = self.settings.patience
-        return patience is not None and self.progress.stale >= patience
-
-    def is_evaluation_due(self) -> bool:
-        """Whether steps were taken since the last evaluation, and enough of them."""
-        progress = self.progress
-        if progress.evaluated == progress.step:
-            return False
-        if self.settings.eval_steps is not None:
-            return self.is_done() or progress.step % self.settings.eval_steps == 0
-        return self.is_done() or progress.window == len(self.windows)
-
-    def is_save_due(self) -> bool:
-        """Whether an interval between saves has ended; never right after a step that failed."""
-        progress, settings = self.progress, self.settings
-        if progress.skipped_in_row or self.is_evaluation_due():  # which saves as well
-            return False
-        if settings.save_steps is not None and progress.step % settings.save_steps == 0:
-            return True
-        return progress.elapsed - self.saved_at >= 60 * settings.save_minutes
 
     def take_step(self) -> bool:
         """Train on one window; returns whether a signal asks the run to stop."""
@@ -237,7 +197,7 @@ class Run:
             float(self.interrupts.received is not None),
             time.perf_counter() - self.clock if self.workers.is_first else 0.0,
         )
-        norm = _clip(settings.clip, self.model)
+        norm = clipped_norm(self.model, settings.clip)
         rate = self.rate()
         if math.isfinite(nats) and math.isfinite(norm):
             for group in self.optimizer.param_groups:
@@ -268,14 +228,14 @@ class Run:
     def rate(self) -> float:
         """The learning rate of the present step."""
         progress = self.progress
-        steps = self.settings.epochs * len(self.windows)
-        share = rate_at(self.settings, progress.step, steps, progress.elapsed)
+        share = rate_at(self.settings, progress.step, self.timetable.steps, progress.elapsed)
         return share * progress.rate_scale
 
     def go_back(self, reason: str) -> None:
         """Restore the last saved state with half the learning rate."""
         progress = self.progress
         if progress.returns == _MOST_RETURNS:
+            self.draw()
             raise FloatingPointError(
                 f"training diverged in epoch {progress.epoch + 1}, again after {_MOST_RETURNS} "
                 f"returns to a saved state: {reason}; lower lr={self.settings.lr} or "
@@ -321,7 +281,8 @@ class Run:
             progress.stale += 1
         progress.start_interval()
         self.metrics.append(row)
-        self.save(plots=True)
+        self.save()
+        self.draw(progress.elapsed)
         if self.workers.is_first:
             show(line_of(row, self.settings, progress.elapsed))
         if self.board is not None:
@@ -332,10 +293,21 @@ class Run:
         if self.workers.size == 1 and self.interrupts.received is not None:
             self.interrupted()
 
+    def end(self) -> None:
+        """Note that the run is finished."""
+        if not self.progress.finished:  # by a smaller patience than before, for example
+            self.save()
+        self.draw()
+        if self.interrupts.received is not None:
+            self.interrupted()
+        if self.timetable.has_lost_patience(self.progress):
+            self.say(f"ends after {self.progress.stale} evaluations without a new best one")
+
     def interrupted(self) -> None:
         """Save, and end the run by ``Interrupted``."""
         self.bar.close()
         self.save()
+        self.draw()
         raise Interrupted(
             f"{str(self.out)!r} holds the state of step {self.progress.step}: "
             "start again with --resume",
@@ -361,13 +333,14 @@ class Run:
         whole = self.state.whole(tensors)
         self.kept = dataclasses.replace(self.progress), tensors, whole
 
-    def save(self, plots: bool = False) -> None:
+    def save(self) -> None:
         """Keep the state, in memory and on disk."""
+        self.progress.finished = self.timetable.is_finished(self.progress)
         self.keep()
-        self.write(plots)
+        self.write()
         self.has_saved, self.saved_at = True, self.progress.elapsed
 
-    def write(self, plots: bool) -> None:
+    def write(self) -> None:
         """Write the state that was kept last."""
         if self.folder is None:
             return
@@ -380,8 +353,12 @@ class Run:
             settings=self.record,
             metrics=self.metrics,
             run=RunState(last, tensors, progress.to_json(), self.text),
-            plots=plots,
         )
+
+    def draw(self, elapsed: float | None = None) -> None:
+        """Draw the curves, in the first worker; see ``RunFolder.draw``."""
+        if self.folder is not None:
+            self.folder.draw(self.metrics, elapsed)
 
     def finish(self, prefix: str, profile_gradients: bool) -> None:
         """Test the best model, draw its gradients, print a sample."""
@@ -390,7 +367,7 @@ class Run:
         if self.corpus.test is not None:
             measured = self.measured("test", self.best, self.corpus.test.to(self.device))
             self.metrics[-1] |= measured
-            self.write(plots=False)
+            self.write()
             show(
                 f"test perplexity {measured['test_perplexity']:.3f}, "
                 f"{measured['test_bits_per_character']:.3f} bits per character"
@@ -402,22 +379,3 @@ class Run:
         number = 500 if vocab.level == "char" else 100
         sample = generate(self.best, vocab, prefix, number, seed=seed)
         show(f"\nsample:\n{for_stream(sample, sys.stdout)}")
-
-
-def _model(vocab_size: int, settings: TrainSettings, device: torch.device) -> CharLM:
-    names = ("hidden_size", "num_layers", "nonlinearity", "dropout", "embedding_size", "tied")
-    shape = {name: getattr(settings, name) for name in names}
-    model = CharLM(CharLMConfig(vocab_size, **shape), device=device)
-    if settings.recurrent_init == "orthogonal":
-        for name, parameter in model.rnn.named_parameters():
-            if name.startswith("weight_hh"):
-                torch.nn.init.orthogonal_(parameter)
-    return model
-
-
-def _clip(clip: float, model: CharLM) -> float:
-    """The gradients' norm before it is clipped; infinite if it is not finite."""
-    try:
-        return clip_gradients(clip, model).item()
-    except FloatingPointError:
-        return math.inf

@@ -15,7 +15,7 @@ SCHEDULES = ("cosine", "constant")
 INITIALISATIONS = ("uniform", "orthogonal")
 PRECISIONS = ("float32", "bfloat16")
 
-SAMPLERS = ("streams", "random")
+SAMPLERS = ("streams", "random", "uniform")
 
 # A resumed run may have others of these: no step depends on them.
 FREE = ("save_minutes", "save_steps", "patience")
@@ -47,7 +47,8 @@ class TrainSettings:
         num_steps: symbols that the gradient flows back through.
         batch_size: parallel streams, over all processes.
         sampler: ``"streams"``: contiguous windows with carried state; ``"random"``: windows in
-            random order from a random offset, each from a state of zeros, as in the textbook.
+            random order from a random offset, each from a state of zeros; ``"uniform"``: the same
+            with windows at any place of the text, independent of each other. See ``RandomWindows``.
         reset_probability: probability, per stream and window, of a state of zeros in place of the
             carried one, in [0, 1). The model then learns cold starts.
         epochs: passes over the training text. Without effect if ``minutes`` is given.
@@ -235,7 +236,8 @@ def check_device(device: str) -> torch.device:
     try:
         # Some devices, like "meta", allocate but hold no values: read one back.
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+        # torch goes on with pages of advice to its developers.
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise ValueError(f"device must be one that works here, got {device!r}: {reason}") from None
     return torch.device(device)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import saved_step
+from .checkpoint import SavedRun, UnfinishedRunError, saved_run
 from .checkpoint.run_folder import RunFolder
 from .corpus import Corpus, Text, build_corpus
 from .data import letters_only
@@ -29,6 +29,7 @@ def train(
     prefix: str | None = None,
     source: str = "",
     resume: bool = False,
+    overwrite: bool = False,
     tensorboard: bool = False,
     profile_gradients: bool = False,
 ) -> list[dict[str, Any]]:
@@ -63,13 +64,15 @@ def train(
     Args:
         text: a text, or the path of a UTF-8 file; ``Path("-")`` is standard input. Without
             ``valid``, its end is held out for validation.
-        out: folder for the results, made if missing. Files of an earlier run are replaced, and
+        out: folder for the results, made if missing. Files of a finished run are replaced, and
             unfinished files of killed runs are removed.
         settings: hyperparameters, seed and device.
         valid, test: as ``text``. The best model is evaluated on the test text at the end.
         prefix: start of the sample, prepared like the text; None for the text's first word.
         source: origin of the text, for the record.
         resume: whether to go on from the run that ``out`` holds.
+        overwrite: whether to replace a run in ``out`` that is not finished: that was stopped or
+            killed before the end of its epochs, its minutes or its patience.
         tensorboard: whether to write curves for TensorBoard into ``out/tensorboard``; needs the
             extra ``rnnfused[tensorboard]``.
         profile_gradients: whether to write ``gradients.json`` and ``gradients.png`` at the end; see
@@ -81,10 +84,12 @@ def train(
         ``skipped_steps``, ``returns``, ``symbols_per_second``, ``seconds``.
 
     Raises:
-        TextError, ValueError: the text is too short, ``prefix`` holds unknown symbols, or a resumed
-            run had other settings or another text.
+        TextError, ValueError: the text is too short, ``prefix`` holds unknown characters, a resumed
+            run had other settings or another text, or ``resume`` and ``overwrite`` are both given.
         FileNotFoundError: ``resume``, and ``out`` holds no checkpoint.
         CheckpointError: ``resume``, and the checkpoint is damaged or holds no state of a run.
+        UnfinishedRunError: ``out`` holds an unfinished run, and neither ``resume`` nor
+            ``overwrite`` is given; nothing was changed.
         FolderBusyError: another run writes to ``out``; raised before training.
         FolderLostError: ``out``, or the lock's file in it, was removed during the run.
         OSError: ``out`` cannot be written to; raised before training where possible.
@@ -93,6 +98,8 @@ def train(
         LostWorkerError: another process of the run ended; ``out`` holds a state to resume from.
         Interrupted: a KeyboardInterrupt; ``out`` holds a state to resume from.
     """
+    if resume and overwrite:
+        raise ValueError("overwrite=True and resume=True exclude each other")
     # All three here, to report a missing one before the first epoch.
     check_installed()
     import safetensors.torch  # noqa: F401
@@ -108,6 +115,7 @@ def train(
         workers.rows(settings.batch_size)
         stack.enter_context(workers)
         folder = stack.enter_context(RunFolder(out)) if workers.is_first else None
+        earlier = None if resume else _replaced(out, overwrite)
         with workers.watched():
             workers.sum(0.0)  # the folder is there now
         # ---- data: text -> ids
@@ -133,12 +141,31 @@ def train(
             stack.callback(run.board.close)
         with Interrupts(patient=workers.size > 1) as interrupts:
             run.describe()
-            step = None if resume or folder is None else saved_step(out)
-            if step:
-                run.say(f"replaces the earlier run in {os.fspath(out)!r}, saved at step {step}")
+            if earlier is not None:
+                kind = "finished" if earlier.finished else "unfinished"
+                run.say(
+                    f"replaces the {kind} run in {os.fspath(out)!r}, saved at step {earlier.step}"
+                )
             run.loop(interrupts)
         run.finish(start, profile_gradients)
         return run.metrics
+
+
+def _replaced(out: str | os.PathLike[str], overwrite: bool) -> SavedRun | None:
+    """The run that a new one in ``out`` replaces; None without one, or without a step of it.
+
+    Raises:
+        UnfinishedRunError: it is unfinished, and ``overwrite`` is false.
+    """
+    earlier = saved_run(out)
+    if earlier is None or earlier.step == 0:
+        return None
+    if not (earlier.finished or overwrite):
+        raise UnfinishedRunError(
+            f"folder {os.fspath(out)!r} holds an unfinished run, saved at step {earlier.step}: "
+            "resume=True goes on with it, overwrite=True replaces it; or choose another folder"
+        )
+    return earlier
 
 
 def _first_word(corpus: Corpus) -> str:

@@ -31,6 +31,7 @@ class Progress:
         skipped_in_row: those since the last good step.
         returns: times that the run went back to a saved state.
         rate_scale: factor of the learning rate, halved by each return.
+        finished: whether the run has ended by its epochs, its time or its patience.
     """
 
     epoch: int = 0
@@ -49,6 +50,7 @@ class Progress:
     skipped_in_row: int = 0
     returns: int = 0
     rate_scale: float = 1.0
+    finished: bool = False
 
     def start_interval(self) -> None:
         """Begin the sums between two evaluations."""
@@ -61,13 +63,13 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: object) -> "Progress":
-        """The counters that ``to_json`` described.
+        """The counters that ``to_json`` described; without the mark of a finished run, it is not.
 
         Raises:
             ValueError: ``values`` is no dict of them.
         """
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        if not isinstance(values, dict) or set(values) | {"finished"} != names:
             raise ValueError(f"progress must have the fields {sorted(names)}")
         return cls(**values)
 

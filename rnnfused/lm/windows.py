@@ -29,12 +29,18 @@ class StreamWindows:
 
 
 class ShuffledWindows(RandomWindows):
-    """Windows from a random offset in random order; nothing is carried. See ``RandomWindows``."""
+    """Windows at random places in random order; nothing is carried. See ``RandomWindows``."""
 
     carries = False
 
     def __init__(self, ids: Tensor, settings: TrainSettings):
-        super().__init__(ids, settings.batch_size, settings.num_steps, seed=settings.seed)
+        super().__init__(
+            ids,
+            settings.batch_size,
+            settings.num_steps,
+            starts="uniform" if settings.sampler == "uniform" else "offset",
+            seed=settings.seed,
+        )
 
 
 Windows = StreamWindows | ShuffledWindows

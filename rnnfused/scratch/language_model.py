@@ -1,6 +1,6 @@
 """The textbook's language model: perplexity, training steps and greedy prediction on an RNN."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import torch
@@ -210,7 +210,8 @@ class RNNLMScratch(nn.Module):
             The prefix and the predictions, joined.
 
         Raises:
-            TypeError: ``num_preds`` is not an int.
+            TypeError: ``num_preds`` is not an int, the prefix holds no tokens, ``vocab`` is no
+                vocabulary, or ``device`` names none.
             ValueError: the prefix is empty or has a symbol outside the vocabulary, ``vocab`` does
                 not have the model's size, ``num_preds`` is negative, or ``device`` is not the
                 model's.
@@ -219,14 +220,20 @@ class RNNLMScratch(nn.Module):
             raise TypeError(f"num_preds must be an int, got {num_preds!r}")
         if num_preds < 0:
             raise ValueError(f"num_preds must not be negative, got {num_preds}")
+        if not (hasattr(vocab, "idx_to_token") and hasattr(vocab, "__getitem__")):
+            raise TypeError(
+                "vocab must give an id as vocab[token] and tokens as vocab.idx_to_token, "
+                f"got {type(vocab).__name__}"
+            )
         if len(vocab.idx_to_token) != self.vocab_size:
             raise ValueError(
                 f"vocab must be the model's, of {self.vocab_size} tokens, "
                 f"got one of {len(vocab.idx_to_token)}"
             )
+        own = next(self.parameters()).device
+        _check_device(device, own)
         ids = _encode_prefix(vocab, prefix)
-        device = next(self.parameters()).device if device is None else device
-        prefix_ids = torch.tensor([ids], device=device)
+        prefix_ids = torch.tensor([ids], device=own)
         symbols = self._continue(prefix_ids, num_preds)
         return "".join(vocab.idx_to_token[i] for i in ids + symbols[0].tolist())
 
@@ -250,6 +257,8 @@ class RNNLMScratch(nn.Module):
 
 def _encode_prefix(vocab: _Vocab, prefix: str | Sequence[str]) -> list[int]:
     """The ids of a prefix whose symbols are all in the vocabulary, none as unknown."""
+    if not isinstance(prefix, Collection):
+        raise TypeError(f"prefix must be a str or a list of tokens, got {type(prefix).__name__}")
     if len(prefix) == 0:
         raise ValueError("prefix must not be empty: there is nothing to continue")
     ids = []
@@ -257,9 +266,24 @@ def _encode_prefix(vocab: _Vocab, prefix: str | Sequence[str]) -> list[int]:
         try:
             index = vocab[token]
             known = vocab.idx_to_token[index] == token
-        except (KeyError, IndexError):
+        except (KeyError, IndexError, TypeError):
             known = False
         if not known:
             raise ValueError(f"prefix has the symbol {token!r}, which is not in the vocabulary")
         ids.append(int(index))
     return ids
+
+
+def _check_device(device: object, own: torch.device) -> None:
+    """Validate that ``device``, unless it is None, is the model's ``own``."""
+    if device is None:
+        return
+    if not isinstance(device, (str, int, torch.device)):
+        raise TypeError(f"device must be a str or a torch.device, got {type(device).__name__}")
+    try:
+        given = torch.device(device)
+        same = given.type == own.type and given.index in (None, own.index)
+    except RuntimeError:  # no device has that name
+        same = False
+    if not same:
+        raise ValueError(f"device must be the model's, {str(own)!r}, got {str(device)!r}")

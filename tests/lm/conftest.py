@@ -32,6 +32,14 @@ def model(vocab):
 
 
 @pytest.fixture
+def book(request, tmp_path):
+    """The name of a file that holds the ``TEXT`` of the test's module."""
+    path = tmp_path / "book.txt"
+    path.write_text(request.module.TEXT, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
 def models(vocab):
     """Models number 1 and 2, of one shape; the bias is the number."""
     made = []

@@ -16,6 +16,12 @@ TEXT = "aabbacbccacb" * 60
 SMALL = TrainSettings(hidden_size=24, num_layers=1, num_steps=16, batch_size=4, epochs=3, lr=0.02)
 # Options of an even smaller run by the command.
 TINY = "--hidden-size 8 --num-layers 1 --num-steps 8 --batch-size 4 --epochs 1".split()
+# Contents of files that are no texts, and the reasons.
+WRONG_TEXTS = (
+    (b"", "is empty"),
+    (b"a\0b", "NUL byte at byte offset 1"),
+    (b"ab\xff", "not UTF-8: byte 0xff at byte offset 2"),
+)
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and flock")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import TINY, run_command
+from runs import TINY, WRONG_TEXTS, run_command
 
 import rnnfused
 from rnnfused.lm import TrainSettings, load_checkpoint
@@ -20,13 +20,6 @@ from rnnfused.lm.cli import main
 from rnnfused.lm.commands import train as train_command
 
 TEXT = "She sells sea shells by the sea shore. " * 30
-
-
-@pytest.fixture
-def book(tmp_path):
-    path = tmp_path / "book.txt"
-    path.write_text(TEXT)
-    return str(path)
 
 
 @pytest.fixture
@@ -74,7 +67,6 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     wanted = {
         "level": "word",
         "min_count": 2,
-        "validation_fraction": 0.25,
         "hidden_size": 5,
         "num_layers": 3,
         "nonlinearity": "relu",
@@ -103,15 +95,18 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     }
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in wanted.items()]
     flags += ["--letters-only", "--tied", "--betas", "0.5", "0.25", "--save-every", "1.5"]
-    files = ["--valid", "v.txt", "--test", "t.txt", "--tensorboard", "--profile-gradients"]
+    files = ["--valid", "v.txt", "--test", "t.txt"]
+    files += ["--tensorboard", "--profile-gradients", "--overwrite"]
     assert main(["train", book, "--out", "x", *flags, *files, "--threads", "2"]) == 0
     (text, out, settings), keywords = calls[0]
     wanted |= {"letters_only": True, "tied": True, "betas": [0.5, 0.25], "save_minutes": 1.5}
-    assert settings.to_json() == wanted | {"minutes": None}
+    assert settings.to_json() == wanted | {"minutes": None, "validation_fraction": 0.1}
     # None of them is a default, which would pass without its option.
     defaults = TrainSettings().to_json()
     same = [name for name in wanted if defaults[name] == wanted[name]]
     assert same == ["device"]
+    assert main(["train", "--out", "x", "--validation-fraction", "0.25"]) == 0
+    assert calls[1][0][2].validation_fraction == 0.25
     assert out == "x" and text == Path(book)
     assert keywords == {
         "prefix": None,
@@ -119,6 +114,7 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
         "valid": Path("v.txt"),
         "test": Path("t.txt"),
         "resume": False,
+        "overwrite": True,
         "tensorboard": True,
         "profile_gradients": True,
     }
@@ -135,6 +131,15 @@ def test_the_length_of_a_run(monkeypatch, capsys):
     assert calls[1].epochs == 3 and calls[1].minutes is None
     message = error_of(capsys, ["train", "--out", "x", "--epochs", "3", "--minutes", "2"])
     assert "--minutes: not allowed with argument --epochs" in message
+
+
+@pytest.mark.parametrize(
+    "pair", ["--resume --overwrite", "--valid a --validation-fraction 0.2"], ids=str
+)
+def test_options_that_exclude_each_other(capsys, pair):
+    message = error_of(capsys, ["train", "--out", "x", *pair.split()])
+    first, second = (word for word in pair.split() if word.startswith("--"))
+    assert f"argument {second}: not allowed with argument {first}" in message
 
 
 def test_resume_takes_text_and_settings_from_the_run(tmp_path, book, run, monkeypatch, capsys):
@@ -226,9 +231,12 @@ def test_help_without_docstrings(capsys, monkeypatch):
         (["dance"], "invalid choice: 'dance'"),
         (["train"], "the following arguments are required: --out"),
         (["train", "--out", "x", "--passes", "many"], "--passes: invalid int value: 'many'"),
-        (["train", "--out", "x", "--hidden-size", "0"], "hidden_size must be at least 1, got 0"),
-        (["train", "--out", "x", "--lr", "nan"], "lr must be above 0 and at most 1, got nan"),
-        (["train", "--out", "x", "--device", "toaster"], "device 'toaster' cannot be used here"),
+        (["train", "--out", "x", "--hidden-size", "0"], "--hidden-size must be at least 1, got 0"),
+        (["train", "--out", "x", "--lr", "nan"], "--lr must be above 0 and at most 1, got nan"),
+        (
+            ["train", "--out", "x", "--device", "toaster"],
+            "--device must be one that works here, got 'toaster': Exp",
+        ),
         (["train", "--out", "x", "--hidden-size", "1" + "0" * 23], "at most 2147483647, got 1000"),
         (["train", "--out", "x", "--num-layers", "1" * 5000], "--num-layers: invalid int value"),
         (["train", "--out", "x", "--threads", "0"], "--threads must lie in 1 .. 1024, got 0"),
@@ -245,10 +253,10 @@ def test_help_without_docstrings(capsys, monkeypatch):
         ),
         (["fetch-timemachine", "--timeout", "inf"], "at most 86400 seconds, got inf"),
         (["sample", "x"], "the following arguments are required: --prefix"),
-        (["fetch-timemachine", "--url", "ftp://x"], "url must begin with http:// or https://"),
+        (["fetch-timemachine", "--url", "ftp://x"], "--url must begin with http:// or https://"),
         (
             ["fetch-timemachine", "--url", "http://[::1"],
-            "url must be an address such as http://host/path, got 'http://[::1': Invalid IPv6 URL",
+            "--url must be an address such as http://host/path, got 'http://[::1': Invalid IPv6 URL",
         ),
     ],
 )
@@ -266,18 +274,23 @@ def test_wrong_texts(tmp_path, book, capsys):
             capsys, ["train", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run"), *more]
         )
 
-    assert "is empty" in message(b"")
-    assert "NUL byte at byte offset 1" in message(b"a\0b")
-    assert "not UTF-8: byte 0xff at byte offset 2" in message(b"ab\xff")
+    for content, reason in WRONG_TEXTS:
+        assert reason in message(content)
     assert "too short: 3 characters" in message(b"abc")
-    assert "batch_size=16 streams of num_steps=64 need 1025" in message(b"abc " * 100)
+    assert "--batch-size=16 streams of --num-steps=64 need 1025" in message(b"abc " * 100)
     assert "got 'Z' at position 0" in message(TEXT.encode(), "--prefix", "Z", *TINY)
     absent = str(tmp_path / "absent.txt")
     out = ["--out", str(tmp_path / "run")]
-    assert error_of(capsys, ["train", absent, *out]) == f"No such file or directory: {absent!r}"
-    assert "is a folder" in error_of(capsys, ["train", str(tmp_path), *out])
+    reason = f"file {absent!r} cannot be opened: No such file or directory"
+    assert error_of(capsys, ["train", absent, *out]) == reason.replace("file", "FILE", 1)
+    for option in ("--valid", "--test"):
+        assert error_of(capsys, ["train", book, option, absent, *out]) == f"{option} {reason}"
+    assert "FILE" in error_of(capsys, ["train", str(tmp_path), *out])
+    assert error_of(capsys, ["train", book, "--valid", "-", "--test", "-", *out]) == (
+        "--test must be a file: standard input ('-') can be only one of the texts"
+    )
     if os.path.exists("/proc/self/mem"):
-        reason = "text file '/proc/self/mem' cannot be read: Input/output error"
+        reason = "FILE '/proc/self/mem' cannot be read: Input/output error"
         assert error_of(capsys, ["train", "/proc/self/mem", *out]) == reason
     assert not (tmp_path / "run").exists()
 
@@ -362,9 +375,9 @@ def test_wrong_samples(run, tmp_path, capsys):
     )
     assert "prefix must hold at least one" in error_of(capsys, ["sample", run, "--prefix", ""])
     assert "got 'Z' at position 2" in error_of(capsys, ["sample", run, "--prefix", "aaZ"])
-    assert "num_chars must be at least 0" in error_of(capsys, [*sample, "--num-chars", "-1"])
-    assert "temperature must be finite" in error_of(capsys, [*sample, "--temperature", "-1"])
-    assert "device 'toaster'" in error_of(capsys, [*sample, "--device", "toaster"])
+    assert "--num-chars must be at least 0" in error_of(capsys, [*sample, "--num-chars", "-1"])
+    assert "--temperature must be finite" in error_of(capsys, [*sample, "--temperature", "-1"])
+    assert "--device must be" in error_of(capsys, [*sample, "--device", "toaster"])
     assert "seed" in error_of(capsys, [*sample, "--seed", str(2**70)])
     weights = load_checkpoint(run).record["weights"]
     with open(os.path.join(run, weights), "ab") as file:
@@ -396,8 +409,8 @@ def test_options_of_sample(run, capsys):
     [
         (["--greedy", "--temperature", "1"], "not allowed with argument --greedy"),
         (["--greedy", "--top-k", "3"], "--greedy does not draw: it takes no --top-k"),
-        (["--top-k", "0"], "top_k must be at least 1, got 0"),
-        (["--top-p", "1.5"], "top_p must lie in (0, 1], got 1.5"),
+        (["--top-k", "0"], "--top-k must be at least 1, got 0"),
+        (["--top-p", "1.5"], "--top-p must lie in (0, 1], got 1.5"),
         (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),
     ],
 )

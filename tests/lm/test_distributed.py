@@ -185,7 +185,7 @@ def test_errors_are_one_line_of_the_first_process(tmp_path, book, capsys, monkey
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         assert main(arguments) == 2
-        reason = "batch_size must be a multiple of the number of processes, 2, got 3"
+        reason = "--batch-size must be a multiple of the number of processes, 2, got 3"
         expected = f"rnnfused: error: {reason}\n" if rank == "0" else ""
         assert capsys.readouterr().err == expected
 

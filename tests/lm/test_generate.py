@@ -161,8 +161,10 @@ def test_words_are_separated_by_spaces():
     assert "".join(pieces) == text
     assert text.startswith("the cat\n") and "  " not in text and " \n" not in text
     assert len(vocab.split(text)) == 303 and set(vocab.split(text)) == set(vocab.idx_to_token[1:])
-    with pytest.raises(ValueError, match="got 'dog' at position 1"):
-        generate(model, vocab, "the dog", 3)
+    # An unknown word is read as in training and evaluation.
+    unknown = generate(model, vocab, "the dog sat", 3, greedy=True)
+    assert unknown.startswith("the <unk> sat")
+    assert unknown == generate(model, vocab, "the <unk> sat", 3, greedy=True)
     with pytest.raises(ValueError, match="at least one word, got '  '"):
         generate(model, vocab, "  ", 3)
 

@@ -84,6 +84,27 @@ def test_an_interrupt_during_an_import_is_neither_lost_nor_another_error(tmp_pat
     assert end(process) == (130, SHOWN)
 
 
+@pytest.mark.parametrize("module", ["rnnfused", "rnnfused.lm"])
+def test_an_interrupt_during_an_import_of_the_package_as_a_module(tmp_path, module):
+    (tmp_path / "torch.py").write_text(SWALLOWS.format(then="raise"))
+    # Options of Python, and arguments that look like those that it looks for.
+    command = [sys.executable, "-X", "utf8", "-m", module, "sample", "-m", "rnnfused"]
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", SHOWN)
+
+
+def test_an_import_of_the_package_leaves_ctrl_c_alone(tmp_path):
+    (tmp_path / "torch.py").write_text(SWALLOWS.format(then="raise SystemExit(7)"))
+    (tmp_path / "other.py").write_text("import rnnfused")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-m", "other", "rnnfused"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, timeout=60)
+    assert done.returncode == 7
+
+
 # Interrupts the process at the first call of a function of the package with the given name.
 WHEN = """
 import os, signal, sys
@@ -103,7 +124,8 @@ sys.setprofile(watch)
 @pytest.mark.parametrize("name", ["build_corpus", "loss", "plot_perplexity", "generate"])
 def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name):
     run = tmp_path / "run"
-    if name == "generate":
+    ends = name in ("plot_perplexity", "generate")  # which come at the end of a run
+    if ends:
         before = WHEN.format(name=name)
         process = start("train", book, "--out", run, *TINY, before=before, new=False)
     else:
@@ -118,7 +140,7 @@ def test_an_interrupt_that_would_be_swallowed_ends_the_run(tmp_path, book, name)
     assert error == SHOWN if name == "generate" else SAVED.fullmatch(error)
     record = load_checkpoint(run).record
     assert record["progress"]["step"] == (
-        1 if name == "loss" else len(StreamBatches(ids(), 4, 8)) + (name != "generate")
+        1 if name == "loss" else len(StreamBatches(ids(), 4, 8)) + (not ends)
     )
     assert names(run) == (files(run) if name != "loss" else sorted([*kept(run), "metrics.jsonl"]))
 

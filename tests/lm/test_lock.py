@@ -173,6 +173,7 @@ def test_a_run_keeps_its_folder_when_the_working_folder_changes(
     with RunFolder("run") as folder:
         monkeypatch.chdir(tmp_path / "elsewhere")
         folder.save(models[0], vocab, settings={}, metrics=[row(1)])
+        folder.draw([row(1)])
     assert names(tmp_path / "run") == files(tmp_path / "run")
     assert names(tmp_path / "elsewhere") == []
 
@@ -181,6 +182,7 @@ def save(run, models, vocab, value):
     """Save the model of that number into the folder of a run."""
     model, settings = models[value - 1], {"value": float(value)}
     run.save(model, vocab, settings=settings, metrics=[row(value)])
+    run.draw([row(value)])
 
 
 @posix
@@ -210,7 +212,7 @@ def test_a_run_that_lost_its_lock_stops_before_it_writes(tmp_path, models, vocab
 @posix
 @pytest.mark.parametrize("moment", range(1, 5))
 def test_a_lock_that_is_lost_between_two_renames(tmp_path, models, vocab, monkeypatch, moment):
-    # Renames of a save: weights, record, metrics, two plots.
+    # Renames: weights, record, metrics, two plots.
     out, real, renames = tmp_path / "run", os.replace, []
     second = []
 

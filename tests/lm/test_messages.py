@@ -1,12 +1,15 @@
 """Output and messages of the command: bounded, and without characters that steer a terminal."""
 
+import argparse
 import sys
 
 import pytest
 from runs import TINY
 from test_cli import error_of
 
+from rnnfused.lm import CheckpointError
 from rnnfused.lm.cli import main
+from rnnfused.lm.commands.options import name_options, naming_options
 from rnnfused.lm.messages import one_line, printable, shorten
 
 HOSTILE = "a\x1b]0;x\x07b\r\x7f\x9b\u202e\u2066\ufeff\u2028\u200c\u00e9\t\n"
@@ -45,7 +48,7 @@ LONG = "x" * 83_000
 @pytest.mark.parametrize(
     ("arguments", "tail"),
     [
-        (["train", LONG, "--out", "x"], "xxx'"),
+        (["train", LONG, "--out", "x"], "File name too long"),
         (["train", "--out", LONG], "File name too long"),
         (["sample", LONG, "--prefix", "a"], ""),
         (["train", "--out", "x", "--device", LONG], ""),
@@ -67,6 +70,41 @@ def test_messages_are_short_and_printable(capsys, monkeypatch, tmp_path, argumen
     assert len(message) < 600
     assert message.isprintable()
     assert tail == "..." and "..." in message or message.rstrip(")]").endswith(tail.rstrip(")]"))
+
+
+def test_messages_name_options():
+    command = argparse.ArgumentParser()
+    command.add_argument("file", metavar="FILE")
+    for option in ("--num-steps", "--lr", "--valid", "--text-size"):
+        command.add_argument(option)
+    command.add_argument("--save-every", dest="save_minutes")
+    command.add_argument("--resume", action="store_true")
+    for message, expected in (
+        ("num_steps must be 1", "--num-steps must be 1"),
+        ("use a smaller num_steps", "use a smaller --num-steps"),
+        ("lower lr=0.1 or num_steps=3", "lower --lr=0.1 or --num-steps=3"),
+        ("save_minutes must be finite", "--save-every must be finite"),
+        ("go on with resume=True", "go on with --resume"),
+        ("text file 'a' is empty", "FILE 'a' is empty"),
+        ("valid file 'a' is empty", "--valid file 'a' is empty"),
+        ("text must be that of the run", "FILE must be that of the run"),
+        # Words, values and names of others stay.
+        ("text is too short, not valid", "text is too short, not valid"),
+        ("prefix must hold 'lr must', got \"num_steps\"",) * 2,
+        ("the model's lr=3 of 'lr=3'", "the model's --lr=3 of 'lr=3'"),
+        ("--lr must be 1, max_num_steps and num_steps-1",) * 2,
+    ):
+        assert name_options(message, command) == expected
+    with pytest.raises(ValueError, match="^--lr must be 1$"), naming_options(command):
+        raise ValueError("lr must be 1")
+    with pytest.raises(CheckpointError, match="^num_steps must be 1$"), naming_options(command):
+        raise CheckpointError("num_steps must be 1")
+
+
+def test_a_device_that_torch_explains_at_length(capsys):
+    message = error_of(capsys, ["train", "--out", "x", "--device", "xla"])
+    assert message.startswith("--device must be one that works here, got 'xla': ")
+    assert len(message) < 150 and "only available" not in message
 
 
 def test_a_message_keeps_head_and_tail():

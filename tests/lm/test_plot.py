@@ -1,5 +1,6 @@
 """The learning curves: independent of matplotlib's settings, and never the end of a run."""
 
+import dataclasses
 import math
 
 import matplotlib
@@ -7,6 +8,7 @@ import pytest
 from runs import SMALL, TEXT, TINY, run_command
 
 from rnnfused.lm import train
+from rnnfused.lm.checkpoint.run_folder import RunFolder
 from rnnfused.lm.plot import plot_loss, plot_perplexity
 
 ROW = {"epoch": 1, "train_perplexity": 3.0, "validation_perplexity": 4.0, "bigram_perplexity": 5.0}
@@ -62,6 +64,29 @@ def test_a_plot_that_fails_is_one_warning(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     assert len(train(TEXT, tmp_path, SMALL)) == 3
     assert capsys.readouterr().out.count("warning") == 0
+
+
+def test_plots_take_little_of_a_run(tmp_path, monkeypatch):
+    drawn, clock = [], [0.0]
+
+    def draw(metrics, path, check):
+        drawn.append((path.name, len(metrics)))
+        clock[0] += 2.0  # seconds that the plot seems to take
+
+    for name in ("plot_loss", "plot_perplexity"):
+        monkeypatch.setattr(f"rnnfused.lm.checkpoint.run_folder.{name}", draw)
+    train(TEXT, tmp_path / "short", dataclasses.replace(SMALL, eval_steps=2))
+    assert drawn == [("loss.png", 17), ("perplexity.png", 17)]
+
+    drawn.clear()
+    monkeypatch.setattr("rnnfused.lm.checkpoint.run_folder.time.perf_counter", lambda: clock[0])
+    with RunFolder(tmp_path / "long") as folder:
+        for number, elapsed in enumerate(range(0, 1000, 10), 1):
+            folder.draw([ROW] * number, elapsed)
+        folder.draw([ROW] * number)
+        folder.draw([ROW] * number)
+    # The first one is taken for a second, the others for the four of the one before: 2% each.
+    assert [rows for name, rows in drawn if name == "loss.png"] == [6, 41, 61, 81, 100]
 
 
 @pytest.mark.parametrize("case", ["notebook", "nonsense", "broken", "unwritable"])

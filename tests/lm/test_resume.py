@@ -9,10 +9,19 @@ import time
 
 import pytest
 import torch
-from runs import SMALL, TEXT, contents, fork, kept, names, posix, to_format_2
+from runs import SMALL, TEXT, TINY, contents, fork, kept, names, posix, to_format_2
+from test_cli import error_of
 
-from rnnfused.lm import CheckpointError, TrainSettings, load_checkpoint, save_checkpoint, train
-from rnnfused.lm.checkpoint import load_run
+from rnnfused.lm import (
+    CheckpointError,
+    TrainSettings,
+    UnfinishedRunError,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+)
+from rnnfused.lm.checkpoint import _run_sum, load_run
+from rnnfused.lm.cli import main
 from rnnfused.lm.run import Run
 
 # All that a step can depend on.
@@ -235,6 +244,60 @@ def test_nothing_is_unpickled(stopped, monkeypatch):
     assert len(train(TEXT, stopped, RUNS["plain"], resume=True)) == 3
 
 
+def test_an_unfinished_run_is_not_replaced_by_accident(stopped, capsys):
+    before, settings = contents(stopped), RUNS["plain"]
+    reason = "holds an unfinished run, saved at step 15: resume=True goes .* overwrite=True repl"
+    with pytest.raises(UnfinishedRunError, match=reason):
+        train(TEXT, stopped, settings)
+    with pytest.raises(ValueError, match="overwrite=True and resume=True exclude each other"):
+        train(TEXT, stopped, settings, resume=True, overwrite=True)
+    (stopped.parent / "a.txt").write_text(TEXT)
+    command = ["train", str(stopped.parent / "a.txt"), "--out", str(stopped), *TINY]
+    assert error_of(capsys, command) == (
+        f"folder {str(stopped)!r} holds an unfinished run, saved at step 15: --resume goes on with "
+        "it, --overwrite replaces it; or choose another folder"
+    )
+    assert contents(stopped) == before
+    assert main([*command, "--overwrite"]) == 0
+    shown = f"replaces the unfinished run in {str(stopped)!r}, saved at step 15\n"
+    assert shown in capsys.readouterr().out
+    # That one is finished.
+    train(TEXT, stopped, dataclasses.replace(settings, epochs=1))
+    assert f"replaces the finished run in {str(stopped)!r}, saved" in capsys.readouterr().out
+
+
+def test_each_end_of_a_run_is_recorded(tmp_path, monkeypatch):
+    def finished():
+        return load_run(tmp_path)[0].record["progress"]["finished"]
+
+    constant = dataclasses.replace(RUNS["sgd"], epochs=1)
+    train(TEXT, tmp_path, constant)
+    assert finished()
+    # A longer run that goes on is unfinished again.
+    longer = dataclasses.replace(constant, epochs=9)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_at(patch, 17)
+        train(TEXT, tmp_path, longer, resume=True)
+    assert not finished()
+    # It ends by the clock without another step, or by its patience after the next evaluation.
+    clock = dataclasses.replace(longer, minutes=1e-9, patience=1)
+    train(TEXT, tmp_path, clock, resume=True)
+    assert finished()
+
+
+def test_the_record_of_an_earlier_version_has_no_end(stopped):
+    record = record_of(stopped)
+    del record["progress"]["finished"]
+    (stopped / "model.json").write_text(json.dumps(record))
+    with pytest.raises(UnfinishedRunError):
+        train(TEXT, stopped, RUNS["plain"])
+    files = {name: (stopped / record[name]).read_bytes() for name in ("last", "training")}
+    record["run_sha256"] = _run_sum(record, files)
+    (stopped / "model.json").write_text(json.dumps(record))
+    assert len(train(TEXT, stopped, RUNS["plain"], resume=True)) == 3
+    assert record_of(stopped)["progress"]["finished"] is True
+
+
 def test_a_model_that_is_saved_alone_replaces_the_run(stopped, models, vocab):
     save_checkpoint(stopped, models[0], vocab)
     present = set(names(stopped)) - {"metrics.jsonl", "loss.png", "perplexity.png"}
@@ -245,9 +308,9 @@ def test_the_interval_in_minutes(tmp_path, monkeypatch):
     saves = []
     save, take_step = Run.save, Run.take_step
 
-    def counted(run, plots=False):
+    def counted(run):
         saves.append(run.progress.step)
-        save(run, plots)
+        save(run)
 
     def timed(run):
         run.clock -= 30  # seconds that the step seems to take

@@ -1,5 +1,6 @@
 """The training program, on a text small enough to be learned in a second."""
 
+import dataclasses
 import json
 import math
 import os
@@ -197,7 +198,7 @@ def test_divergence_keeps_the_last_good_files(tmp_path, weight_decay):
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("moment", range(12))
+@pytest.mark.parametrize("moment", range(10))
 def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment):
     replaced = []
     replace = os.replace
@@ -210,8 +211,8 @@ def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(TEXT, tmp_path, SMALL)
-    # An epoch makes six renames: weights, state of the run, record, metrics, two plots.
+        train(TEXT, tmp_path, dataclasses.replace(SMALL, epochs=2))
+    # An epoch makes four renames: weights, state of the run, record, metrics. Two plots follow.
     names = {path.name for path in tmp_path.iterdir()}
     if moment < 3:
         # The record was not written, so the files that it was to name were removed.
@@ -220,13 +221,14 @@ def test_interrupt_at_any_write_leaves_whole_files(tmp_path, monkeypatch, moment
     present = set(kept(tmp_path))
     if moment > 3:
         present |= {"metrics.jsonl"}
-        assert len(rows(tmp_path)) == (1 if moment < 10 else 2)
-    for count, name in ((4, "loss.png"), (5, "perplexity.png")):
-        if moment > count:
-            present |= {name}
-            assert (tmp_path / name).read_bytes().endswith(b"IEND\xaeB`\x82")
+        assert len(rows(tmp_path)) == (1 if moment < 8 else 2)
+    if moment > 8:
+        present |= {"loss.png"}
+        assert (tmp_path / "loss.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     assert names == present
-    assert len(load_checkpoint(tmp_path).record["metrics"]) == (1 if moment < 9 else 2)
+    record = load_checkpoint(tmp_path).record
+    assert len(record["metrics"]) == (1 if moment < 7 else 2)
+    assert record["progress"]["finished"] == (moment >= 7)
 
 
 def test_letters_only_prepares_text_and_prefix_and_is_recorded(tmp_path, capsys):
@@ -270,8 +272,8 @@ def test_learning_rate_warms_up_and_decays():
         ({"dropout": 1.0}, ValueError, "dropout must lie in"),
         ({"validation_fraction": 1.0}, ValueError, "validation_fraction must lie between"),
         ({"seed": -1}, ValueError, "seed must lie in 0"),
-        ({"device": "toaster"}, ValueError, "device 'toaster' cannot be used here"),
-        ({"device": "meta"}, ValueError, "device 'meta' cannot be used here"),
+        ({"device": "toaster"}, ValueError, "device must be one that works here, got 'toaster'"),
+        ({"device": "meta"}, ValueError, "device must be one that works here, got 'meta'"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"eval_steps": 0}, ValueError, "eval_steps must be at least 1, got 0"),
         ({"patience": 0}, ValueError, "patience must be at least 1, got 0"),
@@ -286,7 +288,11 @@ def test_learning_rate_warms_up_and_decays():
         ),
         ({"schedule": "step"}, ValueError, "schedule must be one of cosine, constant, got 'step'"),
         ({"precision": "int8"}, ValueError, "precision must be one of float32, bfloat16"),
-        ({"sampler": "all"}, ValueError, "sampler must be one of streams, random, got 'all'"),
+        (
+            {"sampler": "all"},
+            ValueError,
+            "sampler must be one of streams, random, uniform, got 'all'",
+        ),
         ({"recurrent_init": "zero"}, ValueError, "recurrent_init must be one of uniform, orthog"),
         ({"level": "byte"}, ValueError, "level must be one of char, word, got 'byte'"),
         ({"betas": (0.9,)}, TypeError, r"betas must be two floats, got \(0.9,\)"),

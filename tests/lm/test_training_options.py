@@ -12,14 +12,17 @@ from rnnfused.lm import (
     CharLM,
     CharLMConfig,
     TrainSettings,
+    build_corpus,
     evaluate_ids,
     load_checkpoint,
     train,
 )
 from rnnfused.lm.average import WeightAverage
 from rnnfused.lm.distributed import TrainingLoss
+from rnnfused.lm.metrics import heading
 from rnnfused.lm.run import Run
 from rnnfused.lm.schedule import rate_at, warmup_cosine
+from rnnfused.lm.timetable import Timetable
 
 
 def settings_of(**changes):
@@ -78,7 +81,7 @@ def test_the_shape_of_the_model(tmp_path):
 
 def test_orthogonal_hidden_to_hidden_weights(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(Run, "take_step", lambda run: pytest.fail("no step is taken"))
-    monkeypatch.setattr(Run, "is_done", lambda run: True)
+    monkeypatch.setattr(Timetable, "is_done", lambda *_: True)
     monkeypatch.setattr(Run, "finish", lambda *_: None)
     for name in ("orthogonal", "uniform"):
         train(TEXT, tmp_path, settings_of(num_layers=2, recurrent_init=name))
@@ -118,7 +121,23 @@ def test_words_and_their_bits_per_character(tmp_path, capsys):
     bits = math.log2(metrics[0]["validation_perplexity"])
     # Five characters a word, a space included.
     assert metrics[0]["validation_bits_per_character"] == pytest.approx(bits / 5, rel=0.05)
-    assert "217 words to train on" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "217 words to train on (0.0% unknown), 24 to validate on (4.2% unknown), 6 s" in output
+
+
+def test_the_share_of_unknown_symbols_of_each_text():
+    text = "one two three four\n" * 4
+    corpus = build_corpus(text, valid="one five\n", test="six seven\n" * 2, level="word")
+    assert heading(corpus, 1234, 3) == (
+        "text: 20 words to train on (0.0% unknown), 3 to validate on (33.3% unknown), "
+        "6 to test on (66.7% unknown), 6 symbols; model: 1,234 parameters; 3 processes"
+    )
+    # A few unknown characters are no news.
+    corpus = build_corpus("abc" * 9, valid="b" * 1999 + "z", test="xyza")
+    assert heading(corpus, 5, 1) == (
+        "text: 27 characters to train on, 2,000 to validate on, 4 to test on (75.0% unknown), "
+        "4 symbols; model: 5 parameters"
+    )
 
 
 def test_random_windows_carry_nothing(tmp_path, monkeypatch):
@@ -131,10 +150,17 @@ def test_random_windows_carry_nothing(tmp_path, monkeypatch):
         return loss(model, x, y, state)
 
     monkeypatch.setattr(TrainingLoss, "forward", spy)
-    train(TEXT, tmp_path, settings_of(sampler="random", epochs=2))
-    assert all(state is None for state in states) and len(states) > 10
-    half = len(starts) // 2
-    assert starts[:half] != starts[half:]
+    for sampler, overlap in (("random", False), ("uniform", True)):
+        states.clear(), starts.clear()
+        # Each symbol once in the text: a window's first one tells its place.
+        settings = settings_of(sampler=sampler, epochs=2)
+        train("".join(map(chr, range(0x4E00, 0x4E00 + 400))), tmp_path, settings)
+        assert all(state is None for state in states) and len(states) > 8
+        half = len(starts) // 2
+        assert starts[:half] != starts[half:]
+        places = sorted(sum(starts[:half], []))
+        gaps = [b - a for a, b in zip(places, places[1:])]
+        assert (min(gaps) < settings.num_steps) == overlap
 
 
 # ---- carried states
@@ -335,9 +361,8 @@ def test_a_run_that_replaces_another_says_so(tmp_path, capsys):
     train(TEXT, tmp_path, settings, resume=True)
     assert "replaces" not in capsys.readouterr().out
     train(TEXT, tmp_path, settings)
-    assert (
-        f"replaces the earlier run in {str(tmp_path)!r}, saved at step" in capsys.readouterr().out
-    )
+    shown = f"replaces the finished run in {str(tmp_path)!r}, saved at step 11\n"
+    assert shown in capsys.readouterr().out
 
 
 # ---- steps that fail
@@ -407,9 +432,9 @@ def test_a_skipped_step_is_never_saved(tmp_path, monkeypatch):
     saves = []
     save = Run.save
 
-    def noted(run, plots=False):
+    def noted(run):
         saves.append(run.progress.step)
-        save(run, plots)
+        save(run)
 
     monkeypatch.setattr(Run, "save", noted)
     train(TEXT, tmp_path, settings_of(save_steps=3))

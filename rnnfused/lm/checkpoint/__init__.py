@@ -27,6 +27,7 @@ __all__ = [
     "FolderBusyError",
     "FolderLostError",
     "RunState",
+    "UnfinishedRunError",
     "load_checkpoint",
     "load_run",
     "save_checkpoint",
@@ -95,8 +96,22 @@ def save_checkpoint(
         store.write(lock, files, record)
 
 
-def saved_step(folder: str | os.PathLike[str]) -> int | None:
-    """The step of the run that ``folder`` holds; None without a run that can be read."""
+class UnfinishedRunError(FileExistsError):
+    """The folder holds a run that is not finished, which a new one would replace."""
+
+
+class SavedRun(NamedTuple):
+    """Result of ``saved_run``: the step of the last save, and whether that was the run's end."""
+
+    step: int
+    finished: bool
+
+
+def saved_run(folder: str | os.PathLike[str]) -> SavedRun | None:
+    """How far the run in ``folder`` went; None without a run that can be read.
+
+    A run of an earlier version, which recorded no end, is unfinished: to refuse it loses nothing.
+    """
     path = Path(folder) / store.RECORD
     if not path.is_file():  # reading a pipe would block
         return None
@@ -104,8 +119,9 @@ def saved_step(folder: str | os.PathLike[str]) -> int | None:
         progress = store.parse(path.read_bytes(), path).get("progress")
     except (OSError, CheckpointError):
         return None
-    step = progress.get("step") if isinstance(progress, dict) else None
-    return step if isinstance(step, int) else None
+    if not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
+        return None
+    return SavedRun(progress["step"], progress.get("finished") is True)
 
 
 def describe(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from .atomic import delayed_interrupt, remove_temporaries, replacing
 from .lock import LOCK, FolderBusyError, FolderLock, FolderLostError
 
 METRICS = "metrics.jsonl"
+# The most of a run's time that its plots may take.
+_DRAWING = 0.02
 _OWN = re.compile(
     rf"{store.CHECKPOINT_FILES.pattern}|metrics\.jsonl|(loss|perplexity|gradients)\.png"
     r"|gradients\.json"
@@ -55,6 +58,8 @@ class RunFolder:
             raise OSError(f"out folder {name!r} cannot be written to: {reason}") from None
         self.path = self._lock.folder
         self._warned: set[str] = set()
+        # Rows that the plots show, seconds that all plots took, and those of the next ones.
+        self._drawn, self._drawing, self._next = 0, 0.0, 1.0
         # Without locks, the unfinished files may belong to a running process.
         if self._lock.excludes:
             try:
@@ -78,18 +83,15 @@ class RunFolder:
         settings: dict[str, Any],
         metrics: list[dict[str, Any]],
         run: RunState | None = None,
-        plots: bool = True,
     ) -> None:
-        """Write the state of a run: checkpoint, ``metrics.jsonl``, ``loss.png``, ``perplexity.png``.
+        """Write the state of a run: checkpoint and ``metrics.jsonl``.
 
-        Each file is replaced as a whole; Ctrl-C takes effect after checkpoint and metrics. A plot
-        that cannot be drawn is a warning on stderr.
+        Each file is replaced as a whole; Ctrl-C takes effect after both.
 
         Args:
             settings: training settings, for the checkpoint.
             metrics: one dict per evaluation; see ``train``.
             run: what a stopped run goes on from.
-            plots: whether to draw the plots, which need a row in ``metrics``.
 
         Raises:
             FolderLostError: the folder, or the lock's file in it, was removed since the start.
@@ -100,9 +102,28 @@ class RunFolder:
             store.write(self._lock, files, record)
             with replacing(self.path / METRICS, check=self._lock.check) as [new]:
                 new.write_text("".join(json.dumps(row) + "\n" for row in metrics), encoding="utf-8")
-        if plots:
-            self._draw("loss.png", plot_loss, metrics)
-            self._draw("perplexity.png", plot_perplexity, metrics)
+
+    def draw(self, metrics: list[dict[str, Any]], elapsed: float | None = None) -> None:
+        """Draw ``loss.png`` and ``perplexity.png``, unless they show all rows of ``metrics``.
+
+        A plot that cannot be drawn is a warning on stderr.
+
+        Args:
+            elapsed: seconds of the run so far. If given, nothing is drawn where all plots would
+                then have taken more than 2% of them.
+
+        Raises:
+            FolderLostError: as ``save``.
+        """
+        if len(metrics) == self._drawn:
+            return
+        if elapsed is not None and self._drawing + self._next > _DRAWING * elapsed:
+            return
+        start = time.perf_counter()
+        self._draw("loss.png", plot_loss, metrics)
+        self._draw("perplexity.png", plot_perplexity, metrics)
+        self._next = time.perf_counter() - start
+        self._drawing, self._drawn = self._drawing + self._next, len(metrics)
 
     def _draw(self, name: str, plot: Callable[..., None], metrics: list[dict[str, Any]]) -> None:
         try:

@@ -16,7 +16,8 @@ def add(commands: Subparsers) -> None:
     """Make the subparser."""
     command = commands.add_parser(
         "eval",
-        help="perplexity and bits per character of a trained model on a text",
+        help="print the perplexity of a trained model on a text",
+        description="Print perplexity and bits per character of a trained model on a text.",
         formatter_class=Formatter,
     )
     command.set_defaults(run=run)

@@ -12,7 +12,9 @@ def add(commands: Subparsers) -> None:
     """Make the subparser."""
     command = commands.add_parser(
         "fetch-timemachine",
-        help="download the textbook's The Time Machine and print its path",
+        help="download a text to train on",
+        description="Download The Time Machine by H. G. Wells, as in Dive into Deep Learning; print "
+        "the file's path.",
         formatter_class=Formatter,
     )
     command.set_defaults(run=run)

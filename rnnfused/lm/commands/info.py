@@ -14,7 +14,8 @@ def add(commands: Subparsers) -> None:
     """Make the subparser."""
     command = commands.add_parser(
         "info",
-        help="versions, instruction set, devices and build: paste it in a bug report",
+        help="print what to paste in a bug report",
+        description="Print versions, instruction set, devices and build, for a bug report.",
         formatter_class=Formatter,
     )
     command.set_defaults(run=run)

@@ -20,7 +20,10 @@ _TOGETHER = 16
 def add(commands: Subparsers) -> None:
     """Make the subparser."""
     command = commands.add_parser(
-        "sample", help="continue a text with a trained model", formatter_class=Formatter
+        "sample",
+        help="continue a text with a trained model",
+        description="Continue a text, the prefix, with a trained model.",
+        formatter_class=Formatter,
     )
     command.set_defaults(run=run)
     add_run_folder(command)
@@ -28,7 +31,8 @@ def add(commands: Subparsers) -> None:
         "--prefix",
         required=True,
         metavar="TEXT",
-        help="text to continue; prepared like the training text if that used --letters-only",
+        help="text to continue; prepared like the training text if that used --letters-only; at "
+        "word level, unknown words are read as <unk>",
     )
     command.add_argument(
         "--num-chars",
@@ -41,23 +45,21 @@ def add(commands: Subparsers) -> None:
     how.add_argument(
         "--greedy",
         action="store_true",
-        help="always take the most likely character, as --temperature 0",
+        help="always take the most likely character or word, as --temperature 0",
     )
     how.add_argument(
         "--temperature",
         type=float,
         default=0.5,
         metavar="X",
-        help="1: as learnt; below 1 favours likely characters; 0: always the most likely one",
+        help="1: as learnt; below 1 favours likely characters or words; 0: always the most likely",
     )
-    command.add_argument(
-        "--top-k", type=int, metavar="K", help="draw among the K most likely characters only"
-    )
+    command.add_argument("--top-k", type=int, metavar="K", help="draw among the K most likely only")
     command.add_argument(
         "--top-p",
         type=float,
         metavar="P",
-        help="draw among the fewest most likely characters only whose probabilities sum to P",
+        help="draw among the fewest most likely only whose probabilities sum to P",
     )
     command.add_argument(
         "--num-samples",
@@ -67,7 +69,7 @@ def add(commands: Subparsers) -> None:
         help="number of texts; more than one have headings",
     )
     command.add_argument(
-        "--seed", type=int, metavar="N", help="random seed, makes the sample repeatable"
+        "--seed", type=int, metavar="N", help="random seed; without it, each call gives other texts"
     )
     add_device(command)
     add_threads(command)

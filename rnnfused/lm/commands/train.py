@@ -41,80 +41,89 @@ class _Option(NamedTuple):
 
 
 _TEXT = (
-    _Option("level", LEVELS, "what a symbol is"),
+    _Option("level", LEVELS, "what a symbol of the text is: a character or a word"),
     _Option(
         "letters_only",
         bool,
-        "convert text and prefix to lower case and all but a-z to single spaces",
+        "convert text and prefix to lower case, and each run of other characters than a-z to a "
+        "space",
     ),
-    _Option("min_count", int, "symbols that are rarer in the training text are unknown"),
     _Option(
-        "validation_fraction",
-        float,
-        "share of the text, at its end, held out for validation if there is no --valid",
+        "min_count", int, "symbols that occur less often in the training text count as unknown"
+    ),
+)
+_VALIDATION = (
+    _Option(
+        "validation_fraction", float, "without --valid: share of FILE, at its end, to validate on"
     ),
 )
 _MODEL = (
     _Option("hidden_size", int, "features of the hidden state"),
     _Option("num_layers", int, "stacked recurrent layers"),
-    _Option("nonlinearity", ("tanh", "relu"), "of the recurrent layers"),
+    _Option("nonlinearity", ("tanh", "relu"), "function that gives the hidden state"),
     _Option(
         "embedding_size",
         int,
         "features of a symbol's embedding; without it, symbols are looked up in the input weights",
     ),
-    _Option("tied", bool, "let the output layer use the input's weights"),
+    _Option("tied", bool, "let the output layer use the weights of the input"),
     _Option("dropout", float, "probability of zeroing a feature of a layer's output"),
     _Option("recurrent_init", INITIALISATIONS, "initial hidden-to-hidden weights"),
 )
 _TRAINING = (
-    _Option("num_steps", int, "symbols that the gradient flows back through"),
-    _Option("batch_size", int, "parallel streams of text, over all processes"),
+    _Option("num_steps", int, "symbols of a training step that the gradient flows back through"),
+    _Option("batch_size", int, "parallel stretches of text in a step, over all processes"),
     _Option(
         "sampler",
         SAMPLERS,
-        "streams: consecutive windows, the state carried; random: windows in random order",
+        "streams: consecutive windows, the state carried; random: adjacent windows in random order; "
+        "uniform: windows at any place",
     ),
     _Option(
-        "reset_probability", float, "probability, per stream and window, of a new state of zeros"
+        "reset_probability",
+        float,
+        "of --sampler streams: probability, per stream and window, of a new state of zeros",
     ),
     _Option("optimizer", OPTIMIZERS, "how weights are updated"),
     _Option("lr", float, "highest learning rate"),
-    _Option("betas", float, "decay rates of Adam's two averages"),
-    _Option("weight_decay", float, "weight decay of AdamW"),
+    _Option("betas", float, "decay rates of the two averages of adam and adamw"),
+    _Option("weight_decay", float, "weight decay of adamw"),
     _Option("schedule", SCHEDULES, "cosine: warm-up and decay; constant: the same rate always"),
-    _Option("warmup", float, "share of the run over which the rate rises, of the cosine"),
-    _Option("final_lr", float, "share of --lr at the end of the cosine"),
-    _Option("clip", float, "highest global norm of the gradients"),
+    _Option("warmup", float, "of the cosine: share of the run over which the rate rises"),
+    _Option("final_lr", float, "of the cosine: share of --lr at the end"),
+    _Option("clip", float, "highest global norm of the gradients; larger ones are scaled down"),
     _Option(
         "average", float, "decay of averaged weights, which are then evaluated and kept; 0: none"
     ),
-    _Option("precision", PRECISIONS, "bfloat16: train by autocast"),
+    _Option("precision", PRECISIONS, "of products; bfloat16 is faster where the processor has it"),
     _Option("seed", int, "random seed of parameters, dropout, order and sample"),
-    _Option("device", str, "device to train on", metavar="NAME"),
+    _Option("device", str, "device to train on, such as cuda", metavar="NAME"),
 )
 _LENGTH = (
     _Option("epochs", int, "passes over the training text", ("--epochs", "--passes")),
     _Option(
         "minutes",
         float,
-        "length of the run; the learning rate then follows the clock, so that no run repeats "
-        "another to the bit",
+        "length of the run in minutes; the learning rate then follows the clock, so that no run "
+        "repeats another to the bit",
     ),
 )
 _SAVING = (
-    _Option("save_minutes", float, "most minutes between two saves", ("--save-every",)),
-    _Option("save_steps", int, "steps between two saves, as well"),
-    _Option("eval_steps", int, "steps between evaluations; without it, each epoch has one"),
-    _Option("patience", int, "evaluations without a new best one that end the run"),
+    _Option("save_minutes", float, "save at least every X minutes", ("--save-every",)),
+    _Option("save_steps", int, "also save every N steps"),
+    _Option("eval_steps", int, "evaluate every N steps; default: at the end of each epoch"),
+    _Option("patience", int, "end the run after N evaluations without a new best one"),
 )
-_SETTINGS = (*_TEXT, *_MODEL, *_TRAINING, *_LENGTH, *_SAVING)
+_SETTINGS = (*_TEXT, *_VALIDATION, *_MODEL, *_TRAINING, *_LENGTH, *_SAVING)
 
 
 def add(commands: Subparsers) -> None:
     """Make the subparser."""
     command = commands.add_parser(
-        "train", help="train a model on a text", formatter_class=Formatter
+        "train",
+        help="train a model on a text",
+        description="Train a model on a text; show its progress, and a sample at the end.",
+        formatter_class=Formatter,
     )
     command.set_defaults(run=run)
     text = command.add_argument_group("text")
@@ -123,12 +132,19 @@ def add(commands: Subparsers) -> None:
         type=file_name,
         nargs="?",
         metavar="FILE",
-        help="UTF-8 text, - for standard input; default: Python's own help texts",
+        help="UTF-8 text to train on, - for standard input; default: Python's own help texts",
     )
-    for part, purpose in (("valid", "validation"), ("test", "a test of the best model")):
-        text.add_argument(
-            f"--{part}", type=file_name, metavar="FILE", help=f"UTF-8 text for {purpose}"
-        )
+    validation = text.add_mutually_exclusive_group()
+    validation.add_argument(
+        "--valid", type=file_name, metavar="FILE", help="UTF-8 text to validate on"
+    )
+    _add(validation, _VALIDATION)
+    text.add_argument(
+        "--test",
+        type=file_name,
+        metavar="FILE",
+        help="UTF-8 text to test the best model on, at the end",
+    )
     _add(text, _TEXT)
     _add(command.add_argument_group("model"), _MODEL)
     training = command.add_argument_group("training")
@@ -141,12 +157,17 @@ def add(commands: Subparsers) -> None:
         type=folder_name,
         required=True,
         metavar="DIR",
-        help="folder for model, metrics and plots",
+        help="folder for model, metrics and plots; made if missing; a finished run in it is "
+        "replaced",
     )
-    results.add_argument(
+    earlier = results.add_mutually_exclusive_group()
+    earlier.add_argument(
         "--resume",
         action="store_true",
         help="go on from the run in DIR, with its text and its settings",
+    )
+    earlier.add_argument(
+        "--overwrite", action="store_true", help="replace an unfinished run in DIR, too"
     )
     _add(results, _SAVING)
     results.add_argument(
@@ -217,6 +238,7 @@ def run(arguments: argparse.Namespace) -> None:
         prefix=arguments.prefix,
         source=source,
         resume=arguments.resume,
+        overwrite=arguments.overwrite,
         tensorboard=arguments.tensorboard,
         profile_gradients=arguments.profile_gradients,
     )
