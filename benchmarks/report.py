@@ -1,4 +1,4 @@
-"""Writes the measured figures into README.md and docs/, from results/cpu/*.json.
+"""Writes the measured figures into README.md and docs/, from the files in results/.
 
 Each generated part stands between the marks ``<!-- begin: benchmarks/report.py NAME -->`` and ``<!-- end -->``.
 """
@@ -6,7 +6,9 @@ Each generated part stands between the marks ``<!-- begin: benchmarks/report.py 
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+import learning_report
 from matplotlib.figure import Figure
 from result_tables import NOT_MEASURED, WAYS, by_case, least_and_most, ratios, section, with_threads
 
@@ -26,12 +28,20 @@ COLUMNS = {
 }
 
 
+class Measured(NamedTuple):
+    """What the generated parts are made of."""
+
+    processors: list  # results files, the last measured first
+    learning: dict  # records of learning_curve.py, by change
+
+
 def load():
-    """Returns the results of each processor, the last measured first."""
+    """Returns all results."""
     files = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     if not files:
         raise SystemExit(f"{RESULTS} has no results: run `make bench` first")
-    return sorted(files, key=lambda results: max(r["date"] for r in results["times"]), reverse=True)
+    files.sort(key=lambda results: max(r["date"] for r in results["times"]), reverse=True)
+    return Measured(files, learning_report.by_change())
 
 
 def begin(name):
@@ -53,9 +63,9 @@ def fewest_threads(comparisons):
     return min(threads for _, threads, _ in comparisons)
 
 
-def speed_table(processors):
+def speed_table(measured):
     """The README's five rows, on the processor measured last, and the range on the others."""
-    newest, *others = processors
+    processors, newest = measured.processors, measured.processors[0]
     comparisons, _ = by_case(newest)
     threads = fewest_threads(comparisons)
     lines = ["| T, B, I, H | " + " | ".join(COLUMNS.values()) + " |", "|---" * 5 + "|"]
@@ -75,23 +85,34 @@ def speed_table(processors):
     return "\n".join(lines)
 
 
-def full_tables(processors):
+def full_tables(measured):
     """A section per processor."""
-    return "\n\n".join(map(section, processors))
+    return "\n\n".join(map(section, measured.processors))
+
+
+def learning_sentence(measured):
+    """The result of the language model's defaults."""
+    return learning_report.sentence(measured.learning)
+
+
+def learning_table(measured):
+    """The language model's defaults beside other settings."""
+    return learning_report.table(measured.learning)
 
 
 # File: the generated parts in it.
 PARTS = {
-    "README.md": {"speed": speed_table},
+    "README.md": {"speed": speed_table, "learning": learning_sentence},
     "docs/performance.md": {"tables": full_tables},
+    "docs/language-model.md": {"learning": learning_table},
 }
 
 
-def filled(text, parts, processors):
+def filled(text, parts, measured):
     """Returns the text with its generated parts made anew."""
     for name, make in parts.items():
         pattern = f"{re.escape(begin(name))}.*?{re.escape(END)}"
-        block = f"{begin(name)}\n{make(processors)}\n{END}"
+        block = f"{begin(name)}\n{make(measured)}\n{END}"
         text, found = re.subn(pattern, lambda _, block=block: block, text, flags=re.S)
         if found != 1:
             raise ValueError(f"the text must have {begin(name)} once, got it {found} times")
@@ -131,12 +152,13 @@ def draw(results):
 
 
 def main():
-    """Draws the figure and fills every file in."""
-    processors = load()
-    draw(processors[0])
+    """Draws the figures and fills every file in."""
+    measured = load()
+    draw(measured.processors[0])
+    learning_report.draw(measured.learning)
     for name, parts in PARTS.items():
         path = ROOT / name
-        path.write_text(filled(path.read_text(), parts, processors))
+        path.write_text(filled(path.read_text(), parts, measured))
 
 
 if __name__ == "__main__":

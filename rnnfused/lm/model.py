@@ -91,8 +91,8 @@ class CharLMConfig:
     """
 
     vocab_size: int
-    hidden_size: int = 256
-    num_layers: int = 2
+    hidden_size: int = 500
+    num_layers: int = 1
     nonlinearity: str = "tanh"
     dropout: float = 0.0
     embedding_size: int | None = None

@@ -22,7 +22,7 @@ def rate_at(settings: TrainSettings, step: int, steps: int, seconds: float) -> f
     return settings.lr * warmup_cosine(progress, 1000, settings.warmup, settings.final_lr)
 
 
-def warmup_cosine(update: int, updates: int, warmup: float = 0.05, final: float = 0.02) -> float:
+def warmup_cosine(update: int, updates: int, warmup: float = 0.05, final: float = 0.01) -> float:
     """Learning rate at ``update``, counted from 0, of ``updates``: a share of the highest one.
 
     Rises linearly over the share ``warmup`` of the updates, then falls to ``final`` along half a

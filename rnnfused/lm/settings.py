@@ -23,7 +23,7 @@ FREE = ("save_minutes", "save_steps", "patience")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The settings of ``train``, with defaults tuned on ``default_text()``.
+    """The settings of ``train``; docs/language-model.md says how the defaults were chosen.
 
     Every count is at least 1 and at most 2 ** 31 - 1; ``num_layers`` is at most 1000. "A step" is
     an update of the weights, from one window of text.
@@ -81,28 +81,28 @@ class TrainSettings:
     letters_only: bool = False
     min_count: int = 1
     validation_fraction: float = 0.1
-    hidden_size: int = 256
-    num_layers: int = 2
+    hidden_size: int = 500
+    num_layers: int = 1
     nonlinearity: str = "tanh"
     embedding_size: int | None = None
     tied: bool = False
     dropout: float = 0.0
-    recurrent_init: str = "uniform"
+    recurrent_init: str = "orthogonal"
     num_steps: int = 64
     batch_size: int = 16
     sampler: str = "streams"
-    reset_probability: float = 0.0
+    reset_probability: float = 0.002
     epochs: int = 8
     minutes: float | None = None
     optimizer: str = "adamw"
-    lr: float = 2e-3
+    lr: float = 4e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     schedule: str = "cosine"
     warmup: float = 0.05
-    final_lr: float = 0.02
+    final_lr: float = 0.01
     clip: float = 1.0
-    average: float = 0.0
+    average: float = 0.999
     precision: str = "float32"
     eval_steps: int | None = None
     patience: int | None = None

@@ -50,10 +50,10 @@ def test_links_lead_somewhere(page):
 
 def test_measured_figures_are_those_of_the_results(scripts):
     report, _ = scripts
-    processors = report.load()
+    measured = report.load()
     for name, parts in report.PARTS.items():
         text = (ROOT / name).read_text()
-        assert report.filled(text, parts, processors) == text, "run: python benchmarks/report.py"
+        assert report.filled(text, parts, measured) == text, "run: python benchmarks/report.py"
 
 
 def test_figure_shows_the_results(scripts):
@@ -61,18 +61,24 @@ def test_figure_shows_the_results(scripts):
     report, _ = scripts
     with Image.open(report.FIGURE) as picture:
         shown = json.loads(picture.text["Description"])
-    assert shown == report.heights(report.load()[0]), "run: python benchmarks/report.py"
+    assert shown == report.heights(report.load().processors[0]), "run: python benchmarks/report.py"
 
 
 def test_other_results_give_other_text(scripts):
     report, _ = scripts
-    processors = json.loads(json.dumps(report.load()))
+    measured = report.load()
+    processors = json.loads(json.dumps(measured.processors))
     for record in processors[0]["times"]:
         record["ratios"] = [ratio + 100 for ratio in record["ratios"]]
-    text = README.read_text()
-    assert report.filled(text, report.PARTS["README.md"], processors) != text
+    learning = json.loads(json.dumps(measured.learning))
+    for runs in learning.values():
+        for record in runs:
+            record["validation"] = [bits + 1 for bits in record["validation"]]
+    for other in (measured._replace(processors=processors), measured._replace(learning=learning)):
+        text = README.read_text()
+        assert report.filled(text, report.PARTS["README.md"], other) != text
     with pytest.raises(ValueError, match="once"):
-        report.filled("no marks", report.PARTS["README.md"], processors)
+        report.filled("no marks", report.PARTS["README.md"], measured)
 
 
 def test_language_model_prints_what_the_readme_shows(scripts, tmp_path, monkeypatch):

@@ -1,0 +1,64 @@
+"""Makes the table, the sentence and the figure of results/learning_curve.json."""
+
+import statistics
+
+from learning_curve import CHANGES, RESULTS
+from matplotlib.figure import Figure
+from records import load
+
+FIGURE = RESULTS.parent.parent.parent / "docs" / "figures" / "learning_curve.png"
+DEFAULTS = ""
+
+
+def by_change():
+    """Returns the records of each change that has any, the defaults first."""
+    records = load(RESULTS)
+    found = {change: [r for r in records if r["change"] == change] for change in CHANGES}
+    return {change: runs for change, runs in found.items() if runs}
+
+
+def last(runs, name):
+    """Returns the bits per character after the last epoch, of each run."""
+    return [run[name][-1] for run in runs]
+
+
+def least_and_most(values):
+    """'a to b', or 'a' where both print alike."""
+    least, most = f"{min(values):.3f}", f"{max(values):.3f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def table(runs_of):
+    """A row per change: bits per character after the last epoch."""
+    lines = ["| changed | runs | training | validation |", "|---|---|---|---|"]
+    for change, runs in runs_of.items():
+        name = f"`{change}`" if change else "nothing: the defaults"
+        figures = [least_and_most(last(runs, part)) for part in ("training", "validation")]
+        lines.append(f"| {name} | {len(runs)} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def sentence(runs_of):
+    """The README's: text, epochs, seeds and result of the defaults."""
+    runs = runs_of[DEFAULTS]
+    epochs, bigram = len(runs[0]["validation"]), runs[0]["bigram"]
+    median = statistics.median(last(runs, "validation"))
+    return (
+        f"With its defaults, on nine tenths of Tiny Shakespeare, {epochs} epochs reach {median:.2f} bits per character "
+        f"on the tenth that was held out (median of {len(runs)} seeds; a bigram model: {bigram:.2f})."
+    )
+
+
+def draw(runs_of):
+    """Writes the figure: the defaults' curves, a line per seed."""
+    picture = Figure(figsize=(6, 3), layout="constrained")
+    axes = picture.add_subplot(xlabel="epoch", ylabel="bits per character")
+    for name, style in (("training", "--"), ("validation", "-")):
+        for number, run in enumerate(runs_of[DEFAULTS]):
+            epochs = range(1, len(run[name]) + 1)
+            axes.plot(
+                epochs, run[name], style, color=f"C{number}", label=f"{name}, seed {run['seed']}"
+            )
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    picture.savefig(FIGURE, dpi=120)
