@@ -1,6 +1,7 @@
 """Makes the table, the sentence and the figure of results/learning_curve.json."""
 
 import statistics
+import textwrap
 
 from learning_curve import CHANGES, RESULTS
 from matplotlib.figure import Figure
@@ -43,10 +44,11 @@ def sentence(runs_of):
     runs = runs_of[DEFAULTS]
     epochs, bigram = len(runs[0]["validation"]), runs[0]["bigram"]
     median = statistics.median(last(runs, "validation"))
-    return (
+    text = (
         f"With its defaults, on nine tenths of Tiny Shakespeare, {epochs} epochs reach {median:.2f} bits per character "
         f"on the tenth that was held out (median of {len(runs)} seeds; a bigram model: {bigram:.2f})."
     )
+    return textwrap.fill(text, 120)
 
 
 def draw(runs_of):

@@ -72,7 +72,7 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
         "nonlinearity": "relu",
         "embedding_size": 5,
         "dropout": 0.125,
-        "recurrent_init": "orthogonal",
+        "recurrent_init": "uniform",
         "num_steps": 6,
         "batch_size": 7,
         "sampler": "random",

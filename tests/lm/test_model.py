@@ -157,7 +157,7 @@ def test_config_round_trip():
         (
             {"tied": True, "embedding_size": 7},
             ValueError,
-            "embedding_size must equal hidden_size=256 if the output weights are tied",
+            "embedding_size must equal hidden_size=500 if the output weights are tied",
         ),
     ],
 )
