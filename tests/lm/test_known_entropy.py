@@ -8,7 +8,7 @@ from sources import embedded_reber, markov, reber
 from rnnfused.lm import TrainSettings, train
 
 SETTINGS = TrainSettings(
-    hidden_size=48, num_layers=1, num_steps=32, batch_size=16, epochs=6, lr=0.01, seed=1
+    hidden_size=48, num_layers=1, num_steps=32, batch_size=16, epochs=6, lr=0.02, seed=1
 )
 
 
