@@ -23,8 +23,8 @@ KEY = ("change", "seed")
 CHANGES = {
     "": {},
     "--lr 0.002": {"lr": 2e-3},
-    "--lr 0.008": {"lr": 8e-3},
-    "--batch-size 32 --num-steps 100": {"batch_size": 32, "num_steps": 100},
+    "--lr 0.004": {"lr": 4e-3},
+    "--lr 0.004 --batch-size 32 --num-steps 100": {"lr": 4e-3, "batch_size": 32, "num_steps": 100},
     "--recurrent-init uniform": {"recurrent_init": "uniform"},
     "--average 0": {"average": 0.0},
     "--reset-probability 0": {"reset_probability": 0.0},

@@ -95,7 +95,7 @@ class TrainSettings:
     epochs: int = 8
     minutes: float | None = None
     optimizer: str = "adamw"
-    lr: float = 4e-3
+    lr: float = 3e-3
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     schedule: str = "cosine"
