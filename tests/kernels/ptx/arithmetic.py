@@ -112,15 +112,23 @@ def select(out, operands, kind):
 
 @rule(r"mov\.([busf](?:16|32|64)|pred)")
 def move(out, operands, kind):
-    if out.is_vector(operands[1]):  # two halves make a word
-        low, high = (out.read(x, "u16") for x in operands[1].items)
-        out.write(operands[0], f"{low}.astype(u4) | {high}.astype(u4) << u4(16)", "b32")
-    elif out.is_vector(operands[0]):
-        word = out.read(operands[1], "u32")
-        out.write(operands[0].items[0], f"{word}.astype(u2)", "b16")
-        out.write(operands[0].items[1], f"({word} >> u4(16)).astype(u2)", "b16")
-    else:
-        out.write(operands[0], out.read(operands[1], kind), kind)
+    if out.is_vector(operands[1]) or out.is_vector(operands[0]):
+        return move_halves(out, operands, int(kind[1:]))
+    out.write(operands[0], out.read(operands[1], kind), kind)
+    return None
+
+
+def move_halves(out, operands, bits):
+    """A word and its halves, the lower one first."""
+    half, word, shift = f"u{bits // 2}", f"u{bits}", f"u{bits // 8}({bits // 2})"
+    if out.is_vector(operands[1]):
+        low, high = (f"{out.read(x, half)}.astype(u{bits // 8})" for x in operands[1].items)
+        out.write(operands[0], f"{low} | {high} << {shift}", word)
+        return
+    value = out.read(operands[1], word)
+    low, high = operands[0].items
+    out.write(low, f"{value}.astype(u{bits // 16})", half)
+    out.write(high, f"({value} >> {shift}).astype(u{bits // 16})", half)
 
 
 @rule(r"cvta(?:\.to)?\.(?:global|param)\.u64")

@@ -92,6 +92,11 @@ class Kernels:
 
     def __init__(self, program, dtype, plan, seed):
         self.program, self.dtype, self.plan, self.seed = program, dtype, plan, seed
+        self.left_out = set()
+
+    def leave_out(self, name):
+        """Pass null for grad_output, grad_h_n or grad_h_0."""
+        self.left_out.add(name)
 
     def forward(self, projections, weight, h_0, output, h_n, batch_sizes, relu, reverse, _):
         inputs = {"input": projections, "initial": h_0}
@@ -100,6 +105,9 @@ class Kernels:
 
     def backward(self, grad_output, grad_h_n, output, weight, grad_projections, grad_h_0,
                  batch_sizes, relu, reverse, _):  # fmt: skip
+        grad_output = None if "grad_output" in self.left_out else grad_output
+        grad_h_n = None if "grad_h_n" in self.left_out else grad_h_n
+        grad_h_0 = None if "grad_h_0" in self.left_out else grad_h_0
         inputs = {"input": grad_output, "initial": grad_h_n, "output": output}
         results = {"result": grad_projections, "last": grad_h_0}
         self._run("Backward", inputs, weight, results, batch_sizes, relu, reverse)
@@ -144,8 +152,9 @@ class Kernels:
         strides = [stride // array.itemsize for stride in array.strides]
         if name in ("initial", "last"):
             return State(address, strides[0])
-        return View(address, strides[0], strides[min(1, array.ndim - 1)] if array.ndim == 3
-                    or name == "weight_hh" else strides[0])  # fmt: skip
+        # The rows of a packed batch, (N, H), are as far apart in time as in a batch.
+        is_packed = array.ndim == 2 and name != "weight_hh"
+        return View(address, strides[0], strides[0 if is_packed else 1])
 
     @staticmethod
     def _arguments(program, parts):

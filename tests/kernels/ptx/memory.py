@@ -17,6 +17,11 @@ SHARED_BASE = 1024  # of a block's window; the system has the first kilobyte
 WINDOW = 1 << 24  # addresses of one block in its cluster's window
 
 
+def order_of(array):
+    """The dimensions of an array, outermost in memory first; it has no gaps."""
+    return np.argsort([-stride for stride in array.strides], kind="stable")
+
+
 class Space:
     """An array of bytes with the state of its cells."""
 
@@ -75,32 +80,36 @@ class Global(Space):
     """Global memory: copies of the arrays that a call gets, far from each other."""
 
     def __init__(self, machine, arrays):
-        self.starts, size = {}, GAP
-        for name, (array, _) in arrays.items():
-            self.starts[name] = size
-            size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT + GAP
+        self.starts, size = self.layout(arrays)
         super().__init__(machine, size, machine.threads)
         for name, (array, writable) in arrays.items():
             start, end = self.starts[name], self.starts[name] + array.nbytes
-            self.bytes[start:end] = np.ascontiguousarray(array).view(np.uint8).ravel()
+            flat = array.transpose(order_of(array)).reshape(-1)
+            self.bytes[start:end] = np.ascontiguousarray(flat).view(np.uint8)
             self.kinds[start // CELL : -(-end // CELL)] = WRITABLE if writable else READ_ONLY
+
+    @staticmethod
+    def layout(arrays):
+        """Return where each array starts, and the size of all."""
+        starts, size = {}, GAP
+        for name, (array, _) in arrays.items():
+            starts[name] = size
+            size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT + GAP
+        return starts, size
 
     @staticmethod
     def addresses(arrays):
         """Return the address that each array gets."""
-        addresses, size = {}, GAP
-        for name, (array, _) in arrays.items():
-            addresses[name] = GLOBAL_BASE + size
-            size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT + GAP
-        return addresses
+        return {name: GLOBAL_BASE + start for name, start in Global.layout(arrays)[0].items()}
 
     def offsets(self, threads, addresses):
         return addresses.astype(np.int64) - GLOBAL_BASE
 
     def contents(self, name, array):
-        """The bytes of an array, in its shape and type."""
-        start = self.starts[name]
-        return self.bytes[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        """What an array has become."""
+        start, order = self.starts[name], order_of(array)
+        values = self.bytes[start : start + array.nbytes].view(array.dtype)
+        return values.reshape([array.shape[i] for i in order]).transpose(np.argsort(order))
 
 
 class Shared(Space):

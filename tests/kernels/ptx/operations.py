@@ -1,5 +1,6 @@
 """The Python of instructions that touch memory, other threads or the pc. See arithmetic.py for the form of a rule."""
 
+import functools
 import re
 
 from .parse import SINK
@@ -23,14 +24,17 @@ def rule(pattern, *, waits=False):
     return register
 
 
+@functools.cache
 def waits(opcode):
     return any(pattern.fullmatch(opcode) for pattern in WAITS)
 
 
+@functools.cache
 def is_joint(opcode):
     return JOINT.fullmatch(opcode) is not None
 
 
+@functools.cache
 def ends_segment(opcode):
     return ENDS.fullmatch(opcode) is not None
 

@@ -5,6 +5,7 @@ register that no other segment uses is a local variable. A segment that waits fo
 function asks the machine, which lets threads pass or parks them.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -27,6 +28,16 @@ def numpy_type(kind):
     if kind == "pred":
         return "pred"
     return {"s": "i", "f": "f"}.get(kind[0], "u") + str(size_of(kind))
+
+
+@functools.cache
+def rule_of(opcode):
+    """The rule of an opcode and the parts of the opcode that it asks for, or None."""
+    for pattern, emit in (*arithmetic.RULES, *operations.RULES):
+        match = pattern.fullmatch(opcode)
+        if match:
+            return emit, match.groups()
+    return None
 
 
 class Segment:
@@ -146,13 +157,12 @@ class Translator:
     def _translate(self, instruction):
         """Emit an instruction; return whether the threads go on to the next one."""
         self.guard = instruction.guard
-        for pattern, emit in (*arithmetic.RULES, *operations.RULES):
-            match = pattern.fullmatch(instruction.opcode)
-            if match:
-                self.emit(f"m.line = {instruction.line}")
-                result = emit(self, instruction.operands, *match.groups())
-                return result is not operations.JUMPS
-        raise UnknownInstruction(f"{instruction} {instruction.operands}")
+        found = rule_of(instruction.opcode)
+        if found is None:
+            raise UnknownInstruction(f"{instruction} {instruction.operands}")
+        emit, parts = found
+        self.emit(f"m.line = {instruction.line}")
+        return emit(self, instruction.operands, *parts) is not operations.JUMPS
 
     def emit(self, line):
         self.lines.append(line)
