@@ -51,9 +51,9 @@ class Barriers:
         if self.arrived[threads].any():
             machine.fail(BarrierMisuse, "a thread arrives twice", threads[0])
         self.arrived[threads] = True
-        if not releases:
-            return
         rows = machine.clocks.released(threads)
+        if not releases:
+            rows = machine.mbarriers.creations(rows, threads)
         for block in np.unique(machine.block[threads]):
             row = rows[machine.block[threads] == block].max(0)
             self.released[block // machine.cluster_size].add(SCOPES["cluster"], block, row)

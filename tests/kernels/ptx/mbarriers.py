@@ -3,7 +3,7 @@
 import numpy as np
 
 from .errors import BarrierMisuse, Race
-from .memory import BARRIER, CELL, SHARED_BASE, WRITABLE
+from .memory import BARRIER, SHARED_BASE, WRITABLE
 from .races import MBARRIERS_PER_BLOCK, Released, SCOPES
 
 MOST_BYTES = 2**20 - 1  # that the count of a phase can hold
@@ -11,18 +11,20 @@ BYTES = 8  # of an mbarrier
 
 
 class Mbarrier:
-    def __init__(self, machine, block, number, count, thread):
-        self.block, self.number = block, number
+    def __init__(self, machine, block, number, count):
+        self.block = block
         self.expected = self.pending = count
         self.bytes = 0  # expected less arrived; below zero while the expectation is not yet known
         self.phase = 0  # phases that have ended
-        self.creator, self.created = thread, int(machine.clocks.own[thread])
+        self.columns = machine.threads + 3 * (block * MBARRIERS_PER_BLOCK + number)  # of clocks
         self.released, self.completed = Released(machine), Released(machine)
 
-    def column(self, machine, from_block):
-        """The clock's column for bytes from a block."""
-        index = self.block * MBARRIERS_PER_BLOCK + self.number
-        return machine.threads + 2 * index + int(from_block != self.block)
+    def column_of_bytes(self, from_block):
+        return self.columns + int(from_block != self.block)
+
+    @property
+    def column_of_creation(self):
+        return self.columns + 2
 
     def end_phase_if_done(self):
         if self.pending or self.bytes:
@@ -38,6 +40,7 @@ class Mbarriers:
         self.machine = machine
         self.known = {}  # (block, offset): Mbarrier
         self.count = np.zeros(machine.blocks, int)
+        self.fenced = np.zeros(machine.threads, bool)
 
     def init(self, threads, addresses, counts):
         machine = self.machine
@@ -55,7 +58,20 @@ class Mbarriers:
             if number == MBARRIERS_PER_BLOCK:
                 machine.fail(BarrierMisuse, "the interpreter has no more mbarriers", thread)
             self.count[block] += 1
-            self.known[block, int(offset)] = Mbarrier(machine, block, number, int(count), thread)
+            barrier = Mbarrier(machine, block, number, int(count))
+            self.known[block, int(offset)] = barrier
+            machine.clocks.seen[thread, barrier.column_of_creation] = 1
+
+    def fence_creation(self, threads):
+        """A relaxed arrival at the cluster's barrier then tells of the barriers."""
+        self.fenced[threads] = True
+
+    def creations(self, rows, threads):
+        """What clocks tell after such a fence: that barriers exist, and nothing else."""
+        only = np.zeros_like(rows)
+        columns = np.arange(self.machine.threads + 2, rows.shape[1], 3)
+        only[:, columns] = rows[:, columns] * self.fenced[threads][:, None]
+        return only
 
     def find(self, thread, block, offset, seen):
         """The barrier at an address, for an operation with the clock `seen`."""
@@ -63,7 +79,7 @@ class Mbarriers:
         barrier = self.known.get((block, int(offset)))
         if barrier is None:
             machine.fail(BarrierMisuse, f"no mbarrier at byte {offset} of block {block}", thread)
-        if seen[barrier.creator] < barrier.created:
+        if not seen[barrier.column_of_creation]:
             machine.fail(Race, "an mbarrier is used before its initialisation is known", thread)
         return barrier
 
@@ -116,6 +132,3 @@ class Mbarriers:
                     f"{barrier.bytes} bytes and {barrier.pending} arrivals outstanding"
                 )
 
-
-def barrier_cells(offset):
-    return slice(offset // CELL, (offset + BYTES) // CELL)

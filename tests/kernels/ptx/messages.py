@@ -81,7 +81,7 @@ class Messages:
         for i in range(threads.size):
             block, thread = batch["block"][i], threads[i]
             barrier = machine.mbarriers.find(thread, block, batch["barrier"][i], rows[i])
-            writers[i] = column = barrier.column(machine, machine.block[thread])
+            writers[i] = column = barrier.column_of_bytes(machine.block[thread])
             times[i] = barrier.phase + 1
             row = rows[i].copy()
             row[column] = barrier.phase + 1

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .errors import Race
-from .memory import CELL, READ_ONLY, WRITABLE
+from .memory import READ_ONLY, WRITABLE
 from .races import Released, SCOPES
 
 
@@ -128,6 +128,3 @@ class Orders:
             [row] = machine.clocks.released(np.array([thread]))
             self.fenced[thread] = scope, row
 
-
-def cell_of(offset):
-    return offset // CELL

@@ -1,8 +1,9 @@
 """Happens-before by vector clocks, and the accesses that nothing orders.
 
 A thread has a clock, which advances whenever it releases. `seen[i]` holds, for thread i, the latest time of every
-other thread that happens before its next instruction. After the threads come the mbarriers, two columns each: the phase
-until which the bytes of its own block, and of other blocks, are known to have arrived.
+other thread that happens before its next instruction. After the threads come the mbarriers, three columns each: the
+phase until which the bytes of its own block are known to have arrived, the same for other blocks, and 1 where the
+barrier is known to exist.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ class Clocks:
     def __init__(self, machine):
         self.machine = machine
         threads = machine.threads
-        self.width = threads + 2 * MBARRIERS_PER_BLOCK * machine.blocks
+        self.width = threads + 3 * MBARRIERS_PER_BLOCK * machine.blocks
         self.seen = np.zeros((threads, self.width), np.int32)
         self.own = np.ones(threads, np.int32)
         self.all = np.arange(threads)
