@@ -15,7 +15,8 @@ from .races import Clocks
 from .translate import Program
 
 WARP = 32
-MOST_STEPS = 2_000_000
+MOST_STEPS = 200_000  # that a launch may take; some thousands are usual
+MOST_VAIN_POLLS = 50  # of all threads, without a change
 
 
 def shared_layout(kernel):
@@ -160,7 +161,7 @@ class Machine:
 
     def run(self):
         """Run the kernel to its end."""
-        vain = 0
+        vain, last_change = 0, -1
         with np.errstate(all="ignore"):
             for step in range(MOST_STEPS):
                 if self.messages.count and self.random.random() < self.arrival:
@@ -172,14 +173,14 @@ class Machine:
                 able = np.flatnonzero(running & (self.idle_since < self.changes))
                 awake = able[self.awake[self.block[able]]]
                 if awake.size:
-                    vain = 0
                     self._step(awake)
                 elif able.size:
                     self._new_era()
                 elif self.messages.count:
                     self.messages.deliver(self.random.choice([0.1, 0.5, 1.0]))
-                elif running.any() and vain < 3:  # polls may fail at random
-                    vain += 1
+                elif running.any() and vain < MOST_VAIN_POLLS:  # polls may fail at random
+                    vain = vain + 1 if last_change == self.changes else 0
+                    last_change = self.changes
                     self.poll_success = 1.0
                     self.idle_since[:] = -1
                 elif (self.parked_at == self.PARKED["left"]).all():

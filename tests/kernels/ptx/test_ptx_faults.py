@@ -1,0 +1,70 @@
+"""Planted faults: each makes a call fail, by a wrong number, a race, a bad access, a misused barrier or a deadlock."""
+
+import pytest
+from .calls import draw
+from .errors import BadAccess, BarrierMisuse, Deadlock, ExecutionError, Race
+from .faults import CLUSTER, FLOAT, GRID, IN_PTX, IN_SOURCE, ONE
+
+TRIES = 8  # calls in which a fault must show
+USUAL = 8  # faults that the usual tests plant
+
+
+def find(programs, call, plan=None):
+    """The error of the first call that fails; None if all are right."""
+    for seed in range(TRIES):
+        drawn = draw(seed, **call)
+        try:
+            drawn.check(programs, plan and plan(drawn))
+        except (AssertionError, ExecutionError) as error:
+            print(drawn, type(error).__name__, error)
+            return error
+    return None
+
+
+def names(faults):
+    return [fault.name.replace(" ", "-") for fault in faults]
+
+
+def slow_after(count, faults):
+    return [pytest.param(fault, marks=[pytest.mark.slow] if i >= count else [])
+            for i, fault in enumerate(faults)]  # fmt: skip
+
+
+# Every third, so that the usual tests have some of each exchange.
+IN_ORDER = sorted(IN_PTX, key=lambda fault: IN_PTX.index(fault) % 3)
+
+
+@pytest.mark.parametrize("fault", slow_after(USUAL, IN_ORDER), ids=names(IN_ORDER))
+def test_fault_in_ptx(programs, tmp_path, fault):
+    assert isinstance(find(fault.programs(tmp_path), fault.call), fault.errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", IN_SOURCE, ids=names(IN_SOURCE))
+def test_fault_in_source(programs, tmp_path, fault):
+    assert isinstance(find(fault.programs(tmp_path), fault.call), fault.errors)
+
+
+def test_fault_in_launch(programs):
+    """Too little shared memory, and a workspace that was not cleared."""
+
+    def smaller(call):
+        launch = call.launch()
+        launch.shared_bytes -= 16
+        return lambda hidden, batch: launch
+
+    for where in (ONE, CLUSTER, GRID):
+        call = {"steps": 5, "batch_sizes": (), **where, **FLOAT}
+        error = find(programs("float32", where["architecture"]), call, smaller)
+        assert isinstance(error, BadAccess)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=(Deadlock, Race, BarrierMisuse), reason="make_plan still makes such plans"
+)
+def test_cluster_with_a_block_without_units(programs):
+    """It sends nothing, so its peers do not wait for it and run two steps ahead."""
+    call = draw(0, **FLOAT, **GRID, hidden=5, batch=2, steps=6, teams=1)
+    call.exchange, call.architecture = "cluster", "sm_90a"
+    if call.launch() is not None:
+        call.check(programs("float32", "sm_90a"))
