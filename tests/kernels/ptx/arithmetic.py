@@ -46,7 +46,7 @@ SIMPLE = {  # of operands that all have the type of the result
     r"abs\." + FLOAT: "np.abs({0})",
     r"max\." + FLOAT: "np.fmax({0}, {1})",
     r"min\." + FLOAT: "np.fmin({0}, {1})",
-    r"copysign\." + FLOAT: "np.copysign({1}, {0})",  # the sign of the first, the value of the second
+    r"copysign\." + FLOAT: "np.copysign({1}, {0})",  # the sign comes first in PTX
     r"ex2\.approx\.ftz\.(f32)": "exp2_approximate({0})",
     r"rcp\.approx\.ftz\.(f32)": "reciprocal_approximate({0})",
     r"rcp\.approx\.ftz\.(f64)": "reciprocal_upper_half({0})",
@@ -158,9 +158,7 @@ PATTERN_BITS = {"f16": "b16", "bf16": "b16"}  # types that registers hold as bit
 @rule(r"cvt\.((?:rn\.|rni\.)?b?f(?:16|32|64))\.(b?f(?:16|32|64))")
 def convert_floats(out, operands, to, source):
     kind = to.rpartition(".")[2]
-    value = CONVERSIONS[to, source].format(
-        out.read(operands[1], PATTERN_BITS.get(source, source))
-    )
+    value = CONVERSIONS[to, source].format(out.read(operands[1], PATTERN_BITS.get(source, source)))
     out.write(operands[0], value, PATTERN_BITS.get(kind, kind))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .errors import BarrierMisuse
-from .races import Released, SCOPES
+from .races import SCOPES, Released
 
 
 class Barriers:
@@ -67,7 +67,9 @@ class Barriers:
         for cluster in np.unique(machine.block[threads] // machine.cluster_size):
             members = np.flatnonzero(machine.block // machine.cluster_size == cluster)
             if (machine.parked_at[members] == machine.PARKED["cluster"]).all():
-                visible = self.released[cluster].visible(SCOPES["cluster"], machine.block[members[0]])
+                visible = self.released[cluster].visible(
+                    SCOPES["cluster"], machine.block[members[0]]
+                )
                 if visible is not None:
                     machine.clocks.acquire(members, visible)
                 self.released[cluster] = Released(machine)

@@ -6,14 +6,14 @@ import numpy as np
 from narrow import BFLOAT16, FLOAT16
 from recurrence_case import TOLERANCE, Case
 
-from . import compile
+from . import nvcc_output
 from .launch import EXCHANGES, Kernels, make_launch
 from .machine import load
 from .parse import Module
 
 NARROW = {"bfloat16": BFLOAT16, "float16": FLOAT16}
 MOST_THREADS = 640  # of a launch, so that it takes less than a second
-EMPTY_BLOCKS = {"none": False, "cluster": False, "grid": True}  # teams whose last blocks may be empty
+MAY_BE_EMPTY = {"grid"}  # a team's last blocks, of hidden units
 
 
 class Programs:
@@ -21,7 +21,7 @@ class Programs:
 
     def __init__(self, dtype, architecture, text=None):
         self.dtype, self.architecture = dtype, architecture
-        self.module = Module(compile.ptx_of(dtype, architecture) if text is None else text)
+        self.module = Module(nvcc_output.ptx_of(dtype, architecture) if text is None else text)
         self._programs = {}
 
     def get(self, depth, exchange, direction):
@@ -63,7 +63,7 @@ class RandomCall:
             return False
         words = 2 if self.dtype in NARROW else 1
         units = -(-self.hidden // self.blocks // words) * words
-        return EMPTY_BLOCKS[self.exchange] or (self.blocks - 1) * units < self.hidden
+        return self.exchange in MAY_BE_EMPTY or (self.blocks - 1) * units < self.hidden
 
     def check(self, programs, plan=None):
         """Run forward and backward; compare with the equations in float64."""
@@ -122,7 +122,7 @@ def draw(seed, **fixed):
         return fixed.get(name, choice)
 
     while True:
-        dtype = choose("dtype", list(compile.PRODUCTS))
+        dtype = choose("dtype", list(nvcc_output.PRODUCTS))
         exchange = choose("exchange", ["none", "cluster", "cluster", "grid"])
         newest = exchange == "cluster" or random.random() < 0.6
         few = (2, 2, 4, 4, 8, 16) if exchange == "cluster" else (2, 4, 4, 8)
@@ -139,7 +139,7 @@ def draw(seed, **fixed):
             fixed.get("architecture", "sm_90a" if newest else "compute_80"),
             exchange,
             blocks,
-            choose("depth", compile.PRODUCTS[dtype][2]),
+            choose("depth", nvcc_output.PRODUCTS[dtype][2]),
             choose("hidden", range(1, 60)),
             choose("steps", range(1, 6)),
             batch,
@@ -151,9 +151,7 @@ def draw(seed, **fixed):
             batch_first=not packed and random.random() < 0.3,
             transposed=random.random() < 0.3,
             without=tuple(
-                name
-                for name in ("grad_output", "grad_h_n", "grad_h_0")
-                if random.random() < 0.15
+                name for name in ("grad_output", "grad_h_n", "grad_h_0") if random.random() < 0.15
             ),
         )
         if call.is_possible():

@@ -4,7 +4,7 @@ import re
 import shutil
 from dataclasses import dataclass, field
 
-from . import compile
+from . import nvcc_output
 from .calls import Programs
 from .errors import BadAccess, BarrierMisuse, Deadlock, Race
 
@@ -38,17 +38,17 @@ class Fault:
         """The programs with this fault; files are edited in a copy of csrc in `folder`."""
         dtype, architecture = self.where["dtype"], self.where["architecture"]
         if self.file is None:
-            text, count = re.subn(self.old, self.new, compile.ptx_of(dtype, architecture),
+            text, count = re.subn(self.old, self.new, nvcc_output.ptx_of(dtype, architecture),
                                   count=self.count)  # fmt: skip
             assert count > 0, f"the PTX has no {self.old}"
             return Programs(dtype, architecture, text)
         csrc = folder / "csrc"
-        shutil.copytree(compile.ROOT / "csrc", csrc)
+        shutil.copytree(nvcc_output.ROOT / "csrc", csrc)
         path = csrc / "cuda" / self.file
         text = path.read_text()
         assert text.count(self.old) == 1, f"{self.file} has not one {self.old!r}"
         path.write_text(text.replace(self.old, self.new))
-        return Programs(dtype, architecture, compile.ptx_of(dtype, architecture, csrc))
+        return Programs(dtype, architecture, nvcc_output.ptx_of(dtype, architecture, csrc))
 
 
 IN_PTX = [

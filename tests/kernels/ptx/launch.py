@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 
-from . import compile
+from . import nvcc_output
 from .machine import Machine
 from .memory import Global
 
@@ -72,7 +72,7 @@ class Call(ctypes.Structure):
 
 @functools.cache
 def library():
-    return ctypes.CDLL(str(compile.launch_library()))
+    return ctypes.CDLL(str(nvcc_output.launch_library()))
 
 
 def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1):

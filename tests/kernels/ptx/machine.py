@@ -5,7 +5,8 @@ import re
 import numpy as np
 
 from .barriers import Barriers
-from .errors import BadAccess, BarrierMisuse, Deadlock, ExecutionError
+from .copies import Copies
+from .errors import BadAccess, Deadlock, ExecutionError
 from .mbarriers import Mbarriers
 from .memory import SHARED_BASE, Global, Shared
 from .messages import Messages
@@ -48,6 +49,16 @@ class Machine:
         warps = -(-self.block_threads // WARP)
         self.warp = self.block * warps + self.index // WARP
         self.warp_size = np.bincount(self.warp)
+        self.specials = {
+            "%tid.x": self.index,
+            "%ctaid.x": self.block,
+            "%laneid": self.lane,
+            "%cluster_ctarank": self.block % self.cluster_size,
+            "%ntid.x": np.full(self.threads, self.block_threads),
+            "%nctaid.x": np.full(self.threads, self.blocks),
+            "%cluster_nctarank": np.full(self.threads, self.cluster_size),
+        }
+        self.steps = 0
         self.pc = np.zeros(self.threads, np.int64)
         self.parked_at = np.zeros(self.threads, np.int8)
         self.idle_since = np.full(self.threads, -1)  # the change after which it polled in vain
@@ -59,7 +70,7 @@ class Machine:
         self.global_ = Global(self, arrays)
         self.shared = Shared(self, program.static_shared + launch.shared_bytes)
         self.barriers, self.mbarriers = Barriers(self), Mbarriers(self)
-        self.messages, self.orders = Messages(self), Orders(self)
+        self.messages, self.copies, self.orders = Messages(self), Copies(self), Orders(self)
         self._new_era()
 
     def _garbage(self, kind):
@@ -70,14 +81,10 @@ class Machine:
     # -- what instructions ask for
 
     def special(self, name, threads):
-        values = {
-            "%tid.x": self.index, "%ctaid.x": self.block, "%laneid": self.lane,
-            "%cluster_ctarank": self.block % self.cluster_size,
-            "%ntid.x": np.full(self.threads, self.block_threads),
-            "%nctaid.x": np.full(self.threads, self.blocks),
-            "%cluster_nctarank": np.full(self.threads, self.cluster_size),
-        }  # fmt: skip
-        return values[name].take(threads)
+        """A special register."""
+        if name == "%globaltimer":  # far too slow for a time limit
+            return np.full(threads.size, self.steps, np.uint64)
+        return self.specials[name].take(threads)
 
     @staticmethod
     def wide(value, threads):
@@ -163,7 +170,8 @@ class Machine:
         """Run the kernel to its end."""
         vain, last_change = 0, -1
         with np.errstate(all="ignore"):
-            for step in range(MOST_STEPS):
+            while self.steps < MOST_STEPS:
+                self.steps += 1
                 if self.messages.count and self.random.random() < self.arrival:
                     self.messages.deliver(self.arrival)
                 self.era_ends -= 1
@@ -224,7 +232,7 @@ class Machine:
         self.park(threads, "joint")
         pc = self.pc[threads[0]]
         waiting = np.flatnonzero((self.parked_at == self.PARKED["joint"]) & (self.pc == pc))
-        complete = np.bincount(self.warp[waiting], minlength=self.warp_size.size) == WARP
+        complete = np.bincount(self.warp[waiting], minlength=self.warp_size.size) == self.warp_size
         passing = waiting[complete[self.warp[waiting]]]
         self.park(passing, "running")
         return passing
@@ -248,6 +256,3 @@ def load(module, pattern):
     program = Program(kernel)
     program.shared_addresses, program.static_shared = shared_layout(kernel)
     return program
-
-
-__all__ = ["BarrierMisuse", "Machine", "load"]

@@ -4,7 +4,7 @@ import numpy as np
 
 from .errors import BarrierMisuse, Race
 from .memory import BARRIER, SHARED_BASE, WRITABLE
-from .races import MBARRIERS_PER_BLOCK, Released, SCOPES
+from .races import MBARRIERS_PER_BLOCK, SCOPES, Released
 
 MOST_BYTES = 2**20 - 1  # that the count of a phase can hold
 BYTES = 8  # of an mbarrier
@@ -131,4 +131,3 @@ class Mbarriers:
                     f"the mbarrier at byte {offset} of block {block} ends with "
                     f"{barrier.bytes} bytes and {barrier.pending} arrivals outstanding"
                 )
-

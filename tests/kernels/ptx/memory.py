@@ -25,12 +25,12 @@ def order_of(array):
 class Space:
     """An array of bytes with the state of its cells."""
 
-    def __init__(self, machine, size, readers):
+    def __init__(self, machine, name, size, readers):
         self.machine = machine
         self.bytes = np.full(size, 0xFF, np.uint8)  # NaN in every type
         self.typed = {n: self.bytes.view(f"u{n}") for n in (1, 2, 4, 8)}
         self.kinds = np.zeros(size // CELL + 8, np.uint8)
-        self.accesses = Accesses(machine.clocks, size // CELL, readers)
+        self.accesses = Accesses(machine.clocks, name, size // CELL, readers)
 
     def fail(self, what, threads, addresses, bad):
         lane = np.flatnonzero(np.broadcast_to(bad, threads.shape))[0]
@@ -81,7 +81,7 @@ class Global(Space):
 
     def __init__(self, machine, arrays):
         self.starts, size = self.layout(arrays)
-        super().__init__(machine, size, machine.threads)
+        super().__init__(machine, "global", size, machine.threads)
         for name, (array, writable) in arrays.items():
             start, end = self.starts[name], self.starts[name] + array.nbytes
             flat = array.transpose(order_of(array)).reshape(-1)
@@ -118,7 +118,7 @@ class Shared(Space):
     def __init__(self, machine, size):
         self.size = size
         self.stride = -(-size // ALIGNMENT) * ALIGNMENT + GAP
-        super().__init__(machine, machine.blocks * self.stride, machine.block_threads)
+        super().__init__(machine, "shared", machine.blocks * self.stride, machine.block_threads)
         for block in range(machine.blocks):
             start = block * self.stride // CELL
             self.kinds[start : start + size // CELL] = WRITABLE

@@ -76,6 +76,7 @@ def mma_m16n8k16(a, b, c, values):
     With q = lane / 4 and r = lane % 4, a register holds two neighbours of a row: columns 2r and
     2r + 1 of row q of an 8x8 quarter. B's registers hold its transpose in the same way.
     """
+
     def quarter(register):  # (warps, 8, 8)
         return values(np.ascontiguousarray(register).view(np.uint16)).reshape(-1, 8, 8)
 
@@ -87,3 +88,32 @@ def mma_m16n8k16(a, b, c, values):
         (np.asarray(c[i], np.float64) + rows[:, i // 2, :, i % 2].reshape(-1)).astype(np.float32)
         for i in range(4)
     ]
+
+
+def shuffled(mode, threads, lanes, values, distances, clamps):
+    """What shfl.sync gives to each lane of whole warps, and whether it came from another lane's range."""
+    lanes, distances = lanes.astype(np.int64), distances.astype(np.int64)
+    segment, clamp = clamps.astype(np.int64) >> 8 & 31, clamps.astype(np.int64) & 31
+    last = lanes & segment | clamp & ~segment
+    source = {
+        "up": lanes - distances,
+        "down": lanes + distances,
+        "bfly": lanes ^ distances,
+        "idx": lanes & segment | distances & ~segment & 31,
+    }[mode]
+    valid = source >= last if mode == "up" else source <= last
+    wanted = threads + np.where(valid, source - lanes, 0)
+    index = np.minimum(np.searchsorted(threads, wanted), threads.size - 1)
+    missing = threads[index] != wanted  # a lane that does not exist: any value
+    return np.where(missing, np.uint32(0xFFFFFFFF), values[index]), valid
+
+
+def voted(mode, warps, lanes, votes):
+    """What vote.sync gives to each lane of whole warps."""
+    bits = np.zeros(warps.max() + 1, np.uint32)
+    np.bitwise_or.at(bits, warps, votes.astype(np.uint32) << lanes.astype(np.uint32))
+    if mode == "ballot":
+        return bits[warps]
+    against = np.zeros(warps.max() + 1, bool)
+    np.logical_or.at(against, warps, ~votes)
+    return bits[warps] != 0 if mode == "any" else ~against[warps]

@@ -8,7 +8,7 @@ from .parse import SINK
 RULES = []
 JUMPS = object()  # returned by rules after which the threads do not simply go on
 WAITS = []  # patterns of opcodes that wait, or that other threads watch: each is its own segment
-JOINT = re.compile(r"mma\.sync\..*")  # all lanes of a warp execute it together
+JOINT = re.compile(r"(mma|shfl|vote)\.sync\..*")  # all lanes of a warp execute it together
 ENDS = re.compile(r"bra(\.uni)?|ret|exit")
 
 
@@ -223,25 +223,24 @@ def strong_store(out, operands, order, scope, volatile, sign, bits):
     out.emit(f"m.orders.store({threads}, {address}, {value}, {int(bits) // 8}, {how})")
 
 
-@rule(r"red(?:\.(relaxed|release|acq_rel))?(?:" + SCOPE + r")?\.global\.(add)\.([us])(32|64)",
-      waits=True)  # fmt: skip
-def reduce(out, operands, order, scope, operation, sign, bits):
+UPDATE = r"\.(add|and|or|xor|exch|min|max|cas)\.([bus])(32|64)"
+
+
+@rule(
+    r"(red|atom)(?:\.(relaxed|acquire|release|acq_rel))?(?:" + SCOPE + r")?\.global" + UPDATE,
+    waits=True,
+)
+def update(out, operands, instruction, order, scope, operation, sign, bits):
     threads, pick = selected(out)
+    if instruction == "atom":
+        result, *operands = operands
     address = pick(out.address(operands[0], "u64"))
-    value = pick(out.read(operands[1], f"u{bits}"))
+    kind = f"{'s' if sign == 's' else 'u'}{bits}"
+    values = ", ".join(pick(out.read(x, kind)) for x in operands[1:])
     how = f"{order or 'relaxed'!r}, {scope or 'gpu'!r}"
-    out.emit(f"m.orders.add({threads}, {address}, {value}, {int(bits) // 8}, {how})")
-
-
-@rule(r"atom(?:\.(relaxed|acquire|release|acq_rel))?(?:" + SCOPE + r")?\.global\.(add)\.([us])(32|64)",
-      waits=True)  # fmt: skip
-def atomic(out, operands, order, scope, operation, sign, bits):
-    threads, pick = selected(out)
-    address = pick(out.address(operands[1], "u64"))
-    value = pick(out.read(operands[2], f"u{bits}"))
-    how = f"{order or 'relaxed'!r}, {scope or 'gpu'!r}"
-    out.emit(f"x = m.orders.add({threads}, {address}, {value}, {int(bits) // 8}, {how})")
-    write_rows(out, operands[:1], "x", f"u{bits}")
+    out.emit(f"x = m.orders.update({threads}, {address}, {operation!r}, [{values}], {how})")
+    if instruction == "atom":
+        write_rows(out, [result], "x", kind)
 
 
 @rule(r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.(f16|bf16)\.\1\.f32")
@@ -253,3 +252,68 @@ def multiply_tiles(out, operands, kind):
     a, b, c = (", ".join(f"m.wide({x}, t)" for x in part.split(", ")) for part in (a, b, c))
     out.emit(f"x = mma_m16n8k16([{a}], [{b}], [{c}], {convert})")
     write_rows(out, operands[0].items, "x", "f32")
+
+
+@rule(r"shfl\.sync\.(idx|up|down|bfly)\.b32")
+def shuffle(out, operands, mode):
+    assert out.guard is None
+    value, distance, clamp = (f"m.wide({out.read(x, 'u32')}, t)" for x in operands[1:4])
+    out.emit(f"x, y = shuffled({mode!r}, t, m.lane[t], {value}, {distance}, {clamp})")
+    destinations = items(operands[0], out)
+    out.write(destinations[0], "x", "u32")
+    if len(destinations) > 1:
+        out.write(destinations[1], "y", "pred")
+
+
+@rule(r"vote\.sync\.(any|all|ballot)\.(pred|b32)")
+def vote(out, operands, mode, kind):
+    assert out.guard is None
+    out.emit(
+        f"x = voted({mode!r}, m.warp[t], m.lane[t], m.wide({out.read(operands[1], 'pred')}, t))"
+    )
+    out.write(operands[0], "x", kind)
+
+
+@rule(r"nanosleep\.u32")
+def sleep(out, operands):
+    """The schedule is random in any case."""
+
+
+@rule(r"cp\.async\.c[ag]\.shared(?:::cta)?\.global(?:\.L2::\w+)?")
+def start_copy(out, operands):
+    assert len(operands) == 3, "only copies of all their bytes"
+    threads, pick = selected(out)
+    to, source = pick(out.address(operands[0], "u32")), pick(out.address(operands[1], "u64"))
+    out.emit(f"m.copies.start({threads}, {to}, {source}, {int(operands[2].text)})")
+
+
+@rule(r"cp\.async\.commit_group", waits=True)
+def commit_copies(out, operands):
+    assert out.guard is None
+    out.emit("m.copies.commit(t)")
+
+
+@rule(r"cp\.async\.wait_group", waits=True)
+def wait_for_copies(out, operands):
+    assert out.guard is None
+    out.emit(f"m.copies.wait(t, {int(operands[0].text)})")
+
+
+@rule(r"cp\.async\.wait_all", waits=True)
+def wait_for_all_copies(out, operands):
+    assert out.guard is None
+    out.emit("m.copies.wait_all(t)")
+
+
+@rule(r"fence\.proxy\.async(?:\.shared::(?:cta|cluster))?", waits=True)
+def fence_proxy(out, operands):
+    assert out.guard is None
+    out.emit("m.messages.fence_proxy(t)")
+
+
+@rule(r"cp\.async\.bulk\.shared::cluster\.shared::cta\.mbarrier::complete_tx::bytes", waits=True)
+def send_copy(out, operands):
+    threads, pick = selected(out)
+    to, source, barrier = (pick(out.address(operands[i], "u32")) for i in (0, 1, 3))
+    size = pick(out.read(operands[2], "u32"))
+    out.emit(f"m.messages.copy({threads}, {to}, {source}, {size}, {barrier})")

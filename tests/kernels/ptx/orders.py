@@ -4,7 +4,18 @@ import numpy as np
 
 from .errors import Race
 from .memory import READ_ONLY, WRITABLE
-from .races import Released, SCOPES
+from .races import SCOPES, Released
+
+UPDATES = {
+    "add": np.add,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "min": np.minimum,
+    "max": np.maximum,
+    "exch": lambda old, new: new,
+    "cas": lambda old, compare, new: np.where(old == compare, new, old),
+}
 
 
 class Place:
@@ -99,14 +110,16 @@ class Orders:
             machine.global_.typed[size][start] = value
         machine.changed()
 
-    def add(self, threads, addresses, values, size, order, scope):
-        """red.add and atom.add: return the old values."""
+    def update(self, threads, addresses, operation, operands, order, scope):
+        """red and atom: return the old values."""
         machine, scope = self.machine, SCOPES[scope]
+        operands = [np.broadcast_to(x, threads.shape) for x in operands]
+        size = operands[0].dtype.itemsize
         typed = machine.global_.typed[size]
         old = np.empty(threads.size, typed.dtype)
-        columns = (np.broadcast_to(x, threads.shape) for x in (addresses, values))
-        for i, (thread, address, value) in enumerate(zip(threads, *columns, strict=True)):
-            place, start, cells = self._place(thread, address, size, WRITABLE)
+        addresses = np.broadcast_to(addresses, threads.shape)
+        for i, thread in enumerate(threads):
+            place, start, cells = self._place(thread, addresses[i], size, WRITABLE)
             self._check(place, cells, thread, scope, writes=True)
             if order in ("acquire", "acq_rel"):
                 visible = place.released.visible(scope, machine.block[thread])
@@ -114,7 +127,8 @@ class Orders:
                     machine.clocks.acquire(thread, visible)
             self._release(place, thread, order, scope)
             old[i] = typed[start]
-            typed[start] += value
+            value = typed[start : start + 1].view(operands[0].dtype)
+            value[:] = UPDATES[operation](value, *(x[i] for x in operands))
         machine.changed()
         return [old]
 
@@ -127,4 +141,3 @@ class Orders:
                     machine.clocks.acquire(thread, visible)
             [row] = machine.clocks.released(np.array([thread]))
             self.fenced[thread] = scope, row
-

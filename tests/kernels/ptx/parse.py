@@ -71,6 +71,7 @@ VARIABLE = re.compile(
 ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{]*)\{", re.DOTALL)
 REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+([%\w$]+)(?:<(\d+)>)?")
 LABEL = re.compile(r"([$\w]+):(?!:)")
+ADDRESS = re.compile(r"\[\s*([^+\s]+?)\s*(?:\+\s*(-?\d+))?\s*\]")
 STATEMENT = re.compile(r"(?:@(!?)([%\w]+)\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
 
 
@@ -183,8 +184,8 @@ class Body:
 
     def _operand(self, text):
         if text.startswith("["):
-            base, sign, offset = re.fullmatch(r"\[\s*([^+\s]+?)\s*(?:(\+)\s*(-?\d+))?\s*\]", text).groups()
-            return Address(self._operand(base), int(offset) if sign else 0)
+            base, offset = ADDRESS.fullmatch(text).groups()
+            return Address(self._operand(base), int(offset or 0))
         if text.startswith("{"):
             return Vector(tuple(self._operand(part) for part in split_operands(text[1:-1])))
         if re.match(r"-?\d", text):

@@ -12,6 +12,7 @@ from .errors import Race
 
 SCOPES = {"cta": 0, "cluster": 1, "gpu": 2, "sys": 3}
 MBARRIERS_PER_BLOCK = 8
+UNFINISHED = np.iinfo(np.int32).max  # a time that no thread has seen, so that any conflict races
 
 
 class Clocks:
@@ -70,10 +71,13 @@ class Released:
 
 
 class Accesses:
-    """The last write of each cell, and each thread's last read since."""
+    """The last write of each cell, and each thread's last read since.
 
-    def __init__(self, clocks, cells, readers):
-        self.clocks, self.readers = clocks, readers
+    `readers` threads may read a cell: all, or those of the block that owns it.
+    """
+
+    def __init__(self, clocks, name, cells, readers):
+        self.clocks, self.name, self.readers = clocks, name, readers
         self.writer = np.zeros(cells, np.int32)
         self.written = np.zeros(cells, np.int32)
         self.reads = np.zeros((cells, readers), np.int32)  # the system gives rows that are used
@@ -99,8 +103,7 @@ class Accesses:
 
     def _fail(self, thread, cell, what, other):
         machine = self.clocks.machine
-        space = "shared" if self.readers < machine.threads or self is machine.shared.accesses else "global"
-        machine.fail(Race, f"{space} byte {2 * cell}: {what} {machine.name_of(other)}", thread)
+        machine.fail(Race, f"{self.name} byte {2 * cell}: {what} {machine.name_of(other)}", thread)
 
     def _columns(self, threads, cells, rows):
         """The part of vector clocks that belongs to a space's readers."""
@@ -121,9 +124,7 @@ class Accesses:
 
     def write(self, threads, cells):
         rows = self.clocks.seen[threads]
-        self._check_write(
-            threads, cells, np.take_along_axis(rows, self.writer[cells], 1), "write"
-        )
+        self._check_write(threads, cells, np.take_along_axis(rows, self.writer[cells], 1), "write")
         self._check_reads(threads, cells, self._columns(threads, cells, rows))
         self.writer[cells] = threads[:, None]
         self.written[cells] = self.clocks.own[threads][:, None]
@@ -134,6 +135,18 @@ class Accesses:
                        self.writer[cells[lane, cell]])  # fmt: skip
         if self.strong is not None:
             self.strong.check_weak(threads, cells, writes=True)
+
+    def start_copy(self, thread, cells, is_seen):
+        """An asynchronous read, which no write may meet before it ends."""
+        writers, times = self.writer[cells], self.written[cells]
+        late = ~is_seen(thread, writers, times)
+        if late.any():
+            self._fail(thread, cells[late][0], "no proxy fence orders a copy after a write by",
+                       writers[late][0])  # fmt: skip
+        self.reads[cells, thread % self.readers] = UNFINISHED
+
+    def end_copy(self, threads, cells, times):
+        self.reads[cells, (threads % self.readers)[:, None]] = times[:, None]
 
     def write_later(self, threads, cells, rows, writers, times):
         """Asynchronous writes: `rows` are the clocks of their issue, (writer, time) their names."""

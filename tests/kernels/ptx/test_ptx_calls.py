@@ -1,6 +1,7 @@
 """The kernels' PTX on the interpreter: random plans, sizes, options and schedules, against NumPy in float64."""
 
 import pytest
+
 from .calls import draw
 from .conftest import USUAL
 

@@ -1,6 +1,7 @@
 """Planted faults: each makes a call fail, by a wrong number, a race, a bad access, a misused barrier or a deadlock."""
 
 import pytest
+
 from .calls import draw
 from .errors import BadAccess, BarrierMisuse, Deadlock, ExecutionError, Race
 from .faults import CLUSTER, FLOAT, GRID, IN_PTX, IN_SOURCE, ONE

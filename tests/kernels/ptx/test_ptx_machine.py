@@ -1,53 +1,9 @@
 """The interpreter itself, on small kernels written for it."""
 
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
+
 from .errors import BadAccess, BarrierMisuse, Deadlock, Race, UnknownInstruction
-from .machine import Machine, load
-from .memory import Global
-from .parse import Module
-
-HEAD = """
-.version 8.0
-.target sm_90a
-.address_size 64
-.extern .shared .align 16 .b8 memory[];
-.entry test(.param .u64 out, .param .u64 in)
-{
-.reg .pred %p<9>;
-.reg .b32 %r<30>;
-.reg .f32 %f<9>;
-.reg .b64 %rd<20>;
-ld.param.u64 %rd1, [out];
-ld.param.u64 %rd2, [in];
-mov.u32 %r1, %tid.x;
-mov.u32 %r2, %ctaid.x;
-mov.u32 %r3, memory;
-mul.wide.u32 %rd3, %r1, 4;
-add.s64 %rd4, %rd1, %rd3;   // &out[thread]
-shl.b32 %r4, %r1, 2;
-add.s32 %r5, %r3, %r4;      // &memory[thread]
-setp.eq.s32 %p1, %r1, 0;
-setp.eq.s32 %p2, %r2, 0;
-"""
-
-
-def run(body, *, blocks=1, threads=32, cluster_size=1, shared=1024, out=64, seeds=range(5)):
-    """Run a kernel's body with random schedules; return `out` of the last, int32 that starts as zeros."""
-    program = load(Module(HEAD + body + "\nret;\n}"), "test")
-    launch = SimpleNamespace(
-        blocks=blocks, block_threads=threads, cluster_size=cluster_size, shared_bytes=shared
-    )
-    array = np.zeros(out, np.int32)
-    arrays = {"out": (array, True), "in": (np.arange(64, dtype=np.int32), False)}
-    addresses = Global.addresses(arrays)
-    parameters = b"".join(addresses[name].to_bytes(8, "little") for name in ("out", "in"))
-    for seed in seeds:
-        machine = Machine(program, launch, arrays, parameters, seed)
-        machine.run()
-    return machine.global_.contents("out", array)
+from .small import run
 
 
 def test_every_thread_has_its_own_pc():
@@ -265,6 +221,49 @@ def test_bytes_arrive_at_a_barrier():
 def test_bytes_that_are_not_waited_for(change, errors):
     with pytest.raises(errors):
         send(**change)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "wanted"),
+    [
+        ("shfl.sync.bfly.b32 %r6, %r1, 5, 31, -1;", [i ^ 5 for i in range(32)]),
+        ("shfl.sync.idx.b32 %r6, %r1, 3, 31, -1;", [3] * 32),
+        ("shfl.sync.up.b32 %r6, %r1, 2, 0, -1;", [0, 1, *range(30)]),
+        ("shfl.sync.down.b32 %r6|%p3, %r1, 9, 31, -1;", [*range(9, 32), *range(23, 32)]),
+        ("shfl.sync.bfly.b32 %r6, %r1, 1, 0x1c1f, -1;", [i ^ 1 for i in range(32)]),
+        ("vote.sync.ballot.b32 %r6, %p1, -1;", [1] * 32),
+        ("vote.sync.all.pred %p3, %p1, -1; selp.u32 %r6, 1, 0, %p3;", [0] * 32),
+        ("vote.sync.any.pred %p3, %p1, -1; selp.u32 %r6, 1, 0, %p3;", [1] * 32),
+    ],
+)
+def test_lanes_exchange_values(instruction, wanted):
+    body = f"@%p1 bra SOME; mov.u32 %r7, 0; SOME: {instruction} st.global.u32 [%rd4], %r6;"
+    assert run(body)[:32].tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("operation", "wanted"),
+    [("add.u32", 2016), ("max.s32", 63), ("or.b32", 63), ("xor.b32", 0), ("and.b32", 0)],
+)
+def test_atomics_lose_nothing(operation, wanted):
+    body = f"atom.relaxed.gpu.global.{operation} %r6, [%rd1], %r8;"
+    body = "mad.lo.s32 %r8, %r2, 16, %r1;" + body
+    assert run(body, blocks=4, threads=16)[0] == wanted
+    assert run(body.replace("atom", "red").replace("%r6, ", ""), blocks=4, threads=16)[0] == wanted
+    if operation == "add.u32":
+        with pytest.raises(Race):
+            run(body.replace(".gpu", ".cta"), blocks=4, threads=16)
+
+
+def test_compare_and_swap_has_one_winner():
+    body = """
+        add.s32 %r8, %r1, 1;
+        atom.relaxed.gpu.global.cas.b32 %r6, [%rd1], 0, %r8;
+        setp.eq.s32 %p3, %r6, 0;
+        @%p3 red.relaxed.gpu.global.add.u32 [%rd1+4], 1;
+    """
+    out = run(body)
+    assert 1 <= out[0] <= 32 and out[1] == 1
 
 
 def test_a_barrier_is_no_memory():

@@ -29,7 +29,9 @@ def test_16_bit_types_round_as_in_torch():
 
 def test_fused_multiply_adds_round_once():
     a, b, c = (RANDOM.standard_normal(300).astype(np.float32) for _ in range(3))
-    exact = [Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)) for x, y, z in zip(a, b, c)]
+    exact = [
+        Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z)) for x, y, z in zip(a, b, c)
+    ]
     same_values(numerics.fma32(a, b, c), np.array([float(x) for x in exact], np.float32))
     a, b = (RANDOM.standard_normal(300) for _ in range(2))
     c = -a * b  # leaves the error of the product
@@ -77,7 +79,9 @@ def test_mma_by_the_tables_of_the_manual():
             registers_c[:, lane, i] = c[:, group + (8 if i >= 2 else 0), member * 2 + (i & 1)]
     words_a = halves_a.view(np.uint32).reshape(-1, 4).T
     words_b = halves_b.view(np.uint32).reshape(-1, 2).T
-    got = numerics.mma_m16n8k16(words_a, words_b, registers_c.reshape(-1, 4).T, numerics.from_float16)
+    got = numerics.mma_m16n8k16(
+        words_a, words_b, registers_c.reshape(-1, 4).T, numerics.from_float16
+    )
     wanted = c + a.astype(float) @ b.astype(float)
     for lane in range(32 * warps):
         warp, group, member = lane // 32, lane % 32 >> 2, lane % 4

@@ -247,10 +247,11 @@ class Translator:
 def immediate(text, kind):
     """The NumPy scalar of an immediate operand."""
     if text[:2] in ("0f", "0F", "0d", "0D"):
-        size = 4 if text[1] in "fF" else 8
-        return np.uint64(int(text[2:], 16)).astype(f"u{size}").view(f"f{size}").astype(
-            numpy_type(kind)
+        bits = np.uint64(int(text[2:], 16))
+        value = (
+            bits.astype(np.uint32).view(np.float32) if text[1] in "fF" else bits.view(np.float64)
         )
+        return value.astype(numpy_type(kind))
     size = size_of(kind)
     value = np.uint64(int(text, 0) % 2**64).astype(f"u{size}")
     return np.bool_(value) if kind == "pred" else value.view(numpy_type(kind))
