@@ -1,6 +1,7 @@
 """PTX of the kernels, compiled once."""
 
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,7 +18,7 @@ USUAL = [*((dtype, "sm_90a") for dtype in nvcc_output.PRODUCTS), ("float32", "co
 def programs():
     """The function that returns the programs of a dtype and architecture."""
     if nvcc_output.find_nvcc() is None:
-        pytest.skip("there is no nvcc that makes the kernels' PTX")
-    with ThreadPoolExecutor() as pool:  # nvcc has one thread
+        pytest.skip("no nvcc is found, or RNNFUSED_CUDA=0 forbids it")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # nvcc has one thread
         list(pool.map(lambda pair: nvcc_output.ptx_of(*pair), USUAL))
     return functools.cache(Programs)

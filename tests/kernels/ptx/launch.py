@@ -72,7 +72,9 @@ class Call(ctypes.Structure):
 
 @functools.cache
 def library():
-    return ctypes.CDLL(str(nvcc_output.launch_library()))
+    library = ctypes.CDLL(str(nvcc_output.launch_library()))
+    library.make_launch.restype = ctypes.c_bool
+    return library
 
 
 def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1):
@@ -81,7 +83,7 @@ def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1):
                       SHARED_LIMIT)  # fmt: skip
     launch = Launch()
     fits = library().make_launch(ctypes.byref(request), ctypes.byref(launch))
-    return launch if fits & 0xFF else None
+    return launch if fits else None
 
 
 class Kernels:
