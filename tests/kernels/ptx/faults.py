@@ -69,7 +69,7 @@ IN_PTX = [
           r"(st\.async[^;]*?\[%\w+)\]", r"\1+4]", (Race, WRONG, BadAccess, BarrierMisuse)),
     Fault("a word is sent twice", CLUSTER | FLOAT,
           r"(st\.async[^;]*;)", r"\1 \1", (Race, BarrierMisuse, Deadlock)),
-    Fault("lanes of a word are stored at half its width", CLUSTER | FLOAT | {"dtype": "float64"},
+    Fault("half of each word is sent", CLUSTER | FLOAT | {"dtype": "float64"},
           r"(bytes)\.b64 (\[%\w+\]), (%\w+),", r"\1.b32 \2, %r1,", (Race, WRONG, Deadlock)),
     Fault("the counter is released in the block alone", GRID | FLOAT,
           r"red\.release\.gpu", "red.release.cta", (Race,)),

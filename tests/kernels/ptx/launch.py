@@ -130,6 +130,7 @@ class Kernels:
                 array.view(np.uint8)[...] = 0xFF  # NaN
                 arrays[name] = array, True
         if launch.workspace_bytes:
+            assert launch.cooperative, "blocks that wait for each other must all run"
             arrays["workspace"] = np.zeros(launch.workspace_bytes, np.uint8), True
         addresses = Global.addresses(arrays)
         call = Call(DTYPES[self.dtype], int(relu), steps, batch, sequence.shape[-1], int(reverse))

@@ -1,12 +1,17 @@
-"""The kernels' PTX on the interpreter: random plans, sizes, options and schedules, against NumPy in float64."""
+"""The kernels' PTX on the interpreter: random sizes, options and schedules in every kind of plan, against NumPy."""
 
 import pytest
 
 from .calls import draw
 from .conftest import USUAL
 
-USUAL_CALLS = 72
-SLOW_CALLS = 700
+SEEDS = 6  # of each kind of plan
+KINDS = [
+    (dtype, architecture, exchange)
+    for dtype, architecture in USUAL
+    for exchange in ("none", "cluster", "grid")
+    if exchange != "cluster" or architecture == "sm_90a"
+]
 
 
 def check(programs, call):
@@ -14,20 +19,14 @@ def check(programs, call):
     call.check(programs(call.dtype, call.architecture))
 
 
-def usual(seed):
-    """A call of kernels that are compiled for the usual tests."""
-    for seed in (seed * 1000 + i for i in range(1000)):
-        call = draw(seed)
-        if (call.dtype, call.architecture) in USUAL:
-            return call
-
-
-@pytest.mark.parametrize("seed", range(USUAL_CALLS))
-def test_random_call(programs, seed):
-    check(programs, usual(seed))
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(("dtype", "architecture", "exchange"), KINDS)
+def test_random_call(programs, dtype, architecture, exchange, seed):
+    seed += 100 * KINDS.index((dtype, architecture, exchange))
+    check(programs, draw(seed, dtype=dtype, architecture=architecture, exchange=exchange))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(SLOW_CALLS))
+@pytest.mark.parametrize("seed", range(700))
 def test_more_random_calls(programs, seed):
     check(programs, draw(10**6 + seed))

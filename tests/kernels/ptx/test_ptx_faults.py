@@ -4,15 +4,15 @@ import pytest
 
 from .calls import draw
 from .errors import BadAccess, BarrierMisuse, Deadlock, ExecutionError, Race
-from .faults import CLUSTER, FLOAT, GRID, IN_PTX, IN_SOURCE, ONE
+from .faults import CLUSTER, FLOAT, GRID, IN_PTX, IN_SOURCE, ONE, Fault
 
 TRIES = 8  # calls in which a fault must show
 USUAL = 8  # faults that the usual tests plant
 
 
-def find(programs, call, plan=None):
+def find(programs, call, plan=None, tries=TRIES):
     """The error of the first call that fails; None if all are right."""
-    for seed in range(TRIES):
+    for seed in range(tries):
         drawn = draw(seed, **call)
         try:
             drawn.check(programs, plan and plan(drawn))
@@ -46,18 +46,21 @@ def test_fault_in_source(programs, tmp_path, fault):
     assert isinstance(find(fault.programs(tmp_path), fault.call), fault.errors)
 
 
-def test_fault_in_launch(programs):
-    """Too little shared memory, and a workspace that was not cleared."""
-
+@pytest.mark.parametrize("where", [ONE, CLUSTER, GRID], ids=["one", "cluster", "grid"])
+def test_too_little_shared_memory(programs, where):
     def smaller(call):
         launch = call.launch()
         launch.shared_bytes -= 16
         return lambda hidden, batch: launch
 
-    for where in (ONE, CLUSTER, GRID):
-        call = {"steps": 5, "batch_sizes": (), **where, **FLOAT}
-        error = find(programs("float32", where["architecture"]), call, smaller)
-        assert isinstance(error, BadAccess)
+    call = Fault("", where | FLOAT, "", "", ()).call
+    assert isinstance(find(programs("float32", where["architecture"]), call, smaller), BadAccess)
+
+
+@pytest.mark.parametrize("where", [ONE, CLUSTER, GRID], ids=["one", "cluster", "grid"])
+def test_without_a_fault_the_same_calls_are_right(programs, where):
+    call = Fault("", where | FLOAT, "", "", ()).call
+    assert find(programs("float32", where["architecture"]), call, tries=3) is None
 
 
 @pytest.mark.xfail(
