@@ -8,10 +8,9 @@ from .barriers import Barriers
 from .copies import Copies
 from .errors import BadAccess, Deadlock, ExecutionError
 from .mbarriers import Mbarriers
-from .memory import SHARED_BASE, Global, Shared
+from .memory import Global, Shared
 from .messages import Messages
 from .orders import Orders
-from .parse import aligned
 from .races import Clocks
 from .translate import Program
 
@@ -20,17 +19,8 @@ MOST_STEPS = 200_000  # that a launch may take; some thousands are usual
 MOST_VAIN_POLLS = 50  # of all threads, without a change
 
 
-def shared_layout(kernel):
-    """Give a kernel's shared variables addresses; return the bytes of those of fixed size."""
-    start = kernel.shared_bytes
-    addresses = {name: SHARED_BASE + offset for name, offset in kernel.shared.items()}
-    for name, alignment in kernel.dynamic_shared.items():
-        start = aligned(start, alignment)
-        addresses[name] = SHARED_BASE + start
-    return addresses, start
-
-
 class Machine:
+    # Where a thread is; only running ones may be stepped.
     PARKED = {"running": 0, "block": 1, "warp": 2, "cluster": 3, "joint": 4, "left": 5}
 
     def __init__(self, program, launch, arrays, parameters, seed):
@@ -252,7 +242,4 @@ class Machine:
 def load(module, pattern):
     """The program of the kernel whose name matches a pattern."""
     [name] = [name for name in module.entries if re.search(pattern, name)]
-    kernel = module.kernel(name)
-    program = Program(kernel)
-    program.shared_addresses, program.static_shared = shared_layout(kernel)
-    return program
+    return Program(module.kernel(name))

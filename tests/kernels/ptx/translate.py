@@ -12,7 +12,8 @@ import numpy as np
 
 from . import arithmetic, numerics, operations
 from .errors import UnknownInstruction
-from .parse import SINK, Address, Immediate, Register, Symbol, Vector
+from .memory import SHARED_BASE
+from .parse import SINK, Address, Immediate, Register, Symbol, Vector, aligned
 
 SIZES = {"pred": 1, "8": 1, "16": 2, "32": 4, "64": 8}
 NUMPY_TYPES = {f"{kind}{size}": np.dtype(f"{kind}{size}").type for kind, size in
@@ -49,10 +50,17 @@ class Segment:
 
 
 class Program:
-    """A kernel as segments. `layout` says where its shared variables lie: {name: offset}."""
+    """A kernel as segments, and the addresses of its shared variables."""
 
     def __init__(self, kernel):
         self.kernel = kernel
+        self.shared_addresses = {
+            name: SHARED_BASE + offset for name, offset in kernel.shared.items()
+        }
+        self.static_shared = kernel.shared_bytes  # before the variables whose size a launch sets
+        for name, alignment in kernel.dynamic_shared.items():
+            self.static_shared = aligned(self.static_shared, alignment)
+            self.shared_addresses[name] = SHARED_BASE + self.static_shared
         self.ids = {name: i for i, name in enumerate(kernel.register_types)}
         self.types = [numpy_type(kind) for kind in kernel.register_types.values()]
         self.segments = self._cut()
