@@ -5,8 +5,10 @@
 ``launch.py`` calls the kernels through the launch code of csrc/cuda; ``calls.py`` draws calls and compares their results.
 The reference for every rule is the PTX ISA manual, version 9.0.
 
-It finds: wrong numbers, accesses that happens-before does not order in sufficient scopes (``races.py``), accesses outside
-of memory or alignment, misused barriers, and deadlocks. Memory is sequentially consistent here: weaker behaviour of a GPU
-can only show where it also reports a race. It does not check that the lanes of a warp have converged before an
-``.aligned`` instruction, but waits for them; nor the limits of registers, and nothing of speed.
+It finds wrong numbers, accesses that happens-before does not order in sufficient scopes (``races.py``), accesses outside
+of memory or alignment, misused barriers, and deadlocks. A message names a line of the PTX in build/test_kernels/ptx.
+
+It has limits. Memory is sequentially consistent, so weaker behaviour of a GPU shows only as a race. Lanes of a warp wait
+for each other at an ``.aligned`` instruction, whether or not they have converged before it. Registers have no limit, and
+time means nothing.
 """
