@@ -1,0 +1,142 @@
+"""Faults to plant into the kernels, so that the tests show that they can fail."""
+
+import re
+import shutil
+from dataclasses import dataclass, field
+
+from . import nvcc_output
+from .calls import Programs
+from .errors import BadAccess, BarrierMisuse, Deadlock, Race
+
+WRONG = AssertionError  # a result differs from NumPy's
+
+CLUSTER = dict(exchange="cluster", architecture="sm_90a", blocks=4)
+GRID = dict(exchange="grid", architecture="compute_80", blocks=4)
+ONE = dict(exchange="none", architecture="sm_90a")
+FLOAT = dict(dtype="float32", depth=8)
+NARROW = dict(dtype="bfloat16", depth=32)
+
+
+@dataclass
+class Fault:
+    """An edit of the PTX, or of a file of csrc/cuda, and what may find it."""
+
+    name: str
+    where: dict  # fields of the calls that show it
+    old: str  # a pattern in PTX, the text itself in a file
+    new: str
+    errors: tuple
+    file: str | None = None  # in csrc/cuda; None: the PTX
+    count: int = 0  # how many matches to replace in PTX; 0: all
+    options: dict = field(default_factory=dict)  # fields of the calls, such as steps
+
+    @property
+    def call(self):
+        return {"steps": 5, "batch_sizes": (), **self.where, **self.options}
+
+    def programs(self, folder):
+        """The programs with this fault; files are edited in a copy of csrc in `folder`."""
+        dtype, architecture = self.where["dtype"], self.where["architecture"]
+        if self.file is None:
+            text, count = re.subn(self.old, self.new, nvcc_output.ptx_of(dtype, architecture),
+                                  count=self.count)  # fmt: skip
+            assert count > 0, f"the PTX has no {self.old}"
+            return Programs(dtype, architecture, text)
+        csrc = folder / "csrc"
+        shutil.copytree(nvcc_output.ROOT / "csrc", csrc)
+        path = csrc / "cuda" / self.file
+        text = path.read_text()
+        assert text.count(self.old) == 1, f"{self.file} has not one {self.old!r}"
+        path.write_text(text.replace(self.old, self.new))
+        return Programs(dtype, architecture, nvcc_output.ptx_of(dtype, architecture, csrc))
+
+
+IN_PTX = [
+    Fault("arrived bytes are acquired in the block alone", CLUSTER | FLOAT,
+          r"try_wait\.parity\.acquire\.cluster", "try_wait.parity.acquire.cta", (Race,)),
+    Fault("no wait for the cluster before the first store", CLUSTER | FLOAT,
+          r"barrier\.cluster\.wait\.acquire\.aligned;", "", (Race, BarrierMisuse)),
+    Fault("every store goes to the sender's own block", CLUSTER | FLOAT,
+          r"mapa\.shared::cluster\.u32 (%\w+), (%\w+), %\w+;", r"mov.u32 \1, \2;",
+          (Race, Deadlock, BarrierMisuse)),
+    Fault("four bytes are expected", CLUSTER | FLOAT,
+          r"(arrive\.expect_tx[^;]*), %\w+;", r"\1, 4;", (Race, Deadlock, BarrierMisuse)),
+    Fault("the same phase is waited for in every step", CLUSTER | FLOAT,
+          r"(try_wait[^;]*), %\w+;", r"\1, 0;", (Race, WRONG, Deadlock, BarrierMisuse)),
+    Fault("a barrier counts two arrivals", CLUSTER | FLOAT,
+          r"(mbarrier\.init[^;]*), 1;", r"\1, 2;", (Deadlock,)),
+    Fault("a store goes four bytes too far", CLUSTER | FLOAT,
+          r"(st\.async[^;]*?\[%\w+)\]", r"\1+4]", (Race, WRONG, BadAccess, BarrierMisuse)),
+    Fault("a word is sent twice", CLUSTER | FLOAT,
+          r"(st\.async[^;]*;)", r"\1 \1", (Race, BarrierMisuse, Deadlock)),
+    Fault("half of each word is sent", CLUSTER | FLOAT | {"dtype": "float64"},
+          r"(bytes)\.b64 (\[%\w+\]), (%\w+),", r"\1.b32 \2, %r1,", (Race, WRONG, Deadlock)),
+    Fault("the counter is released in the block alone", GRID | FLOAT,
+          r"red\.release\.gpu", "red.release.cta", (Race,)),
+    Fault("the counter is not released", GRID | FLOAT,
+          r"red\.release\.gpu", "red.relaxed.gpu", (Race,)),
+    Fault("the counter is not acquired", GRID | FLOAT,
+          r"ld\.acquire\.gpu", "ld.relaxed.gpu", (Race,)),
+    Fault("the counter is acquired in the block alone", GRID | FLOAT,
+          r"ld\.acquire\.gpu", "ld.acquire.cta", (Race,)),
+    Fault("the counter is read once", GRID | FLOAT,
+          r"(ld\.acquire[^;]*;[^@]*?)@%p\d+ bra [^;]*;", r"\1", (Race,)),
+    Fault("a block counts twice", GRID | FLOAT,
+          r"(red\.release[^;]*), 1;", r"\1, 2;", (Race, WRONG)),
+    Fault("no block counts", GRID | FLOAT, r"red\.release[^;]*;", "", (Deadlock,)),
+    Fault("states come through the read-only cache", GRID | FLOAT,
+          r"ld\.global\.cg", "ld.global.nc", (BadAccess,)),
+    Fault("no barrier in the block", ONE | FLOAT, r"bar\.sync[^;]*;", "", (Race,)),
+    Fault("a load crosses its alignment", ONE | FLOAT,
+          r"(ld\.shared\.v4\.f32[^;]*\+)16\]", r"\g<1>8]", (BadAccess,)),
+    Fault("sums of two slices are read from one", ONE | FLOAT | {"depth": 8},
+          r"(st\.shared\.v4\.f32 \[%\w+)\]", r"\1+16]", (Race, WRONG, BadAccess)),
+    Fault("two fragments of the weight are exchanged", ONE | NARROW,
+          r"(mma\.sync[^{]*\{[^}]*\}, \{%\w+),\s*(%\w+),\s*(%\w+),", r"\1,\3,\2,", (WRONG,)),
+    Fault("a 16-bit store is a word too far", ONE | NARROW,
+          r"(st\.global\.u16\s+\[%\w+)\]", r"\1+2]", (Race, WRONG, BadAccess)),
+]  # fmt: skip
+
+IN_SOURCE = [
+    Fault("no barrier after a phase", ONE | FLOAT, "    phase(me_);\n    __syncthreads();",
+          "    phase(me_);", (Race,), "team.cuh"),
+    Fault("no barrier after one block's exchange", ONE | FLOAT,
+          "      meanwhile(me_);\n      __syncthreads();\n    } else if",
+          "      meanwhile(me_);\n    } else if", (Race,), "team.cuh"),
+    Fault("the phase's parity stays", CLUSTER | FLOAT, "parities_ ^= 1 << next;", "",
+          (Race, Deadlock, WRONG, BarrierMisuse), "team.cuh"),
+    Fault("both states share a barrier", CLUSTER | FLOAT, "shared_address(&barriers_[next]);",
+          "shared_address(&barriers_[0]);", (Race, Deadlock, BarrierMisuse), "team.cuh"),
+    Fault("one word too many is expected", CLUSTER | FLOAT, "words * sizeof(Word)",
+          "(words + 1) * sizeof(Word)", (Deadlock, BarrierMisuse, Race), "team.cuh"),
+    Fault("one word too few is expected", CLUSTER | FLOAT, "words * sizeof(Word)",
+          "(words - 1) * sizeof(Word)", (Deadlock, BarrierMisuse, Race), "team.cuh"),
+    Fault("the last rank gets nothing", CLUSTER | FLOAT, "i < plan.blocks; ++i",
+          "i < plan.blocks - 1; ++i", (Deadlock, Race, BarrierMisuse), "team.cuh"),
+    Fault("a cluster's block has one state", CLUSTER | FLOAT, "(plan.states() == 1 ? 0 : which)",
+          "0", (Race, WRONG), "memory.cuh"),
+    Fault("a grid has one state", GRID | FLOAT, " + which * state_words<Product>(plan)", "",
+          (Race, WRONG), "team.cuh"),
+    Fault("a block counts before its threads have stored", GRID | FLOAT,
+          "__syncthreads();\n      expected_", "expected_", (Race,), "team.cuh"),
+    Fault("a block does not wait for its copy", GRID | FLOAT,
+          "plan.threads);\n      __syncthreads();", "plan.threads);", (Race,), "team.cuh"),
+    Fault("a block waits for all but one", GRID | FLOAT, "expected_ += plan.blocks;",
+          "expected_ += plan.blocks - 1;", (Race, WRONG), "team.cuh"),
+    Fault("the copy is 32 bytes short", GRID | FLOAT, "bytes / static_cast<int>(sizeof(uint4))",
+          "bytes / static_cast<int>(sizeof(uint4)) - 2", (WRONG,), "team.cuh"),
+    Fault("the second state is not prepared", CLUSTER | FLOAT, "s < plan.states(); ++s",
+          "s < 1; ++s", (WRONG,), "scan.cuh", options=dict(hidden=21)),
+    Fault("sums are read one unit further", ONE | FLOAT,
+          "rows_before * Product::sum_row(plan) + local",
+          "rows_before * Product::sum_row(plan) + local + 1", (WRONG, Race, BadAccess),
+          "scan.cuh"),
+    Fault("inputs of the same step are fetched again", CLUSTER | FLOAT, "fetch(me, i + 1, after)",
+          "fetch(me, i, after)", (WRONG,), "scan.cuh"),
+    Fault("the last step is not known as such", ONE | FLOAT, "values[v], row >= after);",
+          "values[v], row > after);", (WRONG,), "scan.cuh"),
+    Fault("no barrier after the weight was staged", ONE | NARROW | {"blocks": 1},
+          "    phase(me_);\n    __syncthreads();", "    phase(me_);", (Race,), "team.cuh"),
+    Fault("a slice's rows overlap by one", ONE | NARROW, "plan.depth / kValues + 4",
+          "plan.depth / kValues - 1", (WRONG, Race), "mma_product.cuh"),
+]  # fmt: skip

@@ -1,0 +1,32 @@
+"""The kernels' PTX on the interpreter: random sizes, options and schedules in every kind of plan, against NumPy."""
+
+import pytest
+
+from .calls import draw
+from .conftest import USUAL
+
+SEEDS = 6  # of each kind of plan
+KINDS = [
+    (dtype, architecture, exchange)
+    for dtype, architecture in USUAL
+    for exchange in ("none", "cluster", "grid")
+    if exchange != "cluster" or architecture == "sm_90a"
+]
+
+
+def check(programs, call):
+    print(call)  # pytest shows it where the test fails
+    call.check(programs(call.dtype, call.architecture))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(("dtype", "architecture", "exchange"), KINDS)
+def test_random_call(programs, dtype, architecture, exchange, seed):
+    seed += 100 * KINDS.index((dtype, architecture, exchange))
+    check(programs, draw(seed, dtype=dtype, architecture=architecture, exchange=exchange))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(700))
+def test_more_random_calls(programs, seed):
+    check(programs, draw(10**6 + seed))
