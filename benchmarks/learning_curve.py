@@ -31,6 +31,11 @@ CHANGES = {
     "--betas 0 0.9": {"betas": (0.0, 0.9)},
     "--dropout 0.1": {"dropout": 0.1},
     "--hidden-size 256 --num-layers 2": {"hidden_size": 256, "num_layers": 2},
+    "--lr 0.004 --hidden-size 256 --num-layers 2": {
+        "lr": 4e-3,
+        "hidden_size": 256,
+        "num_layers": 2,
+    },
 }
 
 
