@@ -115,6 +115,8 @@ constexpr int64_t kMaxLogitsRows = 32 * 1024;
 // Bytes of the logits that a worker makes, and reads again, before it goes on; and the least rows of them.
 constexpr int64_t kLogitsBlockBytes = 16 * 1024;
 constexpr int64_t kMinBlockRows = 8 * kWideTileRows;
+// The most bytes of rows that reduce their logits together.
+constexpr int64_t kRowsTogetherBytes = 128 * 1024;
 
 // Generation (kernels/generate.h) --------------------------------------------------------------------------------
 

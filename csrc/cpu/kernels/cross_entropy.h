@@ -192,7 +192,10 @@ class CrossEntropyRows {
 template <class T>
 void cross_entropy_rows(const CrossEntropyRowsParams& params, int64_t begin, int64_t end) {
   const CrossEntropyRows<T> rows(params);
-  for (int64_t r = begin; r < end; r += kLanes<T>) rows.run(r, smaller(end - r, kLanes<T>));
+  // Long rows go one by one: from the maximum to the gradient they stay in L1 or L2.
+  const int64_t bytes = product_of(params.logits.batch_stride, sizeof(Sum<T>));
+  const int64_t together = bytes * kLanes<T> <= kRowsTogetherBytes ? kLanes<T> : 1;
+  for (int64_t r = begin; r < end; r += together) rows.run(r, smaller(end - r, together));
 }
 
 }  // namespace RNNFUSED_ISA
