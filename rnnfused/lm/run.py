@@ -99,7 +99,9 @@ class Run:
         """Print what is learnt, and by which model."""
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.say(heading(self.corpus, parameters, self.workers.size))
-        if self.progress.step:
+        if self.progress.finished and self.timetable.is_done(self.progress):
+            self.say(f"the run is finished, since step {self.progress.step}")
+        elif self.progress.step:
             self.say(f"goes on at step {self.progress.step}, epoch {self.progress.epoch + 1}")
 
     def say(self, text: str) -> None:
@@ -118,6 +120,12 @@ class Run:
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{damaged}{error}") from None
         self.settings.check_resumes(earlier)
+        before, now = record["settings"].get("threads"), torch.get_num_threads()
+        if before not in (None, now) and self.workers.is_first:
+            warn(
+                f"the run used {before} threads and goes on with {now}: its results may differ in "
+                "their last digits; --threads sets the number"
+            )
         if record["text"] != self.text:
             raise ValueError(
                 "text must be that of the run that is resumed, with the same validation text, but "

@@ -6,7 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import SavedRun, UnfinishedRunError, saved_run
+from torch import get_num_threads
+
+from .checkpoint import CheckpointError, SavedRun, UnfinishedRunError, saved_run
 from .checkpoint.run_folder import RunFolder
 from .corpus import Corpus, Text, build_corpus
 from .data import letters_only
@@ -132,7 +134,12 @@ def train(
         )
         start = _first_word(corpus) if prefix is None else prefix
         encode_prefix(corpus.vocab, start)
-        record = settings.to_json() | {"source": source, "valid": _name(valid), "test": _name(test)}
+        record = settings.to_json() | {
+            "source": source,
+            "valid": _name(valid),
+            "test": _name(test),
+            "threads": get_num_threads(),
+        }
         run = Run(corpus, settings, workers, folder, Path(out), record)
         if resume:
             run.resume(out)
@@ -155,9 +162,17 @@ def _replaced(out: str | os.PathLike[str], overwrite: bool) -> SavedRun | None:
     """The run that a new one in ``out`` replaces; None without one, or without a step of it.
 
     Raises:
-        UnfinishedRunError: it is unfinished, and ``overwrite`` is false.
+        UnfinishedRunError: it is unfinished or cannot be read, and ``overwrite`` is false.
     """
-    earlier = saved_run(out)
+    try:
+        earlier = saved_run(out)
+    except (CheckpointError, OSError) as error:
+        if overwrite:
+            return None
+        raise UnfinishedRunError(
+            f"folder {os.fspath(out)!r} holds a file that may be an unfinished run: {error}; "
+            "overwrite=True replaces it; or choose another folder"
+        ) from None
     if earlier is None or earlier.step == 0:
         return None
     if not (earlier.finished or overwrite):

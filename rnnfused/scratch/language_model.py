@@ -216,10 +216,10 @@ class RNNLMScratch(nn.Module):
                 not have the model's size, ``num_preds`` is negative, or ``device`` is not the
                 model's.
         """
-        if not isinstance(num_preds, int):
+        if isinstance(num_preds, bool) or not isinstance(num_preds, int):
             raise TypeError(f"num_preds must be an int, got {num_preds!r}")
-        if num_preds < 0:
-            raise ValueError(f"num_preds must not be negative, got {num_preds}")
+        if not 0 <= num_preds < 2**63:
+            raise ValueError(f"num_preds must lie in 0 .. 2 ** 63 - 1, got {num_preds}")
         if not (hasattr(vocab, "idx_to_token") and hasattr(vocab, "__getitem__")):
             raise TypeError(
                 "vocab must give an id as vocab[token] and tokens as vocab.idx_to_token, "

@@ -100,7 +100,7 @@ def test_language_model_prints_what_the_readme_shows(scripts, tmp_path, monkeypa
     # The other commands run as well.
     (tmp_path / "other.txt").write_text("The dog sat on the mat. " * 20)
     (tmp_path / "my.txt").write_text((tmp_path / "small.txt").read_text())
-    assert "goes on at step" in listing.run(listing.COMMANDS[listing.RESUME], tmp_path)
+    assert "the run is finished" in listing.run(listing.COMMANDS[listing.RESUME], tmp_path)
     assert "bits per character" in listing.run(listing.COMMANDS[listing.EVAL], tmp_path)
     words = shlex.split(listing.COMMANDS[listing.TORCHRUN], comments=True)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]

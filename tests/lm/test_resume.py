@@ -20,7 +20,7 @@ from rnnfused.lm import (
     save_checkpoint,
     train,
 )
-from rnnfused.lm.checkpoint import _run_sum, load_run
+from rnnfused.lm.checkpoint import _run_sum, load_run, saved_run
 from rnnfused.lm.cli import main
 from rnnfused.lm.run import Run
 
@@ -131,7 +131,8 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path, capsys):
     before = contents(tmp_path)
     capsys.readouterr()
     assert train(TEXT, tmp_path, SMALL, resume=True) == metrics
-    assert "goes on at step" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "the run is finished, since step" in output and "goes on" not in output
     assert contents(tmp_path) == before
 
 
@@ -341,3 +342,25 @@ def test_the_best_model_outlives_a_stop(tmp_path, monkeypatch):
     assert torch.equal(load_checkpoint(tmp_path).model.head.bias, best)
     assert load_run(tmp_path)[0].record["progress"]["best"] == 3.0
     assert not torch.equal(load_checkpoint(tmp_path, which="last").model.head.bias, best)
+
+
+@pytest.mark.parametrize("content", [b"{", b"hi\n", b"[1]"])
+def test_a_damaged_record_is_not_replaced(tmp_path, content):
+    (tmp_path / "model.json").write_bytes(content)
+    with pytest.raises(UnfinishedRunError, match="may be an unfinished run: .*overwrite=True"):
+        train(TEXT, tmp_path, SMALL)
+    assert (tmp_path / "model.json").read_bytes() == content
+    train(TEXT, tmp_path, SMALL, overwrite=True)
+    assert saved_run(tmp_path).finished
+
+
+def test_another_number_of_threads_is_reported(tmp_path, capsys):
+    train(TEXT, tmp_path, SMALL)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        train(TEXT, tmp_path, SMALL, resume=True)
+    finally:
+        torch.set_num_threads(before)
+    error = capsys.readouterr().err
+    assert f"the run used {before} threads and goes on with {before + 1}" in error

@@ -64,8 +64,9 @@ def test_metrics_are_those_of_the_saved_model_over_the_same_symbols(tmp_path):
     metrics = train(TEXT, tmp_path, SMALL, source="a.txt")
     model, vocab, record = load_checkpoint(tmp_path)
     assert record["metrics"] == metrics
-    sources = {"source": "a.txt", "valid": None, "test": None}
-    assert record["settings"] == SMALL.to_json() | sources
+    others = {"source": "a.txt", "valid": None, "test": None}
+    others["threads"] = torch.get_num_threads()
+    assert record["settings"] == SMALL.to_json() | others
 
     training, validation = split_text(TEXT, 0.1)
     assert vocab == Vocab(training)

@@ -108,17 +108,18 @@ class SavedRun(NamedTuple):
 
 
 def saved_run(folder: str | os.PathLike[str]) -> SavedRun | None:
-    """How far the run in ``folder`` went; None without a run that can be read.
+    """How far the run in ``folder`` went; None without a run.
 
     A run of an earlier version, which recorded no end, is unfinished: to refuse it loses nothing.
+
+    Raises:
+        CheckpointError: the record is damaged or foreign.
+        OSError: the record cannot be read.
     """
     path = Path(folder) / store.RECORD
     if not path.is_file():  # reading a pipe would block
         return None
-    try:
-        progress = store.parse(path.read_bytes(), path).get("progress")
-    except (OSError, CheckpointError):
-        return None
+    progress = store.parse(path.read_bytes(), path).get("progress")
     if not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
         return None
     return SavedRun(progress["step"], progress.get("finished") is True)
