@@ -6,6 +6,7 @@ import textwrap
 from learning_curve import CHANGES, RESULTS
 from matplotlib.figure import Figure
 from records import load
+from result_tables import least_and_most
 
 FIGURE = RESULTS.parent.parent.parent / "docs" / "figures" / "learning_curve.png"
 DEFAULTS = ""
@@ -23,18 +24,12 @@ def last(runs, name):
     return [run[name][-1] for run in runs]
 
 
-def least_and_most(values):
-    """'a to b', or 'a' where both print alike."""
-    least, most = f"{min(values):.3f}", f"{max(values):.3f}"
-    return least if least == most else f"{least} to {most}"
-
-
 def table(runs_of):
     """A row per change: bits per character after the last epoch."""
     lines = ["| changed | runs | training | validation |", "|---|---|---|---|"]
     for change, runs in runs_of.items():
         name = f"`{change}`" if change else "nothing: the defaults"
-        figures = [least_and_most(last(runs, part)) for part in ("training", "validation")]
+        figures = [least_and_most(last(runs, part), 3) for part in ("training", "validation")]
         lines.append(f"| {name} | {len(runs)} | {' | '.join(figures)} |")
     return "\n".join(lines)
 

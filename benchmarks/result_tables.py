@@ -34,9 +34,9 @@ def with_threads(way, threads):
     return f"{WAYS[way]}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def least_and_most(values):
+def least_and_most(values, digits=1):
     """'a to b', or 'a' where both print alike."""
-    least, most = f"{min(values):.1f}", f"{max(values):.1f}"
+    least, most = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
     return least if least == most else f"{least} to {most}"
 
 

@@ -79,15 +79,19 @@ class Orders:
             place, start, cells = self._place(thread, addresses[i], size, READ_ONLY)
             self._check(place, cells, thread, scope, writes=False)
             values[i] = typed[start]
-            visible = place.released.visible(scope, machine.block[thread])
-            if visible is not None and order == "acquire":
-                machine.clocks.acquire(thread, visible)
+            if order == "acquire":
+                self._acquire(place.released, thread, scope)
             if order == "relaxed":
                 self.awaiting.setdefault(thread, Released(machine)).merge(place.released)
             if self.polled.get((thread, segment)) == values[i]:
                 machine.idle(thread)
             self.polled[thread, segment] = values[i]
         return [values]
+
+    def _acquire(self, released, thread, scope):
+        visible = released.visible(scope, self.machine.block[thread])
+        if visible is not None:
+            self.machine.clocks.acquire(thread, visible)
 
     def _release(self, place, thread, order, scope):
         machine = self.machine
@@ -122,9 +126,7 @@ class Orders:
             place, start, cells = self._place(thread, addresses[i], size, WRITABLE)
             self._check(place, cells, thread, scope, writes=True)
             if order in ("acquire", "acq_rel"):
-                visible = place.released.visible(scope, machine.block[thread])
-                if visible is not None:
-                    machine.clocks.acquire(thread, visible)
+                self._acquire(place.released, thread, scope)
             self._release(place, thread, order, scope)
             old[i] = typed[start]
             value = typed[start : start + 1].view(operands[0].dtype)
@@ -136,8 +138,6 @@ class Orders:
         machine, scope = self.machine, SCOPES[scope]
         for thread in threads:
             if thread in self.awaiting:
-                visible = self.awaiting.pop(thread).visible(scope, machine.block[thread])
-                if visible is not None:
-                    machine.clocks.acquire(thread, visible)
+                self._acquire(self.awaiting.pop(thread), thread, scope)
             [row] = machine.clocks.released(np.array([thread]))
             self.fenced[thread] = scope, row
