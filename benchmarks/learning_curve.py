@@ -1,4 +1,4 @@
-"""Trains the language model with its defaults and with one setting changed: bits per character by epoch and seed.
+"""Trains the language model with its defaults and with some settings changed: bits per character by epoch and seed.
 
     python benchmarks/learning_curve.py tinyshakespeare.txt --seeds 3 --epochs 8
 
