@@ -12,8 +12,18 @@ def activate(x, relu):
 class Case:
     """Random inputs of one call, in float64 and in the dtype of the kernel."""
 
-    def __init__(self, steps, batch, hidden, dtype, *, with_h_0=True, relu=False, reverse=False,
-                 batch_sizes=()):  # fmt: skip
+    def __init__(
+        self,
+        steps,
+        batch,
+        hidden,
+        dtype,
+        *,
+        with_h_0=True,
+        relu=False,
+        reverse=False,
+        batch_sizes=(),
+    ):
         random = np.random.default_rng([steps, batch, hidden])
         shape = (sum(batch_sizes), hidden) if batch_sizes else (steps, batch, hidden)
         self.projections = random.standard_normal(shape).astype(dtype)
@@ -54,10 +64,29 @@ class Case:
         cuts = [0, self.batch] if cuts is None else cuts
         output, d = new(self.projections), new(self.projections)
         h_n, grad_h_0 = np.empty_like(self.grad_h_n), np.empty_like(self.grad_h_n)
-        kernels.forward(self.projections, self.weight, self.h_0, output, h_n, self.batch_sizes,
-                        self.relu, self.reverse, cuts)  # fmt: skip
-        kernels.backward(self.grad_output, self.grad_h_n, output, self.weight, d, grad_h_0,
-                         self.batch_sizes, self.relu, self.reverse, cuts)  # fmt: skip
+        kernels.forward(
+            self.projections,
+            self.weight,
+            self.h_0,
+            output,
+            h_n,
+            self.batch_sizes,
+            self.relu,
+            self.reverse,
+            cuts,
+        )
+        kernels.backward(
+            self.grad_output,
+            self.grad_h_n,
+            output,
+            self.weight,
+            d,
+            grad_h_0,
+            self.batch_sizes,
+            self.relu,
+            self.reverse,
+            cuts,
+        )
         return output, h_n, d, grad_h_0
 
     def check(self, kernels, **how):

@@ -53,8 +53,9 @@ class RandomCall:
     without: tuple = ()  # of grad_output, grad_h_n, grad_h_0
 
     def launch(self):
-        return make_launch(self.dtype, self.depth, self.exchange, self.blocks, self.hidden,
-                           self.batch, self.teams)  # fmt: skip
+        return make_launch(
+            self.dtype, self.depth, self.exchange, self.blocks, self.hidden, self.batch, self.teams
+        )
 
     def is_possible(self):
         """Whether the plan fits, and the planner could choose such a team."""
@@ -67,8 +68,12 @@ class RandomCall:
 
     def check(self, programs, plan=None):
         """Run forward and backward; compare with the equations in float64."""
-        options = dict(with_h_0=self.with_h_0, relu=self.relu, reverse=self.reverse,
-                       batch_sizes=self.batch_sizes)  # fmt: skip
+        options = dict(
+            with_h_0=self.with_h_0,
+            relu=self.relu,
+            reverse=self.reverse,
+            batch_sizes=self.batch_sizes,
+        )
         sizes = self.steps, self.batch, self.hidden
         if self.dtype in NARROW:
             narrow = NARROW[self.dtype]
@@ -79,8 +84,10 @@ class RandomCall:
             values, rounded = (lambda x: x), (lambda x: x)
         kernels = Kernels(
             lambda direction: programs.get(self.depth, self.exchange, direction),
-            self.dtype, plan or (lambda hidden, batch: self.launch()), self.seed,
-        )  # fmt: skip
+            self.dtype,
+            plan or (lambda hidden, batch: self.launch()),
+            self.seed,
+        )
         for name in self.without:
             kernels.leave_out(name)
             if name != "grad_h_0":

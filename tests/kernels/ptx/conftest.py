@@ -10,8 +10,11 @@ from . import nvcc_output
 from .calls import Programs
 
 # What the tests without the `slow` mark run: every kernel for the newest GPU, and two dtypes for the oldest.
-USUAL = [*((dtype, "sm_90a") for dtype in nvcc_output.PRODUCTS), ("float32", "compute_80"),
-         ("bfloat16", "compute_80")]  # fmt: skip
+USUAL = [
+    *((dtype, "sm_90a") for dtype in nvcc_output.PRODUCTS),
+    ("float32", "compute_80"),
+    ("bfloat16", "compute_80"),
+]
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,15 @@ class Copies:
             memory.accesses.read(threads, source_cells)
             memory.accesses.reads[source_cells, threads[:, None]] = UNFINISHED
         batch = {
-            "thread": threads, "group": self.group[threads], "cells": cells,
-            "source_cells": source_cells, "tracked": kinds.max(1) > READ_ONLY,
-            "to": first * size, "source": source_first * size,
+            "thread": threads,
+            "group": self.group[threads],
+            "cells": cells,
+            "source_cells": source_cells,
+            "tracked": kinds.max(1) > READ_ONLY,
+            "to": first * size,
+            "source": source_first * size,
             "late": machine.random.random(threads.size) < 0.5,
-        }  # fmt: skip
+        }
         self.batches.append(batch)
         self._copy(batch, ~batch["late"], size)
         shared.bytes[batch["to"][batch["late"]][:, None] + np.arange(size)] = 0xFF

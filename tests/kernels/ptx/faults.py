@@ -38,8 +38,9 @@ class Fault:
         """The programs with this fault; files are edited in a copy of csrc in `folder`."""
         dtype, architecture = self.where["dtype"], self.where["architecture"]
         if self.file is None:
-            text, count = re.subn(self.old, self.new, nvcc_output.ptx_of(dtype, architecture),
-                                  count=self.count)  # fmt: skip
+            text, count = re.subn(
+                self.old, self.new, nvcc_output.ptx_of(dtype, architecture), count=self.count
+            )
             assert count > 0, f"the PTX has no {self.old}"
             return Programs(dtype, architecture, text)
         csrc = folder / "csrc"

@@ -79,8 +79,9 @@ def library():
 
 def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1):
     """The launch of a plan for teams of this many blocks; None if the plan does not fit."""
-    request = Request(DTYPES[dtype], depth, blocks, EXCHANGES[exchange], hidden, batch, teams,
-                      SHARED_LIMIT)  # fmt: skip
+    request = Request(
+        DTYPES[dtype], depth, blocks, EXCHANGES[exchange], hidden, batch, teams, SHARED_LIMIT
+    )
     launch = Launch()
     fits = library().make_launch(ctypes.byref(request), ctypes.byref(launch))
     return launch if fits else None
@@ -102,11 +103,23 @@ class Kernels:
 
     def forward(self, projections, weight, h_0, output, h_n, batch_sizes, relu, reverse, _):
         inputs = {"input": projections, "initial": h_0}
-        self._run("Forward", inputs, weight, {"result": output, "last": h_n}, batch_sizes, relu,
-                  reverse)  # fmt: skip
+        self._run(
+            "Forward", inputs, weight, {"result": output, "last": h_n}, batch_sizes, relu, reverse
+        )
 
-    def backward(self, grad_output, grad_h_n, output, weight, grad_projections, grad_h_0,
-                 batch_sizes, relu, reverse, _):  # fmt: skip
+    def backward(
+        self,
+        grad_output,
+        grad_h_n,
+        output,
+        weight,
+        grad_projections,
+        grad_h_0,
+        batch_sizes,
+        relu,
+        reverse,
+        _,
+    ):
         grad_output = None if "grad_output" in self.left_out else grad_output
         grad_h_n = None if "grad_h_n" in self.left_out else grad_h_n
         grad_h_0 = None if "grad_h_0" in self.left_out else grad_h_0
@@ -139,8 +152,11 @@ class Kernels:
                 setattr(call, name, self._view(name, array, addresses[name]))
         step = ctypes.create_string_buffer(1024)
         size = library().write_step(ctypes.byref(call), direction == "Forward", step)
-        parts = [step.raw[:size], bytes(launch)[Launch.plan.offset :][: launch.plan_bytes],
-                 addresses.get("workspace", 0).to_bytes(8, "little")]  # fmt: skip
+        parts = [
+            step.raw[:size],
+            bytes(launch)[Launch.plan.offset :][: launch.plan_bytes],
+            addresses.get("workspace", 0).to_bytes(8, "little"),
+        ]
         program = self.program(direction)
         machine = Machine(program, launch, arrays, self._arguments(program, parts), self.seed)
         machine.run()

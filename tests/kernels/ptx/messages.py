@@ -26,11 +26,15 @@ class Messages:
         width = size * len(values)
         place = self._place(threads, addresses, barriers, np.full(shape, width), width)
         data = np.stack([np.broadcast_to(value, shape) for value in values], axis=1)
-        self.batches.append({
-            "thread": threads, **place, "source": np.full(shape, -1),
-            "data": np.ascontiguousarray(data).view(np.uint8).reshape(*shape, width),
-            "rows": machine.clocks.released(threads),
-        })  # fmt: skip
+        self.batches.append(
+            {
+                "thread": threads,
+                **place,
+                "source": np.full(shape, -1),
+                "data": np.ascontiguousarray(data).view(np.uint8).reshape(*shape, width),
+                "rows": machine.clocks.released(threads),
+            }
+        )
         self.count += threads.size
 
     def _place(self, threads, addresses, barriers, widths, alignment):
@@ -77,10 +81,15 @@ class Messages:
                 shared.fail(f"bad source of {width} bytes", one, source, True)
             cells = start[:, None] // CELL + np.arange(width // CELL)
             shared.accesses.start_copy(thread, cells[0], self._seen_by_copy)
-            self.batches.append({
-                "thread": one, **place, "source": start,
-                "data": np.zeros((1, width), np.uint8), "rows": machine.clocks.released(one),
-            })  # fmt: skip
+            self.batches.append(
+                {
+                    "thread": one,
+                    **place,
+                    "source": start,
+                    "data": np.zeros((1, width), np.uint8),
+                    "rows": machine.clocks.released(one),
+                }
+            )
             self.count += 1
 
     def deliver(self, share):
@@ -108,8 +117,9 @@ class Messages:
         threads, blocks, rows = batch["thread"], batch["block"], batch["rows"]
         gone = machine.left_blocks[blocks]
         if gone.any():
-            machine.fail(BadAccess, f"st.async to block {blocks[gone][0]}, which has left",
-                         threads[gone][0])  # fmt: skip
+            machine.fail(
+                BadAccess, f"st.async to block {blocks[gone][0]}, which has left", threads[gone][0]
+            )
         width = batch["data"].shape[1]
         shared = machine.shared
         start = batch["offset"] + blocks * shared.stride

@@ -88,8 +88,9 @@ def store(out, operands, space, count, sign, bits):
     threads, pick = selected(out)
     memory, address_type = SPACES[space]
     address = pick(out.address(operands[0], address_type))
-    values = ", ".join(pick(out.read(x, f"{'f' if sign == 'f' else 'u'}{bits}"))
-                       for x in items(operands[1], out))  # fmt: skip
+    values = ", ".join(
+        pick(out.read(x, f"{'f' if sign == 'f' else 'u'}{bits}")) for x in items(operands[1], out)
+    )
     out.emit(f"{memory}.store({threads}, {address}, {int(bits) // 8}, [{values}])")
 
 

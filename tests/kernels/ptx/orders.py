@@ -57,8 +57,12 @@ class Orders:
             if (writes or wrote) and seen[other] < clock:
                 blocks = machine.block[other], machine.block[thread]
                 if not all(machine.in_scope(s, *blocks) for s in (scope, other_scope)):
-                    machine.fail(Race, "accesses race outside of each other's scope with "
-                                 f"{machine.name_of(other)}", thread)  # fmt: skip
+                    machine.fail(
+                        Race,
+                        "accesses race outside of each other's scope with "
+                        f"{machine.name_of(other)}",
+                        thread,
+                    )
         place.last[thread, writes] = int(machine.clocks.own[thread]), scope
 
     def check_weak(self, threads, cells, writes):

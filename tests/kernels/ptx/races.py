@@ -88,8 +88,12 @@ class Accesses:
         late = seen < self.written[cells]
         if late.any():
             lane, cell = np.argwhere(late)[0]
-            self._fail(threads[lane], cells[lane, cell], f"{what} races with a write by",
-                       self.writer[cells[lane, cell]])  # fmt: skip
+            self._fail(
+                threads[lane],
+                cells[lane, cell],
+                f"{what} races with a write by",
+                self.writer[cells[lane, cell]],
+            )
 
     def _check_reads(self, threads, cells, seen):
         """No write may follow a read that it has not seen. `seen` is (lanes, readers)."""
@@ -131,8 +135,12 @@ class Accesses:
         other = self.writer[cells] != threads[:, None]
         if other.any():
             lane, cell = np.argwhere(other)[0]
-            self._fail(threads[lane], cells[lane, cell], "write races with the same write by",
-                       self.writer[cells[lane, cell]])  # fmt: skip
+            self._fail(
+                threads[lane],
+                cells[lane, cell],
+                "write races with the same write by",
+                self.writer[cells[lane, cell]],
+            )
         if self.strong is not None:
             self.strong.check_weak(threads, cells, writes=True)
 
@@ -141,8 +149,12 @@ class Accesses:
         writers, times = self.writer[cells], self.written[cells]
         late = ~is_seen(thread, writers, times)
         if late.any():
-            self._fail(thread, cells[late][0], "no proxy fence orders a copy after a write by",
-                       writers[late][0])  # fmt: skip
+            self._fail(
+                thread,
+                cells[late][0],
+                "no proxy fence orders a copy after a write by",
+                writers[late][0],
+            )
         self.reads[cells, thread % self.readers] = UNFINISHED
 
     def end_copy(self, threads, cells, times):

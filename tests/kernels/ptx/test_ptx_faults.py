@@ -27,8 +27,10 @@ def names(faults):
 
 
 def slow_after(count, faults):
-    return [pytest.param(fault, marks=[pytest.mark.slow] if i >= count else [])
-            for i, fault in enumerate(faults)]  # fmt: skip
+    return [
+        pytest.param(fault, marks=[pytest.mark.slow] if i >= count else [])
+        for i, fault in enumerate(faults)
+    ]
 
 
 # Every third, so that the usual tests have some of each exchange.

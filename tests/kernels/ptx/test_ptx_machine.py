@@ -70,14 +70,18 @@ def test_two_writes_of_one_instruction_race():
 
 def test_a_write_after_a_read_races():
     with pytest.raises(Race, match="write races with a read"):
-        run("""
+        run(
+            """
             @%p1 bra FIRST;
             ld.shared.u32 %r6, [%r3];
             bra.uni END;
             FIRST:
             st.shared.u32 [%r3], %r1;
             END:
-        """, threads=2, seeds=range(40))  # fmt: skip
+        """,
+            threads=2,
+            seeds=range(40),
+        )
 
 
 # Block 0 writes out[1], then out[0]; block 1 waits for out[0] and reads out[1].

@@ -41,7 +41,12 @@ def test_every_depth(whole, exchange):
         pytest.skip("no clusters before Hopper")
     for depth in DEPTHS[whole.dtype]:
         for seed in range(4):
-            call = draw(seed, dtype=whole.dtype, architecture=whole.architecture, depth=depth,
-                        exchange=exchange)  # fmt: skip
+            call = draw(
+                seed,
+                dtype=whole.dtype,
+                architecture=whole.architecture,
+                depth=depth,
+                exchange=exchange,
+            )
             print(call)
             call.check(whole)

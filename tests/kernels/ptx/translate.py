@@ -16,8 +16,10 @@ from .memory import SHARED_BASE
 from .parse import SINK, Address, Immediate, Register, Symbol, Vector, aligned
 
 SIZES = {"pred": 1, "8": 1, "16": 2, "32": 4, "64": 8}
-NUMPY_TYPES = {f"{kind}{size}": np.dtype(f"{kind}{size}").type for kind, size in
-               [*itertools.product("ui", (1, 2, 4, 8)), ("f", 4), ("f", 8)]}  # fmt: skip
+NUMPY_TYPES = {
+    f"{kind}{size}": np.dtype(f"{kind}{size}").type
+    for kind, size in [*itertools.product("ui", (1, 2, 4, 8)), ("f", 4), ("f", 8)]
+}
 
 
 def size_of(kind):
@@ -80,9 +82,13 @@ class Program:
         for start, end in itertools.pairwise(cuts):
             # From a warp's first joint instruction on, its lanes stay together.
             joint = next(
-                (i for i in range(start, end)
-                 if operations.is_joint(kernel.instructions[i].opcode)), None
-            )  # fmt: skip
+                (
+                    i
+                    for i in range(start, end)
+                    if operations.is_joint(kernel.instructions[i].opcode)
+                ),
+                None,
+            )
             if joint is not None and joint > start:
                 segments.append(Segment(start, joint, False))
                 start = joint
