@@ -1,4 +1,4 @@
-// One worker's sums of a layer's weight gradients, in sum_dtype.
+// One group of rows' sums of a layer's weight gradients, in sum_dtype.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace rnnfused {
 
 class GradientSums {
  public:
-  // The first worker sums into the layer's gradients if these are in sum_dtype. Every other worker has its own memory.
+  // The first group sums into the layer's gradients if these are in sum_dtype. Every other one has memory of its own.
   GradientSums(const LayerBackwardParams& layer, bool is_first);
 
   const LayerGradients& sums() const { return sums_; }
@@ -21,7 +21,7 @@ class GradientSums {
   // Writes zeros into the layer's gradients: those of a batch without rows.
   static void clear(const LayerBackwardParams& layer);
 
-  // Adds share number `share` of `shares` of another worker's sums.
+  // Adds share number `share` of `shares` of another group's sums.
   void add(const LayerBackwardParams& layer, const GradientSums& other, int64_t share, int64_t shares);
 
   // Rounds the sums to the layer's dtype and writes them into its gradients.

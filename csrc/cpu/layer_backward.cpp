@@ -84,39 +84,53 @@ void run_parts(const LayerBackwardParams& layer, const PackedLayer& packed, int6
   }
 }
 
-// Runs a plain batch in parts. Workers share the rows, each with gradient sums of its own, which are added in order.
-// With large sums, or fewer rows than workers, the workers instead share each product of a part.
+// Adds the sums of group after group to those of the first, in order.
+void add_groups(const LayerBackwardParams& layer, std::vector<std::optional<GradientSums>>& sums,
+                const Workers& workers) {
+  const int64_t count = static_cast<int64_t>(sums.size());
+  const int64_t adders =
+      worker_count(product_of(count - 1, GradientSums::bytes(layer)), kMinAddPerWorker, workers.count);
+  workers.run(adders, [&](int64_t share) {
+    for (int64_t i = 1; i < count; ++i) sums[0]->add(layer, *sums[i], share, adders);
+  });
+}
+
+// Runs a plain batch in parts. Workers share the groups of rows; where these do not divide evenly, they share each
+// product of a part instead.
 void run_in_parts(const LayerBackwardParams& layer, const Workers& workers) {
   const BackwardParams& loop = layer.loop;
   const int64_t hidden = loop.hidden_size, rows = loop.batch_size;
   const int64_t depth = 2 * hidden + std::min(layer.input_size, kTooLarge);
   const int64_t work = product_of(loop.num_steps, rows, hidden, depth);
-  const int64_t useful = worker_count(work, kMinWorkPerWorker, workers.count);
-  const bool shares_rows = useful > 1 && useful <= rows && GradientSums::bytes(layer) <= kMaxOwnSums;
-  const int64_t count = shares_rows ? useful : 1;
-  const bool each_packs = shares_rows && PackedLayer::bytes(layer) <= kResidentBytes;
+  const int64_t groups = row_groups(layer), count = worker_count(work, kMinWorkPerWorker, workers.count);
+  const int64_t most_groups = (groups + count - 1) / count;  // of one worker
+  const bool shares_groups = count > 1 && 4 * most_groups * count <= 5 * groups;
+  const bool each_packs = shares_groups && PackedLayer::bytes(layer) <= kResidentBytes;
   std::optional<PackedLayer> packed;
   if (!each_packs) packed.emplace(layer, workers);
-  std::vector<std::optional<GradientSums>> sums(count);
-  for (int64_t i = 0; i < count; ++i) sums[i].emplace(layer, i == 0);
-  const Parts shares(rows, count);
-  const auto run_share = [&](int64_t i, const Workers& own) {
+  std::vector<std::optional<GradientSums>> sums(shares_groups ? groups : std::min<int64_t>(groups, 2));
+  for (size_t i = 0; i < sums.size(); ++i) sums[i].emplace(layer, i == 0);
+  const Parts rows_of(rows, groups);
+  const auto run_group = [&](int64_t group, GradientSums& own_sums, const PackedLayer& own_packed, const Workers& own) {
     LayerBackwardParams share = layer;
-    share.gradients = sums[i]->sums();
-    std::optional<PackedLayer> own_packed;
-    if (each_packs) own_packed.emplace(layer, own);
-    run_parts(share, each_packs ? *own_packed : *packed, shares.begin(i), shares.begin(i + 1), own);
+    share.gradients = own_sums.sums();
+    run_parts(share, own_packed, rows_of.begin(group), rows_of.begin(group + 1), own);
   };
-  if (shares_rows) {
-    workers.run(count, [&](int64_t i) { run_share(i, Workers()); });
-  } else {
-    run_share(0, workers);
-  }
-  if (count > 1) {
-    const int64_t adders = worker_count(GradientSums::bytes(layer), kMinAddPerWorker, count);
-    workers.run(adders, [&](int64_t share) {
-      for (int64_t i = 1; i < count; ++i) sums[0]->add(layer, *sums[i], share, adders);
+  if (shares_groups) {
+    const Parts groups_of(groups, count);
+    workers.run(count, [&](int64_t i) {
+      std::optional<PackedLayer> own_packed;
+      if (each_packs) own_packed.emplace(layer, Workers());
+      for (int64_t group = groups_of.begin(i); group < groups_of.begin(i + 1); ++group) {
+        run_group(group, *sums[group], each_packs ? *own_packed : *packed, Workers());
+      }
     });
+    add_groups(layer, sums, workers);
+  } else {
+    for (int64_t group = 0; group < groups; ++group) {
+      run_group(group, *sums[group > 0], *packed, workers);
+      if (group > 0) add_groups(layer, sums, workers);
+    }
   }
   sums[0]->round(layer);
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cpu/gradient_sums.h"
 #include "cpu/tuning.h"
 #include "sizes.h"
 
@@ -16,6 +17,17 @@ PartSize part_size(const LayerBackwardParams& layer, int64_t rows) {
   if (product_of(bytes, loop.hidden_size) <= kResidentBytes) rows = std::min(rows, kPartRows);
   const int64_t least = layer.is_batch_first() ? kMinRunSteps : (kStripRows + rows - 1) / rows;
   return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / product_of(bytes, rows)))};
+}
+
+int64_t row_groups(const LayerBackwardParams& layer) {
+  const int64_t bytes = GradientSums::bytes(layer), rows = layer.loop.batch_size;
+  if (bytes > kMaxOwnSums) return 1;
+  const int64_t most =
+      std::min({kMaxRowGroups, rows / kMinGroupRows, product_of(rows, layer.loop.num_steps) / kMinGroupSum,
+                kMaxGroupSums / std::max<int64_t>(bytes, 1)});
+  int64_t groups = 1;
+  while (2 * groups <= most) groups *= 2;
+  return groups;
 }
 
 }  // namespace rnnfused

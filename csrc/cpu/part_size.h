@@ -16,4 +16,8 @@ struct PartSize {
 // for a few.
 PartSize part_size(const LayerBackwardParams& layer, int64_t rows);
 
+// The number of groups of rows that have gradient sums of their own, a power of two. It follows from the sizes alone:
+// the order of a sum must not depend on the number of workers.
+int64_t row_groups(const LayerBackwardParams& layer);
+
 }  // namespace rnnfused

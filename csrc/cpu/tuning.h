@@ -45,8 +45,14 @@ constexpr int64_t kMinWorkPerWorker = 500'000;
 constexpr int64_t kMinPackPerWorker = 200'000;
 // Bytes of gradient sums that are worth one more worker, when the workers' sums are added up.
 constexpr int64_t kMinAddPerWorker = 32 * 1024;
-// Bytes of gradient sums up to which each worker has its own.
+// Groups of rows have gradient sums of their own, so that workers can share the groups (part_size.h): at most this many
+// groups, of at least this many rows. Each sum of a group has this many terms at least, and its values take at most
+// these bytes, in one group and in all.
+constexpr int64_t kMaxRowGroups = 16;
+constexpr int64_t kMinGroupRows = kWideTileRows;
+constexpr int64_t kMinGroupSum = 1024;
 constexpr int64_t kMaxOwnSums = 2 * 1024 * 1024;
+constexpr int64_t kMaxGroupSums = 16 * 1024 * 1024;
 // Columns of a token sum that one worker takes at least: one cache line of float32 sums.
 constexpr int64_t kTokenSumColumns = 16;
 

@@ -16,23 +16,41 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-def compile_module(name):
-    """The Python module that ``name.cpp`` makes; compiled again only if it or a header has changed."""
+def compile_source(source, name, flags=(), is_python_module=True):
+    """The Python module that ``source.cpp`` makes, or the path of its library; compiled again only after a change."""
     folder = ROOT / "build" / "test_kernels"
     folder.mkdir(parents=True, exist_ok=True)
     # ninja is found beside the interpreter even when its environment is not activated.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    name = f"{name}_{re.sub('[^0-9a-z]', '_', torch.__version__)}"
     with (folder / "own_lock").open("w") as own_lock:
         fcntl.flock(own_lock, fcntl.LOCK_EX)
         # A killed compilation leaves torch's lock, on which the next one would wait for ever.
         (folder / "lock").unlink(missing_ok=True)
-        return cpp_extension.load(
-            f"{name}_{re.sub('[^0-9a-z]', '_', torch.__version__)}",
-            [str(HERE / f"{name}.cpp")],
+        module = cpp_extension.load(
+            name,
+            [str(HERE / f"{source}.cpp")],
             extra_include_paths=[str(ROOT / "csrc"), str(HERE)],
-            extra_cflags=["-O1"],
+            extra_cflags=["-O1", *flags],
             build_directory=str(folder),
+            is_python_module=is_python_module,
         )
+    return module if is_python_module else folder / f"{name}.so"
+
+
+def compile_module(name):
+    return compile_source(name, name)
+
+
+@pytest.fixture(scope="session")
+def compile_kernels():
+    """Compiles the kernels in a library of their own: (source, name, flags) to its path."""
+
+    def compile_library(source, name, flags):
+        flags = ["-ffp-contract=off", "-fno-math-errno", *flags]
+        return compile_source(source, name, flags, is_python_module=False)
+
+    return compile_library
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ namespace RNNFUSED_ISA {
 template <Nonlinearity F, class T>
 RNNFUSED_INLINE Vector<T> through(Vector<T> grad, Vector<T> h) {
   if constexpr (F == Nonlinearity::tanh) {
-    return grad * (Sum<T>(1) - h * h);
+    return grad * fma(-h, h, splat(Sum<T>(1)));
   } else {
     return h <= Sum<T>(0) ? Vector<T>{} : grad;
   }

@@ -172,8 +172,8 @@ class CrossEntropyRows {
     const S of_target = scale * (1 - smoothing_), of_each = scale * smoothing_ / num_classes_;
     for (int64_t at = 0; at < num_classes_; at += kLanes<T>) {
       const auto is_target = lane_numbers<T>() == Integers<T>{} + static_cast<Lane<T>>(target - at);
-      const V p = load(exponentials + at) * factor;
-      store(grads + at, rounded<T>(p - of_each - (is_target ? splat(of_target) : V{})));
+      const V p = fma(load(exponentials + at), splat(factor), splat(-of_each));
+      store(grads + at, rounded<T>(p - (is_target ? splat(of_target) : V{})));
     }
   }
 

@@ -6,52 +6,54 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-// x = n ln(2) + r with |r| <= ln(2) / 2, and 2^n.
+// x = n ln(2) + r + rest with |r| <= ln(2) / 2, and 2^n. The rest is what r lacks, as it is rounded.
 template <class T>
 struct Reduced {
-  Vector<T> r, scale;
+  Vector<T> r, scale, rest;
 };
 
-// For |x| <= 88.
+// For |x| <= 88; without the rest.
 RNNFUSED_INLINE Reduced<float> reduce(Vector<float> x) {
+  using V = Vector<float>;
   // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
-  const Vector<float> shifted = x * 1.442695041f + 12582912.0f;
-  const Vector<float> n = shifted - 12582912.0f;
-  return {x - n * 0.693145752f - n * 1.428606765e-6f, (Vector<float>)(((Bits<float>)shifted << 23) + (127U << 23))};
+  const V shift = splat(12582912.0f);
+  const V shifted = fma(x, splat(1.442695041f), shift), n = shifted - shift;
+  const V r = fma(n, splat(-1.428606765e-6f), fma(n, splat(-0.693145752f), x));
+  return {r, (V)(((Bits<float>)shifted << 23) + (127U << 23)), V{}};
 }
 
 // For |x| <= 700.
 RNNFUSED_INLINE Reduced<double> reduce(Vector<double> x) {
-  const Vector<double> shifted = x * 1.4426950408889634 + 6755399441055744.0;  // 1.5 * 2^52
-  const Vector<double> n = shifted - 6755399441055744.0;
-  return {x - n * 6.93147180369123816490e-01 - n * 1.90821492927058770002e-10,
-          (Vector<double>)(((Bits<double>)shifted << 52) + (1023ULL << 52))};
+  using V = Vector<double>;
+  const V shift = splat(6755399441055744.0);  // 1.5 * 2^52
+  const V shifted = fma(x, splat(1.4426950408889634), shift), n = shifted - shift;
+  const V near = fma(n, splat(-6.93147180369123816490e-01), x), low = n * -1.90821492927058770002e-10;
+  const V r = near + low;
+  return {r, (V)(((Bits<double>)shifted << 52) + (1023ULL << 52)), (near - r) + low};
 }
 
 // exp(r) - 1 for |r| <= ln(2) / 2, in pairs of terms (Estrin): shorter chains of dependent operations.
 RNNFUSED_INLINE Vector<float> expm1_of_reduced(Vector<float> r) {
-  const Vector<float> r2 = r * r;
-  Vector<float> expm1 = r2 * 0.0013882521f + (r * 0.00836655f + 0.0416672f);
-  expm1 = expm1 * r2 + (r * 0.16666543f + 0.49999997f);
-  return expm1 * r2 + r;
+  using V = Vector<float>;
+  const V r2 = r * r;
+  V expm1 = fma(r2, splat(0.0013882521f), fma(r, splat(0.00836655f), splat(0.0416672f)));
+  expm1 = fma(expm1, r2, fma(r, splat(0.16666543f), splat(0.49999997f)));
+  return fma(expm1, r2, r);
 }
 
-// The same by the Taylor series.
-RNNFUSED_INLINE Vector<double> expm1_of_reduced(Vector<double> r) {
-  Vector<double> tail = splat(1.0 / 6227020800);  // 1/13!
-  tail = tail * r + 1.0 / 479001600;
-  tail = tail * r + 1.0 / 39916800;
-  tail = tail * r + 1.0 / 3628800;
-  tail = tail * r + 1.0 / 362880;
-  tail = tail * r + 1.0 / 40320;
-  tail = tail * r + 1.0 / 5040;
-  tail = tail * r + 1.0 / 720;
-  tail = tail * r + 1.0 / 120;
-  tail = tail * r + 1.0 / 24;
-  tail = tail * r + 1.0 / 6;
-  tail = tail * r + 0.5;
-  return tail * r * r + r;
+// exp(r) - 1 - r in double, by the Taylor series up to r^13 / 13!.
+RNNFUSED_INLINE Vector<double> curve_of_reduced(Vector<double> r) {
+  const Vector<double> r2 = r * r;
+  const auto pair = [&](double high, double low)
+                        __attribute__((always_inline)) { return fma(splat(1.0 / high), r, splat(1.0 / low)); };
+  Vector<double> sum = pair(6227020800, 479001600);
+  sum = fma(sum, r2, pair(39916800, 3628800));
+  sum = fma(sum, r2, pair(362880, 40320));
+  sum = fma(sum, r2, pair(5040, 720));
+  sum = fma(sum, r2, pair(120, 24));
+  return fma(sum, r2, pair(6, 2)) * r2;
 }
+RNNFUSED_INLINE Vector<double> expm1_of_reduced(Vector<double> r) { return curve_of_reduced(r) + r; }
 
 // Below this, exp() returns 0: its result would be near or below the least normal number.
 template <class T>
@@ -62,13 +64,13 @@ template <class T>
 RNNFUSED_INLINE Vector<T> exp(Vector<T> x) {
   constexpr Sum<T> least = kLeastExponent<Sum<T>>;
   const Reduced<Sum<T>> reduced = reduce(x < least ? splat(least) : x);
-  const Vector<T> result = expm1_of_reduced(reduced.r) * reduced.scale + reduced.scale;
+  const Vector<T> result = fma(expm1_of_reduced(reduced.r), reduced.scale, reduced.scale);
   return x < least ? Vector<T>{} : result;
 }
 
 // The natural logarithm of a positive normal number. NaN stays NaN.
 //
-// x = 2^n m with m in [3/4, 3/2), and log(m) = 2 atanh(s) = 2 (s + s^3 / 3 + s^5 / 5 + ..) with s = (m - Sum<T>(1)) / (m + Sum<T>(1)),
+// x = 2^n m with m in [3/4, 3/2), and log(m) = 2 atanh(s) = 2 (s + s^3 / 3 + s^5 / 5 + ..) with s = (m - 1) / (m + 1),
 // |s| <= 1/5.
 template <class T>
 RNNFUSED_INLINE Vector<T> log(Vector<T> x) {
@@ -86,7 +88,8 @@ RNNFUSED_INLINE Vector<T> log(Vector<T> x) {
   const V exponent = __builtin_convertvector(n, V);
   constexpr Sum<T> kHigh = sizeof(Sum<T>) == 4 ? 0.693145752f : 6.93147180369123816490e-01;
   constexpr Sum<T> kLow = sizeof(Sum<T>) == 4 ? 1.428606765e-6f : 1.90821492927058770002e-10;
-  const V result = exponent * kHigh + (s * series * Sum<T>(2) + exponent * kLow + s * Sum<T>(2));
+  const V twice = s + s;
+  const V result = fma(exponent, splat(kHigh), fma(twice, series, fma(exponent, splat(kLow), twice)));
   return x == x ? result : x;
 }
 

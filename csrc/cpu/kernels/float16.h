@@ -11,7 +11,7 @@ struct Float16 {
   uint16_t bits;
 };
 
-#if defined(__AVX512F__)  // with full masks: GCC 12 warns about the intrinsics without a mask
+#if defined(RNNFUSED_AVX512)  // with full masks: GCC 12 warns about the intrinsics without a mask
 
 RNNFUSED_INLINE Vector<float> float16_to_float(Halves halves) {
   return (Vector<float>)_mm512_maskz_cvtph_ps(0xffff, (__m256i)halves);

@@ -21,7 +21,7 @@ RNNFUSED_INLINE void store_halves(T* to, Halves halves) {
 }
 
 // The first n values, the others zero; 0 < n < kLanes<float>.
-#if defined(__AVX512F__)
+#if defined(RNNFUSED_AVX512)
 
 template <class T>
 RNNFUSED_INLINE Halves load_first_halves(const T* from, int64_t n) {

@@ -143,7 +143,7 @@ static int64_t multiply_add(int64_t rounds, float* result) {
   const Vector<float> factor = splat(0.999f), addend = splat(0.001f);
   for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 24
-    for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * factor + addend;
+    for (int i = 0; i < kSums; ++i) sums[i] = fma(sums[i], factor, addend);
   }
   for (int i = 1; i < kSums; ++i) sums[0] += sums[i];
   *result = sums[0][0];

@@ -20,7 +20,7 @@ template <>
 struct OperandOf<Float16> {
   using Type = float;
 };
-#if !defined(__AVX512BF16__)
+#if !defined(RNNFUSED_AVX512) || !defined(__AVX512BF16__)
 template <>
 struct OperandOf<Bfloat16> {
   using Type = float;
@@ -72,7 +72,7 @@ RNNFUSED_INLINE Vector<T> load_packed(const Operand<T>* from) {
 // sum += row * columns
 template <class T>
 RNNFUSED_INLINE void multiply_add(Vector<T>& sum, Vector<T> columns, const Operand<T>* row) {
-  sum += columns * *row;
+  sum = fma(columns, splat(*row), sum);
 }
 
 // The first n values of a row, at most one register of operands; zeros follow.
@@ -87,7 +87,7 @@ RNNFUSED_INLINE Vector<T> unpacked(const Operand<T>* from, int) {
   return load(from);
 }
 
-#if defined(__AVX512BF16__)
+#if defined(RNNFUSED_AVX512) && defined(__AVX512BF16__)
 
 template <>
 RNNFUSED_INLINE void multiply_add<Bfloat16>(Vector<float>& sum, Vector<float> columns, const Bfloat16* row) {

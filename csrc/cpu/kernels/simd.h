@@ -1,21 +1,31 @@
-// One vector register of the instruction set that this file is compiled for, and rows of values in memory.
-// GCC and Clang vector extensions provide arithmetic; only partial memory access needs intrinsics.
+// One vector register of the instruction set that this file is compiled for, and rows of values in memory. GCC and
+// Clang vector extensions provide most arithmetic.
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/tuning.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512F__)
+// The registers: their size in bytes, and how many there are. RNNFUSED_PLAIN_VECTORS sets a size for tests, without
+// intrinsics.
+#if defined(RNNFUSED_PLAIN_VECTORS)
+#define RNNFUSED_VECTOR_BYTES RNNFUSED_PLAIN_VECTORS
+#define RNNFUSED_REGISTERS 32
+#elif defined(__AVX512F__)
+#define RNNFUSED_AVX512
 #define RNNFUSED_VECTOR_BYTES 64
+#define RNNFUSED_REGISTERS 32
 #elif defined(__AVX2__)
+#define RNNFUSED_AVX2
 #define RNNFUSED_VECTOR_BYTES 32
+#define RNNFUSED_REGISTERS 16
+#elif defined(__aarch64__)
+#define RNNFUSED_NEON
+#define RNNFUSED_VECTOR_BYTES 16
+#define RNNFUSED_REGISTERS 32
 #else
 #define RNNFUSED_VECTOR_BYTES 16
+#define RNNFUSED_REGISTERS 16
 #endif
 
 #define RNNFUSED_INLINE inline __attribute__((always_inline))
@@ -60,7 +70,8 @@ using Vector = typename Simd<Sum<T>>::Vector;
 template <class T>
 using Integers = typename Simd<Sum<T>>::Integers;
 template <class T>
-using Bits = typename Simd<Sum<T>>::Bits;  // unsigned: shifts and sums of any lanes are defined
+using Bits = typename Simd<Sum<T>>::Bits;  // unsigned: shifts and sums of any
+                                           // lanes are defined
 
 // The number of values in a register.
 template <class T>
@@ -83,73 +94,33 @@ RNNFUSED_INLINE Vector<T> splat(T x) {
   return x - Vector<T>{};
 }
 
-// The lesser of x and the limit; NaN stays NaN.
-RNNFUSED_INLINE Vector<float> at_most(Vector<float> x, float limit) {
-#if defined(__AVX512F__)
-  return (Vector<float>)_mm512_maskz_min_ps(0xffff, (__m512)splat(limit), (__m512)x);
-#elif defined(__AVX2__)
-  return (Vector<float>)_mm256_min_ps((__m256)splat(limit), (__m256)x);
-#else
-  return limit < x ? splat(limit) : x;
-#endif
-}
-
 // The nearest values of T, ties to even; NaN stays NaN. store() expects rounded values.
 template <class T>
 RNNFUSED_INLINE Vector<T> rounded(Vector<T> v) {
   return v;
 }
-// The first n lanes from memory, the others zero; 0 < n < kLanes<T>.
-#if defined(__AVX512F__)
 
-RNNFUSED_INLINE Vector<float> load_first(const float* from, int64_t n) {
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), from);
-}
-RNNFUSED_INLINE Vector<double> load_first(const double* from, int64_t n) {
-  return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), from);
-}
-RNNFUSED_INLINE void store_first(float* to, Vector<float> v, int64_t n) {
-  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << n) - 1), v);
-}
-RNNFUSED_INLINE void store_first(double* to, Vector<double> v, int64_t n) {
-  _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << n) - 1), v);
-}
+}  // namespace RNNFUSED_ISA
+}  // namespace rnnfused
 
-#elif defined(__AVX2__)
-
-RNNFUSED_INLINE __m256i first_lanes(const float*, int64_t n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-RNNFUSED_INLINE __m256i first_lanes(const double*, int64_t n) {
-  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
-}
-RNNFUSED_INLINE Vector<float> load_first(const float* from, int64_t n) {
-  return _mm256_maskload_ps(from, first_lanes(from, n));
-}
-RNNFUSED_INLINE Vector<double> load_first(const double* from, int64_t n) {
-  return _mm256_maskload_pd(from, first_lanes(from, n));
-}
-RNNFUSED_INLINE void store_first(float* to, Vector<float> v, int64_t n) {
-  _mm256_maskstore_ps(to, first_lanes(to, n), v);
-}
-RNNFUSED_INLINE void store_first(double* to, Vector<double> v, int64_t n) {
-  _mm256_maskstore_pd(to, first_lanes(to, n), v);
-}
-
+// The operations that need intrinsics:
+//   fma(a, b, c)              a * b + c, rounded once; rounded twice on a processor without fused multiply-adds
+//   at_most, at_least(x, y)   the lesser, or the greater, of x and a limit; NaN stays NaN
+//   lookup(row, index)        in each lane, the value that the low three bits of the index select; the second half of the
+//                             row repeats the first
+//   load_first, store_first   the first n lanes, 0 < n < kLanes<T>; load_first fills the others with zeros
+#if defined(RNNFUSED_AVX512)
+#include "cpu/kernels/simd_avx512.h"
+#elif defined(RNNFUSED_AVX2)
+#include "cpu/kernels/simd_avx2.h"
+#elif defined(RNNFUSED_NEON)
+#include "cpu/kernels/simd_neon.h"
 #else
-
-template <class T>
-RNNFUSED_INLINE Vector<T> load_first(const T* from, int64_t n) {
-  Vector<T> v{};
-  for (int64_t i = 0; i < n; ++i) v[i] = from[i];
-  return v;
-}
-template <class T>
-RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = v[i];
-}
-
+#include "cpu/kernels/simd_plain.h"
 #endif
+
+namespace rnnfused {
+namespace RNNFUSED_ISA {
 
 // Prefetches n values that will soon be read, or written.
 template <bool kWrites, class T>

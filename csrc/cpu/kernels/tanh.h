@@ -1,5 +1,6 @@
-// Vector tanh. It is odd by construction: computed on |x|, then the sign is restored. NaN passes through, infinities
-// give exactly +-1, zeros keep their sign.
+// Vector tanh: one algorithm, so that every instruction set with fused multiply-adds returns the same bits. It is odd by
+// construction: computed on |x|, then the sign is restored. NaN passes through, infinities give exactly +-1, zeros keep
+// their sign.
 #pragma once
 
 #include "cpu/kernels/exp.h"
@@ -9,68 +10,55 @@
 namespace rnnfused {
 namespace RNNFUSED_ISA {
 
-#if defined(__AVX512F__)
+// A lookup takes many instructions without a permutation of registers: one copy of the code suffices there.
+#if defined(RNNFUSED_AVX512) || defined(RNNFUSED_AVX2) || defined(RNNFUSED_NEON)
+#define RNNFUSED_TANH RNNFUSED_INLINE
+#else
+#define RNNFUSED_TANH static __attribute__((noinline))
+#endif
 
-// float32: a polynomial in a - m for each piece of the range of a = |x|. Registers hold one coefficient of all pieces.
-RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
+// float32: a polynomial for each of eight pieces of the range of a = |x|. A register holds one coefficient of all
+// pieces. In the first piece the polynomial is odd, so that its leading term is exact.
+RNNFUSED_TANH Vector<float> tanh(Vector<float> x) {
   using V = Vector<float>;
   using U = Bits<float>;
   const U sign = (U)x & (U)splat(-0.0f);
   const V a = at_most((V)((U)x ^ sign), 9.1f);  // from 9.02 on the result rounds to 1
-  // A piece is a quarter of an octave; the first reaches 1/16. The instruction takes the number modulo 32.
-  const U piece = (U)_mm512_maskz_max_ps(0xffff, (__m512)a, _mm512_set1_ps(0.06f)) >> 21;
-  const auto column = [&](int row) __attribute__((always_inline)) {
-    return (V)_mm512_permutex2var_ps(_mm512_load_ps(kTanhTable[row]), (__m512i)piece,
-                                     _mm512_load_ps(kTanhTable[row] + 16));
+  // A piece is half an octave; the first one reaches from 0 to 3/4, the last one to the limit.
+  const U piece = (U)at_least(at_most(a, 7.99f), 0.5f) >> 22;
+  const auto is_first = a < 0.75f;
+  const V w = a - lookup(kTanhTable[0], piece);
+  const V base = is_first ? a : lookup(kTanhTable[1], piece);
+  const V v = is_first ? w * w : w, v2 = v * v;
+  // In pairs of terms (Estrin): a shorter chain of dependent operations.
+  const auto pair = [&](int n) __attribute__((always_inline)) {
+    return fma(lookup(kTanhTable[n + 1], piece), v, lookup(kTanhTable[n], piece));
   };
-  const V r = a - column(0);
-  V sum = column(6) * r + column(5);
-  sum = sum * r + column(4);
-  sum = sum * r + column(3);
-  sum = sum * r + column(2);
-  sum = sum * r + column(1);
-  return (V)((U)sum | sign);
+  V sum = fma(lookup(kTanhTable[8], piece), v2, pair(6));
+  sum = fma(sum, v2, pair(4));
+  sum = fma(sum, v2, pair(2));
+  return (V)((U)fma(sum, w, base) | sign);
 }
 
-#else
-
-// float32: below 0.55 an odd minimax polynomial, above it 1 - 2 / (exp(2|x|) + 1).
-RNNFUSED_INLINE Vector<float> tanh(Vector<float> x) {
-  using V = Vector<float>;
-  using U = Bits<float>;
-  const U sign = (U)x & (U)splat(-0.0f);
-  const V a = (V)((U)x ^ sign);
-
-  const V s = a * a;
-  V odd = s * -0.0062742042f + 0.021071656f;
-  odd = odd * s - 0.053852305f;
-  odd = odd * s + 0.13332586f;
-  odd = odd * s - 0.33333316f;
-  const V small = a * s * odd + a;
-
-  V y = at_most(a, 10.0f);  // from 9.02 on the result rounds to 1
-  y = y + y;
-  const Reduced<float> reduced = reduce(y);
-  const V expm1 = expm1_of_reduced(reduced.r), scale = reduced.scale;
-  const V large = 1.0f - 2.0f / (expm1 * scale + (scale + 1.0f));
-
-  return (V)((U)(a < 0.55f ? small : large) | sign);
-}
-
-#endif
-
-// float64: expm1(2|x|) / (expm1(2|x|) + 2).
+// float64: expm1(2a) / (expm1(2a) + 2), both as a rounded value and the rest of it.
 RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
   using V = Vector<double>;
   using U = Bits<double>;
   const U sign = (U)x & (U)splat(-0.0);
   const V a = (V)((U)x ^ sign);
 
-  V y = a > 20.0 ? splat(20.0) : a;  // from 19.07 on the result rounds to 1
-  y = y + y;
-  const Reduced<double> reduced = reduce(y);
-  const V expm1 = expm1_of_reduced(reduced.r) * reduced.scale + (reduced.scale - 1.0);
-  const V result = expm1 / (expm1 + 2.0);
+  const V limited = at_most(a, 18.7);  // beyond it, a sum of 2 below would be rounded
+  const Reduced<double> reduced = reduce(limited + limited);
+  // A sum of a larger and a smaller value, and its exact rest (Dekker 1971).
+  const V curve = curve_of_reduced(reduced.r);
+  const V part = reduced.r + curve, part_rest = ((reduced.r - part) + curve) + reduced.rest;
+  const V less_one = reduced.scale - 1.0, scaled = reduced.scale * part;
+  const V above = less_one + scaled, above_rest = fma(reduced.scale, part_rest, (less_one - above) + scaled);
+  const V below = above + 2.0, below_rest = ((2.0 - below) + above) + above_rest;
+  const V inverse = 1.0 / below, quotient = above * inverse;
+  const V remainder = fma(-quotient, below, above) + fma(-quotient, below_rest, above_rest);
+
+  const V result = a > 19.0615 ? splat(1.0) : fma(remainder, inverse, quotient);
 
   return (V)((U)result | sign);
 }

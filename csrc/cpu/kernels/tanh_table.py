@@ -1,22 +1,29 @@
 """Writes tanh_table.h: ``python csrc/cpu/kernels/tanh_table.py > csrc/cpu/kernels/tanh_table.h``, with mpmath and numpy.
 
-For 0 <= a < 10, in pieces of a quarter of an octave each, and one from 0 to 1/16::
+float32, in eight pieces. The first is 0 <= a < 3/4, the others are halves of octaves up to 8, the last also takes all
+beyond it::
 
-    tanh(a) = c_0 + r (c_1 + r (c_2 + r (c_3 + r (c_4 + r c_5)))),    r = a - m
+    first piece    w = a,      v = a^2,    tanh(a) = a   + w (c_1 + v c_2 + .. + v^6 c_7)
+    other pieces   w = a - m,  v = a - m,  tanh(a) = c_0 + w (c_1 + v c_2 + .. + v^6 c_7)
 
 m is a float near the middle of its piece where tanh is almost exactly a float, so that c_0 adds no error (Gal 1986).
-The other coefficients minimise the largest error (Lawson's iteration of weighted least squares).
+The other coefficients minimise the largest error (Lawson's iteration of weighted least squares). They are rounded one
+by one, and those that follow are fitted again. In the first piece c_1 is 0.
+
+float64, for 0 <= a < 0.55: tanh(a) = a + a^3 (c_0 + a^2 c_1 + ..), by interpolation at Chebyshev's nodes.
 """
 
 import mpmath
 import numpy as np
 
-PIECES = 32  # the floats of two AVX-512 registers
-QUARTER = 21  # the low bits of a float; the bits above them number the quarters of octaves
-FIRST = 1 / 16
-DEGREE = 5
+HALF = 22  # the low bits of a float; the bits above them number the halves of octaves
+PIECES = 8
+FIRST = 0.75  # end of the first piece
+LAST = 9.02  # from here on tanh rounds to 1
+DEGREE = 7
+SERIES_END, SERIES_TERMS = 0.55, 12
 
-mpmath.mp.dps = 40
+mpmath.mp.dps = 50
 
 
 def float_of(bits):
@@ -29,10 +36,10 @@ def bits_of(value):
 
 def middle(low, high):
     """Return (m, tanh(m)) for the float m near the middle whose tanh is closest to a float."""
-    center, reach = (low + high) / 2, (high - low) / 5
+    center, reach = (low + high) / 2, (high - low) / 8
     middle_bits = bits_of(float(mpmath.tanh(center)))
     pairs = []
-    for bits in range(middle_bits - 1500, middle_bits + 1500):
+    for bits in range(middle_bits - 1200, middle_bits + 1200):
         value = float_of(bits)
         if value >= 1 or abs(mpmath.atanh(value) - center) > reach:
             continue
@@ -45,7 +52,7 @@ def middle(low, high):
 def minimax(basis, target, weight):
     """Return coefficients that minimise the largest weighted error."""
     importance = np.ones(len(target))
-    for _ in range(60):
+    for _ in range(100):
         scale = weight * np.sqrt(importance)
         coefficients = np.linalg.lstsq(basis * scale[:, None], target * scale, rcond=None)[0]
         errors = np.abs(basis @ coefficients - target) * weight
@@ -54,57 +61,75 @@ def minimax(basis, target, weight):
     return coefficients
 
 
+def fit(v, powers, target, weight):
+    """Return float32 coefficients of the powers of v."""
+    largest = np.abs(v).max()
+    basis = (v / largest)[:, None] ** powers
+    fitted = []
+    for column, power in enumerate(powers):
+        lowest = minimax(basis[:, column:], target, weight)[0]
+        fitted.append(float(np.float32(lowest / largest**power)))
+        target = target - basis[:, column] * fitted[-1] * largest**power
+    return fitted
+
+
 def piece(low, high):
     """Return (m, c_0, c_1, ..) of a piece."""
-    is_first = low == 0
-    m, c_0 = (0.0, 0.0) if is_first else middle(low, high)
     nodes = np.cos((np.arange(400) + 0.5) * np.pi / 400)
-    r = (low + high) / 2 + (high - low) / 2 * nodes - m
-    if is_first:
-        r = (nodes + 1) / 2 * high
-    r = r[np.abs(r) > 1e-9]
-    fixed = 1 if is_first else 0  # tanh(a) = a + ..
-    known = [c_0, 1.0][: 1 + fixed]
-    powers = np.arange(DEGREE - fixed)
-    exact = [mpmath.tanh(mpmath.mpf(m) + mpmath.mpf(x)) for x in r]
-    rest = np.array(
-        [
-            float((e - mpmath.mpf(c_0) - fixed * mpmath.mpf(x)) / mpmath.mpf(x) ** (1 + fixed))
-            for e, x in zip(exact, r)
-        ]
-    )
-    relative = np.abs(r) ** (1 + fixed) / np.array([float(e) for e in exact])
-    basis = (r / r.max())[:, None] ** powers
-    return [m, *known, *(minimax(basis, rest, relative) / r.max() ** powers)]
+    if low == 0:
+        w = (nodes + 1) / 2 * high
+        target = np.array([float((mpmath.tanh(x) - x) / x) for x in map(mpmath.mpf, w)])
+        return [0.0, 0.0, 0.0, *fit(w * w, np.arange(1, DEGREE), target, w / np.tanh(w))]
+    m, c_0 = middle(low, high)
+    w = (low + high) / 2 + (high - low) / 2 * nodes - m
+    w = w[np.abs(w) > 1e-7]
+    target = np.array([float((mpmath.tanh(m + x) - c_0) / x) for x in map(mpmath.mpf, w)])
+    return [m, c_0, *fit(w, np.arange(DEGREE), target, np.abs(w) / np.tanh(m + w))]
 
 
 def pieces():
-    """Return the table, indexed by a float's quarter of an octave modulo 32."""
-    table = [[0.0] * (DEGREE + 2)] * PIECES
-    first = (bits_of(FIRST) >> QUARTER) - 1
-    table[first % PIECES] = piece(0, FIRST)
-    for quarter in range(first + 1, (bits_of(8.0) >> QUARTER) + 1):
-        low, high = (float_of(q << QUARTER) for q in (quarter, quarter + 1))
-        table[quarter % PIECES] = piece(low, high)
+    """Return the table, indexed by the number of half an octave modulo 8."""
+    table = [None] * PIECES
+    first = (bits_of(FIRST) >> HALF) - 1
+    table[first % PIECES] = piece(0.0, FIRST)
+    for half in range(first + 1, first + PIECES):
+        low, high = (float_of(h << HALF) for h in (half, half + 1))
+        table[half % PIECES] = piece(low, LAST if half == first + PIECES - 1 else high)
     return table
+
+
+def series():
+    """Return the float64 coefficients of (tanh(a) - a) / a^3 in a^2."""
+    half = mpmath.mpf(SERIES_END) ** 2 / 2
+    nodes = [
+        half + half * mpmath.cos((k + mpmath.mpf("0.5")) * mpmath.pi / SERIES_TERMS)
+        for k in range(SERIES_TERMS)
+    ]
+    values = [(mpmath.tanh(mpmath.sqrt(s)) - mpmath.sqrt(s)) / mpmath.sqrt(s) ** 3 for s in nodes]
+    powers = mpmath.matrix([[s**k for k in range(SERIES_TERMS)] for s in nodes])
+    return [float(c) for c in mpmath.lu_solve(powers, mpmath.matrix(values))]
+
+
+def c_float(value):
+    text = str(np.float32(value))
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
 
 
 def main():
     print(
-        "// tanh in pieces, one column per piece. Written by tanh_table.py, which explains the method."
+        "// Coefficients of tanh, a column of each row per piece. Written by tanh_table.py, which explains the method."
     )
     print("#pragma once\n\nnamespace rnnfused {\nnamespace RNNFUSED_ISA {\n\n// clang-format off")
     names = ["m", *(f"c_{i}" for i in range(DEGREE + 1))]
-    print(f"alignas(64) constexpr float kTanhTable[{len(names)}][{PIECES}] = {{")
+    print("// The second half of a row repeats the first, for registers of sixteen values.")
+    print(f"alignas(64) constexpr float kTanhTable[{len(names)}][{2 * PIECES}] = {{")
     for name, row in zip(names, zip(*pieces())):
-        values = [f"{np.float32(value)!s}f".replace("e", "e") for value in row]
-        print(f"    // {name}")
-        print(
-            "    {"
-            + ", ".join(v if "." in v or "e" in v else v.replace("f", ".0f") for v in values)
-            + "},"
-        )
-    print("};\n\n}  // namespace RNNFUSED_ISA\n}  // namespace rnnfused")
+        values = ", ".join(map(c_float, row))
+        print(f"    // {name}\n    {{{values},\n     {values}}},")
+    print("};")
+    values = ", ".join(map(repr, series()))
+    print(f"constexpr double kTanhSeries[] = {{{values}}};")
+    print("// clang-format on\n\n}  // namespace RNNFUSED_ISA\n}  // namespace rnnfused")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ namespace rnnfused {
 namespace RNNFUSED_ISA {
 
 // Tiles of fewer rows have more columns: enough independent sums to hide the latency of a multiply-add.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if RNNFUSED_REGISTERS == 32
 constexpr int kMaxRows = kWideTileRows;
 constexpr int max_vectors(int rows) { return rows <= 3 ? 8 : rows <= 6 ? 4 : 2; }
 #else
