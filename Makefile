@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test lint demo bench docs dist gpu-check clean help
+.PHONY: build test lint demo bench accuracy docs dist gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -33,6 +33,10 @@ demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=tex
 
 bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into README and docs/performance.md
 	set -e; for n in $(THREADS); do $(IN_VENV)/python -m pytest benchmarks --threads $$n $(ARGS); done
+	$(IN_VENV)/python benchmarks/report.py
+
+accuracy: $(VENV)/bench.stamp  ## measure the errors of tanh and of whole loops; put them into docs/accuracy.md
+	$(IN_VENV)/python benchmarks/accuracy.py
 	$(IN_VENV)/python benchmarks/report.py
 
 docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links and missing docstrings fail

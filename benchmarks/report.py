@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+import accuracy_report
 import learning_report
 from matplotlib.figure import Figure
 from result_tables import NOT_MEASURED, WAYS, by_case, least_and_most, ratios, section, with_threads
@@ -33,6 +34,7 @@ class Measured(NamedTuple):
 
     processors: list  # results files, the last measured first
     learning: dict  # records of learning_curve.py, by change
+    accuracy: dict  # results of accuracy.py
 
 
 def load():
@@ -41,7 +43,7 @@ def load():
     if not files:
         raise SystemExit(f"{RESULTS} has no results: run `make bench` first")
     files.sort(key=lambda results: max(r["date"] for r in results["times"]), reverse=True)
-    return Measured(files, learning_report.by_change())
+    return Measured(files, learning_report.by_change(), accuracy_report.load())
 
 
 def begin(name):
@@ -100,11 +102,22 @@ def learning_table(measured):
     return learning_report.table(measured.learning)
 
 
+def tanh_table(measured):
+    """The errors of tanh by instruction set."""
+    return accuracy_report.tanh_table(measured.accuracy)
+
+
+def loop_table(measured):
+    """The errors of whole loops beside other implementations."""
+    return accuracy_report.loop_table(measured.accuracy)
+
+
 # File: the generated parts in it.
 PARTS = {
     "README.md": {"speed": speed_table, "learning": learning_sentence},
     "docs/performance.md": {"tables": full_tables},
     "docs/language-model.md": {"learning": learning_table},
+    "docs/accuracy.md": {"tanh": tanh_table, "loops": loop_table},
 }
 
 
@@ -156,6 +169,7 @@ def main():
     measured = load()
     draw(measured.processors[0])
     learning_report.draw(measured.learning)
+    accuracy_report.draw(measured.accuracy)
     for name, parts in PARTS.items():
         path = ROOT / name
         path.write_text(filled(path.read_text(), parts, measured))

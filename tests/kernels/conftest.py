@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-def compile_source(source, name, flags=(), is_python_module=True):
-    """The Python module that ``source.cpp`` makes, or the path of its library; compiled again only after a change."""
+def compile_sources(sources, name, flags=(), is_python_module=True):
+    """The Python module that the sources make, or the path of their library; compiled again only after a change."""
     folder = ROOT / "build" / "test_kernels"
     folder.mkdir(parents=True, exist_ok=True)
     # ninja is found beside the interpreter even when its environment is not activated.
@@ -29,7 +29,7 @@ def compile_source(source, name, flags=(), is_python_module=True):
         (folder / "lock").unlink(missing_ok=True)
         module = cpp_extension.load(
             name,
-            [str(HERE / f"{source}.cpp")],
+            [str(source) for source in sources],
             extra_include_paths=[str(ROOT / "csrc"), str(HERE)],
             extra_cflags=["-O1", *flags],
             build_directory=str(folder),
@@ -39,18 +39,23 @@ def compile_source(source, name, flags=(), is_python_module=True):
 
 
 def compile_module(name):
-    return compile_source(name, name)
+    return compile_sources([HERE / f"{name}.cpp"], name)
 
 
 @pytest.fixture(scope="session")
-def compile_kernels():
-    """Compiles the kernels in a library of their own: (source, name, flags) to its path."""
+def compile_layout():
+    """Compiles layout.cpp for registers of this many bytes; returns the path of the library."""
 
-    def compile_library(source, name, flags):
-        flags = ["-ffp-contract=off", "-fno-math-errno", *flags]
-        return compile_source(source, name, flags, is_python_module=False)
+    def compiled(size):
+        flags = ["-mavx2", "-mfma", f"-DRNNFUSED_PLAIN_VECTORS={size}", "-Wno-psabi"]
+        return compile_sources(
+            [HERE / "layout.cpp", ROOT / "csrc" / "cpu" / "team.cpp"],
+            f"layout_{size}",
+            ["-ffp-contract=off", "-fno-math-errno", *flags],
+            is_python_module=False,
+        )
 
-    return compile_library
+    return compiled
 
 
 @pytest.fixture(scope="session")

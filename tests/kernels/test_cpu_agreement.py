@@ -28,7 +28,7 @@ def installed(kernels_module, *names):
     scope="module",
     params=["avx512", "plain_16", pytest.param("plain_64", marks=pytest.mark.slow)],
 )
-def pair(request, kernels_module, compile_kernels):
+def pair(request, kernels_module, compile_layout):
     """AVX2's kernels, and others: AVX-512's, or those with registers of another size in bytes (NEON's: 16)."""
     found = installed(kernels_module, "avx2")
     if not found:
@@ -36,9 +36,7 @@ def pair(request, kernels_module, compile_kernels):
     if request.param == "avx512":
         found += installed(kernels_module, "avx512")
     else:
-        size = request.param.removeprefix("plain_")
-        flags = ["-mavx2", "-mfma", f"-DRNNFUSED_PLAIN_VECTORS={size}", "-Wno-psabi"]
-        path = compile_kernels("layout", f"layout_{size}", flags)
+        path = compile_layout(request.param.removeprefix("plain_"))
         found.append(kernels_module.Kernels(str(path), "plain"))
     if len(found) < 2:
         pytest.skip("this machine or build has no avx512")
