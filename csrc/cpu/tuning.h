@@ -49,8 +49,8 @@ constexpr int64_t kMinAddPerWorker = 32 * 1024;
 // groups, of at least this many rows. Each sum of a group has this many terms at least, and its values take at most
 // these bytes, in one group and in all.
 constexpr int64_t kMaxRowGroups = 16;
-constexpr int64_t kMinGroupRows = kWideTileRows;
-constexpr int64_t kMinGroupSum = 1024;
+constexpr int64_t kMinGroupRows = 2 * kWideTileRows;
+constexpr int64_t kMinGroupSum = 2048;
 constexpr int64_t kMaxOwnSums = 2 * 1024 * 1024;
 constexpr int64_t kMaxGroupSums = 16 * 1024 * 1024;
 // Columns of a token sum that one worker takes at least: one cache line of float32 sums.

@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "cpu/kernels/simd.h"
+#include "cpu/kernels/registers.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
