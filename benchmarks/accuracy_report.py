@@ -2,7 +2,7 @@
 
 import json
 
-from accuracy import HIDDEN_SIZES, RESULTS, STEPS
+from accuracy import HIDDEN_SIZES, RESULTS, SATURATED, STEPS
 from matplotlib.figure import Figure
 
 FIGURE = RESULTS.parent.parent.parent / "docs" / "figures" / "accuracy.png"
@@ -24,7 +24,11 @@ def tanh_table(results):
         float32, float64 = found["float32"], found["float64"]
         of_both = (float32, float64)
         holds = all(part["odd"] and part["monotone"] and part["special"] for part in of_both)
-        holds = holds and float32["saturates"] and all(found[t]["special"] for t in ("bfloat16", "float16"))
+        holds = (
+            holds
+            and float32["saturates"]
+            and all(found[t]["special"] for t in ("bfloat16", "float16"))
+        )
         cells = [
             f"{float32['worst_ulp']:.3f}",
             f"{float32['worst_at']:.6f}",
@@ -37,7 +41,7 @@ def tanh_table(results):
     values = next(iter(results["tanh"].values()))
     lines += [
         "",
-        f"float32: {values['float32']['values']:,} values, from 0 to {9.02}; float64: {values['float64']['values']:,} values in "
+        f"float32: {values['float32']['values']:,} values, from 0 to {SATURATED}; float64: {values['float64']['values']:,} values in "
         f"{len(values['float64']['regions'])} regions; {results['cpu']}, {results['date']}.",
     ]
     return "\n".join(lines)
@@ -67,8 +71,13 @@ def draw(results):
                 if (r["implementation"], r["H"]) == (name, hidden_size)
             ]
             if points:
-                axes.loglog(*zip(*sorted(points), strict=True), "o-", color=f"C{number}", markersize=3,
-                            label=PEERS.get(name, name))
+                axes.loglog(
+                    *zip(*sorted(points), strict=True),
+                    "o-",
+                    color=f"C{number}",
+                    markersize=3,
+                    label=PEERS.get(name, name),
+                )
         axes.set(title=f"H {hidden_size}", xlabel="steps")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("largest error of a state")
