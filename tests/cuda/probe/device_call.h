@@ -216,7 +216,7 @@ class DeviceCall {
     switch (dtype) {
       case Dtype::float32: return 0x1p-24;
       case Dtype::float64: return 0x1p-53;
-      case Dtype::bfloat16: return 0x1p-9;
+      case Dtype::bfloat16: return 0x1p-8;
       case Dtype::float16: return 0x1p-11;
     }
     return 0;
