@@ -20,7 +20,6 @@ BUILT = ROOT / "build" / "test_kernels"
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 NVCC = nvcc.find_nvcc(backend.Torch("any", Path(), "any"))
 
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc 12.4 or newer")
 
 

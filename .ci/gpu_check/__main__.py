@@ -18,6 +18,12 @@ from runner import GRACE, SIGNALS, Runner, Stage, interrupt
 from stages import all_stages, build_stages
 
 
+def limit_of(text: str) -> tuple[str, float]:
+    """Parse STAGE=SECONDS."""
+    name, _, seconds = text.partition("=")
+    return name, float(seconds)
+
+
 def parse_arguments(words=None) -> argparse.Namespace:
     """The options, whose defaults may come from the environment."""
     given = os.environ.get
@@ -52,6 +58,14 @@ def parse_arguments(words=None) -> argparse.Namespace:
         metavar="SECONDS",
         help="from asking a stage to end to killing it (5)",
     )
+    parser.add_argument(
+        "--limit",
+        type=limit_of,
+        action="append",
+        default=[],
+        metavar="STAGE=SECONDS",
+        help="another limit for a stage; may be repeated",
+    )
     parser.add_argument("--build", action="store_true", help="only compile; needs no GPU")
     parser.add_argument(
         "--prebuilt",
@@ -63,18 +77,31 @@ def parse_arguments(words=None) -> argparse.Namespace:
 
 
 def stages_of(options: argparse.Namespace, folder: Path) -> list[Stage]:
-    """The stages that the options ask for."""
-    if not options.build:
-        return all_stages(folder, options.prebuilt)
-    preflight = [sys.executable, str(HERE / "build_probe.py"), "preflight"]
-    return [Stage("preflight", preflight, 60), *build_stages(folder, prebuilt=False)]
+    """The stages that the options ask for, with their limits; raises ValueError on a limit of an unknown stage."""
+    if options.build:
+        preflight = [sys.executable, str(HERE / "build_probe.py"), "preflight"]
+        stages = [Stage("preflight", preflight, 60), *build_stages(prebuilt=False)]
+    else:
+        stages = all_stages(folder, options.prebuilt)
+    limits = dict(options.limit)
+    if unknown := set(limits) - {stage.name for stage in stages}:
+        raise ValueError(f"--limit names no stage: {', '.join(sorted(unknown))}")
+    return [
+        stage._replace(limit=limits[stage.name], least=0) if stage.name in limits else stage
+        for stage in stages
+    ]
 
 
 def main() -> int:
     options = parse_arguments()
     folder = options.logs.resolve()
-    archive = options.archive or folder.with_name(folder.name + ".tar.gz")
+    archive = (options.archive or folder.with_name(folder.name + ".tar.gz")).resolve()
     os.chdir(ROOT)
+    try:
+        stages = stages_of(options, folder)
+    except ValueError as error:
+        print(f"gpu-check: {error}", file=sys.stderr)
+        return 2
     facts = {
         "commit": gpu_state.commit(),
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
@@ -91,9 +118,8 @@ def main() -> int:
         "PYTHONUNBUFFERED": "1",
         "COMMIT": facts["commit"],
     }
-    runner = Runner(logbook, options.deadline, environment, options.grace)
-    status = runner.run_all(stages_of(options, folder))
-    print(f"\n{logbook.table()}\n\nResults: {folder}\nArchive: {archive.resolve()}", flush=True)
+    status = Runner(logbook, options.deadline, environment, options.grace).run_all(stages)
+    print(f"\n{logbook.table()}\n\nResults: {folder}\nArchive: {archive}", flush=True)
     return status
 
 

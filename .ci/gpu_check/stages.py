@@ -63,7 +63,7 @@ def watched(folder: Path, rows: str, *arguments: str) -> list[str]:
     return [*script, str(BUILT / "probe"), *arguments]
 
 
-def build_stages(folder: Path, prebuilt: bool) -> list[Stage]:
+def build_stages(prebuilt: bool) -> list[Stage]:
     """The stages that make probe and library, or see that they were brought."""
     if not prebuilt:
         probe = [sys.executable, str(HERE / "build_probe.py"), "probe"]
@@ -84,7 +84,7 @@ def build_stages(folder: Path, prebuilt: bool) -> list[Stage]:
 def all_stages(folder: Path, prebuilt: bool) -> list[Stage]:
     """Every stage of a run that writes to this folder."""
     modules = installed_modules()
-    build_probe, build = build_stages(folder, prebuilt)
+    build_probe, build = build_stages(prebuilt)
     preflight = [sys.executable, str(HERE / "preflight.py"), str(folder)]
     compare = [PYTHON, "benchmarks/compare_cuda.py"]
     compare += ["--flashrnn"] if "flashrnn" in modules else []
