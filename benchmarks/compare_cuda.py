@@ -119,9 +119,9 @@ def difference(one, other):
 class Comparison:
     """The modules and calls of a case."""
 
-    def __init__(self, case, with_flashrnn):
+    def __init__(self, case, with_flashrnn, device="cuda"):
         self.case = case
-        new = dict(device="cuda", dtype=case.dtype)
+        new = dict(device=device, dtype=case.dtype)
         kinds = {"ours": rnnfused.RNN, "cudnn": torch.nn.RNN, "steps": rnnfused.RNN}
         if case.dtype == torch.float32:
             kinds["cudnn_tf32"] = torch.nn.RNN
