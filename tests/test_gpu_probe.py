@@ -278,14 +278,16 @@ def test_right_kernels_pass_and_every_call_is_announced(host_gpu):
 
 
 @pytest.mark.parametrize(
-    ("fault", "found"), [("wrong", 8), ("unwritten", 8), ("overrun", 8), ("unstable", 1)]
+    ("fault", "found"),
+    [("wrong", 8), ("unwritten", 8), ("sometimes unwritten", 8), ("overrun", 8), ("unstable", 1)],
 )
 def test_a_fault_of_one_plan_is_found_in_it_alone(host_gpu, fault, found):
     status, rows, _ = host_gpu("--few", fault=fault, plan="cluster,2")
     bad = [row for row in finished(rows) if row["status"] != "ok"]
     assert status == 1 and len(bad) >= found
     assert {row["plan"] for row in bad} == {"cluster,2"}
-    assert {row["status"] for row in bad} & {fault, "wrong"}
+    expected = {"unwritten": "wrong", "sometimes unwritten": "unstable"}.get(fault, fault)
+    assert expected in {row["status"] for row in bad}
     assert all(row["message"] for row in bad)
 
 
@@ -318,19 +320,19 @@ def test_two_grids_at_once(host_gpu, fault, expected):
     assert len(finished(rows)) == 3
 
 
+SENDS = (",send=wide", ",send=bulk")
+
+
 def test_cases_go_from_the_simplest_to_the_hardest(host_gpu):
     status, rows, _ = host_gpu("--list", fault="no GPU")
     names = [row["case"].split("/") for row in rows]
     plans = list(dict.fromkeys(name[0] for name in names))
     assert status == 0
-    assert plans == [
-        "none",
-        *(f"cluster,{n}" for n in (2, 4, 8, 16)),
-        *(f"grid,{n}" for n in (2, 4, 8, 16, 32, 64)),
-        "auto",
-    ]
+    clusters = [f"cluster,{n}{send}" for n in (2, 4, 8, 16) for send in ("", *SENDS)]
+    grids = [f"grid,{n}" for n in (2, 4, 8, 16, 32, 64)]
+    assert plans == ["none", *clusters, *grids, "auto"]
     ways = {tuple(name[1:]) for name in names if name[0] == "cluster,8"}
-    assert len(ways) == 4 * 3 * 2
+    assert len(ways) == 4 * 3 * 2 + 4
     # The table of plans, and the benchmark, have the same shapes.
     assert {name[2] for name in names if name[0] == "auto"} >= {"64x512", "256x1024", "1024x32"}
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,19 +31,23 @@ for index in range(start, 5):
 """
 
 
-def watch(tmp_path, seconds, stall, code):
-    script = tmp_path / "probe.py"
+def command(tmp_path, seconds, stall, code):
+    """What runs the stage on a probe of this code; its rows go to rows.jsonl."""
+    script, rows = tmp_path / "probe.py", tmp_path / "rows.jsonl"
     script.write_text(code)
-    rows = tmp_path / "rows.jsonl"
-    command = [ROOT / ".ci" / "gpu_check" / "watch_probe.py", rows, str(seconds), str(stall)]
-    call = subprocess.run(
-        [sys.executable, *command, sys.executable, script],
-        env={**os.environ, "COMMIT": "abc", "PATH": "/nowhere"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return call, [json.loads(line) for line in rows.read_text().splitlines()]
+    watch_probe = ROOT / ".ci" / "gpu_check" / "watch_probe.py"
+    return [sys.executable, watch_probe, rows, str(seconds), str(stall), sys.executable, script]
+
+
+ENVIRONMENT = {**os.environ, "COMMIT": "abc", "PATH": "/nowhere"}
+
+
+def watch(tmp_path, *given):
+    """The finished stage and its rows."""
+    options = dict(env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    call = subprocess.run(command(tmp_path, *given), **options)
+    rows = (tmp_path / "rows.jsonl").read_text()
+    return call, [json.loads(line) for line in rows.splitlines()]
 
 
 def test_the_probe_goes_on_behind_calls_that_hang_or_crash(tmp_path):
@@ -66,6 +71,18 @@ def test_the_probe_ends_in_its_time(tmp_path):
     call, rows = watch(tmp_path, 1, 20, STUBBORN)
     assert time.monotonic() - started < 5 and [row["status"] for row in rows] == ["ok"]
     assert "no time" in call.stdout
+
+
+def test_a_row_is_in_the_file_before_the_next_call_ends(tmp_path):
+    options = dict(env=ENVIRONMENT, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command(tmp_path, 30, 30, STUBBORN), **options)
+    rows = tmp_path / "rows.jsonl"
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends and not (rows.exists() and rows.read_text()):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert [json.loads(line)["status"] for line in rows.read_text().splitlines()] == ["ok"]
 
 
 @pytest.mark.parametrize(

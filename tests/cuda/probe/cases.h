@@ -66,7 +66,7 @@ inline void add_plan(std::vector<Case>& cases, const std::string& plan, Dtype dt
   add(cases, sample);
   sample.variant = "packed";
   sample.batch_size = 7;
-  sample.hidden_sizes = {93, 61};  // no multiple of any tile
+  sample.hidden_sizes = {93, 61, 64};  // the first two are multiples of no tile
   sample.packed = sample.reverse = sample.relu = true;
   sample.has_states = false;
   add(cases, sample);
@@ -81,24 +81,40 @@ inline void add_plan(std::vector<Case>& cases, const std::string& plan, Dtype dt
   add(cases, sample);
 }
 
+// A shape of the benchmark; the hidden size is fixed.
+inline void add_shape(std::vector<Case>& cases, const std::string& plan, Dtype dtype, const Shape& shape) {
+  Case sample;
+  sample.plan = plan;
+  sample.dtype = dtype;
+  sample.variant = std::to_string(shape.batch_size) + "x" + std::to_string(shape.hidden_size);
+  sample.num_steps = 512;
+  sample.batch_size = shape.batch_size;
+  sample.hidden_sizes = {shape.hidden_size};
+  add(cases, sample);
+}
+
 inline std::vector<Case> all_cases() {
-  constexpr int64_t kSteps = 128, kLongSteps = 512;
+  constexpr int64_t kSteps = 128;
   std::vector<Case> cases;
-  std::vector<std::string> plans = {"none"};
-  for (int blocks = 2; blocks <= 16; blocks *= 2) plans.push_back("cluster," + std::to_string(blocks));
-  for (int blocks = 2; blocks <= 64; blocks *= 2) plans.push_back("grid," + std::to_string(blocks));
-  for (const std::string& plan : plans) {
-    for (const Dtype dtype : kDtypes) add_plan(cases, plan, dtype, kSteps, true);
+  for (const Dtype dtype : kDtypes) add_plan(cases, "none", dtype, kSteps, true);
+  for (int blocks = 2; blocks <= 16; blocks *= 2) {
+    const std::string cluster = "cluster," + std::to_string(blocks);
+    for (const Dtype dtype : kDtypes) add_plan(cases, cluster, dtype, kSteps, true);
+    for (const char* send : {",send=wide", ",send=bulk"}) {
+      for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16}) add_plan(cases, cluster + send, dtype, kSteps, true);
+    }
+  }
+  for (int blocks = 2; blocks <= 64; blocks *= 2) {
+    for (const Dtype dtype : kDtypes) add_plan(cases, "grid," + std::to_string(blocks), dtype, kSteps, true);
   }
   for (const Shape& shape : kShapes) {
-    for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16, Dtype::float16}) {
-      Case sample;
-      sample.dtype = dtype;
-      sample.variant = std::to_string(shape.batch_size) + "x" + std::to_string(shape.hidden_size);
-      sample.num_steps = kLongSteps;
-      sample.batch_size = shape.batch_size;
-      sample.hidden_sizes = {shape.hidden_size};
-      add(cases, sample);
+    for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16, Dtype::float16}) add_shape(cases, "", dtype, shape);
+  }
+  // The ways of sending, where they matter.
+  for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16}) {
+    for (const char* send : {"", ",send=wide", ",send=bulk"}) {
+      add_shape(cases, std::string("cluster,8") + send, dtype, {64, 512});
+      add_shape(cases, std::string("cluster,16") + send, dtype, {64, 1024});
     }
   }
   return cases;

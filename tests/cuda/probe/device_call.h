@@ -113,7 +113,7 @@ class DeviceCall {
     const void* weight = given(hidden_size_ * hidden_size_, std::sqrt(3.0 / static_cast<double>(hidden_size_)));
     const int64_t time_stride = case_.packed ? hidden_size_ : state;
     const void* first = given(sequence, 1);
-    const void* states = given(sequence, 0.999);
+    const void* states = given(case_.forward ? 0 : sequence, 0.999);
     const void* initial = case_.has_states ? given(state, 1) : nullptr;
     void* result = taken(sequence);
     void* last = case_.forward || case_.has_states ? taken(state) : nullptr;
@@ -255,7 +255,7 @@ class DeviceCall {
 
   // The steps, and the rows of each. Packed rows end one after another.
   void lay_out() {
-    constexpr int64_t kMaxValues = 8 << 20;  // of a sequence
+    constexpr int64_t kMaxValues = 4 << 20;  // of a sequence
     num_steps_ = std::min(case_.num_steps, std::max<int64_t>(8, kMaxValues / (case_.batch_size * hidden_size_)));
     for (int64_t t = 0; t < num_steps_; ++t) {
       step_starts_.push_back(num_rows_);
