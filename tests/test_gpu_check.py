@@ -301,6 +301,12 @@ def test_the_deadline_holds_for_all_stages_together(tmp_path, monkeypatch):
     assert rows["reserved"]["command"][-1] == "echo 1; sleep 30"
 
 
+def test_a_reader_that_leaves_does_not_end_the_check(check):
+    process = check.start(FAKE_FAIL="preflight")
+    process.stdout.close()
+    assert process.wait(30) == 1 and list(check.look()) == STAGES
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_the_archive(check, number):
     process = check.start(FAKE_HANG="kernels")

@@ -294,6 +294,7 @@ def test_a_fault_of_one_plan_is_found_in_it_alone(host_gpu, fault, found):
 def test_a_gpu_that_gave_an_error_is_used_no_more(host_gpu):
     status, rows, _ = host_gpu("--few", fault="dead", plan="cluster,8")
     assert status == 4
+    assert [row["status"] for row in finished(rows)].count("error") == 1
     assert rows[-1]["status"] == "error" and "illegal memory access" in rows[-1]["message"]
     later = str(rows[-1]["index"] + 1)
     assert host_gpu("--few", "--from", later)[0] == 0

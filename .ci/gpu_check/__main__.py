@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from logbook import Logbook
+from logbook import Logbook, say
 from place import HERE, ROOT, gpu_state
 from runner import GRACE, SIGNALS, Runner, Stage, interrupt
 from stages import all_stages, build_stages
@@ -119,7 +119,7 @@ def main() -> int:
         "COMMIT": facts["commit"],
     }
     status = Runner(logbook, options.deadline, environment, options.grace).run_all(stages)
-    print(f"\n{logbook.table()}\n\nResults: {folder}\nArchive: {archive}", flush=True)
+    say(f"\n{logbook.table()}\n\nResults: {folder}\nArchive: {archive}")
     return status
 
 

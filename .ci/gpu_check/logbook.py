@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -14,6 +15,14 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text)
     os.replace(partial, path)
+
+
+def say(text: str) -> None:
+    """Print for people. Where nobody reads any more (a closed pipe), the check goes on."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")
 
 
 class Logbook:
@@ -57,7 +66,7 @@ class Logbook:
         row = {"stage": name, "status": "running", "seconds": 0.0, "note": ""}
         self.rows.append({**row, "limit": round(limit, 1), "log": log.name, "command": command})
         self.save()
-        print(f"== {name}, at most {limit:.0f} s", flush=True)
+        say(f"== {name}, at most {limit:.0f} s")
         return log
 
     def is_running(self) -> bool:
@@ -72,14 +81,14 @@ class Logbook:
         self.save()
         if status != "ok":
             log = self.folder / row["log"]
-            print("\n".join(log.read_text(errors="replace").splitlines()[-15:]))
-        print(line_of(row), flush=True)
+            say("\n".join(log.read_text(errors="replace").splitlines()[-15:]))
+        say(line_of(row))
 
     def skip(self, name: str, reason: str) -> None:
         """Record that a stage did not run."""
         self.rows.append({"stage": name, "status": "skipped", "seconds": 0.0, "note": reason})
         self.save()
-        print(line_of(self.rows[-1]), flush=True)
+        say(line_of(self.rows[-1]))
 
     def table(self) -> str:
         """The stages as text, a line each."""

@@ -68,7 +68,7 @@ def note(rows: list[dict]) -> str:
         for row in rows
         if row.get("shared_bytes") == most and row["cluster_blocks"] > 1
     ]
-    device = next(({**row} for row in rows if "multiprocessors" in row), {})
+    device = next((row for row in rows if "multiprocessors" in row), {})
     counts = f"active clusters of {', '.join(clusters)}" if clusters else "no clusters"
     return f"{device.get('name')}, {device.get('multiprocessors')} multiprocessors, {counts}"
 
