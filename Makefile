@@ -45,8 +45,8 @@ docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links
 dist: $(VENV)/dist.stamp  ## build the source distribution and the wheel into dist/
 	$(IN_VENV)/python -m build --no-isolation
 
-gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3
-	.ci/gpu-check
+gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3, in nine minutes
+	.ci/gpu-check $(ARGS)
 
 clean:  ## remove what was built; the environment and its torch stay (rm -r .venv)
 	rm -rf build dist *.egg-info rnnfused/*.so $(VENV)/*.stamp
@@ -58,7 +58,9 @@ help:  ## list the targets
 	  'TORCH_INDEX=URL              the index to take it from, such as PyTorch'\''s of CPU builds' \
 	  'THREADS="1 4"                numbers of threads that bench measures (default: 1 and all cores)' \
 	  'RNNFUSED_CUDA=1              builds CUDA beside any torch (unset: where torch has it; 0: never); after make clean' \
-	  'RNNFUSED_CUDA_ARCHS="90a"    GPU architectures to build for (unset: those of this machine)'
+	  'RNNFUSED_CUDA_ARCHS="90a"    GPU architectures to build for (unset: those of this machine)' \
+	  'LOGS=FOLDER ARCHIVE=FILE     where gpu-check puts its results (build/gpu-check, and .tar.gz)' \
+	  'DEADLINE=540 PREBUILT=1      seconds of gpu-check in all; it compiles nothing'
 
 # <extra>.stamp: the project is installed with that extra, and compiled from the current sources.
 $(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)

@@ -99,7 +99,7 @@ class Compiler:
         command = [*self.command, option]
         return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
-    def _run(self, command: list[str], product: str) -> str:
+    def run(self, command: list[str], product: str) -> str:
         """Run a compiler, show and return its output; a failure ends the build."""
         call = subprocess.run(
             command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -143,7 +143,7 @@ class Compiler:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = f"{target}.{os.getpid()}"
             started = time.time()
-            said = self._run([*command, *arguments, "-c", source, "-o", partial], source)
+            said = self.run([*command, *arguments, "-c", source, "-o", partial], source)
             target.with_suffix(".log").write_text(said)
             os.utime(partial, (started, started))  # an edit made meanwhile then counts as newer
             os.replace(partial, target)  # an interrupted build leaves no partial object
@@ -158,7 +158,7 @@ class Compiler:
         user = shlex.split(os.environ.get("LDFLAGS", ""))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         options = [*torch_libraries, *cuda, *strict, *user]
-        self._run([*self.command, "-shared", *objects, *options, "-o", target], target)
+        self.run([*self.command, "-shared", *objects, *options, "-o", target], target)
 
 
 def included_folders(source: str) -> list[str]:

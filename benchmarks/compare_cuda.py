@@ -1,43 +1,73 @@
-"""The CUDA loops against cuDNN's nn.RNN and others: microseconds per step and ratios of medians, interleaved.
+"""The CUDA loops against cuDNN's nn.RNN and others, in microseconds per step; both sides in turn in one process.
 
-    python benchmarks/compare_cuda.py [--flashrnn]
+    python benchmarks/compare_cuda.py [--rows first|rest|all] [--seconds 100] [--out rows.jsonl] [--flashrnn]
 
 CUDA events measure the GPU's time. A short wait on the GPU comes first, so that launches are queued by then.
-`steps` is rnnfused.RNN with the fused kernels off: one matrix product per step, replayed as a CUDA graph.
+`steps` is rnnfused.RNN with the fused kernels off: one matrix product per step, replayed as a CUDA graph. `loop` is the
+fused loop alone, without the input projection.
 rnnfused multiplies float32 in IEEE precision. So does `cudnn`; `cudnn_tf32` is cuDNN's default, TF32.
-Writes results/cuda.json.
+
+Writes a line of JSON per case and way as soon as it is measured, the most important cases first: times of both runs,
+ratios, the layout of the kernels, commit and clocks. A case that fails has its error in place of the times.
 """
 
 import argparse
-import itertools
 import json
 import statistics
+import time
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import gpu_state
 import torch
 from peers import spans, torch_ways
 
 import rnnfused
 
-RESULTS = Path(__file__).parent / "results" / "cuda.json"
-# num_steps, batch_size, hidden_size; the input size is the hidden size.
+RESULTS = Path(__file__).parent / "results" / "cuda.jsonl"
+ROUNDS = 20
+WAIT_CYCLES = 1_000_000  # GPU clock cycles, about half a millisecond
+TIME_LIMIT = 2.0  # seconds that a kernel waits for another block, far more than any case takes
+MAX_DIFFERENCE = 0.1  # of a state to cuDNN's: more is no rounding
+
+
+class Case(NamedTuple):
+    """A call to time; the input size is the hidden size."""
+
+    num_steps: int
+    batch_size: int
+    hidden_size: int
+    dtype: torch.dtype
+
+    @property
+    def shape(self):
+        return self[:3]
+
+
 SHAPES = [
+    (512, 64, 512),
     (512, 1, 512),
     (512, 16, 512),
-    (512, 64, 512),
+    (1024, 64, 1024),
     (2048, 32, 256),
     (32, 1024, 32),
-    (1024, 64, 1024),
     (256, 256, 1024),
 ]
+FIRST = [
+    Case(512, 64, 512, torch.float32),
+    Case(512, 64, 512, torch.bfloat16),
+    Case(512, 1, 512, torch.float32),
+]
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-ROUNDS = 20
 
-
-WAIT_CYCLES = 1_000_000  # GPU clock cycles, about half a millisecond
+def cases(which):
+    """The cases `first`, `rest` or `all`, the most important first. float16 runs as bfloat16 does, and comes last."""
+    ordered = [Case(*shape, d) for shape in SHAPES for d in (torch.float32, torch.bfloat16)]
+    ordered += [Case(*shape, torch.float16) for shape in SHAPES]
+    rest = [case for case in ordered if case not in FIRST]
+    return {"first": FIRST, "rest": rest, "all": FIRST + rest}[which]
 
 
 class FlashRNN(torch.nn.RNN):
@@ -75,85 +105,153 @@ def medians(calls):
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def compare(shape, dtype, with_flashrnn):
-    """Yields a row of results for each way."""
-    num_steps, batch_size, hidden_size = shape
-    new = dict(device="cuda", dtype=dtype)
-    kinds = {"ours": rnnfused.RNN, "cudnn": torch.nn.RNN, "steps": rnnfused.RNN}
-    if dtype == torch.float32:
-        kinds["cudnn_tf32"] = torch.nn.RNN
-    if with_flashrnn and dtype == torch.bfloat16:
-        kinds["flashrnn"] = FlashRNN
-    modules = {name: kind(hidden_size, hidden_size, **new) for name, kind in kinds.items()}
-    x = torch.randn(num_steps, batch_size, hidden_size, **new)
-    gradient = torch.randn_like(x)
-    ours = modules["ours"]
-    rnnfused.cuda.choice = "1"
-    for name, module in modules.items():
-        module.load_state_dict(ours.state_dict())
-        if name == "flashrnn":
-            torch.testing.assert_close(module(x)[0], ours(x)[0], rtol=0.1, atol=0.1)
-    projections = torch.nn.functional.linear(x, ours.weight_ih_l0, ours.bias_ih_l0).detach()
-    loop = partial(
-        rnnfused.ops.layer,
-        projections,
-        None,
-        ours.weight_hh_l0.detach(),
-        *[None] * 5,
-        0,
-        rnnfused.ops.NONLINEARITIES["tanh"],
-        False,
-        None,
-    )
-    ways = {name: torch_ways(module, x, gradient) for name, module in modules.items()}
-    for way in ("forward", "forward_backward"):
-        for module in modules.values():
+def plan_of(weight_hh, batch_size):
+    """The layout of the fused kernels in words; None where this build does not tell."""
+    ops = torch.ops.rnnfused
+    return ops.fused_plan(weight_hh, batch_size) if hasattr(ops, "fused_plan") else None
+
+
+def difference(one, other):
+    """The largest difference of two sequences of states; NaN where one has NaN."""
+    return (one.double() - other.double()).abs().max().item()
+
+
+class Comparison:
+    """The modules and calls of a case."""
+
+    def __init__(self, case, with_flashrnn, device="cuda"):
+        self.case = case
+        new = dict(device=device, dtype=case.dtype)
+        kinds = {"ours": rnnfused.RNN, "cudnn": torch.nn.RNN, "steps": rnnfused.RNN}
+        if case.dtype == torch.float32:
+            kinds["cudnn_tf32"] = torch.nn.RNN
+        if with_flashrnn and case.dtype == torch.bfloat16:
+            kinds["flashrnn"] = FlashRNN
+        size = case.hidden_size
+        self.modules = {name: kind(size, size, **new) for name, kind in kinds.items()}
+        self.ours = self.modules["ours"]
+        for module in self.modules.values():
+            module.load_state_dict(self.ours.state_dict())
+        self.x = torch.randn(*case.shape, **new)
+        gradient = torch.randn_like(self.x)
+        self.ways = {name: torch_ways(m, self.x, gradient) for name, m in self.modules.items()}
+
+    def loop(self):
+        """The fused loop alone."""
+        ours = self.ours
+        projections = torch.nn.functional.linear(self.x, ours.weight_ih_l0, ours.bias_ih_l0)
+        weight, tanh = ours.weight_hh_l0.detach(), rnnfused.ops.NONLINEARITIES["tanh"]
+        nulls = [None] * 5
+        arguments = (projections.detach(), None, weight, *nulls, 0, tanh, False, None)
+        return partial(rnnfused.ops.layer, *arguments)
+
+    def check(self):
+        """Returns the largest difference of a state to cuDNN's; raises ArithmeticError where it is no rounding."""
+        rnnfused.cuda.choice = "1"
+        torch.backends.cudnn.allow_tf32 = False
+        states = {name: way["forward"]() for name, way in self.ways.items()}
+        worst = {
+            name: difference(own, states["cudnn"])
+            for name, own in states.items()
+            if name != "cudnn"
+        }
+        for name, value in worst.items():
+            if not value <= MAX_DIFFERENCE:
+                raise ArithmeticError(f"a state of {name} differs from cuDNN's by {value}")
+        return worst["ours"]
+
+    def measure(self, way):
+        """The times and ratios of a way, of two runs each."""
+        for module in self.modules.values():
             module.train(way == "forward_backward")
-        calls = {name: of_module[way] for name, of_module in ways.items()}
+        calls = {name: of_module[way] for name, of_module in self.ways.items()}
         if way == "forward":
-            calls["loop"] = loop
+            calls["loop"] = self.loop()
         runs = [medians(calls) for _ in range(2)]
         rnnfused.cuda.choice = "1"
-        peers = [name for name in kinds if name != "ours"]
-        yield {
-            "shape": shape,
-            "dtype": str(dtype).removeprefix("torch."),
-            "way": way,
-            "fused": rnnfused.cuda.uses_fused_kernels(ours.weight_hh_l0, batch_size),
-            "us_per_step": {
-                name: [1000 * run[name] / num_steps for run in runs]
+        scale = 1000 / self.case.num_steps
+        return {
+            "us_per_step": {name: [scale * run[name] for run in runs] for name in calls},
+            "ratios": {
+                name: [run[name] / run["ours"] for run in runs]
                 for name in calls
-                if name not in peers
+                if name not in ("ours", "loop")
             },
-            "ratios": {name: [run[name] / run["ours"] for run in runs] for name in peers},
         }
+
+
+def rows(case, with_flashrnn, facts):
+    """Yields a row of results per way; one with an error where the case fails."""
+    row = {**facts, "shape": case.shape, "dtype": str(case.dtype).removeprefix("torch.")}
+    try:
+        comparison = Comparison(case, with_flashrnn)
+        weight = comparison.ours.weight_hh_l0
+        rnnfused.cuda.choice = "1"
+        row["fused"] = rnnfused.cuda.uses_fused_kernels(weight, case.batch_size)
+        row["plan"] = plan_of(weight, case.batch_size)
+        row["difference"] = comparison.check()
+        for way in ("forward", "forward_backward"):
+            before = gpu_state.clocks()
+            measured = comparison.measure(way)
+            clocks = {"before": before, "after": gpu_state.clocks()}
+            yield {**row, "way": way, **measured, "clocks": clocks}
+    except (RuntimeError, ArithmeticError) as error:
+        yield {**row, "error": str(error).partition("\n")[0]}
+
+
+def line_of(row):
+    """A row for people."""
+    start = f"{row['shape']!s:18} {row['dtype']:9} "
+    if "error" in row:
+        return start + f"failed: {row['error']}"
+    times = "  ".join(f"{name} {max(us):.2f}" for name, us in row["us_per_step"].items())
+    kind = "fused" if row["fused"] else "steps"
+    ratios = spans(row["ratios"])
+    return start + f"{row['way']:17} {kind}  us/step: {times}  times faster than: {ratios}"
+
+
+def run(chosen, out, seconds, with_flashrnn, facts, rows=rows, clock=time.monotonic):
+    """Measures cases while there is time; returns (rows written, cases left out, rows that failed)."""
+    started, longest, written, failed = clock(), 0.0, 0, 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w") as file:
+        for index, case in enumerate(chosen):
+            begun = clock()
+            if begun - started + longest > seconds:
+                return written, len(chosen) - index, failed
+            for row in rows(case, with_flashrnn, facts):
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                print(line_of(row), flush=True)
+                written += 1
+                failed += "error" in row
+            longest = max(longest, clock() - begun)
+    return written, 0, failed
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", choices=("first", "rest", "all"), default="all")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no case later")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the file of rows")
     parser.add_argument(
         "--flashrnn", action="store_true", help="also time flashrnn (it compiles first)"
     )
-    with_flashrnn = parser.parse_args().flashrnn
-    rows = []
-    for shape, dtype in itertools.product(SHAPES, DTYPES):
-        for row in compare(shape, dtype, with_flashrnn):
-            rows.append(row)
-            times = "  ".join(f"{name} {max(us):.2f}" for name, us in row["us_per_step"].items())
-            print(
-                f"{row['shape']!s:18} {row['dtype']:9} {row['way']:17} "
-                f"{'fused' if row['fused'] else 'steps'}  us/step: {times}  times faster than: {spans(row['ratios'])}",
-                flush=True,
-            )
-    result = {
+    options = parser.parse_args()
+    if hasattr(torch.ops.rnnfused, "fused_time_limit"):
+        torch.ops.rnnfused.fused_time_limit(TIME_LIMIT)
+    facts = {
         "date": date.today().isoformat(),
+        "commit": gpu_state.commit(),
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version(),
-        "rows": rows,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    chosen = cases(options.rows)
+    written, left_out, failed = run(chosen, options.out, options.seconds, options.flashrnn, facts)
+    of = f"{left_out} of {len(chosen)} cases left out"
+    print(f"note: {written} rows, {failed} of them failed, {of}")
+    raise SystemExit(int(failed > 0))
 
 
 if __name__ == "__main__":
