@@ -56,6 +56,11 @@ def may_capture() -> bool:
     return not torch.cuda.is_current_stream_capturing()
 
 
+def is_small(steps: int, size: int) -> bool:
+    """Whether a loop of so many steps, on tensors of so many bytes, may have a graph."""
+    return steps <= MAX_STEPS and size <= MAX_BYTES
+
+
 class Graph:
     """One captured loop and its tensors."""
 
@@ -98,7 +103,7 @@ class Graphs:
         steps = results[0].size(0) if batch_sizes is None else batch_sizes.numel()
         tensors = [*results, *others]
         size = sum(x.numel() * x.element_size() for x in tensors if x is not None)
-        if steps > MAX_STEPS or size > MAX_BYTES:
+        if not is_small(steps, size):
             return None
         sizes = None if batch_sizes is None else tuple(batch_sizes.tolist())
         layouts = tuple(None if x is None else (x.dtype, x.shape, x.stride()) for x in tensors)

@@ -1,0 +1,246 @@
+"""Lets the user's own device decide which way a call takes: a self-check once per plan, a timing once per class of shapes.
+
+All is kept for the process. A plan that gave a wrong result, failed or hung is off on that device from then on.
+"""
+
+import logging
+import os
+import threading
+import warnings
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops.modes import hides_values
+from . import timing
+from .agreement import WrongResult, is_of_capture, is_of_kernel, is_out_of_memory
+from .calls import Call, ShapeClass
+from .self_check import rows_of_check, self_check, short_time_limit
+from .untouched import untouched
+from .ways import FUSED, GRAPHED, STEPS
+
+log = logging.getLogger("rnnfused.cuda")
+
+ISSUES = "https://github.com/rnnfused/rnnfused/issues"
+GRAPH = "CUDA graph"  # named as a kind of plan, where graphs give wrong results
+MAX_PLANS = 4096  # remembered; a caller whose batches all differ starts anew
+
+
+class Choice(NamedTuple):
+    """A way, and what it was chosen by."""
+
+    way: str
+    plan: str = ""  # in words
+    medians: dict[str, float] = {}  # milliseconds of each way, for ``timed_steps`` steps
+    timed_steps: int = 0
+    reason: str = ""  # where nothing was timed
+
+    def without(self, way: str) -> "Choice":
+        """The choice among the other ways."""
+        medians = {name: taken for name, taken in self.medians.items() if name != way}
+        return self._replace(way=_fastest(medians), medians=medians)
+
+
+def _fastest(medians: dict[str, float]) -> str:
+    return min(medians, key=lambda way: medians[way]) if medians else STEPS
+
+
+class Decider:
+    """The choices of a process.
+
+    Attributes:
+        choices: the choice of each class of shapes.
+        checked: by (device, kind of plan, dtype), whether the plan was right.
+        broken: by (device, kind of plan), why the plan is off.
+    """
+
+    def __init__(self, gpu):
+        self.gpu = gpu
+        self.choices: dict[ShapeClass, Choice] = {}
+        self.checked: dict[tuple[torch.device, str, torch.dtype], bool] = {}
+        self.broken: dict[tuple[torch.device, str], str] = {}
+        self._plans: dict[tuple, str] = {}
+        self._unsaid: list[str] = []  # warnings
+        self._renew_lock()
+        _deciders.add(self)
+
+    def _renew_lock(self):
+        self._lock = (
+            threading.RLock()
+        )  # a decision at a time, so that timings do not disturb each other
+        self._is_deciding = False
+
+    def plan(self, call: Call) -> str:
+        """The fused plan of a call in words; empty: none takes it."""
+        if not call.may_fuse():
+            return ""
+        key = (call.device, call.dtype, call.hidden_size, call.batch_size)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self.gpu.plan(*key)
+        return plan
+
+    def may_fuse(self, call: Call) -> bool:
+        """Whether a plan takes the call, and is not off."""
+        plan = self.plan(call)
+        return bool(plan) and (call.device, _kind(plan)) not in self.broken
+
+    def way(self, call: Call, weight_hh: Tensor) -> str:
+        """The way of a call with this weight, decided now if it is the first of its class.
+
+        In a capture, and where a compiler or tracer only looks on, nothing is decided: the call goes step by step.
+
+        Raises:
+            RuntimeError: an earlier fused call of this process raised its alarm, so its results are wrong.
+        """
+        if torch.are_deterministic_algorithms_enabled():
+            return STEPS  # a timing is noise
+        plan = self.plan(call)
+        shape_class = call.shape_class(_kind(plan))
+        choice = self.choices.get(shape_class)
+        if choice is None and not hides_values(weight_hh):
+            choice = self._decide(shape_class, call, plan)
+        return STEPS if choice is None else choice.way
+
+    def blame(self, call: Call, error: Exception) -> None:
+        """Turns off the plan that a failed fused call names, or the call's own. Errors of arguments turn off none."""
+        with self._lock:
+            if is_of_kernel(error):
+                self._break_named(call, str(error))
+        self._say()
+
+    def _decide(self, shape_class: ShapeClass, call: Call, plan: str) -> Choice | None:
+        if not self.gpu.can_measure(call.device):
+            return None
+        try:
+            with self._lock:
+                if self._is_deciding:  # a handler of logs or signals, in the midst of a decision
+                    return None
+                choice = self.choices.get(shape_class)  # by another thread meanwhile
+                if choice is None:
+                    self._is_deciding = True
+                    try:
+                        choice = self._measured(shape_class, call, plan)
+                    finally:
+                        self._is_deciding = False
+        finally:
+            self._say()
+        return choice
+
+    def _measured(self, shape_class: ShapeClass, call: Call, plan: str) -> Choice | None:
+        with self.gpu.on(call.device), untouched():
+            if not plan:
+                choice = self._choose(shape_class, call, plan)
+            else:
+                self._raise_earlier_alarm(call)
+                with short_time_limit(self.gpu):
+                    choice = self._choose(shape_class, call, plan)
+        if choice is not None:
+            self.choices[shape_class] = choice
+            log.debug("%s: %s: %s", call.device, shape_class.describe(), choice)
+        return choice
+
+    def _choose(self, shape_class: ShapeClass, call: Call, plan: str) -> Choice | None:
+        """None: at this moment nothing can be measured."""
+        ways = [STEPS]
+        if shape_class.may_graph and (call.device, GRAPH) not in self.broken:
+            ways.append(GRAPHED)
+        try:
+            if plan and self._is_right(call, plan):
+                ways.append(FUSED)
+            if len(ways) == 1:
+                return Choice(STEPS, plan, reason="no other way takes the call")
+            num_steps = timing.timed_steps(call)
+            if num_steps is None:
+                return Choice(STEPS, plan, reason="a timing would take too much memory")
+            medians, failures = timing.measure(self.gpu, call, num_steps, ways)
+        except RuntimeError as error:
+            if is_of_capture(error):
+                return None
+            reason = "out of memory" if is_out_of_memory(error) else str(error)
+            return Choice(STEPS, plan, reason=f"the timing failed: {reason}")
+        for way, failure in failures.items():
+            log.debug("%s: %s: %s failed: %s", call.device, shape_class.describe(), way, failure)
+            if is_of_capture(failure):
+                return None
+            if way == FUSED:
+                self._break(call.device, _kind(plan), FUSED, str(failure))
+            elif isinstance(failure, WrongResult):
+                self._break(call.device, GRAPH, GRAPHED, str(failure))
+        return Choice(_fastest(medians), plan, medians, num_steps)
+
+    def _is_right(self, call: Call, plan: str) -> bool:
+        """Whether the plan passed its self-check, which runs now if it never did."""
+        kind = _kind(plan)
+        if (call.device, kind) in self.broken:
+            return False
+        key = (call.device, kind, call.dtype)
+        if key not in self.checked:
+            rows = rows_of_check(
+                call, lambda rows: _kind(self.plan(call._replace(batch_size=rows))) == kind
+            )
+            try:
+                self_check(self.gpu, call, rows)
+            except Exception as error:
+                if is_out_of_memory(error) or is_of_capture(error):
+                    raise
+                self._break(call.device, kind, FUSED, str(error))
+                self.checked[key] = False
+            else:
+                self.checked[key] = True
+            log.debug("%s: self-check of %s, %s: %s", *key, self.checked[key])
+        return self.checked[key]
+
+    def _raise_earlier_alarm(self, call: Call) -> None:
+        alarm = self.gpu.take_alarm(call.device)
+        if alarm:
+            self._break_named(call, alarm)
+            raise RuntimeError(alarm)
+
+    def _break_named(self, call: Call, text: str) -> None:
+        """Turns off the plans that a text names; if it names none, the call's own."""
+        kinds = {
+            _kind(plan) for (where, *_), plan in list(self._plans.items()) if where == call.device
+        }
+        named = [kind for kind in sorted(kinds) if kind and f"{kind}," in text]
+        for kind in named or [_kind(self.plan(call))]:
+            self._break(call.device, kind, FUSED, text)
+
+    def _break(self, device, kind: str, way: str, reason: str) -> None:
+        if (device, kind) in self.broken:
+            return
+        self.broken[device, kind] = reason
+        for shape_class, choice in list(self.choices.items()):
+            of_kind = way == GRAPHED or shape_class.kind == kind
+            if shape_class.device == device and of_kind and choice.way == way:
+                self.choices[shape_class] = choice.without(way)
+        what = "CUDA graphs" if way == GRAPHED else f"the fused kernels of the plan {kind!r}"
+        self._unsaid.append(
+            f"rnnfused turned off {what} on {device} for this process, and goes on without: {reason}. "
+            f"Please report this, with the output of rnnfused.cuda.report() and `rnnfused info`: {ISSUES}"
+        )
+
+    def _say(self) -> None:
+        while self._unsaid:
+            warnings.warn(self._unsaid.pop(0), stacklevel=2)
+
+
+def _kind(plan: str) -> str:
+    """The kind of a plan in words: how many blocks, and how they exchange states."""
+    return plan.partition(",")[0]
+
+
+_deciders: weakref.WeakSet[Decider] = weakref.WeakSet()
+
+
+def _renew_locks():
+    for decider in list(_deciders):
+        decider._renew_lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held a lock
+    os.register_at_fork(after_in_child=_renew_locks)
