@@ -11,9 +11,7 @@ import weakref
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from ..ops.modes import hides_values
 from . import timing
 from .agreement import WrongResult, is_of_capture, is_of_kernel, is_out_of_memory
 from .calls import Call, ShapeClass
@@ -25,6 +23,7 @@ log = logging.getLogger("rnnfused.cuda")
 
 ISSUES = "https://github.com/rnnfused/rnnfused/issues"
 GRAPH = "CUDA graph"  # named as a kind of plan, where graphs give wrong results
+MAX_ATTEMPTS = 3  # to decide on a class of shapes
 MAX_PLANS = 4096  # remembered; a caller whose batches all differ starts anew
 
 
@@ -36,6 +35,11 @@ class Choice(NamedTuple):
     medians: dict[str, float] = {}  # milliseconds of each way, for ``timed_steps`` steps
     timed_steps: int = 0
     reason: str = ""  # where nothing was timed
+
+    def describe(self) -> str:
+        """The way, and the times or the reason for it."""
+        times = ", ".join(f"{way} {taken:.3f} ms" for way, taken in self.medians.items())
+        return f"{self.way} ({f'{times}; {self.timed_steps} steps' if times else self.reason})"
 
     def without(self, way: str) -> "Choice":
         """The choice among the other ways."""
@@ -62,6 +66,7 @@ class Decider:
         self.checked: dict[tuple[torch.device, str, torch.dtype], bool] = {}
         self.broken: dict[tuple[torch.device, str], str] = {}
         self._plans: dict[tuple, str] = {}
+        self._attempts: dict[ShapeClass, int] = {}  # that another thread's capture cut short
         self._unsaid: list[str] = []  # warnings
         self._renew_lock()
         _deciders.add(self)
@@ -89,10 +94,10 @@ class Decider:
         plan = self.plan(call)
         return bool(plan) and (call.device, _kind(plan)) not in self.broken
 
-    def way(self, call: Call, weight_hh: Tensor) -> str:
-        """The way of a call with this weight, decided now if it is the first of its class.
+    def way(self, call: Call) -> str:
+        """The way of a call, decided now if it is the first of its class.
 
-        In a capture, and where a compiler or tracer only looks on, nothing is decided: the call goes step by step.
+        In a capture nothing is decided: the call goes step by step.
 
         Raises:
             RuntimeError: an earlier fused call of this process raised its alarm, so its results are wrong.
@@ -102,7 +107,7 @@ class Decider:
         plan = self.plan(call)
         shape_class = call.shape_class(_kind(plan))
         choice = self.choices.get(shape_class)
-        if choice is None and not hides_values(weight_hh):
+        if choice is None:
             choice = self._decide(shape_class, call, plan)
         return STEPS if choice is None else choice.way
 
@@ -141,7 +146,7 @@ class Decider:
                     choice = self._choose(shape_class, call, plan)
         if choice is not None:
             self.choices[shape_class] = choice
-            log.debug("%s: %s: %s", call.device, shape_class.describe(), choice)
+            log.debug("%s: %s: %s", call.device, shape_class.describe(), choice.describe())
         return choice
 
     def _choose(self, shape_class: ShapeClass, call: Call, plan: str) -> Choice | None:
@@ -160,18 +165,25 @@ class Decider:
             medians, failures = timing.measure(self.gpu, call, num_steps, ways)
         except RuntimeError as error:
             if is_of_capture(error):
-                return None
+                return self._postponed(shape_class, plan)
             reason = "out of memory" if is_out_of_memory(error) else str(error)
             return Choice(STEPS, plan, reason=f"the timing failed: {reason}")
         for way, failure in failures.items():
             log.debug("%s: %s: %s failed: %s", call.device, shape_class.describe(), way, failure)
-            if is_of_capture(failure):
-                return None
+            if way == FUSED and is_of_capture(failure):
+                return self._postponed(shape_class, plan)
             if way == FUSED:
                 self._break(call.device, _kind(plan), FUSED, str(failure))
             elif isinstance(failure, WrongResult):
                 self._break(call.device, GRAPH, GRAPHED, str(failure))
         return Choice(_fastest(medians), plan, medians, num_steps)
+
+    def _postponed(self, shape_class: ShapeClass, plan: str) -> Choice | None:
+        """No choice while another thread captures a graph, which forbids waiting; the step loop if that goes on."""
+        self._attempts[shape_class] = self._attempts.get(shape_class, 0) + 1
+        if self._attempts[shape_class] < MAX_ATTEMPTS:
+            return None
+        return Choice(STEPS, plan, reason="each timing met a capture of another thread")
 
     def _is_right(self, call: Call, plan: str) -> bool:
         """Whether the plan passed its self-check, which runs now if it never did."""
@@ -192,7 +204,8 @@ class Decider:
                 self.checked[key] = False
             else:
                 self.checked[key] = True
-            log.debug("%s: self-check of %s, %s: %s", *key, self.checked[key])
+            result = "passed" if self.checked[key] else "failed"
+            log.debug("%s: self-check of %s, %s: %s", *key, result)
         return self.checked[key]
 
     def _raise_earlier_alarm(self, call: Call) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..ops import stepwise
+from ..ops.modes import hides_values
 from . import graphs
 from .calls import Call
 from .decider import Decider
@@ -31,8 +32,10 @@ class Loops:
     def forward(self, projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
         """As :func:`rnnfused.ops.stepwise.forward`."""
         arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
+        if hides_values(weight_hh):  # a compiler or tracer looks on
+            return stepwise.forward(*arguments)
         call = self._call(projections, weight_hh, batch_sizes, False, False)
-        way = self._way(call, weight_hh)
+        way = self._way(call)
         if way == FUSED:
             return self._fused(call, self.gpu.forward_fused, arguments)
         return (self._graphed if way == GRAPHED else stepwise).forward(*arguments)
@@ -51,8 +54,10 @@ class Loops:
     ):
         """As :func:`rnnfused.ops.stepwise.backward`."""
         arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse)
+        if hides_values(weight_hh):
+            return stepwise.backward(*arguments, state_grad_clip, needs_h_0)
         call = self._call(output, weight_hh, batch_sizes, True, state_grad_clip is not None)
-        way = self._way(call, weight_hh)
+        way = self._way(call)
         if way == FUSED:
             return self._fused(call, self.gpu.backward_fused, (*arguments, needs_h_0))
         loops = self._graphed if way == GRAPHED else stepwise
@@ -76,12 +81,10 @@ class Loops:
         device = self.gpu.device_of(sequence)
         return Call.of(device, sequence, weight_hh, batch_sizes, is_backward, has_clip)
 
-    def _way(self, call: Call, weight_hh: Tensor) -> str:
+    def _way(self, call: Call) -> str:
         mode = self.mode()
         if mode == "auto":
-            if call.is_empty():
-                return STEPS
-            return self.decider.way(call, weight_hh)
+            return STEPS if call.is_empty() else self.decider.way(call)
         if mode == "1" and self.decider.plan(call):
             return FUSED
         return STEPS if mode == "0" else GRAPHED

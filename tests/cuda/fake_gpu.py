@@ -27,7 +27,8 @@ class FakeGpu:
         self.fault = lambda op, arguments, results: results
         self.calls = {"forward_fused": 0, "backward_fused": 0}
         self.timings = self.captures = self.plans = 0
-        self.alarm, self.limits, self.may_measure = "", [], True
+        self.alarm, self.limits = "", []
+        self.may_measure = self.has_library = True
         self.plan_of = lambda device, dtype, hidden_size, rows: PLAN
         self.local = threading.local()
 
@@ -54,6 +55,8 @@ class FakeGpu:
 
     def plan(self, *key):
         self.plans += 1
+        if not self.has_library:
+            return ""
         return self.plan_of(*key)
 
     def forward_fused(self, *arguments):
@@ -82,9 +85,11 @@ class FakeGpu:
         return replay
 
     def set_time_limit(self, seconds):
+        assert self.has_library
         self.limits.append(seconds)
 
     def take_alarm(self, device):
+        assert self.has_library
         text, self.alarm = self.alarm, ""
         return text
 
