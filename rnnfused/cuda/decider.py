@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from . import timing
-from .agreement import WrongResult, is_of_capture, is_of_kernel, is_out_of_memory
+from .agreement import WrongResult, is_of_capture, is_of_kernel, is_of_others, is_out_of_memory
 from .calls import Call, ShapeClass
 from .self_check import rows_of_check, self_check, short_time_limit
 from .untouched import untouched
@@ -172,7 +172,7 @@ class Decider:
             log.debug("%s: %s: %s failed: %s", call.device, shape_class.describe(), way, failure)
             if way == FUSED and is_of_capture(failure):
                 return self._postponed(shape_class, plan)
-            if way == FUSED:
+            if way == FUSED and not is_of_others(failure):
                 self._break(call.device, _kind(plan), FUSED, str(failure))
             elif isinstance(failure, WrongResult):
                 self._break(call.device, GRAPH, GRAPHED, str(failure))
@@ -198,7 +198,7 @@ class Decider:
             try:
                 self_check(self.gpu, call, rows)
             except Exception as error:
-                if is_out_of_memory(error) or is_of_capture(error):
+                if is_of_others(error):
                     raise
                 self._break(call.device, kind, FUSED, str(error))
                 self.checked[key] = False

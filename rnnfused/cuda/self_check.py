@@ -53,6 +53,7 @@ def self_check(gpu, call: Call, rows: int) -> None:
     for options in _VARIANTS:
         given = sample(call, STEPS, rows, **options)
         output, h_n = gpu.forward_fused(*given.forward)
+        raise_alarm(gpu, call)
         grads = gpu.backward_fused(*given.fused_backward(output))
         raise_alarm(gpu, call)
         expected = stepwise.forward(*map(_exactly, given.forward))

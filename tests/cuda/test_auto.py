@@ -149,7 +149,9 @@ def test_kinds_of_plans_within_a_class_are_decided_apart(gpu, loops):
     gpu.plan_of = lambda *key: "one block, 7 units" if key[-1] < 7 else ""
     assert run_forward(loops, *arguments(batch=5)[0]) == "fused"
     assert run_forward(loops, *arguments(batch=7)[0]) == "graphed"
-    assert run_forward(loops, *arguments(batch=6)[0]) == "graphed"  # the last class that was decided
+    assert (
+        run_forward(loops, *arguments(batch=6)[0]) == "graphed"
+    )  # the last class that was decided
     assert len(loops.decider.choices) == 2
     assert gpu.plans == 3  # asked once for each batch
 
