@@ -233,7 +233,8 @@ class Decider:
                 self.choices[shape_class] = choice.without(way)
         what = "CUDA graphs" if way == GRAPHED else f"the fused kernels of the plan {kind!r}"
         self._unsaid.append(
-            f"rnnfused turned off {what} on {device} for this process, and goes on without: {reason}. "
+            f"rnnfused turned off {what} on {device} for this process, and goes on without: "
+            f"{reason.rstrip('.')}. "
             f"Please report this, with the output of rnnfused.cuda.report() and `rnnfused info`: {ISSUES}"
         )
 

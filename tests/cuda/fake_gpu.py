@@ -10,7 +10,12 @@ from rnnfused.cuda.loops import Loops
 from rnnfused.ops import stepwise
 
 PLAN = "cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads; 0.6 us a step"
-ALARM = f"block 3 waited 2 s at barrier 1 of step 5: {PLAN}"
+# As text_of in csrc/cuda/watchdog.h.
+ALARM = (
+    "rnnfused: the call before this one stopped on cuda:0, because blocks of its kernel waited 2.00 s for each other. "
+    "Its results are incomplete. Its layout: cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads. "
+    "Rank 3 of team 0 waited in step 5 for barrier 1. RNNFUSED_CUDA_FUSED=0 avoids the fused kernels."
+)
 
 
 class FakeGpu:
@@ -69,7 +74,7 @@ class FakeGpu:
     def run(self, op, results, arguments):
         if self.alarm:
             text, self.alarm = self.alarm, ""
-            raise RuntimeError(f"the call before this one: {text}")
+            raise RuntimeError(text)
         self.calls[op] += 1
         self.ran = "fused"
         return self.fault(op, arguments, results)
