@@ -39,7 +39,7 @@ class ShapeClass(NamedTuple):
         words += ["packed"] * self.is_packed + ["state_grad_clip"] * self.has_clip
         words += [f"{self.num_heads} heads"] * (self.num_heads > 1)
         words += ["TF32 allowed"] * (self.precision == "tf32")
-        words += ["too large for a graph"] * (not self.may_graph)
+        words += ["without a graph"] * (not self.may_graph)
         return ", ".join(words)
 
 

@@ -66,7 +66,7 @@ class Decider:
         self.checked: dict[tuple[torch.device, str, torch.dtype], bool] = {}
         self.broken: dict[tuple[torch.device, str], str] = {}
         self._plans: dict[tuple, str] = {}
-        self._attempts: dict[ShapeClass, int] = {}  # that another thread's capture cut short
+        self._attempts: dict[ShapeClass, int] = {}  # that left the class undecided
         self._unsaid: list[str] = []  # warnings
         self._renew_lock()
         _deciders.add(self)
@@ -119,8 +119,9 @@ class Decider:
         self._say()
 
     def _decide(self, shape_class: ShapeClass, call: Call, plan: str) -> Choice | None:
+        without_graph = shape_class._replace(may_graph=False)
         if not self.gpu.can_measure(call.device):
-            return None
+            return self.choices.get(without_graph)
         try:
             with self._lock:
                 if self._is_deciding:  # a handler of logs or signals, in the midst of a decision
@@ -129,7 +130,8 @@ class Decider:
                 if choice is None:
                     self._is_deciding = True
                     try:
-                        choice = self._measured(shape_class, call, plan)
+                        with self.gpu.on(call.device), untouched():
+                            choice = self._measured(shape_class, call, plan)
                     finally:
                         self._is_deciding = False
         finally:
@@ -137,17 +139,32 @@ class Decider:
         return choice
 
     def _measured(self, shape_class: ShapeClass, call: Call, plan: str) -> Choice | None:
-        with self.gpu.on(call.device), untouched():
-            if not plan:
+        if shape_class.may_graph and not self.gpu.can_capture():
+            return self._measured_without_graph(shape_class, call, plan)
+        if not plan:
+            choice = self._choose(shape_class, call, plan)
+        else:
+            self._raise_earlier_alarm(call)
+            with short_time_limit(self.gpu):
                 choice = self._choose(shape_class, call, plan)
-            else:
-                self._raise_earlier_alarm(call)
-                with short_time_limit(self.gpu):
-                    choice = self._choose(shape_class, call, plan)
         if choice is not None:
             self.choices[shape_class] = choice
             log.debug("%s: %s: %s", call.device, shape_class.describe(), choice.describe())
         return choice
+
+    def _measured_without_graph(
+        self, shape_class: ShapeClass, call: Call, plan: str
+    ) -> Choice | None:
+        """A choice for calls like this one and for captures; for all of the class if only such calls come."""
+        without_graph = shape_class._replace(may_graph=False)
+        choice = self.choices.get(without_graph) or self._measured(without_graph, call, plan)
+        if choice is not None and self._is_last_attempt(shape_class):
+            self.choices[shape_class] = choice
+        return choice
+
+    def _is_last_attempt(self, shape_class: ShapeClass) -> bool:
+        self._attempts[shape_class] = self._attempts.get(shape_class, 0) + 1
+        return self._attempts[shape_class] >= MAX_ATTEMPTS
 
     def _choose(self, shape_class: ShapeClass, call: Call, plan: str) -> Choice | None:
         """None: at this moment nothing can be measured."""
@@ -180,8 +197,7 @@ class Decider:
 
     def _postponed(self, shape_class: ShapeClass, plan: str) -> Choice | None:
         """No choice while another thread captures a graph, which forbids waiting; the step loop if that goes on."""
-        self._attempts[shape_class] = self._attempts.get(shape_class, 0) + 1
-        if self._attempts[shape_class] < MAX_ATTEMPTS:
+        if not self._is_last_attempt(shape_class):
             return None
         return Choice(STEPS, plan, reason="each timing met a capture of another thread")
 

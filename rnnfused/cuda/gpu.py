@@ -44,6 +44,10 @@ class Gpu:
         with torch.cuda.device(device):
             return not torch.cuda.is_current_stream_capturing()
 
+    def can_capture(self) -> bool:
+        """Whether a graph may be captured on the current device by this thread; asked rarely."""
+        return not graphs.uses_a_pool()
+
     def plan(self, device: torch.device, dtype: torch.dtype, hidden_size: int, rows: int) -> str:
         """The plan of a fused call in words; empty: none takes it.
 

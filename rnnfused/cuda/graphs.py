@@ -18,6 +18,9 @@ MAX_STEPS = 4096  # of a captured loop: a graph has two kernels per step
 MAX_BYTES = 2**30  # of one graph's own tensors
 MAX_GRAPHS = 8
 MAX_SEEN = 256  # remembered calls, to recognise a second one
+WAITS_OF_DROPPED = (
+    32  # calls before another capture: a caller that alternates too many sizes would only capture
+)
 
 
 def capture(loop: Callable[[], None]) -> Callable[[], None]:
@@ -56,6 +59,23 @@ def may_capture() -> bool:
     return not torch.cuda.is_current_stream_capturing()
 
 
+def uses_a_pool() -> bool:
+    """Whether this thread's tensors go to a memory pool, of ``torch.cuda.use_mem_pool`` or of a compiled program.
+
+    A graph would then take its own memory from that pool, which goes on to give it to others. A walk through all
+    memory of the process, so ask rarely.
+    """
+    probe = torch.empty(1, device="cuda")
+    try:
+        segments = torch.cuda.memory_snapshot()
+    except RuntimeError:  # an allocator without pools
+        return False
+    for segment in segments:
+        if 0 <= probe.data_ptr() - segment["address"] < segment["total_size"]:
+            return tuple(segment["segment_pool_id"]) != (0, 0)
+    return False
+
+
 def is_small(steps: int, size: int) -> bool:
     """Whether a loop of so many steps, on tensors of so many bytes, may have a graph."""
     return steps <= MAX_STEPS and size <= MAX_BYTES
@@ -83,12 +103,15 @@ class Graph:
 
 
 class Graphs:
-    """The graphs of a process. Tests without a GPU pass other functions for capture and place."""
+    """The graphs of a process. Tests without a GPU pass other functions."""
 
-    def __init__(self, capture=capture, place=place, may_capture=may_capture):
+    def __init__(
+        self, capture=capture, place=place, may_capture=may_capture, uses_a_pool=uses_a_pool
+    ):
         self.capture, self.place, self.may_capture = capture, place, may_capture
+        self.uses_a_pool = uses_a_pool
         self.lock = threading.Lock()
-        self.seen: OrderedDict[Hashable, None] = OrderedDict()
+        self.seen: OrderedDict[Hashable, int] = OrderedDict()  # calls before the capture
         self.graphs: OrderedDict[Hashable, Graph | None] = OrderedDict()  # None: cannot be captured
 
     def run(self, loop, results, start, others, options):
@@ -110,13 +133,14 @@ class Graphs:
         key = (loop, sizes, *choices, layouts, self.place())
         with self.lock:  # held during a capture, so that two threads never capture one loop
             if key not in self.graphs:
-                seen = key in self.seen
-                _keep(self.seen, key, None, MAX_SEEN)
-                if not seen:
+                waits = self.seen.get(key, 1)
+                _keep(self.seen, key, waits - 1, MAX_SEEN)
+                if waits > 0 or self.uses_a_pool():
                     return None
-                dropped = _keep(
-                    self.graphs, key, self._capture(loop, results, others, options), MAX_GRAPHS
-                )
+                graph = self._capture(loop, results, others, options)
+                dropped_key, dropped = _keep(self.graphs, key, graph, MAX_GRAPHS)
+                if dropped_key is not None:
+                    _keep(self.seen, dropped_key, WAITS_OF_DROPPED, MAX_SEEN)
                 if dropped and dropped.results[0].is_cuda:
                     torch.cuda.synchronize()  # it may still be running
             self.graphs.move_to_end(key)
@@ -133,10 +157,10 @@ class Graphs:
 
 
 def _keep(known: OrderedDict, key, value, most: int):
-    """Puts the value last; returns the evicted one."""
+    """Puts the value last; returns the evicted key and value, or None twice."""
     known[key] = value
     known.move_to_end(key)
-    return known.popitem(last=False)[1] if len(known) > most else None
+    return known.popitem(last=False) if len(known) > most else (None, None)
 
 
 graphs = Graphs()

@@ -53,7 +53,7 @@ def measure(
         except Exception as error:
             if way == STEPS or (way == FUSED and is_out_of_memory(error)):
                 raise
-            failures[way] = error
+            failures[way] = error.with_traceback(None)  # whose frames would keep the tensors
             del loops[way]
 
     def warm_up():  # loads the kernels; its results are freed at the end

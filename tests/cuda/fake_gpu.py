@@ -33,7 +33,7 @@ class FakeGpu:
         self.calls = {"forward_fused": 0, "backward_fused": 0}
         self.timings = self.captures = self.plans = 0
         self.alarm, self.limits = "", []
-        self.may_measure = self.has_library = True
+        self.may_measure = self.may_capture = self.has_library = True
         self.plan_of = lambda device, dtype, hidden_size, rows: PLAN
         self.local = threading.local()
 
@@ -57,6 +57,9 @@ class FakeGpu:
 
     def can_measure(self, device):
         return self.may_measure
+
+    def can_capture(self):
+        return self.may_capture
 
     def plan(self, *key):
         self.plans += 1
@@ -109,7 +112,9 @@ class Graphed:
     """The loops of graphs.py, with graphs that a fake GPU records."""
 
     def __init__(self, gpu):
-        self.graphs = graphs.Graphs(gpu.capture, lambda: "here", lambda: gpu.may_measure)
+        self.graphs = graphs.Graphs(
+            gpu.capture, lambda: "here", lambda: gpu.may_measure, lambda: not gpu.may_capture
+        )
 
     def forward(self, *arguments):
         return stepwise.forward(*arguments, run=self.graphs.run)

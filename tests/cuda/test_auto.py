@@ -230,6 +230,31 @@ def test_a_capture_before_the_choice_goes_step_by_step_and_decides_nothing(gpu, 
     assert sum(gpu.calls.values()) == before + 1
 
 
+def test_a_thread_whose_tensors_go_to_a_pool_decides_without_graphs(gpu, loops):
+    """As in the warm-up of ``torch.compile(mode="reduce-overhead")``, before it captures."""
+    gpu.times = {"fused": 2, "graphed": 1, "steps": 3}
+    forward, _ = arguments()
+    gpu.may_capture = False
+    assert run_forward(loops, *forward) == "fused"
+    assert gpu.captures == 0
+    gpu.may_measure = False  # the capture
+    before = gpu.calls["forward_fused"]
+    assert run_forward(loops, *forward) == "fused"
+    assert gpu.calls["forward_fused"] == before + 1
+    gpu.may_measure = gpu.may_capture = True
+    assert run_forward(loops, *forward) == "graphed"
+    assert len(loops.decider.choices) == 2
+
+
+def test_a_caller_that_always_uses_a_pool_is_not_asked_for_ever(gpu, loops, monkeypatch):
+    asked = []
+    monkeypatch.setattr(gpu, "can_capture", lambda: asked.append(1))
+    forward, _ = arguments()
+    for _ in range(5):
+        assert run_forward(loops, *forward) == "fused"
+    assert len(asked) == 3 and gpu.timings == 2 * timing.ROUNDS
+
+
 def test_fakes_and_traces_decide_nothing(gpu, loops):
     forward, backward = arguments()
     with FakeTensorMode() as mode:
