@@ -76,7 +76,7 @@ class Gpu:
         torch.ops.rnnfused.fused_time_limit(seconds)
 
     def take_alarm(self, device: torch.device) -> str:
-        """Clears the alarm of a fused kernel that waited too long, once this stream's work is done: its text, or empty."""
+        """The text of the alarm that a fused kernel on this stream raised, which clears it; empty: none did."""
         torch.cuda.current_stream(device).synchronize()
         return torch.ops.rnnfused.fused_alarm(torch.empty((), device=device))
 

@@ -15,7 +15,9 @@ import torch
 from ..ops import stepwise
 
 MAX_STEPS = 4096  # of a captured loop: a graph has two kernels per step
-MAX_BYTES = 2**30  # of one graph's own tensors
+MAX_BYTES = (
+    2**28
+)  # of one graph's own tensors: larger ones gain little, as a step then takes longer than its launch
 MAX_GRAPHS = 8
 MAX_SEEN = 256  # remembered calls, to recognise a second one
 WAITS_OF_DROPPED = (

@@ -1,4 +1,4 @@
-"""Arguments of the loops for self-checks and timings: random, bounded, and apart from the caller's tensors and seeds."""
+"""Arguments of the loops for self-checks and timings: random, and apart from the caller's tensors and seeds."""
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ def batch_sizes(num_steps: int, rows: int) -> Tensor:
 def sample(
     call: Call, num_steps: int, rows: int, *, nonlinearity=0, reverse=False, is_packed=None
 ) -> Sample:
-    """Arguments for so many steps and rows, else as the call's. Errors shrink by the step: the weight is a contraction."""
+    """Arguments for so many steps and rows, else as the call's. The weight is a contraction, so errors do not grow."""
     if is_packed is None:
         is_packed = call.is_packed
     random = torch.Generator(device=call.device).manual_seed(num_steps)

@@ -203,6 +203,15 @@ def test_a_later_alarm_reaches_the_caller_and_turns_the_plan_off(gpu, loops, war
     assert run(loops) == ("fused", "fused")  # another device is another matter
 
 
+def test_two_calls_that_fail_at_once_warn_once(gpu, loops, warned):
+    assert run(loops) == ("fused", "fused")
+    forward, _ = arguments()
+    call = loops._call(forward[0], forward[1], None, False, False)
+    for _ in range(2):  # the second one had begun before the first one failed
+        loops.decider.blame(call, RuntimeError(ALARM))
+    assert len(warned) == 1
+
+
 def test_an_alarm_of_another_plan_turns_that_one_off(gpu, loops, warned):
     gpu.plan_of = lambda *key: PLAN if key[2] == 7 else "cluster of 16, 32 units a block"
     assert run(loops) == run(loops, hidden=9) == ("fused", "fused")
