@@ -1,6 +1,7 @@
 """Lets the user's own device decide which way a call takes.
 
-A plan is checked once, and a class of shapes is timed once. All is kept for the process. A plan that gave a wrong result, failed or hung is off on that device from then on.
+A plan is checked once, and a class of shapes is timed once. All is kept for the process. A plan that gave a wrong
+result, failed or hung is off on that device from then on.
 """
 
 import logging

@@ -235,9 +235,10 @@ def test_a_call_runs_on_its_tensors_gpu(hidden):
 
 def test_the_switch(monkeypatch):
     weight = torch.randn(64, 64, device="cuda")
-    for choice in ("", "steps"):
+    for choice in ("0", "steps"):
         monkeypatch.setattr(cuda, "choice", choice)
         assert not cuda.uses_fused_kernels(weight, 1)
-    monkeypatch.setattr(cuda, "choice", "1")
-    assert cuda.uses_fused_kernels(weight, 1)
-    assert not cuda.uses_fused_kernels(torch.randn(5000, 5000, device="cuda"), 1)
+    for choice in ("", "1"):
+        monkeypatch.setattr(cuda, "choice", choice)
+        assert cuda.uses_fused_kernels(weight, 1)
+        assert not cuda.uses_fused_kernels(torch.randn(5000, 5000, device="cuda"), 1)
