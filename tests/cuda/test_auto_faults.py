@@ -203,6 +203,20 @@ def test_a_later_alarm_reaches_the_caller_and_turns_the_plan_off(gpu, loops, war
     assert run(loops) == ("fused", "fused")  # another device is another matter
 
 
+def test_a_later_failed_launch_turns_the_calls_own_plan_off(gpu, loops, warned):
+    assert run(loops) == ("fused", "fused")
+    text = "rnnfused: cudaLaunchKernelExC(&config): too many resources requested for launch"
+
+    def fault(op, given, results):
+        raise RuntimeError(text)
+
+    gpu.fault = fault
+    with pytest.raises(RuntimeError, match=re.escape(text)):
+        loops.backward(*arguments()[1])
+    assert run(loops) == ("graphed", "graphed")
+    assert warned == [f"{OFF}{text}{ASKS}"]
+
+
 def test_two_calls_that_fail_at_once_warn_once(gpu, loops, warned):
     assert run(loops) == ("fused", "fused")
     forward, _ = arguments()
