@@ -14,7 +14,14 @@ from typing import NamedTuple
 import torch
 
 from . import timing
-from .agreement import WrongResult, is_of_capture, is_of_kernel, is_of_others, is_out_of_memory
+from .agreement import (
+    OF_TIMING,
+    WrongResult,
+    is_of_capture,
+    is_of_kernel,
+    is_of_others,
+    is_out_of_memory,
+)
 from .calls import Call, ShapeClass
 from .self_check import rows_of_check, self_check, short_time_limit
 from .untouched import untouched
@@ -73,9 +80,8 @@ class Decider:
         _deciders.add(self)
 
     def _renew_lock(self):
-        self._lock = (
-            threading.RLock()
-        )  # a decision at a time, so that timings do not disturb each other
+        # One decision at a time, so that timings do not disturb each other.
+        self._lock = threading.RLock()
         self._is_deciding = False
 
     def plan(self, call: Call) -> str:
@@ -103,8 +109,9 @@ class Decider:
         Raises:
             RuntimeError: an earlier fused call of this process raised its alarm, so its results are wrong.
         """
-        if torch.are_deterministic_algorithms_enabled():
-            return STEPS  # a timing is noise
+        # A choice by time would make results vary from run to run.
+        if torch.are_deterministic_algorithms_enabled() or call.dtype not in OF_TIMING:
+            return STEPS
         plan = self.plan(call)
         shape_class = call.shape_class(_kind(plan))
         choice = self.choices.get(shape_class)
@@ -256,8 +263,10 @@ class Decider:
         )
 
     def _say(self) -> None:
-        while self._unsaid:
-            warnings.warn(self._unsaid.pop(0), stacklevel=2)
+        with self._lock:
+            texts, self._unsaid = self._unsaid, []
+        for text in texts:  # a filter may raise
+            warnings.warn(text, stacklevel=2)
 
 
 def _kind(plan: str) -> str:

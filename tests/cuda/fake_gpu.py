@@ -184,3 +184,8 @@ def ways(loops):
     for shape_class, choice in loops.decider.choices.items():
         last[shape_class.is_backward] = choice.way
     return last
+
+
+def work_of(gpu):
+    """Everything that deciding does."""
+    return gpu.timings, gpu.captures, len(gpu.limits)

@@ -1,12 +1,14 @@
 """Fused plans that are wrong, fail or hang on a fake GPU: they are found, turned off, and reported once."""
 
+import gc
 import logging
 import re
 import warnings
+import weakref
 
 import pytest
 import torch
-from fake_gpu import ALARM, PLAN, FakeGpu, arguments, new_loops, run, run_forward, ways
+from fake_gpu import ALARM, PLAN, arguments, run, run_forward, ways
 from threads import run_in_threads
 
 from rnnfused.cuda.agreement import OF_CHECK, WrongResult
@@ -15,16 +17,6 @@ from rnnfused.cuda.self_check import rows_of_check, self_check
 from rnnfused.ops import stepwise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def gpu():
-    return FakeGpu()
-
-
-@pytest.fixture
-def loops(gpu):
-    return new_loops(gpu)
 
 
 @pytest.fixture
@@ -154,6 +146,24 @@ def test_a_raising_plan_is_turned_off(gpu, loops, warned):
     (text,) = warned
     assert text.startswith(f"{OFF}rnnfused: cudaLaunchKernelExC") and text.endswith(ASKS)
     assert gpu.calls["forward_fused"] == 1
+
+
+def test_a_failure_keeps_no_tensor_alive(gpu, loops, warned):
+    kept = []
+
+    def fault(op, given, results):
+        if loops.decider.checked:  # in the timing
+            kept.append(weakref.ref(given[0]))
+            raise RuntimeError("CUDA error: launch failed")
+        return results
+
+    gpu.fault = fault
+    gc.disable()
+    try:
+        assert run_forward(loops, *arguments()[0]) == "graphed"
+        assert [ref() for ref in kept] == [None]
+    finally:
+        gc.enable()
 
 
 def hang(gpu, after=0):
@@ -311,13 +321,16 @@ def test_each_kind_and_device_is_reported_once(gpu, loops, warned):
 
 
 def test_graphs_that_are_wrong_are_turned_off(gpu, loops, warned, monkeypatch):
-    monkeypatch.setattr(gpu, "capture", lambda loop: lambda: None)  # replays nothing
+    captures = []
+    # The replay does nothing.
+    monkeypatch.setattr(gpu, "capture", lambda loop: lambda: captures.append(1))
     gpu.times = {"fused": 3, "graphed": 1, "steps": 2}
     assert run(loops) == run(loops, hidden=9) == ("steps", "steps")
     (text,) = warned
     assert text.startswith("rnnfused turned off CUDA graphs on cpu:0 for this process")
     gpu.times["fused"] = 1
     assert run(loops, hidden=11) == ("fused", "fused")
+    assert len(captures) == 1
 
 
 def test_a_failed_capture_is_only_logged(gpu, loops, warned, monkeypatch, caplog):
