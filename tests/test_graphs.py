@@ -1,5 +1,7 @@
 """CUDA graphs of the loops, without a GPU: a replay runs the recorded loop again, on the captured tensors."""
 
+import time
+
 import pytest
 import torch
 from threads import run_in_threads
@@ -231,3 +233,33 @@ def test_threads_take_turns_with_a_graph(fake):
 
     run_in_threads(work, range(4))
     assert fake.captures == 2
+
+
+def test_captures_take_turns(fake):
+    """A capture clears what another one uses; each of these has its own graphs, and so its own lock."""
+    at_once, most = [], []
+
+    def capture(loop):
+        at_once.append(loop)
+        most.append(len(at_once))
+        time.sleep(0.02)
+        at_once.remove(loop)
+        return loop
+
+    def work(number):
+        own = FakeGraphs()
+        own.capture = capture
+        for _ in range(2):
+            check(own)
+
+    run_in_threads(work, range(4))
+    assert len(most) == 8 and max(most) == 1
+
+
+def test_a_call_by_a_graph_alone(fake):
+    forward, _, _ = arguments()
+    with pytest.raises(graphs.NotCaptured):  # the first such call
+        stepwise.forward(*forward, run=fake.run_captured)
+    got = stepwise.forward(*forward, run=fake.run_captured)
+    torch.testing.assert_close(got, stepwise.forward(*forward), rtol=0, atol=0)
+    assert (fake.captures, fake.replays) == (1, 1)

@@ -119,6 +119,11 @@ class Decider:
             choice = self._decide(shape_class, call, plan)
         return STEPS if choice is None else choice.way
 
+    def way_without_graph(self, call: Call) -> str:
+        """The way of a call that :meth:`way` gave to a graph, where there is none: sizes may not come back."""
+        choice = self.choices[call.shape_class(_kind(self.plan(call)))]
+        return choice.without(GRAPHED).way
+
     def blame(self, call: Call, error: Exception) -> None:
         """Turns off the plan that a failed fused call names, or the call's own. Errors of arguments turn off none."""
         with self._lock:
@@ -253,7 +258,7 @@ class Decider:
         self.broken[device, kind] = reason
         for shape_class, choice in list(self.choices.items()):
             of_kind = way == GRAPHED or shape_class.kind == kind
-            if shape_class.device == device and of_kind and choice.way == way:
+            if shape_class.device == device and of_kind and way in choice.medians:
                 self.choices[shape_class] = choice.without(way)
         what = "CUDA graphs" if way == GRAPHED else f"the fused kernels of the plan {kind!r}"
         self._unsaid.append(

@@ -83,6 +83,15 @@ def is_small(steps: int, size: int) -> bool:
     return steps <= MAX_STEPS and size <= MAX_BYTES
 
 
+class NotCaptured(Exception):
+    """There is no graph of this call, at least not yet."""
+
+
+_one_capture = (
+    threading.Lock()
+)  # a capture clears the workspaces of cuBLAS, those of another one too
+
+
 class Graph:
     """One captured loop and its tensors."""
 
@@ -91,7 +100,8 @@ class Graph:
         with torch.inference_mode(False):  # its tensors are written outside of that mode too
             self.results = [torch.zeros_like(x) for x in results]
             self.others = [None if x is None else torch.empty_like(x).copy_(x) for x in others]
-            self.replay = capture(lambda: loop(*self.results, *self.others, *options))
+            with _one_capture:
+                self.replay = capture(lambda: loop(*self.results, *self.others, *options))
 
     def run(self, results, start, others):
         with self.lock:
@@ -118,10 +128,21 @@ class Graphs:
 
     def run(self, loop, results, start, others, options):
         """As :func:`rnnfused.ops.stepwise.run`, by a graph from the second such call on."""
+        try:
+            self.run_captured(loop, results, start, others, options)
+        except NotCaptured:
+            stepwise.run(loop, results, start, others, options)
+
+    def run_captured(self, loop, results, start, others, options):
+        """As :meth:`run`, by a graph alone.
+
+        Raises:
+            NotCaptured: there is none; the call is remembered.
+        """
         graph = self._find(loop, results, others, options) if self.may_capture() else None
         if graph is None:
-            return stepwise.run(loop, results, start, others, options)
-        return graph.run(results, start, others)
+            raise NotCaptured
+        graph.run(results, start, others)
 
     def _find(self, loop, results, others, options) -> Graph | None:
         batch_sizes, *choices = options
@@ -168,13 +189,13 @@ def _keep(known: OrderedDict, key, value, most: int):
 graphs = Graphs()
 
 
-def forward(projections, *rest):
-    """As :func:`rnnfused.ops.stepwise.forward`."""
+def forward(projections, *rest, run=graphs.run):
+    """As :func:`rnnfused.ops.stepwise.forward`; ``run`` may be ``graphs.run_captured``."""
     with torch.cuda.device(projections.device):
-        return stepwise.forward(projections, *rest, run=graphs.run)
+        return stepwise.forward(projections, *rest, run=run)
 
 
-def backward(grad_output, grad_h_n, output, *rest):
-    """As :func:`rnnfused.ops.stepwise.backward`."""
+def backward(grad_output, grad_h_n, output, *rest, run=graphs.run):
+    """As :func:`rnnfused.ops.stepwise.backward`; ``run`` as in :func:`forward`."""
     with torch.cuda.device(output.device):
-        return stepwise.backward(grad_output, grad_h_n, output, *rest, run=graphs.run)
+        return stepwise.backward(grad_output, grad_h_n, output, *rest, run=run)

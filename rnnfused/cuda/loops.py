@@ -18,7 +18,7 @@ class Loops:
     Args:
         gpu: a :class:`rnnfused.cuda.gpu.Gpu`.
         value: returns the value of RNNFUSED_CUDA_FUSED.
-        graphed: has the loops ``forward`` and ``backward`` of :mod:`rnnfused.cuda.graphs`.
+        graphed: has ``forward``, ``backward`` and ``graphs`` of :mod:`rnnfused.cuda.graphs`.
     """
 
     def __init__(self, gpu, value: Callable[[], str], graphed=graphs):
@@ -36,9 +36,14 @@ class Loops:
             return stepwise.forward(*arguments)
         call = self._call(projections, weight_hh, batch_sizes, False, False)
         way = self._way(call)
+        if way == GRAPHED:
+            try:
+                return self._graphed.forward(*arguments, run=self._graphed.graphs.run_captured)
+            except graphs.NotCaptured:
+                way = self._way_without_graph(call)
         if way == FUSED:
             return self._fused(call, self.gpu.forward_fused, arguments)
-        return (self._graphed if way == GRAPHED else stepwise).forward(*arguments)
+        return stepwise.forward(*arguments)
 
     def backward(
         self,
@@ -58,10 +63,15 @@ class Loops:
             return stepwise.backward(*arguments, state_grad_clip, needs_h_0)
         call = self._call(output, weight_hh, batch_sizes, True, state_grad_clip is not None)
         way = self._way(call)
+        by_steps = (*arguments, state_grad_clip, needs_h_0)
+        if way == GRAPHED:
+            try:
+                return self._graphed.backward(*by_steps, run=self._graphed.graphs.run_captured)
+            except graphs.NotCaptured:
+                way = self._way_without_graph(call)
         if way == FUSED:
             return self._fused(call, self.gpu.backward_fused, (*arguments, needs_h_0))
-        loops = self._graphed if way == GRAPHED else stepwise
-        return loops.backward(*arguments, state_grad_clip, needs_h_0)
+        return stepwise.backward(*by_steps)
 
     def may_fuse(self, weight_hh: Tensor, batch_size: int) -> bool:
         """Whether a call with this weight may run as one fused kernel."""
@@ -88,6 +98,9 @@ class Loops:
         if mode == "1" and self.decider.plan(call):
             return FUSED
         return STEPS if mode == "0" else GRAPHED
+
+    def _way_without_graph(self, call: Call) -> str:
+        return self.decider.way_without_graph(call) if self.mode() == "auto" else STEPS
 
     def _fused(self, call: Call, op, arguments):
         try:

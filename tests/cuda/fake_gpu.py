@@ -116,11 +116,11 @@ class Graphed:
             gpu.capture, lambda: "here", lambda: gpu.may_measure, lambda: not gpu.may_capture
         )
 
-    def forward(self, *arguments):
-        return stepwise.forward(*arguments, run=self.graphs.run)
+    def forward(self, *arguments, run):
+        return stepwise.forward(*arguments, run=run)
 
-    def backward(self, *arguments):
-        return stepwise.backward(*arguments, run=self.graphs.run)
+    def backward(self, *arguments, run):
+        return stepwise.backward(*arguments, run=run)
 
 
 def new_loops(gpu, mode=""):

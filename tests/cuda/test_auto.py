@@ -38,6 +38,29 @@ def test_the_fastest_way_is_taken(gpu, loops, times, expected, batch_sizes):
     assert work_of(gpu) == (decided[0], decided[1] + captures, decided[2])
 
 
+def test_calls_whose_sizes_do_not_come_back_take_the_next_fastest_way(gpu, loops):
+    gpu.times = {"fused": 2, "graphed": 1, "steps": 3}
+    run(loops, steps=2)
+    for steps in (3, 4, 5):
+        before = gpu.calls.copy()
+        assert run(loops, steps=steps) == ("graphed", "graphed")
+        assert {op: count - before[op] for op, count in gpu.calls.items()} == {
+            "forward_fused": 1,
+            "backward_fused": 1,
+        }
+    before = gpu.calls.copy()
+    run(loops, steps=5)  # captured now
+    assert gpu.calls == before and gpu.captures == 4
+
+
+def test_without_a_graph_steps_may_be_the_next_fastest_way(gpu, loops):
+    gpu.times = {"fused": 3, "graphed": 1, "steps": 2}
+    run(loops, steps=2)
+    before = gpu.calls.copy()
+    assert run(loops, steps=3) == ("graphed", "graphed")
+    assert gpu.calls == before
+
+
 def test_forward_and_backward_are_decided_apart(gpu, loops):
     gpu.times = {"fused": 1, "graphed": 2, "steps": 3}
     forward, backward = arguments()

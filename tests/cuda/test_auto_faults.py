@@ -227,6 +227,17 @@ def test_a_later_failed_launch_turns_the_calls_own_plan_off(gpu, loops, warned):
     assert warned == [f"{OFF}{text}{ASKS}"]
 
 
+def test_a_plan_that_breaks_is_no_way_where_there_is_no_graph(gpu, loops, warned):
+    gpu.times = {"fused": 2, "graphed": 1, "steps": 3}
+    assert run(loops) == ("graphed", "graphed")
+    gpu.alarm = ALARM
+    with pytest.raises(RuntimeError):
+        loops.forward(*arguments(steps=5)[0])
+    before = gpu.calls.copy()
+    run(loops, steps=4)
+    assert gpu.calls == before and len(warned) == 1
+
+
 def test_two_calls_that_fail_at_once_warn_once(gpu, loops, warned):
     assert run(loops) == ("fused", "fused")
     forward, _ = arguments()
