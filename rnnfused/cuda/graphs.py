@@ -15,14 +15,12 @@ import torch
 from ..ops import stepwise
 
 MAX_STEPS = 4096  # of a captured loop: a graph has two kernels per step
-MAX_BYTES = (
-    2**28
-)  # of one graph's own tensors: larger ones gain little, as a step then takes longer than its launch
+# Of one graph's own tensors. Larger loops gain little: a step then takes longer than its launch.
+MAX_BYTES = 2**28
 MAX_GRAPHS = 8
 MAX_SEEN = 256  # remembered calls, to recognise a second one
-WAITS_OF_DROPPED = (
-    32  # calls before another capture: a caller that alternates too many sizes would only capture
-)
+# Calls before a dropped graph is captured again. A caller that alternates too many sizes would only capture.
+WAITS_OF_DROPPED = 32
 
 
 def capture(loop: Callable[[], None]) -> Callable[[], None]:
@@ -87,9 +85,8 @@ class NotCaptured(Exception):
     """There is no graph of this call, at least not yet."""
 
 
-_one_capture = (
-    threading.Lock()
-)  # a capture clears the workspaces of cuBLAS, those of another one too
+# A capture clears the workspaces of cuBLAS, those of another capture too.
+_one_capture = threading.Lock()
 
 
 class Graph:

@@ -18,9 +18,8 @@ from .ways import FUSED, GRAPHED, STEPS
 ROUNDS = 5
 ENOUGH_SECONDS = 0.1  # of rounds; at least two are made
 MAX_BYTES = 2**28  # of all tensors
-SEQUENCES = (
-    12  # that exist at once, at most: arguments, results, a graph's own, those of a comparison
-)
+# That exist at once, at most: arguments, results, a graph's own, those of a comparison.
+SEQUENCES = 12
 LEAST_STEPS = 4  # fewer steps say little about a long loop
 
 
