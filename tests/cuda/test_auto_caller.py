@@ -1,4 +1,4 @@
-"""What the choice of a way owes its caller, on a fake GPU: modes, captures, memory, threads, forks, settings of torch."""
+"""What the choice of a way owes its caller, on a fake GPU: captures, modes, memory, threads, forks, settings."""
 
 import logging
 import os

@@ -40,7 +40,10 @@ def spoil(op, index, value):
     return fault
 
 
-OFF = "rnnfused turned off the fused kernels of the plan 'cluster of 8' on cpu:0 for this process, and goes on without: "
+OFF = (
+    "rnnfused turned off the fused kernels of the plan 'cluster of 8' on cpu:0 for this process, "
+    "and goes on without: "
+)
 ASKS = (
     ". Please report this, with the output of rnnfused.cuda.report() and `rnnfused info`: "
     "https://github.com/rnnfused/rnnfused/issues"
