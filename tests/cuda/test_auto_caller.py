@@ -68,6 +68,7 @@ def test_a_caller_that_always_uses_a_pool_is_not_asked_for_ever(gpu, loops, monk
     assert len(asked) == 3 and gpu.timings == 2 * timing.ROUNDS
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's, of its tracer
 def test_fakes_and_traces_decide_nothing(gpu, loops):
     forward, backward = arguments()
     with FakeTensorMode() as mode:
