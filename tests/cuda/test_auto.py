@@ -107,6 +107,7 @@ def test_a_long_timing_has_two_rounds(gpu, loops, monkeypatch):
         (dict(dtype=torch.float64), dict(dtype=torch.float32), 2),
         (dict(), dict(batch_sizes=torch.tensor([5] * 6)), 2),
         (dict(hidden=6), dict(hidden=6, heads=2), 2),
+        (dict(hidden=8, heads=4), dict(hidden=8, heads=2), 2),
     ],
 )
 def test_a_class_of_shapes_is_decided_once(gpu, loops, one, other, classes):

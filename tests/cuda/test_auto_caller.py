@@ -10,20 +10,13 @@ from fake_gpu import arguments, run, run_backward, run_forward, ways, work_of
 from threads import run_in_threads
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rnnfused.cuda import timing
+from rnnfused.cuda import graphs, timing
 from rnnfused.ops import stepwise
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("error::UserWarning"),  # a choice warns of no plan that works
 ]
-
-
-@pytest.fixture
-def tf32():
-    before = torch.backends.cuda.matmul.allow_tf32
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.mark.parametrize("name", ["forward", "backward"])
@@ -242,6 +235,7 @@ def test_no_graph_of_a_timing_stays(gpu, loops):
     kept = loops._graphed.graphs
     forward, _ = arguments()
     assert run_forward(loops, *forward) == "graphed"
+    assert not graphs.graphs.graphs and not graphs.graphs.seen  # nor among those of the process
     assert (len(kept.graphs), len(kept.seen), gpu.captures) == (0, 1, 1)
     run_forward(loops, *forward)
     assert (len(kept.graphs), gpu.captures) == (1, 2)

@@ -7,6 +7,7 @@ import torch
 from forks import forked
 
 from rnnfused import cuda
+from rnnfused.cuda import graphs
 from rnnfused.cuda.gpu import Gpu
 
 OPS = """
@@ -123,6 +124,12 @@ def test_it_measures_outside_of_captures_where_waiting_is_allowed(
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: debug)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: current[0] in capturing)
     assert Gpu().can_measure(1) == expected
+
+
+@pytest.mark.parametrize("uses_a_pool", [False, True])
+def test_it_captures_outside_of_memory_pools(monkeypatch, uses_a_pool):
+    monkeypatch.setattr(graphs, "uses_a_pool", lambda: uses_a_pool)
+    assert Gpu().can_capture() != uses_a_pool
 
 
 def test_the_public_functions():

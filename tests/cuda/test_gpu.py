@@ -208,14 +208,14 @@ def test_graphed_steps(packed, reverse, dtype):
             assert torch.equal(a, b)
 
 
-def test_fused_float32_does_not_follow_the_tf32_switch_and_steps_do(monkeypatch):
+def test_fused_float32_does_not_follow_the_tf32_switch_and_steps_do(tf32):
     both = arguments(4, 64, 512)
     exact = run_fused(*both)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True
     for got, expected in zip(run_fused(*both), exact, strict=True):
         assert torch.equal(got, expected)
     rounded = [run_graphed(*both) for _ in range(3)][-1]
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    torch.backends.cuda.matmul.allow_tf32 = False
     ieee = [run_graphed(*both) for _ in range(3)][-1]
     assert not torch.equal(rounded[0], ieee[0])
     torch.testing.assert_close(ieee[0], exact[0], rtol=3e-5, atol=3e-4)
