@@ -198,6 +198,20 @@ def test_many_alternating_sizes_are_captured_rarely(fake):
     assert fake.captures < calls / 25
 
 
+def test_graphs_take_bounded_memory(fake, monkeypatch):
+    for steps in (5, 6, 7):
+        for _ in range(2):
+            check(fake, steps=steps)
+    sizes = [graph.size for graph in fake.graphs.values()]
+    assert len(sizes) == 6 and sizes[0] == (5 * 3 * 4 + 4 * 4 + 2 * 3 * 4) * 8
+    monkeypatch.setattr(graphs, "MAX_BYTES_OF_ALL", sum(sizes))
+    for _ in range(2):
+        check(fake, steps=8)
+    kept = [graph.size for graph in fake.graphs.values()]
+    assert len(kept) < 8 and kept[:-2] == sizes[-len(kept[:-2]) :]  # the oldest went
+    assert sum(kept) <= sum(sizes)
+
+
 def test_calls_made_once_evict_no_graph(fake):
     for steps in range(6, 40):
         check(fake)

@@ -16,7 +16,8 @@ from ..ops import stepwise
 
 MAX_STEPS = 4096  # of a captured loop: a graph has two kernels per step
 # Of one graph's own tensors. Larger loops gain little: a step then takes longer than its launch.
-MAX_BYTES = 2**28
+MAX_BYTES = 2**29
+MAX_BYTES_OF_ALL = 2**30
 MAX_GRAPHS = 8
 MAX_SEEN = 256  # remembered calls, to recognise a second one
 # Calls before a dropped graph is captured again. A caller that alternates too many sizes would only capture.
@@ -81,6 +82,10 @@ def is_small(steps: int, size: int) -> bool:
     return steps <= MAX_STEPS and size <= MAX_BYTES
 
 
+def _bytes_of(tensors) -> int:
+    return sum(x.numel() * x.element_size() for x in tensors if x is not None)
+
+
 class NotCaptured(Exception):
     """There is no graph of this call, at least not yet."""
 
@@ -97,6 +102,7 @@ class Graph:
         with torch.inference_mode(False):  # its tensors are written outside of that mode too
             self.results = [torch.zeros_like(x) for x in results]
             self.others = [None if x is None else torch.empty_like(x).copy_(x) for x in others]
+            self.size = _bytes_of([*self.results, *self.others])
             with _one_capture:
                 self.replay = capture(lambda: loop(*self.results, *self.others, *options))
 
@@ -145,8 +151,7 @@ class Graphs:
         batch_sizes, *choices = options
         steps = results[0].size(0) if batch_sizes is None else batch_sizes.numel()
         tensors = [*results, *others]
-        size = sum(x.numel() * x.element_size() for x in tensors if x is not None)
-        if not is_small(steps, size):
+        if not is_small(steps, _bytes_of(tensors)):
             return None
         sizes = None if batch_sizes is None else tuple(batch_sizes.tolist())
         layouts = tuple(None if x is None else (x.dtype, x.shape, x.stride()) for x in tensors)
@@ -158,13 +163,20 @@ class Graphs:
                 if waits > 0 or self.uses_a_pool():
                     return None
                 graph = self._capture(loop, results, others, options)
-                dropped_key, dropped = _keep(self.graphs, key, graph, MAX_GRAPHS)
-                if dropped_key is not None:
-                    _keep(self.seen, dropped_key, WAITS_OF_DROPPED, MAX_SEEN)
-                if dropped and dropped.results[0].is_cuda:
-                    torch.cuda.synchronize()  # it may still be running
+                self.graphs[key] = graph
+                while len(self.graphs) > MAX_GRAPHS or self._bytes() > MAX_BYTES_OF_ALL:
+                    self._drop_oldest()
             self.graphs.move_to_end(key)
             return self.graphs[key]
+
+    def _bytes(self) -> int:
+        return sum(graph.size for graph in self.graphs.values() if graph)
+
+    def _drop_oldest(self) -> None:
+        key, graph = self.graphs.popitem(last=False)
+        _keep(self.seen, key, WAITS_OF_DROPPED, MAX_SEEN)
+        if graph and graph.results[0].is_cuda:
+            torch.cuda.synchronize()  # it may still be running
 
     def _capture(self, *what) -> Graph | None:
         try:
@@ -176,11 +188,12 @@ class Graphs:
             return None
 
 
-def _keep(known: OrderedDict, key, value, most: int):
-    """Puts the value last; returns the evicted key and value, or None twice."""
+def _keep(known: OrderedDict, key, value, most: int) -> None:
+    """Puts the value last, and drops the first one of too many."""
     known[key] = value
     known.move_to_end(key)
-    return known.popitem(last=False) if len(known) > most else (None, None)
+    if len(known) > most:
+        known.popitem(last=False)
 
 
 graphs = Graphs()
