@@ -47,7 +47,7 @@ def rnn(
     ``weight_hh`` and ``h_0``. The backward call needs ``output``, ``weight_hh`` and ``h_0`` alone. In bfloat16 and float16
     every state, and every gradient that flows back through one, is rounded; sums are in float32. Under
     :func:`torch.autocast` the arguments are cast to the region's dtype. The call is fused on the CPU, and on CUDA
-    where :func:`rnnfused.cuda.uses_fused_kernels`; every other device runs it step by step.
+    where the GPU chose that (:func:`rnnfused.cuda.report`); every other device runs it step by step.
 
     Args:
         projections: (T, B, H), or (B, T, H) with ``batch_first``, or (N, H) with ``batch_sizes`` or ``lengths``;

@@ -1,5 +1,7 @@
 """CUDA graphs of the loops, without a GPU: a replay runs the recorded loop again, on the captured tensors."""
 
+import time
+
 import pytest
 import torch
 from threads import run_in_threads
@@ -12,8 +14,9 @@ class FakeGraphs(graphs.Graphs):
     """Keeps the loop where CUDA captures it, and runs it on the graph's own memory where CUDA replays it."""
 
     def __init__(self):
-        super().__init__(self.record, lambda: self.where, lambda: self.allowed)
-        self.where, self.allowed, self.captures, self.replays = "here", True, 0, 0
+        super().__init__(self.record, lambda: self.where, lambda: self.allowed, lambda: self.pooled)
+        self.where, self.allowed, self.pooled = "here", True, False
+        self.captures = self.replays = 0
 
     def record(self, loop):
         self.captures += 1
@@ -110,6 +113,54 @@ def test_inside_another_capture_the_loop_has_no_graph_of_its_own(fake):
     assert fake.captures == 0
 
 
+def test_a_thread_whose_tensors_go_to_a_pool_captures_nothing(fake):
+    fake.pooled = True
+    for _ in range(3):
+        check(fake)
+    assert fake.captures == 0
+    fake.pooled = False
+    check(fake)
+    fake.pooled = True
+    check(fake)
+    assert (fake.captures, fake.replays) == (2, 4)
+
+
+class Snapshot:
+    """A probe at address 150 among these segments."""
+
+    def __init__(self, monkeypatch, segments):
+        probe = type("Probe", (), {"data_ptr": lambda self: 150})()
+        monkeypatch.setattr(torch, "empty", lambda size, device: probe)
+        monkeypatch.setattr(torch.cuda, "memory_snapshot", segments)
+
+
+@pytest.mark.parametrize(
+    ("starts", "pools", "expected"),
+    [
+        ([0, 100, 200], [(0, 1), (0, 0), (0, 1)], False),
+        ([0, 100, 200], [(0, 0), (0, 1), (0, 0)], True),
+        ([150], [(2, 0)], True),
+        ([50], [(2, 0)], False),
+        ([], [], False),
+    ],
+)
+def test_a_pool_is_that_of_the_probes_segment(monkeypatch, starts, pools, expected):
+    segments = [
+        dict(address=start, total_size=100, segment_pool_id=pool)
+        for start, pool in zip(starts, pools, strict=True)
+    ]
+    Snapshot(monkeypatch, lambda: segments)
+    assert graphs.uses_a_pool() == expected
+
+
+def test_an_allocator_without_pools(monkeypatch):
+    def refuse():
+        raise RuntimeError("cudaMallocAsync does not yet support snapshot")
+
+    Snapshot(monkeypatch, refuse)
+    assert not graphs.uses_a_pool()
+
+
 def test_large_calls_have_no_graph(fake, monkeypatch):
     monkeypatch.setattr(graphs, "MAX_STEPS", 4)
     for _ in range(3):
@@ -130,8 +181,35 @@ def test_only_recently_used_graphs_are_kept(fake):
     captures = fake.captures
     check(fake, hidden=2)
     assert fake.captures == captures
-    check(fake, hidden=1)  # evicted before
+    for _ in range(graphs.WAITS_OF_DROPPED):
+        check(fake, hidden=1)  # evicted before
+    assert fake.captures == captures
+    check(fake, hidden=1)
     assert fake.captures == captures + 2
+
+
+def test_many_alternating_sizes_are_captured_rarely(fake):
+    sizes = range(1, graphs.MAX_GRAPHS + 2)
+    calls = 0
+    for _ in range(100):
+        for steps in sizes:
+            check(fake, steps=steps)
+            calls += 2
+    assert fake.captures < calls / 25
+
+
+def test_graphs_take_bounded_memory(fake, monkeypatch):
+    for steps in (5, 6, 7):
+        for _ in range(2):
+            check(fake, steps=steps)
+    sizes = [graph.size for graph in fake.graphs.values()]
+    assert len(sizes) == 6 and sizes[0] == (5 * 3 * 4 + 4 * 4 + 2 * 3 * 4) * 8
+    monkeypatch.setattr(graphs, "MAX_BYTES_OF_ALL", sum(sizes))
+    for _ in range(2):
+        check(fake, steps=8)
+    kept = [graph.size for graph in fake.graphs.values()]
+    assert len(kept) < 8 and kept[:-2] == sizes[-len(kept[:-2]) :]  # the oldest went
+    assert sum(kept) <= sum(sizes)
 
 
 def test_calls_made_once_evict_no_graph(fake):
@@ -169,3 +247,33 @@ def test_threads_take_turns_with_a_graph(fake):
 
     run_in_threads(work, range(4))
     assert fake.captures == 2
+
+
+def test_captures_take_turns(fake):
+    """A capture clears what another one uses; each of these has its own graphs, and so its own lock."""
+    at_once, most = [], []
+
+    def capture(loop):
+        at_once.append(loop)
+        most.append(len(at_once))
+        time.sleep(0.02)
+        at_once.remove(loop)
+        return loop
+
+    def work(number):
+        own = FakeGraphs()
+        own.capture = capture
+        for _ in range(2):
+            check(own)
+
+    run_in_threads(work, range(4))
+    assert len(most) == 8 and max(most) == 1
+
+
+def test_a_call_by_a_graph_alone(fake):
+    forward, _, _ = arguments()
+    with pytest.raises(graphs.NotCaptured):  # the first such call
+        stepwise.forward(*forward, run=fake.run_captured)
+    got = stepwise.forward(*forward, run=fake.run_captured)
+    torch.testing.assert_close(got, stepwise.forward(*forward), rtol=0, atol=0)
+    assert (fake.captures, fake.replays) == (1, 1)

@@ -1,73 +1,59 @@
 """Chooses the loop that runs a call on an NVIDIA GPU: a fused kernel, a captured graph, or one product per step.
 
 The fused kernels keep W_hh in registers for the whole loop. They take the hidden sizes and batches that the GPU can
-hold at once (:func:`uses_fused_kernels`). Every other call is one matrix product per step, replayed as a CUDA graph
+hold at once. Every other call is one matrix product per step, as separate launches or replayed as a CUDA graph
 (:mod:`rnnfused.cuda.graphs`).
 
-Neither has been proven on hardware yet, so both are off by default: every call then goes step by step through
-torch's own kernels. docs/environment.md explains the variable that turns them on.
+None of this has run on hardware yet. So by default the user's device decides (:mod:`rnnfused.cuda.decider`): a way is
+taken where its results are right and it is the fastest. :func:`report` shows the choices. docs/environment.md explains
+the variable that forces one.
 """
 
-import functools
 import os
 
-import torch
 from torch import Tensor
 
-from ..ops import composite, has_cuda_kernels, stepwise
+from ..ops import composite
 from ..ops.registry import impl
-from . import graphs
+from .gpu import Gpu
+from .loops import Loops
+from .reporting import Report, report_of
+
+__all__ = ["Report", "report", "uses_fused_kernels"]
 
 # Read once, when the package is imported.
 choice = os.environ.get("RNNFUSED_CUDA_FUSED", "")
 
+_loops = Loops(Gpu(), lambda: choice)
+
 
 def uses_fused_kernels(weight_hh: Tensor, batch_size: int) -> bool:
-    """Whether a call with this weight runs as one fused kernel.
+    """Whether a call with this weight can run as one fused kernel on its device.
+
+    By default the device decides among all ways: see :func:`report`. With ``RNNFUSED_CUDA_FUSED=1`` the call does run
+    as one fused kernel.
 
     Args:
         weight_hh: (H, H) on a CUDA device; (n, H/n, H/n), a weight with heads, never does.
         batch_size: B, the rows of the whole batch.
+
+    Raises:
+        ValueError: RNNFUSED_CUDA_FUSED has an unknown value.
     """
-    if choice != "1" or not has_cuda_kernels() or weight_hh.dim() == 3:
-        return False
-    return _fits(weight_hh.device, weight_hh.dtype, weight_hh.size(0), batch_size)
+    return _loops.may_fuse(weight_hh, batch_size)
 
 
-@functools.lru_cache(maxsize=1024)  # so that a call computes its plan once, in C++
-def _fits(device: torch.device, dtype: torch.dtype, hidden_size: int, batch_size: int) -> bool:
-    weight_hh = torch.empty((), device=device, dtype=dtype).expand(hidden_size, hidden_size)
-    return torch.ops.rnnfused.fits(weight_hh, batch_size)
+def report() -> Report:
+    """What the devices of this process have decided so far; ``print(rnnfused.cuda.report())`` shows it.
+
+    Each row has the device, the plan of the fused kernels, the dtype, the class of shapes, the result of the
+    self-check, the median times and the choice. A bug report on CUDA should contain it.
+
+    Raises:
+        ValueError: RNNFUSED_CUDA_FUSED has an unknown value.
+    """
+    return report_of(_loops)
 
 
-def _loops_by_step():
-    return graphs if choice in ("1", "steps") else stepwise
-
-
-def _forward(projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse):
-    arguments = (projections, weight_hh, h_0, batch_sizes, nonlinearity, reverse)
-    if uses_fused_kernels(weight_hh, stepwise.batch_size(projections, batch_sizes)):
-        return torch.ops.rnnfused.forward_fused(*arguments)
-    return _loops_by_step().forward(*arguments)
-
-
-def _backward(
-    grad_output,
-    grad_h_n,
-    output,
-    weight_hh,
-    batch_sizes,
-    nonlinearity,
-    reverse,
-    state_grad_clip,
-    needs_h_0,
-):
-    arguments = (grad_output, grad_h_n, output, weight_hh, batch_sizes, nonlinearity, reverse)
-    rows = stepwise.batch_size(output, batch_sizes)
-    if state_grad_clip is None and uses_fused_kernels(weight_hh, rows):
-        return torch.ops.rnnfused.backward_fused(*arguments, needs_h_0)
-    return _loops_by_step().backward(*arguments, state_grad_clip, needs_h_0)
-
-
-impl("rnnfused::layer", "CUDA", composite.layer_by(_forward))
-impl("rnnfused::recurrence_backward", "CUDA", composite.recurrence_backward_by(_backward))
+impl("rnnfused::layer", "CUDA", composite.layer_by(_loops.forward))
+impl("rnnfused::recurrence_backward", "CUDA", composite.recurrence_backward_by(_loops.backward))

@@ -208,14 +208,14 @@ def test_graphed_steps(packed, reverse, dtype):
             assert torch.equal(a, b)
 
 
-def test_fused_float32_does_not_follow_the_tf32_switch_and_steps_do(monkeypatch):
+def test_fused_float32_does_not_follow_the_tf32_switch_and_steps_do(tf32):
     both = arguments(4, 64, 512)
     exact = run_fused(*both)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    torch.backends.cuda.matmul.allow_tf32 = True
     for got, expected in zip(run_fused(*both), exact, strict=True):
         assert torch.equal(got, expected)
     rounded = [run_graphed(*both) for _ in range(3)][-1]
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    torch.backends.cuda.matmul.allow_tf32 = False
     ieee = [run_graphed(*both) for _ in range(3)][-1]
     assert not torch.equal(rounded[0], ieee[0])
     torch.testing.assert_close(ieee[0], exact[0], rtol=3e-5, atol=3e-4)
@@ -235,9 +235,10 @@ def test_a_call_runs_on_its_tensors_gpu(hidden):
 
 def test_the_switch(monkeypatch):
     weight = torch.randn(64, 64, device="cuda")
-    for choice in ("", "steps"):
+    for choice in ("0", "steps"):
         monkeypatch.setattr(cuda, "choice", choice)
         assert not cuda.uses_fused_kernels(weight, 1)
-    monkeypatch.setattr(cuda, "choice", "1")
-    assert cuda.uses_fused_kernels(weight, 1)
-    assert not cuda.uses_fused_kernels(torch.randn(5000, 5000, device="cuda"), 1)
+    for choice in ("", "1"):
+        monkeypatch.setattr(cuda, "choice", choice)
+        assert cuda.uses_fused_kernels(weight, 1)
+        assert not cuda.uses_fused_kernels(torch.randn(5000, 5000, device="cuda"), 1)

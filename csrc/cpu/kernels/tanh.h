@@ -23,10 +23,9 @@ RNNFUSED_TANH Vector<float> tanh(Vector<float> x) {
   using V = Vector<float>;
   using U = Bits<float>;
   const U sign = (U)x & (U)splat(-0.0f);
-  const V a = at_most((V)((U)x ^ sign), 9.1f);  // from 9.02 on the result rounds to 1
-  // A piece is half an octave; the first one reaches from 0 to 3/4, the last one to the limit.
-  const U piece = (U)at_least(at_most(a, 7.99f), 0.5f) >> 22;
-  const auto is_first = a < 0.75f;
+  const V a = at_most((V)((U)x ^ sign), kTanhLast);
+  const U piece = ((U)at_least(at_most(a, kTanhMost), kTanhLeast) - kTanhBase) >> kTanhHalf;
+  const auto is_first = a < kTanhFirst;
   const V w = a - lookup(kTanhTable[0], piece);
   const V base = is_first ? a : lookup(kTanhTable[1], piece);
   const V v = is_first ? w * w : w, v2 = v * v;

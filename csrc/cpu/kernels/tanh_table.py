@@ -1,7 +1,7 @@
 """Writes tanh_table.h: ``python csrc/cpu/kernels/tanh_table.py > csrc/cpu/kernels/tanh_table.h``, with mpmath and numpy.
 
-float32, in eight pieces. The first is 0 <= a < 3/4, the others are halves of octaves up to 8, the last also takes all
-beyond it::
+float32, in eight pieces. The first is 0 <= a < 11/16, each next one is half an octave, the last also takes all beyond
+it::
 
     first piece    w = a,      v = a^2,    tanh(a) = a   + w (c_1 + v c_2 + .. + v^6 c_7)
     other pieces   w = a - m,  v = a - m,  tanh(a) = c_0 + w (c_1 + v c_2 + .. + v^6 c_7)
@@ -9,8 +9,6 @@ beyond it::
 m is a float near the middle of its piece where tanh is almost exactly a float, so that c_0 adds no error (Gal 1986).
 The other coefficients minimise the largest error (Lawson's iteration of weighted least squares). They are rounded one
 by one, and those that follow are fitted again. In the first piece c_1 is 0.
-
-float64, for 0 <= a < 0.55: tanh(a) = a + a^3 (c_0 + a^2 c_1 + ..), by interpolation at Chebyshev's nodes.
 """
 
 import mpmath
@@ -18,10 +16,10 @@ import numpy as np
 
 HALF = 22  # the low bits of a float; the bits above them number the halves of octaves
 PIECES = 8
-FIRST = 0.75  # end of the first piece
+FIRST = 11 / 16  # end of the first piece
 LAST = 9.02  # from here on tanh rounds to 1
 DEGREE = 7
-SERIES_END, SERIES_TERMS = 0.55, 12
+
 
 mpmath.mp.dps = 50
 
@@ -32,6 +30,9 @@ def float_of(bits):
 
 def bits_of(value):
     return int(np.float32(value).view(np.uint32))
+
+
+BASE = bits_of(FIRST) - (1 << HALF)
 
 
 def middle(low, high):
@@ -88,26 +89,9 @@ def piece(low, high):
 
 
 def pieces():
-    """Return the table, indexed by the number of half an octave modulo 8."""
-    table = [None] * PIECES
-    first = (bits_of(FIRST) >> HALF) - 1
-    table[first % PIECES] = piece(0.0, FIRST)
-    for half in range(first + 1, first + PIECES):
-        low, high = (float_of(h << HALF) for h in (half, half + 1))
-        table[half % PIECES] = piece(low, LAST if half == first + PIECES - 1 else high)
-    return table
-
-
-def series():
-    """Return the float64 coefficients of (tanh(a) - a) / a^3 in a^2."""
-    half = mpmath.mpf(SERIES_END) ** 2 / 2
-    nodes = [
-        half + half * mpmath.cos((k + mpmath.mpf("0.5")) * mpmath.pi / SERIES_TERMS)
-        for k in range(SERIES_TERMS)
-    ]
-    values = [(mpmath.tanh(mpmath.sqrt(s)) - mpmath.sqrt(s)) / mpmath.sqrt(s) ** 3 for s in nodes]
-    powers = mpmath.matrix([[s**k for k in range(SERIES_TERMS)] for s in nodes])
-    return [float(c) for c in mpmath.lu_solve(powers, mpmath.matrix(values))]
+    """Return the table, indexed by halves of octaves from the end of the first piece on."""
+    edges = [0.0, *(float_of(BASE + (n << HALF)) for n in range(1, PIECES)), LAST]
+    return [piece(low, high) for low, high in zip(edges, edges[1:])]
 
 
 def c_float(value):
@@ -121,14 +105,20 @@ def main():
     )
     print("#pragma once\n\nnamespace rnnfused {\nnamespace RNNFUSED_ISA {\n\n// clang-format off")
     names = ["m", *(f"c_{i}" for i in range(DEGREE + 1))]
+    most = float_of(BASE + (PIECES << HALF) - 1)
+    print(f"constexpr float kTanhFirst = {c_float(FIRST)};  // end of the first piece")
+    print(f"constexpr float kTanhLast = {c_float(LAST)};  // from here on tanh rounds to 1")
+    print(
+        "// The bits of a float between these two, less kTanhBase, start at bit kTanhHalf with its piece."
+    )
+    print(f"constexpr float kTanhLeast = {c_float(float_of(BASE))}, kTanhMost = {c_float(most)};")
+    print(f"constexpr uint32_t kTanhBase = {BASE:#x};\nconstexpr int kTanhHalf = {HALF};")
     print("// The second half of a row repeats the first, for registers of sixteen values.")
     print(f"alignas(64) constexpr float kTanhTable[{len(names)}][{2 * PIECES}] = {{")
     for name, row in zip(names, zip(*pieces())):
         values = ", ".join(map(c_float, row))
         print(f"    // {name}\n    {{{values},\n     {values}}},")
     print("};")
-    values = ", ".join(map(repr, series()))
-    print(f"constexpr double kTanhSeries[] = {{{values}}};")
     print("// clang-format on\n\n}  // namespace RNNFUSED_ISA\n}  // namespace rnnfused")
 
 
