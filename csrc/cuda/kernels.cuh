@@ -7,7 +7,9 @@
 #include <stdexcept>
 
 #include "cuda/check.h"
+#include "cuda/cluster_team.cuh"
 #include "cuda/fma_product.cuh"
+#include "cuda/grid_team.cuh"
 #include "cuda/kernels.h"
 #include "cuda/mma_product.cuh"
 #include "cuda/scan.cuh"
@@ -21,9 +23,25 @@ namespace {
 // The codes with clusters, as ptxVersion of their attributes: from 90 to below 120. Consumer GPUs (120) have none.
 constexpr int kOldestClusters = 90, kNewestClusters = 119;
 
+template <class Product, Exchange kExchange>
+struct TeamOf {
+  using Type = BlockTeam<Product>;
+};
+template <class Product>
+struct TeamOf<Product, Exchange::grid> {
+  using Type = GridTeam<Product>;
+};
+#if RNNFUSED_HAS_CLUSTERS
+template <class Product>
+struct TeamOf<Product, Exchange::cluster> {
+  using Type = ClusterTeam<Product>;
+};
+#endif
+
 template <class Product, int kDepth, Exchange kExchange, class Step>
 __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
-    scan_kernel(const __grid_constant__ Step step, const __grid_constant__ Plan plan, char* workspace) {
+    scan_kernel(const __grid_constant__ Step step, const __grid_constant__ Plan plan, char* workspace,
+                const __grid_constant__ Watchdog watchdog) {
 #if RNNFUSED_HAS_CLUSTERS
   constexpr bool kExists = true;
 #else
@@ -33,15 +51,17 @@ __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
     extern __shared__ __align__(16) char memory[];
     __shared__ uint64_t barriers[2];
     using Own = typename Product::template Of<kDepth>;
-    using Team = DeviceTeam<Own, kExchange>;
+    using Team = typename TeamOf<Own, kExchange>::Type;
     const int64_t tile = blockIdx.x / plan.blocks;
-    Team team(plan, memory, barriers, workspace + tile * global_bytes<Product>(plan));
+    const Surroundings around = {plan,   watchdog, tile,
+                                 memory, barriers, workspace + tile * global_bytes<Product>(plan)};
+    Team team(around);
     Scan<Own, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
   }
 }
 
 template <class Step>
-using Kernel = void (*)(Step, Plan, char*);
+using Kernel = void (*)(Step, Plan, char*, Watchdog);
 
 template <class Product, int kDepth, class Step>
 Kernel<Step> kernel_of_depth(Exchange exchange) {
@@ -154,7 +174,7 @@ int64_t workspace_bytes(const Plan& plan, int64_t batch_size) {
 
 // Expects a plan of plan_on for the current device, which has allowed the kernel its memory and cluster.
 template <class Product, class Step, class Params>
-void launch(const Params& params, const Plan& plan, void* workspace, cudaStream_t stream) {
+void launch(const Params& params, const Plan& plan, void* workspace, const Watchdog& watchdog, cudaStream_t stream) {
   if (params.batch_size == 0) return;
   const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
   if (plan.exchange == Exchange::grid) {
@@ -164,7 +184,7 @@ void launch(const Params& params, const Plan& plan, void* workspace, cudaStream_
   cudaLaunchAttribute attribute;
   cudaLaunchConfig_t config = configuration<Product>(plan, tiles_of(plan, params.batch_size), attribute);
   config.stream = stream;
-  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace)));
+  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace), watchdog));
 }
 
 template <class Stored, class Product>

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "cuda/alarms.h"
 #include "cuda/check.h"
 #include "cuda/kernels.h"
 #include "cuda/tuning.h"
@@ -66,11 +67,11 @@ int64_t workspace_bytes(const RecurrenceParams& params, const Plan& plan) {
 }
 
 void launch(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream) {
-  kernels_of(params.dtype).forward(params, plan, workspace, stream);
+  kernels_of(params.dtype).forward(params, plan, workspace, next_watchdog(), stream);
 }
 
 void launch(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream) {
-  kernels_of(params.dtype).backward(params, plan, workspace, stream);
+  kernels_of(params.dtype).backward(params, plan, workspace, next_watchdog(), stream);
 }
 
 void write_values(int64_t* to, const std::vector<int64_t>& values, cudaStream_t stream) {

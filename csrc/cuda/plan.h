@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "cuda/tuning.h"
 #include "params.h"
@@ -36,6 +37,16 @@ struct Plan {
   // States in a block's shared memory. In a cluster, other blocks write the next one while this block reads the last.
   RNNFUSED_EVERYWHERE int states() const { return exchange == Exchange::grid ? 1 : 2; }
 };
+
+// The layout in words, such as "cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads".
+inline std::string describe(const Plan& plan) {
+  const std::string team = plan.exchange == Exchange::cluster ? "cluster of " + std::to_string(plan.blocks)
+                           : plan.exchange == Exchange::grid  ? "grid of " + std::to_string(plan.blocks)
+                                                              : "one block";
+  return team + ", " + std::to_string(plan.units) + " units a block, tile of " + std::to_string(plan.batch_tile) +
+         (plan.batch_tile == 1 ? " row, depth " : " rows, depth ") + std::to_string(plan.depth) + ", " +
+         std::to_string(plan.threads) + " threads";
+}
 
 struct Device {
   int multiprocessors;

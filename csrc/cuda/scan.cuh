@@ -50,13 +50,14 @@ struct Scan {
     for (; now > 0; ++i) {
       const int after = rows_in(i + 1);
       const int64_t t = time_of(i);
-      team.phase([&](Member& me) { multiply(me, current, 0, now); });
+      team.phase_after_exchange([&](Member& me) { multiply(me, current, 0, now); });
       // Every block of the team receives the new state. The inputs of a step are loaded one step early to hide their
       // latency.
       const int64_t words = now * ((step.params.hidden_size + kValues - 1) / kValues);
       team.exchange(
-          plan, 1 - current, now, words, [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
+          1 - current, now, words, i, [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
           [&](Member& me) { fetch(me, i + 1, after); });
+      if (team.stopped()) break;
       current = 1 - current;
       if (after < now && step.wants_last_product()) {
         team.phase([&](Member& me) { multiply(me, current, after, now); });
@@ -141,7 +142,7 @@ struct Scan {
           values[v] = step.apply(first_row + row, unit + v, row >= before, me.inputs[n][v], sum);
         }
       }
-      team.publish(me, plan, next, Product::word(plan, row, unit), Product::pack(values));
+      team.publish(me, next, Product::word(plan, row, unit), Product::pack(values));
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.params.hidden_size) continue;

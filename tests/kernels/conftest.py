@@ -29,7 +29,7 @@ def compile_module(name):
         return cpp_extension.load(
             f"{name}_{re.sub('[^0-9a-z]', '_', torch.__version__)}",
             [str(HERE / f"{name}.cpp")],
-            extra_include_paths=[str(ROOT / "csrc"), str(HERE)],
+            extra_include_paths=[str(ROOT / "csrc"), str(HERE), str(HERE / "fake_cuda")],
             extra_cflags=["-O1"],
             build_directory=str(folder),
         )
@@ -48,6 +48,11 @@ def team_module():
 @pytest.fixture(scope="session")
 def emulator_module():
     return compile_module("cuda_emulator")
+
+
+@pytest.fixture(scope="session")
+def alarms_module():
+    return compile_module("cuda_alarms")
 
 
 @pytest.fixture(scope="session", params=["default", "avx2", "avx512", "avx512_bf16"])

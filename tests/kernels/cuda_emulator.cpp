@@ -71,6 +71,12 @@ class HostTeam {
   char* memory(const Member& me) { return block(me.rank); }
   void begin() {}
   void end() {}
+  bool stopped() const { return false; }
+
+  template <class Phase>
+  void phase_after_exchange(const Phase& phase) {
+    this->phase(phase);
+  }
 
   template <class Phase>
   void phase(const Phase& phase) {
@@ -79,7 +85,8 @@ class HostTeam {
   }
 
   template <class Phase, class Meanwhile>
-  void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& run, const Meanwhile& meanwhile) {
+  void exchange(int next, int rows, int64_t words, int64_t, const Phase& run, const Meanwhile& meanwhile) {
+    const Plan& plan = plan_;
     sent_.assign(plan.blocks, 0);
     next_ = next;
     phase([&](Member& me) {
@@ -98,7 +105,8 @@ class HostTeam {
     }
   }
 
-  void publish(const Member&, const Plan& plan, int next, int word, Word value) {
+  void publish(const Member&, int next, int word, Word value) {
+    const Plan& plan = plan_;
     if (next != next_ || word < 0 || word >= state_words<Product>(plan)) {
       throw std::runtime_error("a word was sent to another state than the one waited for");
     }

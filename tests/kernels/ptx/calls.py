@@ -57,16 +57,19 @@ class RandomCall:
             self.dtype, self.depth, self.exchange, self.blocks, self.hidden, self.batch, self.teams
         )
 
+    def units(self):
+        """Hidden units of a block."""
+        words = 2 if self.dtype in NARROW else 1
+        return -(-self.hidden // self.blocks // words) * words
+
     def is_possible(self):
         """Whether the plan fits, and the planner could choose such a team."""
         launch = self.launch()
         if launch is None or launch.blocks * launch.block_threads > MOST_THREADS:
             return False
-        words = 2 if self.dtype in NARROW else 1
-        units = -(-self.hidden // self.blocks // words) * words
-        return self.exchange in MAY_BE_EMPTY or (self.blocks - 1) * units < self.hidden
+        return self.exchange in MAY_BE_EMPTY or (self.blocks - 1) * self.units() < self.hidden
 
-    def check(self, programs, plan=None):
+    def check(self, programs, plan=None, sleeper=None):
         """Run forward and backward; compare with the equations in float64."""
         options = dict(
             with_h_0=self.with_h_0,
@@ -88,6 +91,7 @@ class RandomCall:
             plan or (lambda hidden, batch: self.launch()),
             self.seed,
         )
+        kernels.sleeper = sleeper
         for name in self.without:
             kernels.leave_out(name)
             if name != "grad_h_0":

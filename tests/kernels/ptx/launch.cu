@@ -101,6 +101,30 @@ bool make_launch(const Request* request, Launch* launch) {
   return fits;
 }
 
+int alarm_bytes() { return sizeof(Alarm); }
+
+// Writes the last argument of a kernel; returns its size.
+int write_watchdog(uint64_t alarm, uint64_t limit, uint64_t launch, char* to) {
+  Watchdog watchdog;
+  watchdog.alarm = reinterpret_cast<Alarm*>(alarm);
+  watchdog.limit = limit;
+  watchdog.launch = launch;
+  std::memcpy(to, &watchdog, sizeof watchdog);
+  return sizeof watchdog;
+}
+
+// The text of an alarm, and for each rank the team, the step (-1: unknown) and the barrier that it waited for.
+void read_alarm(const char* bytes, char* text, int most, int64_t* waits) {
+  Alarm alarm;
+  std::memcpy(static_cast<void*>(&alarm), bytes, sizeof alarm);
+  std::strncpy(text, text_of(alarm, 0, 2).c_str(), most - 1);
+  for (int rank = 0; rank < kMaxGridTeam; ++rank) {
+    const Wait wait = unpack(alarm.waits[rank]);
+    const int64_t values[3] = {wait.team, wait.step, wait.barrier};
+    std::memcpy(waits + 3 * rank, values, sizeof values);
+  }
+}
+
 // Writes the first argument of a kernel, a ForwardStep or a BackwardStep; returns its size.
 int write_step(const Call* call, bool forward, char* to) {
   int size = 0;
