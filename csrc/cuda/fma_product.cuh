@@ -35,6 +35,7 @@ struct Fma {
   RNNFUSED_EVERYWHERE static int sum_row(const Plan& plan) { return plan.groups * kUnits; }
 
   RNNFUSED_PHASE static Word pack(const T (&values)[kValues]) { return values[0]; }
+  RNNFUSED_PHASE static void unpack(Word word, T (&values)[kValues]) { values[0] = word; }
 
   // The product for a depth known at compile time.
   template <int kDepth>

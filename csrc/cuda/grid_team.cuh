@@ -61,8 +61,9 @@ class GridTeam : public BlockTeam<Product> {
     stopped_ = __syncthreads_or(!arrived);
   }
 
-  __device__ __forceinline__ void publish(const Member&, int next, int word, Word value) const {
-    global_state(next)[word] = value;
+  template <class WordOf>
+  __device__ __forceinline__ void publish(const Member& me, int next, const WordOf& word_of) const {
+    this->write(me, global_state(next), word_of);
   }
 
  private:

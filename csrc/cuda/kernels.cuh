@@ -23,22 +23,22 @@ namespace {
 // The codes with clusters, as ptxVersion of their attributes: from 90 to below 120. Consumer GPUs (120) have none.
 constexpr int kOldestClusters = 90, kNewestClusters = 119;
 
-template <class Product, Exchange kExchange>
+template <class Product, Exchange kExchange, Send kSend>
 struct TeamOf {
   using Type = BlockTeam<Product>;
 };
-template <class Product>
-struct TeamOf<Product, Exchange::grid> {
+template <class Product, Send kSend>
+struct TeamOf<Product, Exchange::grid, kSend> {
   using Type = GridTeam<Product>;
 };
 #if RNNFUSED_HAS_CLUSTERS
-template <class Product>
-struct TeamOf<Product, Exchange::cluster> {
-  using Type = ClusterTeam<Product>;
+template <class Product, Send kSend>
+struct TeamOf<Product, Exchange::cluster, kSend> {
+  using Type = ClusterTeam<Product, kSend>;
 };
 #endif
 
-template <class Product, int kDepth, Exchange kExchange, class Step>
+template <class Product, int kDepth, Exchange kExchange, Send kSend, class Step>
 __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
     scan_kernel(const __grid_constant__ Step step, const __grid_constant__ Plan plan, char* workspace,
                 const __grid_constant__ Watchdog watchdog) {
@@ -51,10 +51,15 @@ __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
     extern __shared__ __align__(16) char memory[];
     __shared__ uint64_t barriers[2];
     using Own = typename Product::template Of<kDepth>;
-    using Team = typename TeamOf<Own, kExchange>::Type;
+    using Team = typename TeamOf<Own, kExchange, kSend>::Type;
     const int64_t tile = blockIdx.x / plan.blocks;
-    const Surroundings around = {plan,   watchdog, tile,
-                                 memory, barriers, workspace + tile * global_bytes<Product>(plan)};
+    const Surroundings around = {plan,
+                                 watchdog,
+                                 tile,
+                                 static_cast<int>(step.params.hidden_size),
+                                 memory,
+                                 barriers,
+                                 workspace + tile * global_bytes<Product>(plan)};
     Team team(around);
     Scan<Own, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
   }
@@ -64,12 +69,17 @@ template <class Step>
 using Kernel = void (*)(Step, Plan, char*, Watchdog);
 
 template <class Product, int kDepth, class Step>
-Kernel<Step> kernel_of_depth(Exchange exchange) {
+Kernel<Step> kernel_of_depth(const Plan& plan) {
   if constexpr (Product::max_threads(kDepth) > 0) {
-    switch (exchange) {
-      case Exchange::none: return scan_kernel<Product, kDepth, Exchange::none, Step>;
-      case Exchange::cluster: return scan_kernel<Product, kDepth, Exchange::cluster, Step>;
-      case Exchange::grid: return scan_kernel<Product, kDepth, Exchange::grid, Step>;
+    switch (plan.exchange) {
+      case Exchange::none: return scan_kernel<Product, kDepth, Exchange::none, Send::words, Step>;
+      case Exchange::grid: return scan_kernel<Product, kDepth, Exchange::grid, Send::words, Step>;
+      case Exchange::cluster: break;
+    }
+    switch (plan.send) {
+      case Send::words: return scan_kernel<Product, kDepth, Exchange::cluster, Send::words, Step>;
+      case Send::wide: return scan_kernel<Product, kDepth, Exchange::cluster, Send::wide, Step>;
+      case Send::bulk: return scan_kernel<Product, kDepth, Exchange::cluster, Send::bulk, Step>;
     }
   }
   throw std::logic_error("rnnfused: a plan must have a depth that its threads can hold");
@@ -80,7 +90,7 @@ template <class Product, class Step, int n = 0>
 Kernel<Step> kernel_of(const Plan& plan) {
   if constexpr (n < int(sizeof Product::kDepths / sizeof *Product::kDepths)) {
     constexpr int kDepth = Product::kDepths[n];
-    if (plan.depth == kDepth) return kernel_of_depth<Product, kDepth, Step>(plan.exchange);
+    if (plan.depth == kDepth) return kernel_of_depth<Product, kDepth, Step>(plan);
     return kernel_of<Product, Step, n + 1>(plan);
   } else {
     throw std::logic_error("rnnfused: a plan must have one of its product's depths");

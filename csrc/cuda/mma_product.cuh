@@ -42,6 +42,12 @@ struct Mma {
     memcpy(&word, stored, sizeof word);
     return word;
   }
+  RNNFUSED_PHASE static void unpack(Word word, T (&values)[kValues]) {
+    Stored stored[2];
+    memcpy(stored, &word, sizeof word);
+    values[0] = static_cast<T>(stored[0]);
+    values[1] = static_cast<T>(stored[1]);
+  }
 
   // The product for a depth known at compile time.
   template <int kDepth>

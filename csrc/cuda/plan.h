@@ -18,6 +18,13 @@ enum class Exchange : int32_t {
   grid,     // through global memory, in a cooperative launch: larger teams, and before Hopper
 };
 
+// How a block of a cluster sends its part of the new state. Which is fastest has not been measured.
+enum class Send : int32_t {
+  words,  // st.async of one word per thread and peer
+  wide,   // st.async of 16 bytes, which the lanes of a warp gather first
+  bulk,   // the asynchronous copy engine: cp.async.bulk of each row to each peer
+};
+
 constexpr int kMaxPortableCluster = 8;  // blocks that every GPU with clusters allows
 
 struct Plan {
@@ -30,6 +37,7 @@ struct Plan {
   int threads = 0;     // per block
   int batch_tile = 0;  // rows per team
   int row_factor = 0;
+  Send send = Send::words;
 
   // i / (words of a block's row), without a division: exact while i times the divisor is below 2^20.
   RNNFUSED_EVERYWHERE int row_of(int i) const { return i * row_factor >> 20; }
@@ -45,7 +53,10 @@ inline std::string describe(const Plan& plan) {
                                                               : "one block";
   return team + ", " + std::to_string(plan.units) + " units a block, tile of " + std::to_string(plan.batch_tile) +
          (plan.batch_tile == 1 ? " row, depth " : " rows, depth ") + std::to_string(plan.depth) + ", " +
-         std::to_string(plan.threads) + " threads";
+         std::to_string(plan.threads) + " threads" +
+         (plan.send == Send::wide   ? ", wide sends"
+          : plan.send == Send::bulk ? ", bulk sends"
+                                    : "");
 }
 
 struct Device {
@@ -70,6 +81,20 @@ inline int64_t shared_bytes(const Plan& plan) {
   const int64_t sums = int64_t(plan.slices) * tile_rows<Product>(plan) * Product::sum_row(plan);
   return plan.states() * state_words<Product>(plan) * sizeof(typename Product::Word) +
          sums * sizeof(typename Product::T);
+}
+
+// Words of the copies and stores of 16 bytes.
+template <class Product>
+constexpr int kWideWords = 16 / static_cast<int>(sizeof(typename Product::Word));
+
+// Whether a cluster may send in this way: each block's part of a row must consist of whole 16 bytes.
+template <class Product>
+bool can_send(const Plan& plan, int64_t hidden_size, Send send) {
+  if (send == Send::words) return true;
+  constexpr int kUnitsOf16Bytes = kWideWords<Product> * Product::kValues;
+  const bool whole = plan.units % kUnitsOf16Bytes == 0 && hidden_size % kUnitsOf16Bytes == 0;
+  // The lanes that gather 16 bytes must own neighbours in one row.
+  return plan.exchange == Exchange::cluster && whole && (send == Send::bulk || plan.threads % kWideWords<Product> == 0);
 }
 
 // The rows whose words the threads of a block finish in a step.

@@ -51,12 +51,19 @@ struct Scan {
       const int after = rows_in(i + 1);
       const int64_t t = time_of(i);
       team.phase_after_exchange([&](Member& me) { multiply(me, current, 0, now); });
-      // Every block of the team receives the new state. The inputs of a step are loaded one step early to hide their
-      // latency.
+      // Every block of the team receives the new state. Meanwhile the output is stored, so that no release waits for
+      // it, and the inputs of the next step are loaded.
       const int64_t words = now * ((step.params.hidden_size + kValues - 1) / kValues);
       team.exchange(
-          1 - current, now, words, i, [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
-          [&](Member& me) { fetch(me, i + 1, after); });
+          1 - current, now, words, i,
+          [&](Member& me) {
+            finish(me, before, now);
+            team.publish(me, 1 - current, [&](int n, int& word) { return word_of(me, n, now, word); });
+          },
+          [&](Member& me) {
+            store(me, t, now, after);
+            fetch(me, i + 1, after);
+          });
       if (team.stopped()) break;
       current = 1 - current;
       if (after < now && step.wants_last_product()) {
@@ -124,7 +131,15 @@ struct Scan {
     return sum;
   }
 
-  RNNFUSED_PHASE void finish(Member& me, int64_t t, int next, int before, int now, int after) {
+  // Locates the thread's n-th word in a state.
+  RNNFUSED_PHASE bool word_of(const Member& me, int n, int rows, int& word) const {
+    int row, local, unit;
+    if (!item(me, n, rows, row, local, unit)) return false;
+    word = Product::word(plan, row, unit);
+    return true;
+  }
+
+  RNNFUSED_PHASE void finish(Member& me, int before, int now) {
     const Shared<Product> shared(team.memory(me), plan);
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
@@ -142,7 +157,17 @@ struct Scan {
           values[v] = step.apply(first_row + row, unit + v, row >= before, me.inputs[n][v], sum);
         }
       }
-      team.publish(me, next, Product::word(plan, row, unit), Product::pack(values));
+      me.results[n] = Product::pack(values);
+    }
+  }
+
+  RNNFUSED_PHASE void store(const Member& me, int64_t t, int now, int after) {
+#pragma unroll
+    for (int n = 0; n < Product::kItems; ++n) {
+      int row, local, unit;
+      if (!item(me, n, now, row, local, unit)) continue;
+      T values[kValues];
+      Product::unpack(me.results[n], values);
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.params.hidden_size) continue;

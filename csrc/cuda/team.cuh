@@ -35,7 +35,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 struct Surroundings {
   const Plan& plan;
   const Watchdog& watchdog;
-  int64_t team;        // its number in the launch
+  int64_t team;  // its number in the launch
+  int hidden_size;
   char* memory;        // shared, shared_bytes(plan)
   uint64_t* barriers;  // two in shared memory, for a cluster
   char* global;        // global_bytes(plan), for a grid
@@ -69,7 +70,7 @@ class BlockTeam {
     this->phase(phase);
   }
 
-  // Runs a phase whose publish() calls send `words` words of the state `next`, its first `rows` rows, to every block.
+  // Runs a phase whose publish() sends `words` words of the state `next`, its first `rows` rows, to every block.
   // `meanwhile` runs while they are in flight.
   template <class Phase, class Meanwhile>
   __device__ __forceinline__ void exchange(int, int, int64_t, int64_t, const Phase& phase, const Meanwhile& meanwhile) {
@@ -78,9 +79,11 @@ class BlockTeam {
     __syncthreads();
   }
 
-  // Sends a word of the state `next` to every block.
-  __device__ __forceinline__ void publish(const Member&, int next, int word, Word value) const {
-    state(next)[word] = value;
+  // Sends the thread's results, words of the state `next`, to every block. `word_of(n, word)` locates the n-th; it is
+  // false if there is none.
+  template <class WordOf>
+  __device__ __forceinline__ void publish(const Member& me, int next, const WordOf& word_of) const {
+    write(me, state(next), word_of);
   }
 
   __device__ __forceinline__ static void load4(const float* from, float (&to)[4]) {
@@ -122,6 +125,15 @@ class BlockTeam {
  protected:
   __device__ __forceinline__ Word* state(int which) const {
     return Shared<Product>(around_.memory, around_.plan).state(which);
+  }
+
+  template <class WordOf>
+  __device__ __forceinline__ static void write(const Member& me, Word* to, const WordOf& word_of) {
+#pragma unroll
+    for (int n = 0; n < Product::kItems; ++n) {
+      int word;
+      if (word_of(n, word)) to[word] = me.results[n];
+    }
   }
 
   // Polls in the loop's `step`; false if the team is to stop.

@@ -105,15 +105,11 @@ class HostTeam {
     }
   }
 
-  void publish(const Member&, int next, int word, Word value) {
-    const Plan& plan = plan_;
-    if (next != next_ || word < 0 || word >= state_words<Product>(plan)) {
-      throw std::runtime_error("a word was sent to another state than the one waited for");
-    }
-    if (plan.exchange == Exchange::grid) global_[next * state_words<Product>(plan) + word] = value;
-    for (int rank = 0; rank < plan.blocks; ++rank) {
-      if (plan.exchange != Exchange::grid) Shared<Product>(block(rank), plan).state(next)[word] = value;
-      sent_[rank] += 1;
+  template <class WordOf>
+  void publish(const Member& me, int next, const WordOf& word_of) {
+    for (int n = 0; n < Product::kItems; ++n) {
+      int word;
+      if (word_of(n, word)) publish(next, word, me.results[n]);
     }
   }
 
@@ -155,6 +151,18 @@ class HostTeam {
 
  private:
   static constexpr size_t kAlignment = 16;
+
+  void publish(int next, int word, Word value) {
+    const Plan& plan = plan_;
+    if (next != next_ || word < 0 || word >= state_words<Product>(plan)) {
+      throw std::runtime_error("a word was sent to another state than the one waited for");
+    }
+    if (plan.exchange == Exchange::grid) global_[next * state_words<Product>(plan) + word] = value;
+    for (int rank = 0; rank < plan.blocks; ++rank) {
+      if (plan.exchange != Exchange::grid) Shared<Product>(block(rank), plan).state(next)[word] = value;
+      sent_[rank] += 1;
+    }
+  }
 
   char* block(int rank) {
     const size_t past = reinterpret_cast<uintptr_t>(memory_.data()) % kAlignment;
@@ -263,6 +271,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_readonly("depth", &Plan::depth)
       .def_readonly("threads", &Plan::threads)
       .def_readonly("batch_tile", &Plan::batch_tile)
+      .def("__str__", &describe)
       .def_property_readonly("exchange", [](const Plan& plan) {
         return plan.exchange == Exchange::grid ? "grid" : plan.exchange == Exchange::cluster ? "cluster" : "none";
       });

@@ -11,6 +11,7 @@ from .errors import Alarm, BadAccess, BarrierMisuse, Deadlock, Race
 WRONG = AssertionError  # a result differs from NumPy's
 
 CLUSTER = dict(exchange="cluster", architecture="sm_90a", blocks=4)
+WIDE, BULK = CLUSTER | {"send": "wide"}, CLUSTER | {"send": "bulk"}
 GRID = dict(exchange="grid", architecture="compute_80", blocks=4)
 ONE = dict(exchange="none", architecture="sm_90a")
 FLOAT = dict(dtype="float32", depth=8)
@@ -124,6 +125,20 @@ IN_SOURCE = [
           "(words - 1) * sizeof(Word)", (Deadlock, BarrierMisuse, Race), "cluster_team.cuh"),
     Fault("the last rank gets nothing", CLUSTER | FLOAT, "i < blocks; ++i",
           "i < blocks - 1; ++i", (Deadlock, Race, BarrierMisuse), "cluster_team.cuh"),
+    Fault("no fence before the copies of a step", BULK | FLOAT,
+          "fence_for_copies();\n      __syncthreads();", "__syncthreads();", (Race,),
+          "cluster_team.cuh"),
+    Fault("no fence before the first copies", BULK | FLOAT, "fence_for_copies();  // the", "// the",
+          (Race,), "cluster_team.cuh"),
+    Fault("no barrier before the copies", BULK | FLOAT,
+          "fence_for_copies();\n      __syncthreads();", "fence_for_copies();", (Race,),
+          "cluster_team.cuh"),
+    Fault("the last row is not copied", BULK | FLOAT, "i < rows << log2_blocks",
+          "i < rows - 1 << log2_blocks", (Deadlock,), "cluster_team.cuh"),
+    Fault("a lane's 16 bytes go to its own place", WIDE | FLOAT, "+ word - lane)", "+ word)",
+          (BadAccess, WRONG, Race), "cluster_team.cuh"),
+    Fault("lanes share no ranks", WIDE | FLOAT, "for_each_rank(next, lane, kWide,",
+          "for_each_rank(next, 0, kWide,", (Race, Deadlock, BarrierMisuse), "cluster_team.cuh"),
     Fault("a cluster's block has one state", CLUSTER | FLOAT, "(plan.states() == 1 ? 0 : which)",
           "0", (Race, WRONG), "memory.cuh"),
     Fault("a grid has one state", GRID | FLOAT, "which * state_words<Product>(this->around_.plan)",

@@ -50,6 +50,8 @@ struct Request {
   Dtype dtype;
   int depth, blocks;
   Exchange exchange;
+  Send send;
+  int32_t unused;
   int64_t hidden_size, batch_size, teams, shared_limit;
 };
 
@@ -81,9 +83,10 @@ bool make_launch(const Request* request, Launch* launch) {
   bool fits = false;
   with_product(request->dtype, request->depth, [&](auto product) {
     using Product = decltype(product);
-    const Plan plan = make_plan<Product>(request->hidden_size, request->batch_size, request->blocks, request->exchange,
-                                         request->teams, request->shared_limit);
-    if (plan.batch_tile == 0) return;
+    Plan plan = make_plan<Product>(request->hidden_size, request->batch_size, request->blocks, request->exchange,
+                                   request->teams, request->shared_limit);
+    if (plan.batch_tile == 0 || !can_send<Product>(plan, request->hidden_size, request->send)) return;
+    plan.send = request->send;
     cudaLaunchAttribute attribute;
     const auto config = configuration<Product>(plan, tiles_of(plan, request->batch_size), attribute);
     const bool cluster = config.numAttrs == 1 && attribute.id == cudaLaunchAttributeClusterDimension;

@@ -11,6 +11,7 @@ from .machine import Machine
 from .memory import Global
 
 EXCHANGES = {"none": 0, "cluster": 1, "grid": 2}
+SENDS = {"words": 0, "wide": 1, "bulk": 2}
 DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
 SHARED_LIMIT = 226 * 1024
 MOST_RANKS = 128  # of a team
@@ -24,6 +25,8 @@ class Request(ctypes.Structure):
         ("depth", ctypes.c_int32),
         ("blocks", ctypes.c_int32),
         ("exchange", ctypes.c_int32),
+        ("send", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
         ("hidden_size", ctypes.c_int64),
         ("batch_size", ctypes.c_int64),
         ("teams", ctypes.c_int64),
@@ -93,10 +96,19 @@ def is_alarmed(machine):
     return machine.global_.typed[8][start // 8] != 0
 
 
-def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1):
+def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1, send="words"):
     """The launch of a plan for teams of this many blocks; None if the plan does not fit."""
     request = Request(
-        DTYPES[dtype], depth, blocks, EXCHANGES[exchange], hidden, batch, teams, SHARED_LIMIT
+        DTYPES[dtype],
+        depth,
+        blocks,
+        EXCHANGES[exchange],
+        SENDS[send],
+        0,
+        hidden,
+        batch,
+        teams,
+        SHARED_LIMIT,
     )
     launch = Launch()
     fits = library().make_launch(ctypes.byref(request), ctypes.byref(launch))
