@@ -53,6 +53,12 @@ struct Fma<T_>::Of : Fma<T_> {
     return (row * plan.slices + k / kDepth) * slice_stride(kDepth) + k % kDepth;
   }
 
+  // The hidden unit at a word of a row, or the next one.
+  RNNFUSED_PHASE static int unit_at(const Plan&, int word) {
+    const int slice = word / slice_stride(kDepth), within = word % slice_stride(kDepth);
+    return slice * kDepth + (within < kDepth ? within : kDepth);
+  }
+
   // `weight(me, k, local)` is the weight of the block's unit `local`, 0 where it does not exist.
   template <class Team, class Weight>
   RNNFUSED_PHASE static void load_weights(Team& team, const Plan&, const Weight& weight) {

@@ -63,6 +63,9 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
 
   RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) { return row * row_words(plan) + k / kValues; }
 
+  // The hidden unit at a word of a row, or the next one.
+  RNNFUSED_PHASE static int unit_at(const Plan&, int word) { return word * kValues; }
+
   // Loads through shared memory, 16 values of the state at a time, so that words are packed before they take
   // registers. `weight(me, k, local)` is the weight of the block's unit `local`, 0 where it does not exist.
   template <class Team, class Weight>

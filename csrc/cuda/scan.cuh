@@ -24,17 +24,30 @@ struct Scan {
 
   RNNFUSED_PHASE int64_t time_of(int64_t i) const { return step.ascending() ? i : step.params.num_steps - 1 - i; }
 
-  RNNFUSED_PHASE int rows_in(int64_t i) const {
-    if (i >= step.params.num_steps) return 0;
-    const int64_t rows = step.params.rows_in_step(time_of(i)) - first_row;
+  // A step of the batch: its rows and where it starts.
+  struct Moment {
+    int64_t batch_rows;
+    int64_t start;
+  };
+
+  RNNFUSED_PHASE Moment moment(int64_t i) const {
+    if (i >= step.params.num_steps) return {0, 0};
+    const int64_t t = time_of(i);
+    return {step.params.rows_in_step(t), step.params.step_start(t)};
+  }
+
+  // The rows of the tile. Kept out of moment(), because it waits for a load.
+  RNNFUSED_PHASE int rows_in(const Moment& moment) const {
+    const int64_t rows = moment.batch_rows - first_row;
     return static_cast<int>(rows < 0 ? 0 : rows < plan.batch_tile ? rows : plan.batch_tile);
   }
 
   RNNFUSED_PHASE void run() {
     // The tile's steps are contiguous: rows only leave, or only join.
     int64_t i = 0;
-    while (i < step.params.num_steps && rows_in(i) == 0) ++i;
-    int current = 0, before = 0, now = rows_in(i);
+    while (i < step.params.num_steps && rows_in(moment(i)) == 0) ++i;
+    Moment at = moment(i), at_next = moment(i + 1);
+    int current = 0, before = 0, now = rows_in(at);
     team.phase([&](Member& me) {
       me.slice = me.index / Product::kLanes / plan.groups;
       me.group = me.index / Product::kLanes % plan.groups;
@@ -45,11 +58,11 @@ struct Scan {
       const bool exists = local < plan.units && unit < step.params.hidden_size && k < step.params.hidden_size;
       return exists ? step.weight(k, unit) : T(0);
     });
-    team.phase([&](Member& me) { fetch(me, i, now); });
+    team.phase([&](Member& me) { fetch(me, at.start, now); });
     team.begin();
     for (; now > 0; ++i) {
-      const int after = rows_in(i + 1);
-      const int64_t t = time_of(i);
+      const int after = rows_in(at_next);
+      const Moment at_last = moment(i + 2);  // two steps early, because these loads miss every cache but L2
       team.phase_after_exchange([&](Member& me) { multiply(me, current, 0, now); });
       // Every block of the team receives the new state. Meanwhile the output is stored, so that no release waits for
       // it, and the inputs of the next step are loaded.
@@ -61,8 +74,8 @@ struct Scan {
             team.publish(me, 1 - current, [&](int n, int& word) { return word_of(me, n, now, word); });
           },
           [&](Member& me) {
-            store(me, t, now, after);
-            fetch(me, i + 1, after);
+            store(me, at.start, now, after);
+            fetch(me, at_next.start, after);
           });
       if (team.stopped()) break;
       current = 1 - current;
@@ -72,6 +85,8 @@ struct Scan {
       }
       before = now;
       now = after;
+      at = at_next;
+      at_next = at_last;
     }
     team.end();
   }
@@ -104,7 +119,7 @@ struct Scan {
     return row < rows && unit < step.params.hidden_size;
   }
 
-  RNNFUSED_PHASE void fetch(Member& me, int64_t i, int now) {
+  RNNFUSED_PHASE void fetch(Member& me, int64_t start, int now) {
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
       int row, local, unit;
@@ -112,7 +127,7 @@ struct Scan {
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.params.hidden_size) continue;
-        step.fetch(time_of(i), first_row + row, unit + v, me.inputs[n][v]);
+        step.fetch(start, first_row + row, unit + v, me.inputs[n][v]);
       }
     }
   }
@@ -161,7 +176,7 @@ struct Scan {
     }
   }
 
-  RNNFUSED_PHASE void store(const Member& me, int64_t t, int now, int after) {
+  RNNFUSED_PHASE void store(const Member& me, int64_t start, int now, int after) {
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
       int row, local, unit;
@@ -171,7 +186,7 @@ struct Scan {
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.params.hidden_size) continue;
-        step.store(t, first_row + row, unit + v, values[v], row >= after);
+        step.store(start, first_row + row, unit + v, values[v], row >= after);
       }
     }
   }

@@ -15,8 +15,9 @@
 namespace rnnfused {
 namespace cuda {
 
-// What a block waits for: the bytes of one of its two states (the index of the mbarrier), or the blocks of a grid.
-constexpr uint32_t kWaitsForGrid = 2;
+// What a block waits for: the bytes of one of its two states (the index of the mbarrier), or the block of a rank of a grid
+// (this and the rank).
+constexpr uint32_t kWaitsForRank = 2;
 
 // In mapped host memory, one per device. Blocks write it with relaxed stores at system scope alone.
 struct Alarm {
@@ -35,15 +36,15 @@ struct Watchdog {
 struct Wait {
   int64_t step;      // of the loop, from 0
   int64_t team;      // the tile of batch rows
-  uint32_t barrier;  // 0, 1 or kWaitsForGrid
+  uint32_t barrier;  // 0, 1 or kWaitsForRank + rank
 
   RNNFUSED_EVERYWHERE uint64_t pack() const {
-    return static_cast<uint64_t>(step + 1) << 24 | static_cast<uint64_t>(team & 0xfffff) << 4 | barrier;
+    return static_cast<uint64_t>(step + 1) << 24 | static_cast<uint64_t>(team & 0xffff) << 8 | barrier;
   }
 };
 
 inline Wait unpack(uint64_t bits) {
-  return {static_cast<int64_t>(bits >> 24) - 1, static_cast<int64_t>(bits >> 4 & 0xfffff), uint32_t(bits & 15)};
+  return {static_cast<int64_t>(bits >> 24) - 1, static_cast<int64_t>(bits >> 8 & 0xffff), uint32_t(bits & 255)};
 }
 
 // The message of an alarm; empty if none is raised. The rank that waits at the earliest step comes first: it misses
@@ -68,7 +69,9 @@ inline std::string text_of(const Alarm& alarm, int device, double limit_seconds)
     const Wait wait = unpack(alarm.waits[ranks[i].second]);
     text += " Rank " + std::to_string(ranks[i].second) + " of team " + std::to_string(wait.team) + " waited in step " +
             std::to_string(wait.step) + " for " +
-            (wait.barrier == kWaitsForGrid ? "the grid" : "barrier " + std::to_string(wait.barrier)) + ".";
+            (wait.barrier < kWaitsForRank ? "barrier " + std::to_string(wait.barrier)
+                                          : "rank " + std::to_string(wait.barrier - kWaitsForRank)) +
+            ".";
   }
   if (ranks.size() > kMostShown) text += " " + std::to_string(ranks.size() - kMostShown) + " more ranks waited.";
   return text + " RNNFUSED_CUDA_FUSED=0 avoids the fused kernels.";

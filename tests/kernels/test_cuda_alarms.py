@@ -42,8 +42,8 @@ def test_the_next_call_on_the_device_reports_it_once(alarms):
 def test_it_can_be_taken_before_the_next_call(alarms):
     watchdog = alarms.next_watchdog()
     assert alarms.take_alarm() == ""
-    watchdog.raise_alarm(0, 0, 2, 64)
-    assert "waited in step 0 for the grid" in alarms.take_alarm()
+    watchdog.raise_alarm(0, 0, 9, 64)
+    assert "waited in step 0 for rank 7" in alarms.take_alarm()
     assert alarms.take_alarm() == ""
 
 
