@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/cost.h"
 #include "cuda/plan.h"
 #include "cuda/tuning.h"
 
@@ -89,15 +90,19 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
   Plan plan = attempt(device.multiprocessors / forced.blocks > 0 ? device.multiprocessors / forced.blocks : 1);
   int64_t possible = plan.batch_tile > 0 ? teams_of(plan) : 0;
   const auto needed = [&] { return (batch_size + plan.batch_tile - 1) / plan.batch_tile; };
-  if (possible > 0 && forced.exchange == Exchange::grid && needed() > possible) {
-    plan = attempt(possible);
-    possible = plan.batch_tile > 0 && needed() <= teams_of(plan) ? possible : 0;
+  // Blocks of a grid must all run at once; clusters may take turns, but need not where they can take more rows.
+  if (possible > 0 && forced.exchange != Exchange::none && needed() > possible) {
+    const Plan larger = attempt(possible);
+    const bool all = larger.batch_tile > 0 && larger.batch_tile * teams_of(larger) >= batch_size;
+    if (all) plan = larger;
+    if (!all && forced.exchange == Exchange::grid) possible = 0;
   }
   if (possible == 0) {
     throw std::runtime_error(
         "RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" + std::to_string(hidden_size) +
         " and a batch of " + std::to_string(batch_size) + " rows on this GPU");
   }
+  plan.estimated_us = static_cast<float>(estimated_step_us<Product>(device, plan, hidden_size, batch_size, possible));
   return plan;
 }
 

@@ -12,6 +12,7 @@
 #include "cuda/grid_team.cuh"
 #include "cuda/kernels.h"
 #include "cuda/mma_product.cuh"
+#include "cuda/planner.h"
 #include "cuda/scan.cuh"
 #include "cuda/steps.cuh"
 #include "cuda/team.cuh"

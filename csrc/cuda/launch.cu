@@ -26,6 +26,12 @@ const CudaKernels& kernels_of(Dtype dtype) {
   throw std::logic_error("rnnfused: a dtype without kernels");
 }
 
+int attribute(int device, cudaDeviceAttr which) {
+  int value = 0;
+  RNNFUSED_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
 // As many values as fit the 4 kilobytes of a launch's arguments.
 struct Values {
   static constexpr int kMost = 480;
@@ -58,7 +64,9 @@ Plan plan_for(const RecurrenceParams& params) {
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
   if (plans.size() >= kMaxPlans) plans.clear();  // a caller whose batches all differ
-  const Device device = {multiprocessors, shared};
+  const int kilohertz = attribute(index, cudaDevAttrClockRate);
+  const Device device = {multiprocessors, shared, attribute(index, cudaDevAttrComputeCapabilityMajor),
+                         attribute(index, cudaDevAttrComputeCapabilityMinor), kilohertz > 0 ? kilohertz * 1e-6 : 1.5};
   return plans[key] = kernels_of(params.dtype).plan(device, forced, params.hidden_size, params.batch_size);
 }
 

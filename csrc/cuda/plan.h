@@ -38,6 +38,7 @@ struct Plan {
   int batch_tile = 0;  // rows per team
   int row_factor = 0;
   Send send = Send::words;
+  float estimated_us = 0;  // of a step, by cost.h
 
   // i / (words of a block's row), without a division: exact while i times the divisor is below 2^20.
   RNNFUSED_EVERYWHERE int row_of(int i) const { return i * row_factor >> 20; }
@@ -62,6 +63,8 @@ inline std::string describe(const Plan& plan) {
 struct Device {
   int multiprocessors;
   int64_t shared_bytes;  // per block, at most
+  int major, minor;      // compute capability
+  double gigahertz;
 };
 
 // `Product` is Fma<T> (fma_product.cuh) or Mma<Stored> (mma_product.cuh). It defines the units and state values of
@@ -131,39 +134,6 @@ Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exc
     if (plan.batch_tile > 0) break;
   }
   return plan;
-}
-
-// The layout of a call: the smallest team that holds the weight and, if it has several blocks, runs the whole batch at
-// once. Without one, blocks is 0: a matrix product per step is faster. `teams_of(plan)` returns how many teams of a
-// plan the device runs at the same time, 0 if it cannot run one.
-template <class Product, class TeamsOf>
-Plan choose_plan(const Device& device, int64_t hidden_size, int64_t batch_size, const TeamsOf& teams_of) {
-  const auto attempt = [&](int blocks, Exchange exchange) {
-    int64_t teams = device.multiprocessors / blocks;
-    if (teams == 0) return Plan();
-    for (;;) {
-      const Plan plan = make_plan<Product>(hidden_size, batch_size, blocks, exchange, teams, device.shared_bytes);
-      if (plan.batch_tile == 0) return Plan();
-      const int64_t possible = teams_of(plan);
-      if (possible == 0) return Plan();
-      const int64_t needed = (batch_size + plan.batch_tile - 1) / plan.batch_tile;
-      if (blocks == 1 || needed <= possible) return plan;
-      // Clusters do not cross groups of multiprocessors, so fewer teams may run: give each more rows.
-      if (possible >= teams) return Plan();
-      teams = possible;
-    }
-  };
-  for (int blocks = 1; blocks <= kMaxCluster; blocks *= 2) {
-    const Plan plan = attempt(blocks, blocks == 1 ? Exchange::none : Exchange::cluster);
-    const int64_t arriving = int64_t(plan.batch_tile) * hidden_size / Product::kValues *
-                             static_cast<int64_t>(sizeof(typename Product::Word));
-    if (plan.blocks == 1 || (plan.blocks > 1 && arriving <= kMaxClusterBytes)) return plan;
-  }
-  for (int blocks = 2; blocks <= kMaxGridTeam; blocks *= 2) {
-    const Plan plan = attempt(blocks, Exchange::grid);
-    if (plan.blocks > 0) return plan;
-  }
-  return Plan();
 }
 
 }  // namespace cuda

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdio>
 #include <string>
 #include <tuple>
 
@@ -91,10 +92,13 @@ rnnfused::cuda::Plan plan_of(const Tensor& weight_hh, int64_t batch_size) {
 
 bool fits(Tensor weight_hh, int64_t batch_size) { return plan_of(weight_hh, batch_size).blocks > 0; }
 
-// The layout of a call in words; empty where none fits.
+// The layout of a call in words, and what a step should take; empty where none fits.
 std::string fused_plan(Tensor weight_hh, int64_t batch_size) {
   const rnnfused::cuda::Plan plan = plan_of(weight_hh, batch_size);
-  return plan.blocks > 0 ? describe(plan) : "";
+  if (plan.blocks == 0) return "";
+  char estimate[64];
+  std::snprintf(estimate, sizeof estimate, ", about %.2f us a step expected", plan.estimated_us);
+  return describe(plan) + estimate;
 }
 
 // Why an earlier call on the tensor's device was stopped; empty if none was.

@@ -51,6 +51,11 @@ def emulator_module():
 
 
 @pytest.fixture(scope="session")
+def plans_module():
+    return compile_module("cuda_plans")
+
+
+@pytest.fixture(scope="session")
 def alarms_module():
     return compile_module("cuda_alarms")
 

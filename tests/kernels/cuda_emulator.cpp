@@ -14,6 +14,7 @@
 #include "cuda/forced_plan.h"
 #include "cuda/mma_product.cuh"
 #include "cuda/plan.h"
+#include "cuda/planner.h"
 #include "cuda/scan.cuh"
 #include "cuda/steps.cuh"
 
@@ -215,7 +216,7 @@ class Emulator {
 
   template <class Product>
   Plan plan(int64_t hidden_size, int64_t batch_size) const {
-    const Device device = {multiprocessors_, 226 * 1024};
+    const Device device = {multiprocessors_, 226 * 1024, 9, 0, 1.755};
     const auto teams_of = [&](const Plan& plan) -> int64_t {
       if (shared_bytes<Product>(plan) > device.shared_bytes) throw std::logic_error("too much memory");
       for (int i = 0; i < Product::max_items(plan.depth) * plan.threads; ++i) {
@@ -265,12 +266,13 @@ class Emulator {
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  py::class_<Plan>(m, "Plan")
+  py::class_<Plan>(m, "Plan", py::module_local())
       .def_readonly("blocks", &Plan::blocks)
       .def_readonly("units", &Plan::units)
       .def_readonly("depth", &Plan::depth)
       .def_readonly("threads", &Plan::threads)
       .def_readonly("batch_tile", &Plan::batch_tile)
+      .def_readonly("estimated_us", &Plan::estimated_us)
       .def("__str__", &describe)
       .def_property_readonly("exchange", [](const Plan& plan) {
         return plan.exchange == Exchange::grid ? "grid" : plan.exchange == Exchange::cluster ? "cluster" : "none";
