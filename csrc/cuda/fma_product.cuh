@@ -35,6 +35,7 @@ struct Fma {
   RNNFUSED_EVERYWHERE static int sum_row(const Plan& plan) { return plan.groups * kUnits; }
 
   RNNFUSED_PHASE static Word pack(const T (&values)[kValues]) { return values[0]; }
+  RNNFUSED_PHASE static void unpack(Word word, T (&values)[kValues]) { values[0] = word; }
 
   // The product for a depth known at compile time.
   template <int kDepth>
@@ -50,6 +51,12 @@ struct Fma<T_>::Of : Fma<T_> {
   // The word of a state that holds hidden unit `k` of a row.
   RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) {
     return (row * plan.slices + k / kDepth) * slice_stride(kDepth) + k % kDepth;
+  }
+
+  // The hidden unit at a word of a row, or the next one.
+  RNNFUSED_PHASE static int unit_at(const Plan&, int word) {
+    const int slice = word / slice_stride(kDepth), within = word % slice_stride(kDepth);
+    return slice * kDepth + (within < kDepth ? within : kDepth);
   }
 
   // `weight(me, k, local)` is the weight of the block's unit `local`, 0 where it does not exist.

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/cost.h"
 #include "cuda/plan.h"
 #include "cuda/tuning.h"
 
@@ -17,14 +18,36 @@ struct ForcedPlan {
   int blocks = 0;  // 0: none is asked for
   Exchange exchange = Exchange::none;
   int batch_tile = 0;  // 0: as many rows as the planner would take
+  Send send = Send::words;
 };
 
-// Parses RNNFUSED_CUDA_PLAN: "none", "cluster,8" or "grid,32", and ",tile=4" after it. Null or empty: no plan. Throws
-// std::runtime_error on any other text.
+// Reads ",tile=4" or ",send=bulk" at `tail`, which then points after it; false if neither stands there.
+inline bool parse_option(const char*& tail, ForcedPlan& plan) {
+  int read = 0;
+  if (std::sscanf(tail, ",tile=%6d%n", &plan.batch_tile, &read) == 1 && plan.batch_tile > 0) {
+    tail += read;
+    return true;
+  }
+  const struct {
+    const char* text;
+    Send send;
+  } sends[] = {{",send=words", Send::words}, {",send=wide", Send::wide}, {",send=bulk", Send::bulk}};
+  for (const auto& choice : sends) {
+    const size_t length = std::strlen(choice.text);
+    if (std::strncmp(tail, choice.text, length) != 0 || plan.exchange != Exchange::cluster) continue;
+    plan.send = choice.send;
+    tail += length;
+    return true;
+  }
+  return false;
+}
+
+// Parses RNNFUSED_CUDA_PLAN: "none", "cluster,8" or "grid,32"; after it ",tile=4", and for a cluster ",send=words",
+// ",send=wide" or ",send=bulk". Null or empty: no plan. Throws std::runtime_error on any other text.
 inline ForcedPlan parse_plan(const char* text) {
   ForcedPlan plan;
   if (!text || !*text) return plan;
-  char name[8] = {}, rest = 0;
+  char name[8] = {};
   int read = 0;
   const char* tail = text;
   if (std::sscanf(text, "%7[a-z]%n", name, &read) == 1) {
@@ -37,14 +60,15 @@ inline ForcedPlan parse_plan(const char* text) {
       const int most = is_cluster ? kMaxCluster : kMaxGridTeam;
       if (plan.blocks < 2 || plan.blocks > most || (plan.blocks & (plan.blocks - 1))) plan.blocks = 0;
     }
-    if (*tail && (std::sscanf(tail, ",tile=%6d%c", &plan.batch_tile, &rest) != 1 || plan.batch_tile < 1)) {
-      plan.blocks = 0;
+    while (*tail && parse_option(tail, plan)) {
     }
+    if (*tail) plan.blocks = 0;
   }
   if (plan.blocks == 0) {
-    throw std::runtime_error("RNNFUSED_CUDA_PLAN must be none, cluster,N or grid,N with N a power of two, 2 to " +
-                             std::to_string(kMaxCluster) + " or " + std::to_string(kMaxGridTeam) +
-                             " blocks, and may end with ,tile=ROWS; got " + text);
+    throw std::runtime_error(
+        "RNNFUSED_CUDA_PLAN must be none, cluster,N or grid,N with N a power of two, 2 to " +
+        std::to_string(kMaxCluster) + " or " + std::to_string(kMaxGridTeam) +
+        " blocks, and may end with ,tile=ROWS and, for a cluster, ,send=words, wide or bulk; got " + text);
   }
   return plan;
 }
@@ -55,6 +79,8 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
                 const TeamsOf& teams_of) {
   const auto attempt = [&](int64_t teams) {
     Plan plan = make_plan<Product>(hidden_size, batch_size, forced.blocks, forced.exchange, teams, device.shared_bytes);
+    plan.send = forced.send;
+    if (!can_send<Product>(plan, hidden_size, forced.send)) plan.batch_tile = 0;
     if (forced.batch_tile == 0 || plan.batch_tile == 0) return plan;
     if (forced.batch_tile > most_rows<Product>(plan)) plan.batch_tile = 0;
     if (plan.batch_tile > 0) plan.batch_tile = forced.batch_tile;
@@ -64,15 +90,19 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
   Plan plan = attempt(device.multiprocessors / forced.blocks > 0 ? device.multiprocessors / forced.blocks : 1);
   int64_t possible = plan.batch_tile > 0 ? teams_of(plan) : 0;
   const auto needed = [&] { return (batch_size + plan.batch_tile - 1) / plan.batch_tile; };
-  if (possible > 0 && forced.exchange == Exchange::grid && needed() > possible) {
-    plan = attempt(possible);
-    possible = plan.batch_tile > 0 && needed() <= teams_of(plan) ? possible : 0;
+  // Blocks of a grid must all run at once; clusters may take turns, but need not where they can take more rows.
+  if (possible > 0 && forced.exchange != Exchange::none && needed() > possible) {
+    const Plan larger = attempt(possible);
+    const bool all = larger.batch_tile > 0 && larger.batch_tile * teams_of(larger) >= batch_size;
+    if (all) plan = larger;
+    if (!all && forced.exchange == Exchange::grid) possible = 0;
   }
   if (possible == 0) {
     throw std::runtime_error(
         "RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" + std::to_string(hidden_size) +
         " and a batch of " + std::to_string(batch_size) + " rows on this GPU");
   }
+  plan.estimated_us = static_cast<float>(estimated_step_us<Product>(device, plan, hidden_size, batch_size, possible));
   return plan;
 }
 

@@ -7,9 +7,12 @@
 #include <stdexcept>
 
 #include "cuda/check.h"
+#include "cuda/cluster_team.cuh"
 #include "cuda/fma_product.cuh"
+#include "cuda/grid_team.cuh"
 #include "cuda/kernels.h"
 #include "cuda/mma_product.cuh"
+#include "cuda/planner.h"
 #include "cuda/scan.cuh"
 #include "cuda/steps.cuh"
 #include "cuda/team.cuh"
@@ -21,9 +24,25 @@ namespace {
 // The codes with clusters, as ptxVersion of their attributes: from 90 to below 120. Consumer GPUs (120) have none.
 constexpr int kOldestClusters = 90, kNewestClusters = 119;
 
-template <class Product, int kDepth, Exchange kExchange, class Step>
+template <class Product, Exchange kExchange, Send kSend>
+struct TeamOf {
+  using Type = BlockTeam<Product>;
+};
+template <class Product, Send kSend>
+struct TeamOf<Product, Exchange::grid, kSend> {
+  using Type = GridTeam<Product>;
+};
+#if RNNFUSED_HAS_CLUSTERS
+template <class Product, Send kSend>
+struct TeamOf<Product, Exchange::cluster, kSend> {
+  using Type = ClusterTeam<Product, kSend>;
+};
+#endif
+
+template <class Product, int kDepth, Exchange kExchange, Send kSend, class Step>
 __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
-    scan_kernel(const __grid_constant__ Step step, const __grid_constant__ Plan plan, char* workspace) {
+    scan_kernel(const __grid_constant__ Step step, const __grid_constant__ Plan plan, char* workspace,
+                const __grid_constant__ Watchdog watchdog) {
 #if RNNFUSED_HAS_CLUSTERS
   constexpr bool kExists = true;
 #else
@@ -33,23 +52,35 @@ __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
     extern __shared__ __align__(16) char memory[];
     __shared__ uint64_t barriers[2];
     using Own = typename Product::template Of<kDepth>;
-    using Team = DeviceTeam<Own, kExchange>;
+    using Team = typename TeamOf<Own, kExchange, kSend>::Type;
     const int64_t tile = blockIdx.x / plan.blocks;
-    Team team(plan, memory, barriers, workspace + tile * global_bytes<Product>(plan));
+    const Surroundings around = {plan,
+                                 watchdog,
+                                 tile,
+                                 static_cast<int>(step.params.hidden_size),
+                                 memory,
+                                 barriers,
+                                 workspace + tile * global_bytes<Product>(plan)};
+    Team team(around);
     Scan<Own, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
   }
 }
 
 template <class Step>
-using Kernel = void (*)(Step, Plan, char*);
+using Kernel = void (*)(Step, Plan, char*, Watchdog);
 
 template <class Product, int kDepth, class Step>
-Kernel<Step> kernel_of_depth(Exchange exchange) {
+Kernel<Step> kernel_of_depth(const Plan& plan) {
   if constexpr (Product::max_threads(kDepth) > 0) {
-    switch (exchange) {
-      case Exchange::none: return scan_kernel<Product, kDepth, Exchange::none, Step>;
-      case Exchange::cluster: return scan_kernel<Product, kDepth, Exchange::cluster, Step>;
-      case Exchange::grid: return scan_kernel<Product, kDepth, Exchange::grid, Step>;
+    switch (plan.exchange) {
+      case Exchange::none: return scan_kernel<Product, kDepth, Exchange::none, Send::words, Step>;
+      case Exchange::grid: return scan_kernel<Product, kDepth, Exchange::grid, Send::words, Step>;
+      case Exchange::cluster: break;
+    }
+    switch (plan.send) {
+      case Send::words: return scan_kernel<Product, kDepth, Exchange::cluster, Send::words, Step>;
+      case Send::wide: return scan_kernel<Product, kDepth, Exchange::cluster, Send::wide, Step>;
+      case Send::bulk: return scan_kernel<Product, kDepth, Exchange::cluster, Send::bulk, Step>;
     }
   }
   throw std::logic_error("rnnfused: a plan must have a depth that its threads can hold");
@@ -60,7 +91,7 @@ template <class Product, class Step, int n = 0>
 Kernel<Step> kernel_of(const Plan& plan) {
   if constexpr (n < int(sizeof Product::kDepths / sizeof *Product::kDepths)) {
     constexpr int kDepth = Product::kDepths[n];
-    if (plan.depth == kDepth) return kernel_of_depth<Product, kDepth, Step>(plan.exchange);
+    if (plan.depth == kDepth) return kernel_of_depth<Product, kDepth, Step>(plan);
     return kernel_of<Product, Step, n + 1>(plan);
   } else {
     throw std::logic_error("rnnfused: a plan must have one of its product's depths");
@@ -154,7 +185,7 @@ int64_t workspace_bytes(const Plan& plan, int64_t batch_size) {
 
 // Expects a plan of plan_on for the current device, which has allowed the kernel its memory and cluster.
 template <class Product, class Step, class Params>
-void launch(const Params& params, const Plan& plan, void* workspace, cudaStream_t stream) {
+void launch(const Params& params, const Plan& plan, void* workspace, const Watchdog& watchdog, cudaStream_t stream) {
   if (params.batch_size == 0) return;
   const Kernel<Step> kernel = kernel_of<Product, Step>(plan);
   if (plan.exchange == Exchange::grid) {
@@ -164,7 +195,7 @@ void launch(const Params& params, const Plan& plan, void* workspace, cudaStream_
   cudaLaunchAttribute attribute;
   cudaLaunchConfig_t config = configuration<Product>(plan, tiles_of(plan, params.batch_size), attribute);
   config.stream = stream;
-  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace)));
+  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace), watchdog));
 }
 
 template <class Stored, class Product>

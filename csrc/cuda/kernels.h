@@ -5,6 +5,7 @@
 
 #include "cuda/forced_plan.h"
 #include "cuda/plan.h"
+#include "cuda/watchdog.h"
 #include "params.h"
 
 namespace rnnfused {
@@ -16,8 +17,10 @@ struct CudaKernels {
   Plan (*plan)(const Device& device, const ForcedPlan& forced, int64_t hidden_size, int64_t batch_size);
   // Bytes of workspace in global memory.
   int64_t (*workspace_bytes)(const Plan& plan, int64_t batch_size);
-  void (*forward)(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
-  void (*backward)(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
+  void (*forward)(const ForwardParams& params, const Plan& plan, void* workspace, const Watchdog& watchdog,
+                  cudaStream_t stream);
+  void (*backward)(const BackwardParams& params, const Plan& plan, void* workspace, const Watchdog& watchdog,
+                   cudaStream_t stream);
 };
 
 // The shared memory that a block of the current device may use, less a kilobyte for the runtime and the barriers.

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "cuda/alarms.h"
 #include "cuda/check.h"
 #include "cuda/kernels.h"
 #include "cuda/tuning.h"
@@ -23,6 +24,12 @@ const CudaKernels& kernels_of(Dtype dtype) {
     case Dtype::float16: return kFloat16Kernels;
   }
   throw std::logic_error("rnnfused: a dtype without kernels");
+}
+
+int attribute(int device, cudaDeviceAttr which) {
+  int value = 0;
+  RNNFUSED_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
+  return value;
 }
 
 // As many values as fit the 4 kilobytes of a launch's arguments.
@@ -50,14 +57,16 @@ Plan plan_for(const RecurrenceParams& params) {
   const ForcedPlan forced = parse_plan(std::getenv("RNNFUSED_CUDA_PLAN"));
   // Queries of the driver take longer than a short call, so plans are cached.
   static std::mutex mutex;
-  static std::map<std::tuple<int, Dtype, int64_t, int64_t, int, Exchange, int>, Plan> plans;
+  static std::map<std::tuple<int, Dtype, int64_t, int64_t, int, Exchange, int, Send>, Plan> plans;
   const std::lock_guard<std::mutex> lock(mutex);
   const auto key = std::make_tuple(index, params.dtype, params.hidden_size, params.batch_size, forced.blocks,
-                                   forced.exchange, forced.batch_tile);
+                                   forced.exchange, forced.batch_tile, forced.send);
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
   if (plans.size() >= kMaxPlans) plans.clear();  // a caller whose batches all differ
-  const Device device = {multiprocessors, shared};
+  const int kilohertz = attribute(index, cudaDevAttrClockRate);
+  const Device device = {multiprocessors, shared, attribute(index, cudaDevAttrComputeCapabilityMajor),
+                         attribute(index, cudaDevAttrComputeCapabilityMinor), kilohertz > 0 ? kilohertz * 1e-6 : 1.5};
   return plans[key] = kernels_of(params.dtype).plan(device, forced, params.hidden_size, params.batch_size);
 }
 
@@ -66,11 +75,11 @@ int64_t workspace_bytes(const RecurrenceParams& params, const Plan& plan) {
 }
 
 void launch(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream) {
-  kernels_of(params.dtype).forward(params, plan, workspace, stream);
+  kernels_of(params.dtype).forward(params, plan, workspace, next_watchdog(), stream);
 }
 
 void launch(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream) {
-  kernels_of(params.dtype).backward(params, plan, workspace, stream);
+  kernels_of(params.dtype).backward(params, plan, workspace, next_watchdog(), stream);
 }
 
 void write_values(int64_t* to, const std::vector<int64_t>& values, cudaStream_t stream) {

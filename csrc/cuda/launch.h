@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <string>
 #include <vector>
 
 #include "cuda/plan.h"
@@ -19,9 +20,17 @@ Plan plan_for(const RecurrenceParams& params);
 // Bytes of device memory that a call needs as workspace.
 int64_t workspace_bytes(const RecurrenceParams& params, const Plan& plan);
 
-// Run the whole loop on the current device. Throw std::runtime_error on a CUDA error.
+// Run the whole loop on the current device. Throw std::runtime_error on a CUDA error, or with take_alarm()'s text if an
+// earlier call has raised an alarm.
 void launch(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
 void launch(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
+
+// The time that a block waits for its team before its call is stopped, for calls from now on; 20 seconds at first.
+void set_time_limit(double seconds);
+
+// Why an earlier call on the current device was stopped: its plan, and where which ranks waited. Empty if none was.
+// Clears the alarm, and then waits for the device, so that every block has left.
+std::string take_alarm();
 
 // Writes the values into device memory. They are arguments of the launch, so a captured graph keeps them after the
 // vector is destroyed.

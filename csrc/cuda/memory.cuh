@@ -20,6 +20,7 @@ struct Thread {
   int group;  // the units that it multiplies for
   typename Product::Weights weights;
   typename Product::Stored inputs[Product::kItems][Product::kValues][2];
+  typename Product::Word results[Product::kItems];  // of the step
 };
 
 // A block's shared memory: the state that a step reads, the state that it writes, and partial sums. Both states are

@@ -42,6 +42,12 @@ struct Mma {
     memcpy(&word, stored, sizeof word);
     return word;
   }
+  RNNFUSED_PHASE static void unpack(Word word, T (&values)[kValues]) {
+    Stored stored[2];
+    memcpy(stored, &word, sizeof word);
+    values[0] = static_cast<T>(stored[0]);
+    values[1] = static_cast<T>(stored[1]);
+  }
 
   // The product for a depth known at compile time.
   template <int kDepth>
@@ -56,6 +62,9 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
   using Weights = Word[kTiles][2][4];
 
   RNNFUSED_PHASE static int word(const Plan& plan, int row, int k) { return row * row_words(plan) + k / kValues; }
+
+  // The hidden unit at a word of a row, or the next one.
+  RNNFUSED_PHASE static int unit_at(const Plan&, int word) { return word * kValues; }
 
   // Loads through shared memory, 16 values of the state at a time, so that words are packed before they take
   // registers. `weight(me, k, local)` is the weight of the block's unit `local`, 0 where it does not exist.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "cuda/tuning.h"
 #include "params.h"
@@ -17,6 +18,13 @@ enum class Exchange : int32_t {
   grid,     // through global memory, in a cooperative launch: larger teams, and before Hopper
 };
 
+// How a block of a cluster sends its part of the new state. Which is fastest has not been measured.
+enum class Send : int32_t {
+  words,  // st.async of one word per thread and peer
+  wide,   // st.async of 16 bytes, which the lanes of a warp gather first
+  bulk,   // the asynchronous copy engine: cp.async.bulk of each row to each peer
+};
+
 constexpr int kMaxPortableCluster = 8;  // blocks that every GPU with clusters allows
 
 struct Plan {
@@ -29,6 +37,8 @@ struct Plan {
   int threads = 0;     // per block
   int batch_tile = 0;  // rows per team
   int row_factor = 0;
+  Send send = Send::words;
+  float estimated_us = 0;  // of a step, by cost.h
 
   // i / (words of a block's row), without a division: exact while i times the divisor is below 2^20.
   RNNFUSED_EVERYWHERE int row_of(int i) const { return i * row_factor >> 20; }
@@ -37,9 +47,24 @@ struct Plan {
   RNNFUSED_EVERYWHERE int states() const { return exchange == Exchange::grid ? 1 : 2; }
 };
 
+// The layout in words, such as "cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads".
+inline std::string describe(const Plan& plan) {
+  const std::string team = plan.exchange == Exchange::cluster ? "cluster of " + std::to_string(plan.blocks)
+                           : plan.exchange == Exchange::grid  ? "grid of " + std::to_string(plan.blocks)
+                                                              : "one block";
+  return team + ", " + std::to_string(plan.units) + " units a block, tile of " + std::to_string(plan.batch_tile) +
+         (plan.batch_tile == 1 ? " row, depth " : " rows, depth ") + std::to_string(plan.depth) + ", " +
+         std::to_string(plan.threads) + " threads" +
+         (plan.send == Send::wide   ? ", wide sends"
+          : plan.send == Send::bulk ? ", bulk sends"
+                                    : "");
+}
+
 struct Device {
   int multiprocessors;
   int64_t shared_bytes;  // per block, at most
+  int major, minor;      // compute capability
+  double gigahertz;
 };
 
 // `Product` is Fma<T> (fma_product.cuh) or Mma<Stored> (mma_product.cuh). It defines the units and state values of
@@ -59,6 +84,20 @@ inline int64_t shared_bytes(const Plan& plan) {
   const int64_t sums = int64_t(plan.slices) * tile_rows<Product>(plan) * Product::sum_row(plan);
   return plan.states() * state_words<Product>(plan) * sizeof(typename Product::Word) +
          sums * sizeof(typename Product::T);
+}
+
+// Words of the copies and stores of 16 bytes.
+template <class Product>
+constexpr int kWideWords = 16 / static_cast<int>(sizeof(typename Product::Word));
+
+// Whether a cluster may send in this way: each block's part of a row must consist of whole 16 bytes.
+template <class Product>
+bool can_send(const Plan& plan, int64_t hidden_size, Send send) {
+  if (send == Send::words) return true;
+  constexpr int kUnitsOf16Bytes = kWideWords<Product> * Product::kValues;
+  const bool whole = plan.units % kUnitsOf16Bytes == 0 && hidden_size % kUnitsOf16Bytes == 0;
+  // The lanes that gather 16 bytes must own neighbours in one row.
+  return plan.exchange == Exchange::cluster && whole && (send == Send::bulk || plan.threads % kWideWords<Product> == 0);
 }
 
 // The rows whose words the threads of a block finish in a step.
@@ -95,39 +134,6 @@ Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exc
     if (plan.batch_tile > 0) break;
   }
   return plan;
-}
-
-// The layout of a call: the smallest team that holds the weight and, if it has several blocks, runs the whole batch at
-// once. Without one, blocks is 0: a matrix product per step is faster. `teams_of(plan)` returns how many teams of a
-// plan the device runs at the same time, 0 if it cannot run one.
-template <class Product, class TeamsOf>
-Plan choose_plan(const Device& device, int64_t hidden_size, int64_t batch_size, const TeamsOf& teams_of) {
-  const auto attempt = [&](int blocks, Exchange exchange) {
-    int64_t teams = device.multiprocessors / blocks;
-    if (teams == 0) return Plan();
-    for (;;) {
-      const Plan plan = make_plan<Product>(hidden_size, batch_size, blocks, exchange, teams, device.shared_bytes);
-      if (plan.batch_tile == 0) return Plan();
-      const int64_t possible = teams_of(plan);
-      if (possible == 0) return Plan();
-      const int64_t needed = (batch_size + plan.batch_tile - 1) / plan.batch_tile;
-      if (blocks == 1 || needed <= possible) return plan;
-      // Clusters do not cross groups of multiprocessors, so fewer teams may run: give each more rows.
-      if (possible >= teams) return Plan();
-      teams = possible;
-    }
-  };
-  for (int blocks = 1; blocks <= kMaxCluster; blocks *= 2) {
-    const Plan plan = attempt(blocks, blocks == 1 ? Exchange::none : Exchange::cluster);
-    const int64_t arriving = int64_t(plan.batch_tile) * hidden_size / Product::kValues *
-                             static_cast<int64_t>(sizeof(typename Product::Word));
-    if (plan.blocks == 1 || (plan.blocks > 1 && arriving <= kMaxClusterBytes)) return plan;
-  }
-  for (int blocks = 2; blocks <= kMaxGridTeam; blocks *= 2) {
-    const Plan plan = attempt(blocks, Exchange::grid);
-    if (plan.blocks > 0) return plan;
-  }
-  return Plan();
 }
 
 }  // namespace cuda

@@ -24,17 +24,30 @@ struct Scan {
 
   RNNFUSED_PHASE int64_t time_of(int64_t i) const { return step.ascending() ? i : step.params.num_steps - 1 - i; }
 
-  RNNFUSED_PHASE int rows_in(int64_t i) const {
-    if (i >= step.params.num_steps) return 0;
-    const int64_t rows = step.params.rows_in_step(time_of(i)) - first_row;
+  // A step of the batch: its rows and where it starts.
+  struct Moment {
+    int64_t batch_rows;
+    int64_t start;
+  };
+
+  RNNFUSED_PHASE Moment moment(int64_t i) const {
+    if (i >= step.params.num_steps) return {0, 0};
+    const int64_t t = time_of(i);
+    return {step.params.rows_in_step(t), step.params.step_start(t)};
+  }
+
+  // The rows of the tile. Kept out of moment(), because it waits for a load.
+  RNNFUSED_PHASE int rows_in(const Moment& moment) const {
+    const int64_t rows = moment.batch_rows - first_row;
     return static_cast<int>(rows < 0 ? 0 : rows < plan.batch_tile ? rows : plan.batch_tile);
   }
 
   RNNFUSED_PHASE void run() {
     // The tile's steps are contiguous: rows only leave, or only join.
     int64_t i = 0;
-    while (i < step.params.num_steps && rows_in(i) == 0) ++i;
-    int current = 0, before = 0, now = rows_in(i);
+    while (i < step.params.num_steps && rows_in(moment(i)) == 0) ++i;
+    Moment at = moment(i), at_next = moment(i + 1);
+    int current = 0, before = 0, now = rows_in(at);
     team.phase([&](Member& me) {
       me.slice = me.index / Product::kLanes / plan.groups;
       me.group = me.index / Product::kLanes % plan.groups;
@@ -45,18 +58,26 @@ struct Scan {
       const bool exists = local < plan.units && unit < step.params.hidden_size && k < step.params.hidden_size;
       return exists ? step.weight(k, unit) : T(0);
     });
-    team.phase([&](Member& me) { fetch(me, i, now); });
+    team.phase([&](Member& me) { fetch(me, at.start, now); });
     team.begin();
     for (; now > 0; ++i) {
-      const int after = rows_in(i + 1);
-      const int64_t t = time_of(i);
-      team.phase([&](Member& me) { multiply(me, current, 0, now); });
-      // Every block of the team receives the new state. The inputs of a step are loaded one step early to hide their
-      // latency.
+      const int after = rows_in(at_next);
+      const Moment at_last = moment(i + 2);  // two steps early, because these loads miss every cache but L2
+      team.phase_after_exchange([&](Member& me) { multiply(me, current, 0, now); });
+      // Every block of the team receives the new state. Meanwhile the output is stored, so that no release waits for
+      // it, and the inputs of the next step are loaded.
       const int64_t words = now * ((step.params.hidden_size + kValues - 1) / kValues);
       team.exchange(
-          plan, 1 - current, now, words, [&](Member& me) { finish(me, t, 1 - current, before, now, after); },
-          [&](Member& me) { fetch(me, i + 1, after); });
+          1 - current, now, words, i,
+          [&](Member& me) {
+            finish(me, before, now);
+            team.publish(me, 1 - current, [&](int n, int& word) { return word_of(me, n, now, word); });
+          },
+          [&](Member& me) {
+            store(me, at.start, now, after);
+            fetch(me, at_next.start, after);
+          });
+      if (team.stopped()) break;
       current = 1 - current;
       if (after < now && step.wants_last_product()) {
         team.phase([&](Member& me) { multiply(me, current, after, now); });
@@ -64,6 +85,8 @@ struct Scan {
       }
       before = now;
       now = after;
+      at = at_next;
+      at_next = at_last;
     }
     team.end();
   }
@@ -96,7 +119,7 @@ struct Scan {
     return row < rows && unit < step.params.hidden_size;
   }
 
-  RNNFUSED_PHASE void fetch(Member& me, int64_t i, int now) {
+  RNNFUSED_PHASE void fetch(Member& me, int64_t start, int now) {
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
       int row, local, unit;
@@ -104,7 +127,7 @@ struct Scan {
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.params.hidden_size) continue;
-        step.fetch(time_of(i), first_row + row, unit + v, me.inputs[n][v]);
+        step.fetch(start, first_row + row, unit + v, me.inputs[n][v]);
       }
     }
   }
@@ -123,7 +146,15 @@ struct Scan {
     return sum;
   }
 
-  RNNFUSED_PHASE void finish(Member& me, int64_t t, int next, int before, int now, int after) {
+  // Locates the thread's n-th word in a state.
+  RNNFUSED_PHASE bool word_of(const Member& me, int n, int rows, int& word) const {
+    int row, local, unit;
+    if (!item(me, n, rows, row, local, unit)) return false;
+    word = Product::word(plan, row, unit);
+    return true;
+  }
+
+  RNNFUSED_PHASE void finish(Member& me, int before, int now) {
     const Shared<Product> shared(team.memory(me), plan);
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
@@ -141,11 +172,21 @@ struct Scan {
           values[v] = step.apply(first_row + row, unit + v, row >= before, me.inputs[n][v], sum);
         }
       }
-      team.publish(me, plan, next, Product::word(plan, row, unit), Product::pack(values));
+      me.results[n] = Product::pack(values);
+    }
+  }
+
+  RNNFUSED_PHASE void store(const Member& me, int64_t start, int now, int after) {
+#pragma unroll
+    for (int n = 0; n < Product::kItems; ++n) {
+      int row, local, unit;
+      if (!item(me, n, now, row, local, unit)) continue;
+      T values[kValues];
+      Product::unpack(me.results[n], values);
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.params.hidden_size) continue;
-        step.store(t, first_row + row, unit + v, values[v], row >= after);
+        step.store(start, first_row + row, unit + v, values[v], row >= after);
       }
     }
   }

@@ -37,11 +37,10 @@ RNNFUSED_PHASE Computed<Stored> rounded(Computed<Stored> value) {
   return static_cast<Computed<Stored>>(static_cast<Stored>(value));
 }
 
-// The offset of an element in its tensor.
+// The offset of an element in its tensor; `start` is its step's params.step_start.
 template <class Pointer>
-RNNFUSED_PHASE int64_t offset_of(const RecurrenceParams& params, const SequenceOf<Pointer>& sequence, int64_t t,
-                                 int64_t row, int unit) {
-  return params.step_start(t) * sequence.time_stride + row * sequence.batch_stride + unit;
+RNNFUSED_PHASE int64_t offset_of(const SequenceOf<Pointer>& sequence, int64_t start, int64_t row, int unit) {
+  return start * sequence.time_stride + row * sequence.batch_stride + unit;
 }
 
 template <class Pointer>
@@ -80,8 +79,8 @@ struct ForwardStep {
     return params.h_0.data ? read<Stored>(params.h_0.data, offset_of(params.h_0, row, unit)) : T(0);
   }
   // Not converted yet: a conversion would wait for the loads.
-  RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
-    inputs[0] = element<Stored>(params.projections.data, offset_of(params, params.projections, t, row, unit));
+  RNNFUSED_PHASE void fetch(int64_t start, int64_t row, int unit, Stored (&inputs)[2]) const {
+    inputs[0] = element<Stored>(params.projections.data, offset_of(params.projections, start, row, unit));
   }
   RNNFUSED_PHASE T apply(int64_t, int, bool, const Stored (&inputs)[2], T sum) const {
     const T x = static_cast<T>(inputs[0]) + sum;
@@ -91,8 +90,8 @@ struct ForwardStep {
       return x < T(0) ? T(0) : rounded<Stored>(x);  // NaN passes through, as in torch.relu
     }
   }
-  RNNFUSED_PHASE void store(int64_t t, int64_t row, int unit, T value, bool last) const {
-    write<Stored>(params.output.data, offset_of(params, params.output, t, row, unit), value);
+  RNNFUSED_PHASE void store(int64_t start, int64_t row, int unit, T value, bool last) const {
+    write<Stored>(params.output.data, offset_of(params.output, start, row, unit), value);
     if (last) write<Stored>(params.h_n.data, offset_of(params.h_n, row, unit), value);
   }
   RNNFUSED_PHASE void store_last_product(int64_t, int, T) const {}
@@ -111,11 +110,11 @@ struct BackwardStep {
     return read<Stored>(params.weight_hh.data, k * params.weight_hh.row_stride + unit * params.weight_hh.column_stride);
   }
   RNNFUSED_PHASE T first_state(int64_t, int) const { return T(0); }
-  RNNFUSED_PHASE void fetch(int64_t t, int64_t row, int unit, Stored (&inputs)[2]) const {
+  RNNFUSED_PHASE void fetch(int64_t start, int64_t row, int unit, Stored (&inputs)[2]) const {
     if (params.grad_output.data) {
-      inputs[0] = element<Stored>(params.grad_output.data, offset_of(params, params.grad_output, t, row, unit));
+      inputs[0] = element<Stored>(params.grad_output.data, offset_of(params.grad_output, start, row, unit));
     }
-    inputs[1] = element<Stored>(params.output.data, offset_of(params, params.output, t, row, unit));
+    inputs[1] = element<Stored>(params.output.data, offset_of(params.output, start, row, unit));
   }
   // `first`: the row's last step in time, where grad_h_n enters.
   RNNFUSED_PHASE T apply(int64_t row, int unit, bool first, const Stored (&inputs)[2], T sum) const {
@@ -130,8 +129,8 @@ struct BackwardStep {
       return h <= T(0) ? T(0) : rounded<Stored>(grad);
     }
   }
-  RNNFUSED_PHASE void store(int64_t t, int64_t row, int unit, T value, bool) const {
-    write<Stored>(params.grad_projections.data, offset_of(params, params.grad_projections, t, row, unit), value);
+  RNNFUSED_PHASE void store(int64_t start, int64_t row, int unit, T value, bool) const {
+    write<Stored>(params.grad_projections.data, offset_of(params.grad_projections, start, row, unit), value);
   }
   RNNFUSED_PHASE void store_last_product(int64_t row, int unit, T sum) const {
     write<Stored>(params.grad_h_0.data, offset_of(params.grad_h_0, row, unit), sum);

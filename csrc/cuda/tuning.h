@@ -11,13 +11,14 @@ namespace cuda {
 constexpr int kMaxCluster = 16;
 // Blocks of the largest team that exchanges states through global memory.
 constexpr int kMaxGridTeam = 128;
-// Bytes of new state that a block may receive from its cluster per step. A multiprocessor receives about 16 bytes per
-// cycle from its cluster; above 20 to 44 KB the way through the L2 cache is faster.
-constexpr int64_t kMaxClusterBytes = 32 * 1024;
 // Words of a new state that one thread finishes per step.
 constexpr int kItemsPerThread = 4;
-// Loads in flight per thread while a block copies a state from global memory.
-constexpr int kLoadsInFlight = 4;
+// Failed polls of a waiting thread between looks at the time and the alarm, about 20 us. A look takes about 2 us.
+constexpr int kPollsPerLook = 32;
+// Nanoseconds after which a store into another block of a cluster has surely landed; it takes less than 1,000.
+constexpr uint64_t kNanosecondsOfFlight = 2000000;
+// Seconds that a block waits for its team before it raises an alarm.
+constexpr double kTimeLimit = 20;
 // Plans that are kept from call to call; then all are dropped.
 constexpr int kMaxPlans = 1024;
 

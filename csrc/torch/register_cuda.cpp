@@ -7,6 +7,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdio>
+#include <string>
 #include <tuple>
 
 #include "cuda/launch.h"
@@ -79,14 +81,33 @@ std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor g
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
-bool fits(Tensor weight_hh, int64_t batch_size) {
+rnnfused::cuda::Plan plan_of(const Tensor& weight_hh, int64_t batch_size) {
   const torch::stable::accelerator::DeviceGuard guard(weight_hh.get_device_index());
   RecurrenceParams params;
   params.hidden_size = weight_hh.size(0);
   params.batch_size = batch_size;
   params.dtype = rnnfused::dtype_of(weight_hh);
-  return rnnfused::cuda::plan_for(params).blocks > 0;
+  return rnnfused::cuda::plan_for(params);
 }
+
+bool fits(Tensor weight_hh, int64_t batch_size) { return plan_of(weight_hh, batch_size).blocks > 0; }
+
+// The layout of a call in words, and what a step should take; empty where none fits.
+std::string fused_plan(Tensor weight_hh, int64_t batch_size) {
+  const rnnfused::cuda::Plan plan = plan_of(weight_hh, batch_size);
+  if (plan.blocks == 0) return "";
+  char estimate[64];
+  std::snprintf(estimate, sizeof estimate, ", about %.2f us a step expected", plan.estimated_us);
+  return describe(plan) + estimate;
+}
+
+// Why an earlier call on the tensor's device was stopped; empty if none was.
+std::string fused_alarm(Tensor like) {
+  const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  return rnnfused::cuda::take_alarm();
+}
+
+void fused_time_limit(double seconds) { rnnfused::cuda::set_time_limit(seconds); }
 
 }  // namespace
 
@@ -99,10 +120,19 @@ STABLE_TORCH_LIBRARY_FRAGMENT(rnnfused, m) {
       "Tensor? batch_sizes, int nonlinearity, bool reverse, bool needs_h_0) "
       "-> (Tensor grad_projections, Tensor grad_h_0)");
   m.def("fits(Tensor weight_hh, int batch_size) -> bool");
+  m.def("fused_plan(Tensor weight_hh, int batch_size) -> str");
+  m.def("fused_alarm(Tensor like) -> str");
+  m.def("fused_time_limit(float seconds) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CUDA, m) {
   m.impl("forward_fused", TORCH_BOX(&forward));
   m.impl("backward_fused", TORCH_BOX(&backward));
   m.impl("fits", TORCH_BOX(&fits));
+  m.impl("fused_plan", TORCH_BOX(&fused_plan));
+  m.impl("fused_alarm", TORCH_BOX(&fused_alarm));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(rnnfused, CompositeExplicitAutograd, m) {  // it has no tensor
+  m.impl("fused_time_limit", TORCH_BOX(&fused_time_limit));
 }

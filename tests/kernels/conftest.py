@@ -30,7 +30,7 @@ def compile_sources(sources, name, flags=(), is_python_module=True):
         module = cpp_extension.load(
             name,
             [str(source) for source in sources],
-            extra_include_paths=[str(ROOT / "csrc"), str(HERE)],
+            extra_include_paths=[str(ROOT / "csrc"), str(HERE), str(HERE / "fake_cuda")],
             extra_cflags=["-O1", *flags],
             build_directory=str(folder),
             is_python_module=is_python_module,
@@ -71,6 +71,16 @@ def team_module():
 @pytest.fixture(scope="session")
 def emulator_module():
     return compile_module("cuda_emulator")
+
+
+@pytest.fixture(scope="session")
+def plans_module():
+    return compile_module("cuda_plans")
+
+
+@pytest.fixture(scope="session")
+def alarms_module():
+    return compile_module("cuda_alarms")
 
 
 @pytest.fixture(scope="session", params=["default", "avx2", "avx512", "avx512_bf16"])

@@ -14,6 +14,7 @@
 #include "cuda/forced_plan.h"
 #include "cuda/mma_product.cuh"
 #include "cuda/plan.h"
+#include "cuda/planner.h"
 #include "cuda/scan.cuh"
 #include "cuda/steps.cuh"
 
@@ -71,6 +72,12 @@ class HostTeam {
   char* memory(const Member& me) { return block(me.rank); }
   void begin() {}
   void end() {}
+  bool stopped() const { return false; }
+
+  template <class Phase>
+  void phase_after_exchange(const Phase& phase) {
+    this->phase(phase);
+  }
 
   template <class Phase>
   void phase(const Phase& phase) {
@@ -79,7 +86,8 @@ class HostTeam {
   }
 
   template <class Phase, class Meanwhile>
-  void exchange(const Plan& plan, int next, int rows, int64_t words, const Phase& run, const Meanwhile& meanwhile) {
+  void exchange(int next, int rows, int64_t words, int64_t, const Phase& run, const Meanwhile& meanwhile) {
+    const Plan& plan = plan_;
     sent_.assign(plan.blocks, 0);
     next_ = next;
     phase([&](Member& me) {
@@ -98,14 +106,11 @@ class HostTeam {
     }
   }
 
-  void publish(const Member&, const Plan& plan, int next, int word, Word value) {
-    if (next != next_ || word < 0 || word >= state_words<Product>(plan)) {
-      throw std::runtime_error("a word was sent to another state than the one waited for");
-    }
-    if (plan.exchange == Exchange::grid) global_[next * state_words<Product>(plan) + word] = value;
-    for (int rank = 0; rank < plan.blocks; ++rank) {
-      if (plan.exchange != Exchange::grid) Shared<Product>(block(rank), plan).state(next)[word] = value;
-      sent_[rank] += 1;
+  template <class WordOf>
+  void publish(const Member& me, int next, const WordOf& word_of) {
+    for (int n = 0; n < Product::kItems; ++n) {
+      int word;
+      if (word_of(n, word)) publish(next, word, me.results[n]);
     }
   }
 
@@ -147,6 +152,18 @@ class HostTeam {
 
  private:
   static constexpr size_t kAlignment = 16;
+
+  void publish(int next, int word, Word value) {
+    const Plan& plan = plan_;
+    if (next != next_ || word < 0 || word >= state_words<Product>(plan)) {
+      throw std::runtime_error("a word was sent to another state than the one waited for");
+    }
+    if (plan.exchange == Exchange::grid) global_[next * state_words<Product>(plan) + word] = value;
+    for (int rank = 0; rank < plan.blocks; ++rank) {
+      if (plan.exchange != Exchange::grid) Shared<Product>(block(rank), plan).state(next)[word] = value;
+      sent_[rank] += 1;
+    }
+  }
 
   char* block(int rank) {
     const size_t past = reinterpret_cast<uintptr_t>(memory_.data()) % kAlignment;
@@ -199,7 +216,7 @@ class Emulator {
 
   template <class Product>
   Plan plan(int64_t hidden_size, int64_t batch_size) const {
-    const Device device = {multiprocessors_, 226 * 1024};
+    const Device device = {multiprocessors_, 226 * 1024, 9, 0, 1.755};
     const auto teams_of = [&](const Plan& plan) -> int64_t {
       if (shared_bytes<Product>(plan) > device.shared_bytes) throw std::logic_error("too much memory");
       for (int i = 0; i < Product::max_items(plan.depth) * plan.threads; ++i) {
@@ -249,12 +266,14 @@ class Emulator {
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  py::class_<Plan>(m, "Plan")
+  py::class_<Plan>(m, "Plan", py::module_local())
       .def_readonly("blocks", &Plan::blocks)
       .def_readonly("units", &Plan::units)
       .def_readonly("depth", &Plan::depth)
       .def_readonly("threads", &Plan::threads)
       .def_readonly("batch_tile", &Plan::batch_tile)
+      .def_readonly("estimated_us", &Plan::estimated_us)
+      .def("__str__", &describe)
       .def_property_readonly("exchange", [](const Plan& plan) {
         return plan.exchange == Exchange::grid ? "grid" : plan.exchange == Exchange::cluster ? "cluster" : "none";
       });

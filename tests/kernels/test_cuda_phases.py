@@ -132,13 +132,13 @@ def test_every_team_in_bfloat16(emulator_module, hidden, blocks, clusters):
     BFLOAT16.check(gpu, 2, 10, hidden)
 
 
-# The largest hidden size of each kind of team on a GPU like the H100.
+# The largest hidden size of each kind of team that the planner takes on a GPU like the H100.
 @pytest.mark.parametrize(
     ("dtype", "clusters", "largest"),
     [
-        ("float32", True, {"none": 180, "cluster": 720, "grid": 2048}),
-        ("float64", True, {"none": 128, "cluster": 512, "grid": 1300}),
-        ("bfloat16", True, {"none": 256, "cluster": 1024, "grid": 2048}),
+        ("float32", True, {"none": 160, "cluster": 720, "grid": 2048}),
+        ("float64", True, {"none": 116, "cluster": 512, "grid": 1300}),
+        ("bfloat16", True, {"none": 128, "cluster": 1024, "grid": 2048}),
         ("float32", False, {"none": 180, "grid": 2048}),
     ],
 )
@@ -176,8 +176,8 @@ def test_much_state_a_step_goes_through_global_memory(emulator_module):
 
 def test_clusters_that_leave_multiprocessors_out_take_more_rows_each(emulator_module):
     for clusters, rows in ((8, 8), (7, 10), (5, 13)):
-        plan = emulator_module.Emulator(132, 16 * clusters, 0).plan_bfloat16(1024, 64)
-        assert (plan.exchange, plan.blocks, plan.batch_tile) == ("cluster", 16, rows)
+        gpu = emulator_module.Emulator(132, 16 * clusters, 0, "cluster,16")
+        assert gpu.plan_bfloat16(1024, 64).batch_tile == rows
     # A cluster holds too few rows; through global memory, all multiprocessors take part.
     plan = emulator_module.Emulator(132, 16, 0).plan_bfloat16(1024, 64)
     assert (plan.exchange, plan.blocks, plan.batch_tile) == ("grid", 16, 8)
@@ -215,9 +215,21 @@ def test_a_plan_can_be_forced(emulator_module, forced, expected):
     BFLOAT16.check(gpu, 3, 4, 48)
 
 
+@pytest.mark.parametrize("send", ["words", "wide", "bulk"])
+@pytest.mark.parametrize(
+    "form", ["cluster,8,send={}", "cluster,8,send={},tile=2", "cluster,8,tile=2,send={}"]
+)
+def test_the_way_to_send_can_be_forced(emulator_module, form, send):
+    plan = emulator_module.Emulator(8, 8, 0, form.format(send)).plan_float32(256, 2)
+    assert plan.blocks == 8 and plan.batch_tile == 2
+    assert str(plan).endswith(" threads" if send == "words" else f" threads, {send} sends")
+
+
 @pytest.mark.parametrize(
     ("forced", "hidden", "batch"),
     [
+        ("cluster,8,send=wide", 250, 1),  # a part of a row that is not whole 16 bytes
+        ("cluster,8,send=bulk", 80, 1),
         ("none", 200, 1),  # more weights than a block holds
         ("cluster,2", 1000, 1),
         ("cluster,16", 200, 1),  # more blocks than the GPU has
@@ -236,6 +248,7 @@ def test_a_forced_plan_that_does_not_hold_the_call_is_refused(
 @pytest.mark.parametrize(
     "forced",
     ["all", "none,2", "cluster", "cluster,3", "cluster,32", "grid,256", "grid,-2", "grid,1"]
+    + ["grid,8,send=bulk", "none,send=wide", "cluster,8,send=", "cluster,8,send=bulky"]
     + ["cluster,8,", "cluster,8,tile=", "cluster,8,tile=0", "cluster,8,tile=4x", "cluster8", ",8"],
 )
 def test_a_plan_that_is_none_is_named(emulator_module, forced):

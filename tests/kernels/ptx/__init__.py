@@ -9,6 +9,6 @@ It finds wrong numbers, accesses that happens-before does not order in sufficien
 of memory or alignment, misused barriers, and deadlocks. A message names a line of the PTX in build/test_kernels/ptx.
 
 It has limits. Memory is sequentially consistent, so weaker behaviour of a GPU shows only as a race. Lanes of a warp wait
-for each other at an ``.aligned`` instruction, whether or not they have converged before it. Registers have no limit, and
-time means nothing.
+for each other at an ``.aligned`` instruction, whether or not they have converged before it. Registers have no limit. Time
+stands still while anything can happen: ``%globaltimer`` advances only where every thread waits in vain.
 """

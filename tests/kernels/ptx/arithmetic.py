@@ -73,6 +73,11 @@ def shift(out, operands, direction, kind):
     out.write(operands[0], f"{out.read(operands[1], kind)} {sign} {distance}", kind)
 
 
+@rule(r"clz\.b32")
+def leading_zeros(out, operands):
+    out.write(operands[0], f"leading_zeros({out.read(operands[1], 'u32')})", "u32")
+
+
 @rule(r"mul\.wide\.([us])(16|32)")
 def wide_product(out, operands, sign, bits):
     wide = f"{sign}{2 * int(bits)}"

@@ -10,11 +10,23 @@ class Barriers:
     def __init__(self, machine):
         self.machine = machine
         self.at = np.full(machine.threads, -1)  # the segment in which a thread waits
+        self.votes = np.zeros(machine.threads, bool)
+        self.result = np.full(machine.threads, -1)  # the register that gets the vote's result
         self.arrived = np.zeros(machine.threads, bool)  # at the cluster's barrier, not yet through
         clusters = machine.blocks // machine.cluster_size
         self.released = [Released(machine) for _ in range(clusters)]
 
-    def sync(self, threads, barrier, segment):
+    def vote(self, threads, barrier, votes, operation, result, segment):
+        """bar.red: a bar.sync that also tells whether any thread, or all of them, voted for something."""
+        self.votes[threads] = votes == (operation == "or")
+        self.result[threads] = result
+        self.sync(threads, barrier, segment, operation)
+
+    def _count_votes(self, members, operation):
+        outcome = self.votes[members].any() == (operation == "or")
+        self.machine.registers[self.result[members[0]]][members] = outcome
+
+    def sync(self, threads, barrier, segment, vote=None):
         """bar.sync: by every thread of the block."""
         machine = self.machine
         if (barrier != 0).any():
@@ -25,6 +37,8 @@ class Barriers:
             members = machine.members(block)
             if (machine.parked_at[members] == machine.PARKED["block"]).all():
                 self._check_warps(members)
+                if vote is not None:
+                    self._count_votes(members, vote)
                 machine.clocks.join(members)
                 machine.release(members, self.at[members] + 1)
 

@@ -7,7 +7,7 @@ from narrow import BFLOAT16, FLOAT16
 from recurrence_case import TOLERANCE, Case
 
 from . import nvcc_output
-from .launch import EXCHANGES, Kernels, make_launch
+from .launch import EXCHANGES, SENDS, Kernels, make_launch
 from .machine import load
 from .parse import Module
 
@@ -24,10 +24,13 @@ class Programs:
         self.module = Module(nvcc_output.ptx_of(dtype, architecture) if text is None else text)
         self._programs = {}
 
-    def get(self, depth, exchange, direction):
-        key = depth, exchange, direction
+    def get(self, depth, exchange, send, direction):
+        key = depth, exchange, send, direction
         if key not in self._programs:
-            pattern = rf"Li{depth}ELNS\w*8ExchangeE{EXCHANGES[exchange]}E\w*{direction}Step"
+            pattern = (
+                rf"Li{depth}ELNS\w*8ExchangeE{EXCHANGES[exchange]}E"
+                rf"LNS\w*4SendE{SENDS[send]}E\w*{direction}Step"
+            )
             self._programs[key] = load(self.module, pattern)
         return self._programs[key]
 
@@ -50,23 +53,34 @@ class RandomCall:
     with_h_0: bool = True
     batch_first: bool = False
     transposed: bool = False  # the weight, in memory
+    send: str = "words"  # of a cluster
     without: tuple = ()  # of grad_output, grad_h_n, grad_h_0
 
     def launch(self):
         return make_launch(
-            self.dtype, self.depth, self.exchange, self.blocks, self.hidden, self.batch, self.teams
+            self.dtype,
+            self.depth,
+            self.exchange,
+            self.blocks,
+            self.hidden,
+            self.batch,
+            self.teams,
+            self.send,
         )
+
+    def units(self):
+        """Hidden units of a block."""
+        words = 2 if self.dtype in NARROW else 1
+        return -(-self.hidden // self.blocks // words) * words
 
     def is_possible(self):
         """Whether the plan fits, and the planner could choose such a team."""
         launch = self.launch()
         if launch is None or launch.blocks * launch.block_threads > MOST_THREADS:
             return False
-        words = 2 if self.dtype in NARROW else 1
-        units = -(-self.hidden // self.blocks // words) * words
-        return self.exchange in MAY_BE_EMPTY or (self.blocks - 1) * units < self.hidden
+        return self.exchange in MAY_BE_EMPTY or (self.blocks - 1) * self.units() < self.hidden
 
-    def check(self, programs, plan=None):
+    def check(self, programs, plan=None, sleeper=None):
         """Run forward and backward; compare with the equations in float64."""
         options = dict(
             with_h_0=self.with_h_0,
@@ -83,11 +97,12 @@ class RandomCall:
             case, exact_case = (Case(*sizes, np.dtype(self.dtype).type, **options) for _ in "12")
             values, rounded = (lambda x: x), (lambda x: x)
         kernels = Kernels(
-            lambda direction: programs.get(self.depth, self.exchange, direction),
+            lambda direction: programs.get(self.depth, self.exchange, self.send, direction),
             self.dtype,
             plan or (lambda hidden, batch: self.launch()),
             self.seed,
         )
+        kernels.sleeper = sleeper
         for name in self.without:
             kernels.leave_out(name)
             if name != "grad_h_0":
@@ -157,6 +172,7 @@ def draw(seed, **fixed):
             with_h_0=random.random() < 0.7,
             batch_first=not packed and random.random() < 0.3,
             transposed=random.random() < 0.3,
+            send=fixed.get("send", "words"),
             without=tuple(
                 name for name in ("grad_output", "grad_h_n", "grad_h_0") if random.random() < 0.15
             ),

@@ -21,5 +21,13 @@ class Deadlock(ExecutionError):
     """No thread can go on, and nothing is in flight."""
 
 
+class Alarm(ExecutionError):
+    """A kernel's own watchdog stopped it. `waits` is {rank: (team, step, barrier)}."""
+
+    def __init__(self, text, waits):
+        super().__init__(text)
+        self.waits = waits
+
+
 class UnknownInstruction(ExecutionError):
     """An instruction that the interpreter does not execute."""

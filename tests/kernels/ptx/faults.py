@@ -6,15 +6,28 @@ from dataclasses import dataclass, field
 
 from . import nvcc_output
 from .calls import Programs
-from .errors import BadAccess, BarrierMisuse, Deadlock, Race
+from .errors import Alarm, BadAccess, BarrierMisuse, Deadlock, Race
 
 WRONG = AssertionError  # a result differs from NumPy's
 
 CLUSTER = dict(exchange="cluster", architecture="sm_90a", blocks=4)
+WIDE, BULK = CLUSTER | {"send": "wide"}, CLUSTER | {"send": "bulk"}
 GRID = dict(exchange="grid", architecture="compute_80", blocks=4)
 ONE = dict(exchange="none", architecture="sm_90a")
 FLOAT = dict(dtype="float32", depth=8)
 NARROW = dict(dtype="bfloat16", depth=32)
+
+
+def edited_programs(folder, dtype, architecture, edits):
+    """The programs of a copy of csrc in `folder`; an edit is (file of csrc/cuda, old text, new text)."""
+    csrc = folder / "csrc"
+    shutil.copytree(nvcc_output.ROOT / "csrc", csrc)
+    for file, old, new in edits:
+        path = csrc / "cuda" / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file} has not one {old!r}"
+        path.write_text(text.replace(old, new))
+    return Programs(dtype, architecture, nvcc_output.ptx_of(dtype, architecture, csrc))
 
 
 @dataclass
@@ -30,6 +43,10 @@ class Fault:
     count: int = 0  # how many matches to replace in PTX; 0: all
     options: dict = field(default_factory=dict)  # fields of the calls, such as steps
 
+    def __post_init__(self):
+        if Deadlock in self.errors:  # the kernel itself may notice first
+            self.errors += (Alarm,)
+
     @property
     def call(self):
         return {"steps": 5, "batch_sizes": (), **self.where, **self.options}
@@ -43,13 +60,7 @@ class Fault:
             )
             assert count > 0, f"the PTX has no {self.old}"
             return Programs(dtype, architecture, text)
-        csrc = folder / "csrc"
-        shutil.copytree(nvcc_output.ROOT / "csrc", csrc)
-        path = csrc / "cuda" / self.file
-        text = path.read_text()
-        assert text.count(self.old) == 1, f"{self.file} has not one {self.old!r}"
-        path.write_text(text.replace(self.old, self.new))
-        return Programs(dtype, architecture, nvcc_output.ptx_of(dtype, architecture, csrc))
+        return edited_programs(folder, dtype, architecture, [(self.file, self.old, self.new)])
 
 
 IN_PTX = [
@@ -73,20 +84,19 @@ IN_PTX = [
     Fault("half of each word is sent", CLUSTER | FLOAT | {"dtype": "float64"},
           r"(bytes)\.b64 (\[%\w+\]), (%\w+),", r"\1.b32 \2, %r1,", (Race, WRONG, Deadlock)),
     Fault("the counter is released in the block alone", GRID | FLOAT,
-          r"red\.release\.gpu", "red.release.cta", (Race,)),
+          r"st\.release\.gpu", "st.release.cta", (Race,)),
     Fault("the counter is not released", GRID | FLOAT,
-          r"red\.release\.gpu", "red.relaxed.gpu", (Race,)),
+          r"st\.release\.gpu", "st.relaxed.gpu", (Race,)),
     Fault("the counter is not acquired", GRID | FLOAT,
           r"ld\.acquire\.gpu", "ld.relaxed.gpu", (Race,)),
     Fault("the counter is acquired in the block alone", GRID | FLOAT,
           r"ld\.acquire\.gpu", "ld.acquire.cta", (Race,)),
     Fault("the counter is read once", GRID | FLOAT,
           r"(ld\.acquire[^;]*;[^@]*?)@%p\d+ bra [^;]*;", r"\1", (Race,)),
-    Fault("a block counts twice", GRID | FLOAT,
-          r"(red\.release[^;]*), 1;", r"\1, 2;", (Race, WRONG)),
-    Fault("no block counts", GRID | FLOAT, r"red\.release[^;]*;", "", (Deadlock,)),
-    Fault("states come through the read-only cache", GRID | FLOAT,
-          r"ld\.global\.cg", "ld.global.nc", (BadAccess,)),
+    Fault("a block counts too many steps", GRID | FLOAT,
+          r"(st\.release[^;]*), %\w+;", r"\1, 9;", (Race, WRONG)),
+    Fault("no block counts", GRID | FLOAT, r"st\.release[^;]*;", "", (Deadlock,)),
+    Fault("the copies are not waited for", GRID | FLOAT, r"cp\.async\.wait_all;", "", (Race,)),
     Fault("no barrier in the block", ONE | FLOAT, r"bar\.sync[^;]*;", "", (Race,)),
     Fault("a load crosses its alignment", ONE | FLOAT,
           r"(ld\.shared\.v4\.f32[^;]*\+)16\]", r"\g<1>8]", (BadAccess,)),
@@ -102,30 +112,52 @@ IN_SOURCE = [
     Fault("no barrier after a phase", ONE | FLOAT, "    phase(me_);\n    __syncthreads();",
           "    phase(me_);", (Race,), "team.cuh"),
     Fault("no barrier after one block's exchange", ONE | FLOAT,
-          "      meanwhile(me_);\n      __syncthreads();\n    } else if",
-          "      meanwhile(me_);\n    } else if", (Race,), "team.cuh"),
+          "    meanwhile(me_);\n    __syncthreads();", "    meanwhile(me_);", (Race,), "team.cuh"),
     Fault("the phase's parity stays", CLUSTER | FLOAT, "parities_ ^= 1 << next;", "",
-          (Race, Deadlock, WRONG, BarrierMisuse), "team.cuh"),
-    Fault("both states share a barrier", CLUSTER | FLOAT, "shared_address(&barriers_[next]);",
-          "shared_address(&barriers_[0]);", (Race, Deadlock, BarrierMisuse), "team.cuh"),
+          (Race, Deadlock, WRONG, BarrierMisuse), "cluster_team.cuh"),
+    Fault("both states share a barrier", CLUSTER | FLOAT, "shared_address(&this->around_.barriers[next])",
+          "shared_address(&this->around_.barriers[0])", (Race, Deadlock, BarrierMisuse),
+          "cluster_team.cuh"),
     Fault("one word too many is expected", CLUSTER | FLOAT, "words * sizeof(Word)",
-          "(words + 1) * sizeof(Word)", (Deadlock, BarrierMisuse, Race), "team.cuh"),
+          "(words + 1) * sizeof(Word)", (Deadlock, BarrierMisuse, Race), "cluster_team.cuh"),
     Fault("one word too few is expected", CLUSTER | FLOAT, "words * sizeof(Word)",
-          "(words - 1) * sizeof(Word)", (Deadlock, BarrierMisuse, Race), "team.cuh"),
-    Fault("the last rank gets nothing", CLUSTER | FLOAT, "i < plan.blocks; ++i",
-          "i < plan.blocks - 1; ++i", (Deadlock, Race, BarrierMisuse), "team.cuh"),
+          "(words - 1) * sizeof(Word)", (Deadlock, BarrierMisuse, Race), "cluster_team.cuh"),
+    Fault("the last rank gets nothing", CLUSTER | FLOAT, "i < blocks; ++i",
+          "i < blocks - 1; ++i", (Deadlock, Race, BarrierMisuse), "cluster_team.cuh"),
+    Fault("no fence before the copies of a step", BULK | FLOAT,
+          "fence_for_copies();\n      __syncthreads();", "__syncthreads();", (Race,),
+          "cluster_team.cuh"),
+    Fault("no fence before the first copies", BULK | FLOAT, "fence_for_copies();  // the", "// the",
+          (Race,), "cluster_team.cuh"),
+    Fault("no barrier before the copies", BULK | FLOAT,
+          "fence_for_copies();\n      __syncthreads();", "fence_for_copies();", (Race,),
+          "cluster_team.cuh"),
+    Fault("the last row is not copied", BULK | FLOAT, "i < rows << log2_blocks",
+          "i < rows - 1 << log2_blocks", (Deadlock,), "cluster_team.cuh"),
+    Fault("a lane's 16 bytes go to its own place", WIDE | FLOAT, "+ word - lane)", "+ word)",
+          (BadAccess, WRONG, Race), "cluster_team.cuh"),
+    Fault("lanes share no ranks", WIDE | FLOAT, "for_each_rank(next, lane, kWide,",
+          "for_each_rank(next, 0, kWide,", (Race, Deadlock, BarrierMisuse), "cluster_team.cuh"),
     Fault("a cluster's block has one state", CLUSTER | FLOAT, "(plan.states() == 1 ? 0 : which)",
           "0", (Race, WRONG), "memory.cuh"),
-    Fault("a grid has one state", GRID | FLOAT, " + which * state_words<Product>(plan)", "",
-          (Race, WRONG), "team.cuh"),
+    Fault("a grid has one state", GRID | FLOAT, "which * state_words<Product>(this->around_.plan)",
+          "0", (Race, WRONG), "grid_team.cuh"),
     Fault("a block counts before its threads have stored", GRID | FLOAT,
-          "__syncthreads();\n      expected_", "expected_", (Race,), "team.cuh"),
+          "__syncthreads();\n    ++steps_", "++steps_", (Race,), "grid_team.cuh"),
     Fault("a block does not wait for its copy", GRID | FLOAT,
-          "plan.threads);\n      __syncthreads();", "plan.threads);", (Race,), "team.cuh"),
-    Fault("a block waits for all but one", GRID | FLOAT, "expected_ += plan.blocks;",
-          "expected_ += plan.blocks - 1;", (Race, WRONG), "team.cuh"),
-    Fault("the copy is 32 bytes short", GRID | FLOAT, "bytes / static_cast<int>(sizeof(uint4))",
-          "bytes / static_cast<int>(sizeof(uint4)) - 2", (WRONG,), "team.cuh"),
+          "stopped_ = __syncthreads_or(!arrived);", "", (Race,), "grid_team.cuh"),
+    Fault("a warp waits for all but one of its ranks", GRID | FLOAT, "rank < end_rank_; rank",
+          "rank < end_rank_ - 1; rank", (Race, WRONG), "grid_team.cuh"),
+    Fault("no warp waits for blocks without units", GRID | FLOAT,
+          "if (end == row_vectors_ || end_rank_ > plan.blocks) end_rank_ = plan.blocks;",
+          "if (end_rank_ > plan.blocks) end_rank_ = plan.blocks;", (Race,), "grid_team.cuh",
+          options=dict(hidden=5, blocks=8)),
+    Fault("lanes do not share what they have waited for", GRID | FLOAT, "    __syncwarp();  // every",
+          "    // every", (Race,), "grid_team.cuh", options=dict(hidden=40, blocks=8)),
+    Fault("the last row is not copied", GRID | FLOAT, "if (row >= rows) break;",
+          "if (row >= rows - 1) break;", (WRONG,), "grid_team.cuh"),
+    Fault("the columns of a strip do not turn around", GRID | FLOAT,
+          "if (turned >= width_) turned -= width_;", "", (WRONG, Race, BadAccess), "grid_team.cuh"),
     Fault("the second state is not prepared", CLUSTER | FLOAT, "s < plan.states(); ++s",
           "s < 1; ++s", (WRONG,), "scan.cuh", options=dict(hidden=21)),
     Fault("sums are read one unit further", ONE | FLOAT,

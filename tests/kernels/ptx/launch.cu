@@ -50,6 +50,8 @@ struct Request {
   Dtype dtype;
   int depth, blocks;
   Exchange exchange;
+  Send send;
+  int32_t unused;
   int64_t hidden_size, batch_size, teams, shared_limit;
 };
 
@@ -81,9 +83,10 @@ bool make_launch(const Request* request, Launch* launch) {
   bool fits = false;
   with_product(request->dtype, request->depth, [&](auto product) {
     using Product = decltype(product);
-    const Plan plan = make_plan<Product>(request->hidden_size, request->batch_size, request->blocks, request->exchange,
-                                         request->teams, request->shared_limit);
-    if (plan.batch_tile == 0) return;
+    Plan plan = make_plan<Product>(request->hidden_size, request->batch_size, request->blocks, request->exchange,
+                                   request->teams, request->shared_limit);
+    if (plan.batch_tile == 0 || !can_send<Product>(plan, request->hidden_size, request->send)) return;
+    plan.send = request->send;
     cudaLaunchAttribute attribute;
     const auto config = configuration<Product>(plan, tiles_of(plan, request->batch_size), attribute);
     const bool cluster = config.numAttrs == 1 && attribute.id == cudaLaunchAttributeClusterDimension;
@@ -99,6 +102,30 @@ bool make_launch(const Request* request, Launch* launch) {
     fits = true;
   });
   return fits;
+}
+
+int alarm_bytes() { return sizeof(Alarm); }
+
+// Writes the last argument of a kernel; returns its size.
+int write_watchdog(uint64_t alarm, uint64_t limit, uint64_t launch, char* to) {
+  Watchdog watchdog;
+  watchdog.alarm = reinterpret_cast<Alarm*>(alarm);
+  watchdog.limit = limit;
+  watchdog.launch = launch;
+  std::memcpy(to, &watchdog, sizeof watchdog);
+  return sizeof watchdog;
+}
+
+// The text of an alarm, and for each rank the team, the step (-1: unknown) and the barrier that it waited for.
+void read_alarm(const char* bytes, char* text, int most, int64_t* waits) {
+  Alarm alarm;
+  std::memcpy(static_cast<void*>(&alarm), bytes, sizeof alarm);
+  std::strncpy(text, text_of(alarm, 0, 2).c_str(), most - 1);
+  for (int rank = 0; rank < kMaxGridTeam; ++rank) {
+    const Wait wait = unpack(alarm.waits[rank]);
+    const int64_t values[3] = {wait.team, wait.step, wait.barrier};
+    std::memcpy(waits + 3 * rank, values, sizeof values);
+  }
 }
 
 // Writes the first argument of a kernel, a ForwardStep or a BackwardStep; returns its size.

@@ -6,12 +6,17 @@ import functools
 import numpy as np
 
 from . import nvcc_output
+from .errors import Alarm
 from .machine import Machine
 from .memory import Global
 
 EXCHANGES = {"none": 0, "cluster": 1, "grid": 2}
+SENDS = {"words": 0, "wide": 1, "bulk": 2}
 DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
 SHARED_LIMIT = 226 * 1024
+MOST_RANKS = 128  # of a team
+TIME_LIMIT = 2 * 10**9  # nanoseconds
+LAUNCH = 7  # any number but 0
 
 
 class Request(ctypes.Structure):
@@ -20,6 +25,8 @@ class Request(ctypes.Structure):
         ("depth", ctypes.c_int32),
         ("blocks", ctypes.c_int32),
         ("exchange", ctypes.c_int32),
+        ("send", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
         ("hidden_size", ctypes.c_int64),
         ("batch_size", ctypes.c_int64),
         ("teams", ctypes.c_int64),
@@ -74,13 +81,34 @@ class Call(ctypes.Structure):
 def library():
     library = ctypes.CDLL(str(nvcc_output.launch_library()))
     library.make_launch.restype = ctypes.c_bool
+    library.write_watchdog.argtypes = (
+        ctypes.c_uint64,
+        ctypes.c_uint64,
+        ctypes.c_uint64,
+        ctypes.c_char_p,
+    )
     return library
 
 
-def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1):
+def is_alarmed(machine):
+    """Whether a kernel has raised its alarm."""
+    start = machine.global_.starts["alarm"]
+    return machine.global_.typed[8][start // 8] != 0
+
+
+def make_launch(dtype, depth, exchange, blocks, hidden, batch, teams=1, send="words"):
     """The launch of a plan for teams of this many blocks; None if the plan does not fit."""
     request = Request(
-        DTYPES[dtype], depth, blocks, EXCHANGES[exchange], hidden, batch, teams, SHARED_LIMIT
+        DTYPES[dtype],
+        depth,
+        blocks,
+        EXCHANGES[exchange],
+        SENDS[send],
+        0,
+        hidden,
+        batch,
+        teams,
+        SHARED_LIMIT,
     )
     launch = Launch()
     fits = library().make_launch(ctypes.byref(request), ctypes.byref(launch))
@@ -96,6 +124,7 @@ class Kernels:
     def __init__(self, program, dtype, plan, seed):
         self.program, self.dtype, self.plan, self.seed = program, dtype, plan, seed
         self.left_out = set()
+        self.sleeper = None
 
     def leave_out(self, name):
         """Pass null for grad_output, grad_h_n or grad_h_0."""
@@ -145,10 +174,11 @@ class Kernels:
         if launch.workspace_bytes:
             assert launch.cooperative, "blocks that wait for each other must all run"
             arrays["workspace"] = np.zeros(launch.workspace_bytes, np.uint8), True
+        arrays["alarm"] = np.zeros(library().alarm_bytes(), np.uint8), True
         addresses = Global.addresses(arrays)
         call = Call(DTYPES[self.dtype], int(relu), steps, batch, sequence.shape[-1], int(reverse))
         for name, (array, _) in arrays.items():
-            if name != "workspace":
+            if name not in ("workspace", "alarm"):
                 setattr(call, name, self._view(name, array, addresses[name]))
         step = ctypes.create_string_buffer(1024)
         size = library().write_step(ctypes.byref(call), direction == "Forward", step)
@@ -157,12 +187,30 @@ class Kernels:
             bytes(launch)[Launch.plan.offset :][: launch.plan_bytes],
             addresses.get("workspace", 0).to_bytes(8, "little"),
         ]
+        watchdog = ctypes.create_string_buffer(64)
+        size = library().write_watchdog(addresses["alarm"], TIME_LIMIT, LAUNCH, watchdog)
+        parts.append(watchdog.raw[:size])
         program = self.program(direction)
         machine = Machine(program, launch, arrays, self._arguments(program, parts), self.seed)
+        machine.sleeper, machine.is_stopped = self.sleeper, is_alarmed
         machine.run()
+        self._check_alarm(machine)
+        machine.mbarriers.check_end()
         for name, array in results.items():
             if array is not None:
                 array[...] = machine.global_.contents(name, array)
+
+    @staticmethod
+    def _check_alarm(machine):
+        """Raise Alarm with csrc/cuda's own text, if the kernel raised one."""
+        if not is_alarmed(machine):
+            return
+        alarm = machine.global_.contents("alarm", np.zeros(library().alarm_bytes(), np.uint8))
+        text, waits = ctypes.create_string_buffer(4096), (ctypes.c_int64 * (3 * MOST_RANKS))()
+        library().read_alarm(alarm.tobytes(), text, len(text), waits)
+        places = np.array(waits).reshape(MOST_RANKS, 3)
+        known = {rank: tuple(map(int, x)) for rank, x in enumerate(places) if x[1] >= 0}
+        raise Alarm(text.value.decode(), known)
 
     @staticmethod
     def _view(name, array, address):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .barriers import Barriers
 from .copies import Copies
-from .errors import BadAccess, Deadlock, ExecutionError
+from .errors import BadAccess, Deadlock, ExecutionError, Race
 from .mbarriers import Mbarriers
 from .memory import Global, Shared
 from .messages import Messages
@@ -17,6 +17,8 @@ from .translate import Program
 WARP = 32
 MOST_STEPS = 200_000  # that a launch may take; some thousands are usual
 MOST_VAIN_POLLS = 50  # of all threads, without a change
+MOST_LOOKS = 400  # the same, of a kernel that looks at the time
+TICK = 250_000_000  # nanoseconds that pass per poll in vain, after MOST_VAIN_POLLS
 
 
 class Machine:
@@ -54,6 +56,10 @@ class Machine:
         self.idle_since = np.full(self.threads, -1)  # the change after which it polled in vain
         self.changes = 0
         self.line = 0
+        self.now = 10**15  # nanoseconds
+        self.looked = np.zeros(self.threads, np.int64)  # the time that each thread saw last
+        self.sleeper = None  # Sleeper
+        self.is_stopped = lambda machine: False
         self.left_blocks = np.zeros(self.blocks, bool)
         self.registers = [self._garbage(kind) for kind in program.types]
         self.clocks = Clocks(self)
@@ -72,8 +78,10 @@ class Machine:
 
     def special(self, name, threads):
         """A special register."""
-        if name == "%globaltimer":  # far too slow for a time limit
-            return np.full(threads.size, self.steps, np.uint64)
+        if name == "%globaltimer":
+            self.idle(threads[self.looked[threads] == self.now])
+            self.looked[threads] = self.now
+            return np.full(threads.size, self.now, np.uint64)
         return self.specials[name].take(threads)
 
     @staticmethod
@@ -104,6 +112,8 @@ class Machine:
             self.left_blocks[block] = (self.parked_at[members] == self.PARKED["left"]).all()
 
     def fail(self, error, what, thread):
+        if error is Race and self.is_stopped(self):
+            return  # the kernel has raised its alarm, and nobody reads what it computes
         raise error(f"line {self.line}: {what}, {self.name_of(thread)}")
 
     def name_of(self, thread):
@@ -159,6 +169,7 @@ class Machine:
     def run(self):
         """Run the kernel to its end."""
         vain, last_change = 0, -1
+        patience = MOST_LOOKS if self.program.reads_clock else MOST_VAIN_POLLS
         with np.errstate(all="ignore"):
             while self.steps < MOST_STEPS:
                 self.steps += 1
@@ -168,6 +179,9 @@ class Machine:
                 if self.era_ends < 0:
                     self._new_era()
                 running = self.parked_at == self.PARKED["running"]
+                sleeps = self.sleeper is not None and self.sleeper.sleeps(self)
+                if sleeps:
+                    running &= self.block != self.sleeper.block
                 able = np.flatnonzero(running & (self.idle_since < self.changes))
                 awake = able[self.awake[self.block[able]]]
                 if awake.size:
@@ -176,8 +190,9 @@ class Machine:
                     self._new_era()
                 elif self.messages.count:
                     self.messages.deliver(self.random.choice([0.1, 0.5, 1.0]))
-                elif running.any() and vain < MOST_VAIN_POLLS:  # polls may fail at random
+                elif (running.any() or sleeps) and vain < patience:  # polls may fail at random
                     vain = vain + 1 if last_change == self.changes else 0
+                    self.now += TICK * (vain > MOST_VAIN_POLLS)
                     last_change = self.changes
                     self.poll_success = 1.0
                     self.idle_since[:] = -1
@@ -187,7 +202,6 @@ class Machine:
                     self._deadlock()
             else:
                 raise ExecutionError(f"no end after {MOST_STEPS} steps")
-        self.mbarriers.check_end()
 
     def _step(self, threads):
         """Run one segment for some of the threads."""
@@ -237,6 +251,16 @@ class Machine:
             for (block, parked, pc), count in zip(places, counts, strict=True)
         ]
         raise Deadlock("no thread can go on: " + "; ".join(lines))
+
+
+class Sleeper:
+    """A block that is not run between a step of the schedule and an event."""
+
+    def __init__(self, block, first_step, is_awake):
+        self.block, self.first_step, self.is_awake = block, first_step, is_awake
+
+    def sleeps(self, machine):
+        return machine.steps >= self.first_step and not self.is_awake(machine)
 
 
 def load(module, pattern):

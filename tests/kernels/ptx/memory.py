@@ -1,6 +1,7 @@
 """Global and shared memory: bounds, alignment, and the record of who accessed what (races.py).
 
-Memory is divided into cells of two bytes. A cell is nowhere, read-only, writable, or part of an mbarrier.
+Memory is divided into cells of two bytes. A cell is nowhere, read-only, writable, part of an mbarrier, or in host memory
+that the device has mapped.
 """
 
 import numpy as np
@@ -9,12 +10,21 @@ from .errors import BadAccess
 from .races import Accesses
 
 CELL = 2  # bytes
-NOWHERE, READ_ONLY, WRITABLE, BARRIER = range(4)
+NOWHERE, READ_ONLY, WRITABLE, BARRIER, MAPPED = range(5)
 GLOBAL_BASE = 0x7F5000000000
 ALIGNMENT = 256  # of allocations in global memory
 GAP = 256  # bytes between allocations, more than any access
 SHARED_BASE = 1024  # of a block's window; the system has the first kilobyte
+HOST_ARRAYS = {"alarm"}  # of a launch
 WINDOW = 1 << 24  # addresses of one block in its cluster's window
+
+
+REFUSALS = {
+    NOWHERE: "access outside of memory",
+    READ_ONLY: "store to read-only memory",
+    BARRIER: "access to a barrier",
+    MAPPED: "access to the host's memory outside of its scope",
+}
 
 
 def order_of(array):
@@ -37,7 +47,7 @@ class Space:
         address = np.broadcast_to(addresses, threads.shape)[lane]
         self.machine.fail(BadAccess, f"{what} at {int(address):#x}", threads[lane])
 
-    def located(self, threads, addresses, size, count, least_kind):
+    def located(self, threads, addresses, size, count, least_kind, *, of_host=False):
         """Return the index of each lane's first element, and (lane, cell) indices; check them."""
         width = size * count
         offsets = self.offsets(threads, addresses)
@@ -53,9 +63,10 @@ class Space:
         kinds = self.kinds[cells]
         if kinds.min() < least_kind or kinds.max() >= BARRIER:
             bad = ((kinds < least_kind) | (kinds == BARRIER)).any(1)
-            kind = kinds[bad].min()
-            what = {NOWHERE: "access outside of memory", READ_ONLY: "store to read-only memory"}
-            self.fail(what.get(kind, "access to a barrier"), threads, addresses, bad)
+            if not of_host:
+                bad |= (kinds == MAPPED).any(1)
+            if bad.any():
+                self.fail(REFUSALS[kinds[bad].min()], threads, addresses, bad)
         return offsets // size, cells, kinds
 
     def load(self, threads, addresses, size, count, read_only=False):
@@ -86,7 +97,8 @@ class Global(Space):
             start, end = self.starts[name], self.starts[name] + array.nbytes
             flat = array.transpose(order_of(array)).reshape(-1)
             self.bytes[start:end] = np.ascontiguousarray(flat).view(np.uint8)
-            self.kinds[start // CELL : -(-end // CELL)] = WRITABLE if writable else READ_ONLY
+            kind = MAPPED if name in HOST_ARRAYS else WRITABLE if writable else READ_ONLY
+            self.kinds[start // CELL : -(-end // CELL)] = kind
 
     @staticmethod
     def layout(arrays):

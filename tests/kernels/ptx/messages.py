@@ -1,5 +1,7 @@
 """Stores and copies into other blocks that arrive late, in any order, and count their bytes at an mbarrier there."""
 
+import bisect
+
 import numpy as np
 
 from .errors import BadAccess, BarrierMisuse
@@ -61,10 +63,14 @@ class Messages:
         """Whether a fence of the writer or of the copying thread stands between writes and a copy."""
         nothing = np.zeros(self.machine.clocks.width, np.int32)
         seen = self.machine.clocks.seen[thread]
-        return (self.fenced.get(thread, nothing)[writers] >= times) | [
-            any(time <= fence < seen[writer] for fence in self.fences.get(writer, ()))
-            for writer, time in zip(writers, times, strict=True)
-        ]
+        known, which = np.unique(writers, return_inverse=True)
+        last_fence = np.full(known.size, -1)  # of each writer, that the copying thread has seen
+        for i, writer in enumerate(known):
+            fences = self.fences.get(writer, ())
+            before = bisect.bisect_left(fences, seen[writer])
+            if before:
+                last_fence[i] = fences[before - 1]
+        return (self.fenced.get(thread, nothing)[writers] >= times) | (last_fence[which] >= times)
 
     def copy(self, threads, addresses, sources, sizes, barriers):
         """cp.async.bulk: the bytes are read when they arrive."""
@@ -81,6 +87,10 @@ class Messages:
                 shared.fail(f"bad source of {width} bytes", one, source, True)
             cells = start[:, None] // CELL + np.arange(width // CELL)
             shared.accesses.start_copy(thread, cells[0], self._seen_by_copy)
+            target = place["offset"] + place["block"] * shared.stride
+            shared.accesses.check_target(
+                thread, target[0] // CELL + np.arange(width // CELL), self._seen_by_copy
+            )
             self.batches.append(
                 {
                     "thread": one,

@@ -117,3 +117,8 @@ def voted(mode, warps, lanes, votes):
     against = np.zeros(warps.max() + 1, bool)
     np.logical_or.at(against, warps, ~votes)
     return bits[warps] != 0 if mode == "any" else ~against[warps]
+
+
+def leading_zeros(x):
+    """Of 32-bit words."""
+    return (32 - np.frexp(x.astype(np.float64))[1]).astype(np.uint32)

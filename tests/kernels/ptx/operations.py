@@ -118,6 +118,15 @@ def block_barrier(out, operands):
     return JUMPS
 
 
+@rule(r"(?:bar|barrier)(?:\.cta)?\.red\.(and|or)(?:\.aligned)?\.pred", waits=True)
+def block_vote(out, operands, operation):
+    assert len(operands) == 3 and out.guard is None, "only barriers of a whole block"
+    barrier, value = out.read(operands[1], "u32"), out.read(operands[2], "pred")
+    result = out.program.ids[operands[0].name]
+    out.emit(f"m.barriers.vote(t, {barrier}, {value}, {operation!r}, {result}, {out.index})")
+    return JUMPS
+
+
 @rule(r"bar\.warp\.sync", waits=True)
 def warp_barrier(out, operands):
     assert out.guard is None and int(operands[0].text) == -1, "only barriers of a whole warp"

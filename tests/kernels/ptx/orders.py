@@ -34,10 +34,10 @@ class Orders:
         self.fenced = {}  # thread: (scope, clock) of its last fence
         self.awaiting = {}  # thread: what relaxed loads saw and a fence may acquire
 
-    def _place(self, thread, address, size, kind):
+    def _place(self, thread, address, size, kind, scope):
         memory = self.machine.global_
-        one = np.array([thread])
-        start, cells, _ = memory.located(one, np.array([address]), size, 1, kind)
+        one, of_host = np.array([thread]), scope == SCOPES["sys"]
+        start, cells, _ = memory.located(one, np.array([address]), size, 1, kind, of_host=of_host)
         memory.accesses.strong = self
         place = self.places.get(int(cells[0, 0]))
         if place is None:
@@ -80,7 +80,7 @@ class Orders:
         values = np.empty(threads.size, typed.dtype)
         addresses = np.broadcast_to(addresses, threads.shape)
         for i, thread in enumerate(threads):
-            place, start, cells = self._place(thread, addresses[i], size, READ_ONLY)
+            place, start, cells = self._place(thread, addresses[i], size, READ_ONLY, scope)
             self._check(place, cells, thread, scope, writes=False)
             values[i] = typed[start]
             if order == "acquire":
@@ -111,7 +111,7 @@ class Orders:
         machine, scope = self.machine, SCOPES[scope]
         columns = (np.broadcast_to(x, threads.shape) for x in (addresses, values))
         for thread, address, value in zip(threads, *columns, strict=True):
-            place, start, cells = self._place(thread, address, size, WRITABLE)
+            place, start, cells = self._place(thread, address, size, WRITABLE, scope)
             self._check(place, cells, thread, scope, writes=True)
             place.released = Released(machine)  # a plain store ends a release sequence
             self._release(place, thread, order, scope)
@@ -127,7 +127,7 @@ class Orders:
         old = np.empty(threads.size, typed.dtype)
         addresses = np.broadcast_to(addresses, threads.shape)
         for i, thread in enumerate(threads):
-            place, start, cells = self._place(thread, addresses[i], size, WRITABLE)
+            place, start, cells = self._place(thread, addresses[i], size, WRITABLE, scope)
             self._check(place, cells, thread, scope, writes=True)
             if order in ("acquire", "acq_rel"):
                 self._acquire(place.released, thread, scope)

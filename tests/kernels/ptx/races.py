@@ -157,6 +157,15 @@ class Accesses:
             )
         self.reads[cells, thread % self.readers] = UNFINISHED
 
+    def check_target(self, thread, cells, is_seen):
+        """An asynchronous write over ordinary ones, which a proxy fence must order before it."""
+        cells = cells[self.writer[cells] < self.clocks.machine.threads]
+        writers, times = self.writer[cells], self.written[cells]
+        late = (times > 0) & ~is_seen(thread, writers, times)
+        if late.any():
+            what = "no proxy fence orders a copy over a write by"
+            self._fail(thread, cells[late][0], what, writers[late][0])
+
     def end_copy(self, threads, cells, times):
         self.reads[cells, (threads % self.readers)[:, None]] = times[:, None]
 

@@ -13,7 +13,7 @@ HEAD = """
 .target sm_90a
 .address_size 64
 .extern .shared .align 16 .b8 memory[];
-.entry test(.param .u64 out, .param .u64 in)
+.entry test(.param .u64 out, .param .u64 in, .param .u64 alarm)
 {
 .reg .pred %p<9>;
 .reg .b32 %r<30>;
@@ -33,17 +33,33 @@ setp.eq.s32 %p2, %r2, 0;
 """
 
 
-def run(body, *, blocks=1, threads=32, cluster_size=1, shared=1024, out=64, seeds=range(5)):
+def run(
+    body,
+    *,
+    blocks=1,
+    threads=32,
+    cluster_size=1,
+    shared=1024,
+    out=64,
+    seeds=range(5),
+    check_end=True,
+):
     """Run a kernel's body with random schedules; return `out` of the last, int32 that starts as zeros."""
     program = load(Module(HEAD + body + "\nret;\n}"), "test")
     launch = SimpleNamespace(
         blocks=blocks, block_threads=threads, cluster_size=cluster_size, shared_bytes=shared
     )
     array = np.zeros(out, np.int32)
-    arrays = {"out": (array, True), "in": (np.arange(64, dtype=np.int32), False)}
+    arrays = {
+        "out": (array, True),
+        "in": (np.arange(64, dtype=np.int32), False),
+        "alarm": (np.zeros(8, np.int32), True),  # in the host's memory
+    }
     addresses = Global.addresses(arrays)
-    parameters = b"".join(addresses[name].to_bytes(8, "little") for name in ("out", "in"))
+    parameters = b"".join(addresses[name].to_bytes(8, "little") for name in arrays)
     for seed in seeds:
         machine = Machine(program, launch, arrays, parameters, seed)
         machine.run()
+        if check_end:
+            machine.mbarriers.check_end()
     return machine.global_.contents("out", array)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from . import nvcc_output
 from .calls import draw
 from .conftest import USUAL
 
@@ -24,6 +25,22 @@ def check(programs, call):
 def test_random_call(programs, dtype, architecture, exchange, seed):
     seed += 100 * KINDS.index((dtype, architecture, exchange))
     check(programs, draw(seed, dtype=dtype, architecture=architecture, exchange=exchange))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("send", ["wide", "bulk"])
+@pytest.mark.parametrize("dtype", nvcc_output.PRODUCTS)
+def test_random_call_of_every_way_to_send(programs, dtype, send, seed):
+    where = dict(dtype=dtype, exchange="cluster", architecture="sm_90a", blocks=(2, 4, 8)[seed])
+    check(programs, draw(1000 + seed, send=send, **where))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("send", ["wide", "bulk"])
+def test_more_random_calls_of_every_way_to_send(programs, send, seed):
+    seed += 2 * 10**6
+    check(programs, draw(seed, exchange="cluster", architecture="sm_90a", send=send))
 
 
 @pytest.mark.slow

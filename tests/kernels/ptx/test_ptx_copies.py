@@ -51,6 +51,7 @@ SEND = """
     @%p3 bra FILLED;
     st.shared.u32 [%r5+64], %r1;
     FILLED:
+    {target}
     {fence}
     @!%p1 bra READY;
     mbarrier.init.shared::cta.b64 [%r3], 1;
@@ -79,7 +80,17 @@ SEND = """
     barrier.cluster.arrive.release.aligned;
     barrier.cluster.wait.acquire.aligned;
 """
-RIGHT = dict(fence="", late_fence="fence.proxy.async.shared::cta;", after="", to=128, expected=16)
+RIGHT = dict(
+    target="", fence="", late_fence="fence.proxy.async.shared::cta;", after="", to=128, expected=16
+)
+
+
+# Every block fills where a copy goes to, before the barrier.
+TARGET = """
+    @%p3 bra CLEARED;
+    st.shared.u32 [%r5+128], %r1;
+    CLEARED:
+"""
 
 
 def send(**changes):
@@ -90,12 +101,17 @@ def send(**changes):
 def test_a_bulk_copy_arrives_at_its_barrier():
     assert send() == [0, 1, 2, 3]
     assert send(late_fence="", fence="fence.proxy.async;") == [0, 1, 2, 3]
+    assert send(target=TARGET) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
         (dict(late_fence=""), Race),
+        (
+            dict(target=TARGET, late_fence="@!%p2 bra NEXT; fence.proxy.async.shared::cta; NEXT:"),
+            Race,
+        ),
         (dict(after="st.shared.u32 [%r9], %r1;"), Race),
         (dict(expected=32), Deadlock),
         (dict(to=120), BadAccess),

@@ -50,6 +50,12 @@ def test_integers_divide_toward_zero():
     assert numerics.high_product(a, b).tolist() == wanted
 
 
+def test_leading_zeros():
+    values = np.array([0, 1, 2, 3, 4, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+    wanted = [32 - int(value).bit_length() for value in values]
+    assert numerics.leading_zeros(values).tolist() == wanted
+
+
 def test_approximations_are_close():
     x = RANDOM.uniform(-20, 20, 1000).astype(np.float32)
     np.testing.assert_allclose(numerics.exp2_approximate(x), 2.0 ** x.astype(float), rtol=2**-22)

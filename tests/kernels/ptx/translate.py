@@ -64,6 +64,9 @@ class Program:
             self.static_shared = aligned(self.static_shared, alignment)
             self.shared_addresses[name] = SHARED_BASE + self.static_shared
         self.ids = {name: i for i, name in enumerate(kernel.register_types)}
+        self.reads_clock = any(
+            Register("%globaltimer") in instruction.operands for instruction in kernel.instructions
+        )
         self.types = [numpy_type(kind) for kind in kernel.register_types.values()]
         self.segments = self._cut()
         self.segment_at = {segment.start: i for i, segment in enumerate(self.segments)}

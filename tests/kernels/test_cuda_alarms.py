@@ -1,0 +1,87 @@
+"""The watchdog's host side: which call reports an alarm, on which device, and what it says."""
+
+import pytest
+
+TEXT = (
+    "rnnfused: the call before this one stopped on cuda:1, because blocks of its kernel waited 2.50 s for each other. "
+    "Its results are incomplete. Its layout: cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads. "
+    "Rank 5 of team 0 waited in step 16 for barrier 1. Rank 2 of team 0 waited in step 17 for barrier 0. "
+    "RNNFUSED_CUDA_FUSED=0 avoids the fused kernels."
+)
+
+
+@pytest.fixture
+def alarms(alarms_module):
+    yield alarms_module
+    alarms_module.set_captures(False)
+    for device in (0, 1):
+        alarms_module.set_device(device)
+        alarms_module.take_alarm()
+    alarms_module.set_device(0)
+    alarms_module.set_time_limit(20)
+
+
+def test_the_next_call_on_the_device_reports_it_once(alarms):
+    alarms.set_time_limit(2.5)
+    alarms.set_device(1)
+    watchdog = alarms.next_watchdog()
+    assert watchdog.limit == 2_500_000_000
+    watchdog.raise_alarm(2, 17, 0, 8)
+    watchdog.raise_alarm(5, 16, 1, 8)
+    alarms.set_device(0)
+    alarms.next_watchdog()
+    assert alarms.take_alarm() == ""
+    alarms.set_device(1)
+    with pytest.raises(RuntimeError) as caught:
+        alarms.next_watchdog()
+    assert str(caught.value) == TEXT
+    assert alarms.take_alarm() == ""
+    alarms.next_watchdog()
+
+
+def test_it_can_be_taken_before_the_next_call(alarms):
+    watchdog = alarms.next_watchdog()
+    assert alarms.take_alarm() == ""
+    watchdog.raise_alarm(0, 0, 9, 64)
+    assert "waited in step 0 for rank 7" in alarms.take_alarm()
+    assert alarms.take_alarm() == ""
+
+
+def test_many_ranks_are_counted(alarms):
+    watchdog = alarms.next_watchdog()
+    for rank in range(7):
+        watchdog.raise_alarm(rank, 9 - rank, 0, 8)
+    text = alarms.take_alarm()
+    assert text.index("Rank 6 of") < text.index("Rank 5 of") < text.index("Rank 3 of")
+    assert "Rank 2" not in text and "3 more ranks waited" in text
+
+
+def test_every_launch_has_its_own_number(alarms):
+    numbers = [alarms.next_watchdog().launch for _ in range(5)]
+    assert len(set(numbers)) == 5 and 0 not in numbers
+
+
+def test_only_an_alarm_waits_for_the_device(alarms):
+    alarms.next_watchdog()
+    before = alarms.counts()
+    watchdog = alarms.next_watchdog()
+    assert alarms.take_alarm() == "" and alarms.counts() == before
+    watchdog.raise_alarm(0, 0, 0, 2)
+    alarms.take_alarm()
+    assert alarms.counts() == (before[0], before[1] + 1)
+
+
+def test_an_alarm_during_a_capture_stays(alarms):
+    watchdog = alarms.next_watchdog()
+    watchdog.raise_alarm(0, 0, 0, 2)
+    alarms.set_captures(True)
+    assert alarms.take_alarm() == alarms.take_alarm() != ""
+    alarms.set_captures(False)
+    assert alarms.take_alarm() != ""
+    assert alarms.take_alarm() == ""
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), 1e10])
+def test_a_time_limit_must_be_positive(alarms, seconds):
+    with pytest.raises(RuntimeError, match="time limit must be"):
+        alarms.set_time_limit(seconds)
