@@ -17,31 +17,9 @@
 #include "cuda/launch.h"
 #include "reference.h"
 #include "values.h"
-#if __has_include("cuda/watchdog.h")
-#define RNNFUSED_PROBE_HAS_ALARM 1
-#else
-#define RNNFUSED_PROBE_HAS_ALARM 0
-#endif
 
 namespace rnnfused {
 namespace probe {
-
-inline void limit_time(double seconds) {
-#if RNNFUSED_PROBE_HAS_ALARM
-  cuda::set_time_limit(seconds);
-#else
-  (void)seconds;
-#endif
-}
-
-// What a kernel that gave up has left behind; empty if none did.
-inline std::string alarm() {
-#if RNNFUSED_PROBE_HAS_ALARM
-  return cuda::take_alarm();
-#else
-  return "";
-#endif
-}
 
 inline std::string name_of(const cuda::Plan& plan) {
   const std::string blocks = "," + std::to_string(plan.blocks);
@@ -49,15 +27,6 @@ inline std::string name_of(const cuda::Plan& plan) {
          : plan.exchange == cuda::Exchange::none    ? "none"
          : plan.exchange == cuda::Exchange::cluster ? "cluster" + blocks
                                                     : "grid" + blocks;
-}
-
-inline std::string details_of(const cuda::Plan& plan) {
-#if RNNFUSED_PROBE_HAS_ALARM
-  return cuda::describe(plan);
-#else
-  return name_of(plan) + ", " + std::to_string(plan.units) + " units a block, depth " + std::to_string(plan.depth) +
-         ", " + std::to_string(plan.threads) + " threads, tile of " + std::to_string(plan.batch_tile) + " rows";
-#endif
 }
 
 inline void force_plan(const std::string& plan) { setenv("RNNFUSED_CUDA_PLAN", plan.c_str(), 1); }

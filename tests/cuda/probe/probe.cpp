@@ -43,7 +43,7 @@ struct Failure : std::runtime_error {
 
 void finish_launch() {
   RNNFUSED_CUDA_CHECK(cudaDeviceSynchronize());
-  const std::string text = alarm();
+  const std::string text = cuda::take_alarm();
   if (!text.empty()) throw Failure("alarm", text);
 }
 
@@ -56,7 +56,7 @@ void put_verdict(Row& row, const Verdict& verdict) {
 
 void run(const Case& tested, bool timed, Row& row) {
   DeviceCall call(tested);
-  row.put("used_plan", name_of(call.plan())).put("details", details_of(call.plan()));
+  row.put("used_plan", name_of(call.plan())).put("details", cuda::describe(call.plan()));
   row.put("hidden_size", call.hidden_size()).put("num_steps", call.num_steps());
   call.launch(call.num_steps());
   finish_launch();
@@ -133,7 +133,7 @@ int print_plans() {
         Row row;
         row.put("dtype", name_of(dtype)).put("hidden_size", hidden_size).put("batch_size", batch_size);
         row.put("plan", name_of(plan));
-        if (plan.blocks > 0) row.put("details", details_of(plan)).put("tile", plan.batch_tile);
+        if (plan.blocks > 0) row.put("details", cuda::describe(plan)).put("tile", plan.batch_tile);
         row.print();
       }
     }
@@ -226,7 +226,7 @@ int run_all(const Options& options) {
     std::fprintf(stderr, "probe: no NVIDIA GPU: %s\n", cudaGetErrorString(error));
     return kNoGpu;
   }
-  limit_time(options.time_limit);
+  cuda::set_time_limit(options.time_limit);
   if (options.mode == "--plans") return print_plans();
   if (options.mode == "--two-grids") {
     int worst = 0;
