@@ -22,10 +22,10 @@ PartSize part_size(const LayerBackwardParams& layer, int64_t rows) {
 int64_t row_groups(const LayerBackwardParams& layer) {
   const int64_t bytes = GradientSums::bytes(layer), rows = layer.loop.batch_size;
   if (bytes > kMaxOwnSums) return 1;
-  const int64_t most =
-      std::min({kMaxRowGroups, rows / kMinGroupRows, product_of(rows, layer.loop.num_steps) / kMinGroupSum,
-                kMaxGroupSums / std::max<int64_t>(bytes, 1)});
-  int64_t groups = 1;
+  const int64_t terms = product_of(rows, layer.loop.num_steps);
+  const int64_t most = std::min(
+      {kMaxRowGroups, rows / kMinRowsOfMany, terms / kMinSumOfMany, kMaxGroupSums / std::max<int64_t>(bytes, 1)});
+  int64_t groups = rows / kMinRowsOfTwo >= 2 && terms / kMinSumOfTwo >= 2 ? 2 : 1;
   while (2 * groups <= most) groups *= 2;
   return groups;
 }

@@ -45,12 +45,14 @@ constexpr int64_t kMinWorkPerWorker = 500'000;
 constexpr int64_t kMinPackPerWorker = 200'000;
 // Bytes of gradient sums that are worth one more worker, when the workers' sums are added up.
 constexpr int64_t kMinAddPerWorker = 32 * 1024;
-// Groups of rows have gradient sums of their own, so that workers can share the groups (part_size.h): at most this many
-// groups, of at least this many rows. Each sum of a group has this many terms at least, and its values take at most
-// these bytes, in one group and in all.
+// Groups of rows have gradient sums of their own, so that workers can share the groups (part_size.h). The least rows of
+// a group, and the least terms of its sums: of two groups, which cost one worker up to 4%; and of more.
+constexpr int64_t kMinRowsOfTwo = 8;
+constexpr int64_t kMinSumOfTwo = 320;
+constexpr int64_t kMinRowsOfMany = 2 * kWideTileRows;
+constexpr int64_t kMinSumOfMany = 2048;
 constexpr int64_t kMaxRowGroups = 16;
-constexpr int64_t kMinGroupRows = 2 * kWideTileRows;
-constexpr int64_t kMinGroupSum = 2048;
+// The most bytes of a group's sums, and of all groups.
 constexpr int64_t kMaxOwnSums = 2 * 1024 * 1024;
 constexpr int64_t kMaxGroupSums = 16 * 1024 * 1024;
 // Columns of a token sum that one worker takes at least: one cache line of float32 sums.
