@@ -76,14 +76,10 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
         "num_steps": 6,
         "batch_size": 7,
         "sampler": "random",
-        "reset_probability": 0.5,
         "epochs": 9,
         "optimizer": "adam",
         "lr": 0.25,
-        "weight_decay": 0.5,
         "schedule": "constant",
-        "warmup": 0.5,
-        "final_lr": 0.25,
         "clip": 2.5,
         "average": 0.75,
         "precision": "bfloat16",
@@ -100,13 +96,25 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     assert main(["train", book, "--out", "x", *flags, *files, "--threads", "2"]) == 0
     (text, out, settings), keywords = calls[0]
     wanted |= {"letters_only": True, "tied": True, "betas": [0.5, 0.25], "save_minutes": 1.5}
-    assert settings.to_json() == wanted | {"minutes": None, "validation_fraction": 0.1}
-    # None of them is a default, which would pass without its option.
+    # Without effect beside those, or beside --valid.
+    others = {
+        "validation_fraction": 0.25,
+        "reset_probability": 0.5,
+        "weight_decay": 0.5,
+        "warmup": 0.5,
+        "final_lr": 0.25,
+        "minutes": 2.5,
+    }
     defaults = TrainSettings().to_json()
-    same = [name for name in wanted if defaults[name] == wanted[name]]
-    assert same == ["device"]
-    assert main(["train", "--out", "x", "--validation-fraction", "0.25"]) == 0
-    assert calls[1][0][2].validation_fraction == 0.25
+    assert settings.to_json() == defaults | wanted
+    # None of them is a default, which would pass without its option.
+    every = wanted | others
+    assert [name for name in defaults if defaults[name] == every.get(name, defaults[name])] == [
+        "device"
+    ]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in others.items()]
+    assert main(["train", "--out", "x", *flags]) == 0
+    assert calls[1][0][2].to_json() == defaults | others
     assert out == "x" and text == Path(book)
     assert keywords == {
         "prefix": None,
@@ -267,6 +275,39 @@ def test_wrong_command_lines(capsys, monkeypatch, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "--schedule constant --warmup 0.1",
+            "--warmup must not be given with --schedule='constant', where it has no effect: it "
+            "needs --schedule='cosine'",
+        ),
+        ("--schedule constant --final-lr 0.5", "--final-lr must not be given with --schedule="),
+        (
+            "--optimizer sgd --betas 0.5 0.9",
+            "--betas must not be given with --optimizer='sgd', where it has no effect: it needs "
+            "--optimizer='adam' or --optimizer='adamw'",
+        ),
+        ("--optimizer sgd --weight-decay 0.1", "--weight-decay must not be given with --optim"),
+        ("--optimizer adam --weight-decay 0.1", "it needs --optimizer='adamw'"),
+        (
+            "--sampler random --reset-probability 0.1",
+            "--reset-probability must not be given with --sampler='random', where it has no effect:"
+            " it needs --sampler='streams'",
+        ),
+        ("--sampler uniform --reset-probability 0.1", "with --sampler='uniform', where it has no"),
+        # Their defaults have no effect either.
+        ("--schedule constant --warmup 0.05", "--warmup must not be given with --schedule="),
+        ("--optimizer sgd --betas 0.9 0.999", "--betas must not be given with --optimizer="),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, book, capsys, options, message):
+    out = tmp_path / "run"
+    assert message in error_of(capsys, ["train", book, "--out", str(out), *options.split()])
+    assert not out.exists()
+
+
 def test_wrong_texts(tmp_path, book, capsys):
     def message(content, *more):
         (tmp_path / "a.txt").write_bytes(content)
@@ -408,7 +449,12 @@ def test_options_of_sample(run, capsys):
     ("options", "message"),
     [
         (["--greedy", "--temperature", "1"], "not allowed with argument --greedy"),
-        (["--greedy", "--top-k", "3"], "--greedy does not draw: it takes no --top-k"),
+        (["--greedy", "--top-k", "3"], "--top-k must not be given with --greedy, which does not"),
+        (["--greedy", "--seed", "3"], "--seed must not be given with --greedy, which does not"),
+        (
+            ["--temperature", "0", "--top-p", "0.5"],
+            "--top-p must not be given with --temperature 0, which does not draw",
+        ),
         (["--top-k", "0"], "--top-k must be at least 1, got 0"),
         (["--top-p", "1.5"], "--top-p must lie in (0, 1], got 1.5"),
         (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),

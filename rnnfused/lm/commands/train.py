@@ -1,7 +1,6 @@
 """``rnnfused train``: train a model on a text."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,7 +226,9 @@ def run(arguments: argparse.Namespace) -> None:
             )
     if "epochs" in given:
         given.setdefault("minutes", None)
-    settings = dataclasses.replace(settings, **given)
+    settings = TrainSettings.from_json(settings.to_json() | given)
+    # Those too that were given their default.
+    settings.check_effect(given)
     source = names["source"] or _DEFAULT_TEXT
     train(
         default_text() if source == _DEFAULT_TEXT else Path(source),
