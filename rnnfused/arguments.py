@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,25 @@ def explain(check: Callable[..., Any], *arguments: Any) -> None:
         check(*arguments)
     except Exception as explanation:
         raise explanation from None
+
+
+def check_int(name: str, value: Any, least: int) -> int:
+    """The value as an int: numpy's integers are taken too, bools are not.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is not in ``least .. 2 ** 63 - 1``.
+    """
+    try:
+        # A bool is an int to Python.
+        number = operator.index(None if isinstance(value, bool) else value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    if number >= 2**63:
+        raise ValueError(f"{name} must lie in {least} .. 2 ** 63 - 1, got {number}")
+    return number
 
 
 def check_dtype(name: str, sequence: Tensor) -> None:

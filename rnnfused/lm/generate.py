@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnfused import generation
+from rnnfused.arguments import check_int
 
 from .model import CharLM
 from .vocabulary import Vocabulary
@@ -118,17 +119,15 @@ def generate(
         TypeError, ValueError: an argument has the wrong type or is out of range, ``vocab`` does
             not have the model's size, or the model's logits are not finite.
     """
-    _check_int("num_chars", num_chars, 0)
-    if num_samples is not None:
-        _check_int("num_samples", num_samples, 1)
-    _check_int("first_sample", first_sample, 0)
+    num_chars = check_int("num_chars", num_chars, 0)
+    rows = 1 if num_samples is None else check_int("num_samples", num_samples, 1)
+    first_sample = check_int("first_sample", first_sample, 0)
     if len(vocab) != model.config.vocab_size:
         raise ValueError(
             f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
         )
     ids = encode_prefix(vocab, prefix)
     shown = prefix if vocab.level == "char" else vocab.decode(ids[0])
-    rows = num_samples or 1
     texts = [_Text(vocab, shown, int(ids[0, -1])) for _ in range(rows)]
 
     def report(symbols: Tensor) -> None:
@@ -148,13 +147,6 @@ def generate(
     if num_chars == 0:
         report(torch.empty((rows, 0), dtype=torch.long))
     return str(texts[0]) if num_samples is None else [str(text) for text in texts]
-
-
-def _check_int(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def _draw(model: CharLM, ids: Tensor, num_symbols: int, options: dict[str, Any]) -> None:
