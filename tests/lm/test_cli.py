@@ -219,6 +219,13 @@ def test_version_and_help(capsys):
         assert expected in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["train", "sample"])
+def test_help_says_how_a_prefix_is_read(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "unknown words are read as <unk>" in " ".join(capsys.readouterr().out.split())
+
+
 def test_help_without_docstrings(capsys, monkeypatch):
     # As under python -OO, which would have to compile all of torch for this test.
     ours = [name for name in sys.modules if name.partition(".")[0] == "rnnfused"]

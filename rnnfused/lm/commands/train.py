@@ -180,7 +180,10 @@ def add(commands: Subparsers) -> None:
         help="plot the norm of the gradient by its distance from the loss, into DIR/gradients.png",
     )
     results.add_argument(
-        "--prefix", metavar="TEXT", help="start of the sample; default: the text's first word"
+        "--prefix",
+        metavar="TEXT",
+        help="start of the sample, prepared like the text; at word level, unknown words are read as "
+        "<unk>; default: the text's first word",
     )
 
 
