@@ -25,18 +25,28 @@ def explain(check: Callable[..., Any], *arguments: Any) -> None:
         raise explanation from None
 
 
-def check_int(name: str, value: Any, least: int) -> int:
+def as_int(need: str, value: Any) -> int:
     """The value as an int: numpy's integers are taken too, bools are not.
+
+    Raises:
+        TypeError: it is no integer; the message begins with ``need``.
+    """
+    try:
+        if isinstance(value, bool):  # an int to Python
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{need}, got {value!r}") from None
+
+
+def check_int(name: str, value: Any, least: int) -> int:
+    """The value as an int, by ``as_int``.
 
     Raises:
         TypeError: it is no integer.
         ValueError: it is not in ``least .. 2 ** 63 - 1``.
     """
-    try:
-        # A bool is an int to Python.
-        number = operator.index(None if isinstance(value, bool) else value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    number = as_int(f"{name} must be an int", value)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
     if number >= 2**63:

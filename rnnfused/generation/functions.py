@@ -1,6 +1,5 @@
 """The public functions: checks, the choice between op and loop, chunks, callbacks."""
 
-import operator
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -8,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_int
+from ..arguments import as_int, check_int
 from ..ops.modes import outside_graphs
 from ..ops.tokens import check_ids, is_integer
 from .choice import Choice, check_choice
@@ -332,10 +331,7 @@ def _check_exclude(exclude: Iterable[int] | Tensor, vocab_size: int) -> list[int
         raise TypeError(f"exclude must hold ids, got {exclude!r}")
     excluded = []
     for index in exclude:
-        try:
-            excluded.append(operator.index(None if isinstance(index, bool) else index))
-        except TypeError:
-            raise TypeError(f"exclude must hold ids, ints, got {index!r}") from None
+        excluded.append(as_int("exclude must hold ids, ints", index))
         if not 0 <= excluded[-1] < vocab_size:
             raise IndexError(f"exclude must hold ids in [0, {vocab_size}), got {index}")
     if len(set(excluded)) == vocab_size:
