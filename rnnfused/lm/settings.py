@@ -279,7 +279,20 @@ def check_device(device: str) -> torch.device:
         # Some devices, like "meta", allocate but hold no values: read one back.
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-        # torch goes on with pages of advice to its developers.
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise ValueError(f"device must be one that works here, got {device!r}: {reason}") from None
+        devices = _devices()
+        message = f"device must be one that works here, {' or '.join(devices)}, got {device!r}"
+        # Of other devices torch says which ones exist in any build of it.
+        if device.partition(":")[0] in {name.partition(":")[0] for name in devices}:
+            # torch goes on with pages of advice to its developers.
+            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+            message += f": {reason}"
+        raise ValueError(message) from None
     return torch.device(device)
+
+
+def _devices() -> list[str]:
+    """The names of this machine's devices."""
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None:
+        return ["cpu"]
+    return ["cpu", *(f"{kind.type}:{index}" for index in range(torch.accelerator.device_count()))]
