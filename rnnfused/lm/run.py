@@ -21,7 +21,7 @@ from .corpus import Corpus
 from .data import StreamBatches
 from .distributed import LostWorkerError, Workers
 from .evaluate import evaluate_ids
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, refusal
 from .generate import generate
 from .gradient_profile import gradient_profile, save_profile
 from .initial import initial_model
@@ -127,11 +127,7 @@ class Run:
                 "their last digits; --threads sets the number"
             )
         if record["text"] != self.text:
-            raise ValueError(
-                "text must be that of the run that is resumed, with the same validation text, but "
-                f"another one or a changed one was given; the run read "
-                f"{record['settings'].get('source')!r}"
-            )
+            raise ValueError(refusal(record["settings"], self.record))
         try:
             self.state.restore(self.state.own(tensors))
         except (ValueError, RuntimeError, KeyError) as error:

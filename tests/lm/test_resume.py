@@ -187,8 +187,11 @@ def test_a_constant_rate_lets_a_run_become_longer(tmp_path):
 
 @pytest.mark.parametrize("other", [TEXT[:-1], TEXT.replace("b", "d"), TEXT[::-1]])
 def test_another_text_is_refused(stopped, other):
-    with pytest.raises(ValueError, match="text must be that of the run .* the run read 'a.txt'"):
+    need = "text must be that of the run that is resumed"
+    with pytest.raises(ValueError, match=f"^{need}, 'a.txt', got a text of no file$"):
         train(other, stopped, RUNS["plain"], resume=True)
+    with pytest.raises(ValueError, match=f"^{need}, but it has changed: 'a.txt'$"):
+        train(other, stopped, RUNS["plain"], resume=True, source="a.txt")
     with pytest.raises(ValueError, match="text must be that of the run"):
         train(TEXT, stopped, RUNS["plain"], valid=TEXT[:100], resume=True)
 
