@@ -1,7 +1,7 @@
 """Sampling: read a prefix, then draw symbol after symbol."""
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from rnnfused.arguments import check_int
 
 from .model import CharLM
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # in typing from Python 3.11 on
+    from typing_extensions import Unpack
 
 
 def encode_prefix(vocab: Vocabulary, prefix: str) -> Tensor:
@@ -35,6 +38,17 @@ def encode_prefix(vocab: Vocabulary, prefix: str) -> Tensor:
     return vocab.encode(prefix).unsqueeze(0)
 
 
+class _Options(TypedDict, total=False):
+    """The options of ``generate`` that its result's type does not depend on."""
+
+    temperature: float
+    seed: int | None
+    greedy: bool
+    top_k: int | None
+    top_p: float | None
+    first_sample: int
+
+
 @overload
 def generate(
     model: CharLM,
@@ -42,14 +56,9 @@ def generate(
     prefix: str,
     num_chars: int,
     *,
-    temperature: float = ...,
-    seed: int | None = ...,
-    greedy: bool = ...,
-    top_k: int | None = ...,
-    top_p: float | None = ...,
     num_samples: None = ...,
-    first_sample: int = ...,
     callback: Callable[[str], object] | None = ...,
+    **options: "Unpack[_Options]",
 ) -> str: ...
 
 
@@ -60,14 +69,9 @@ def generate(
     prefix: str,
     num_chars: int,
     *,
-    temperature: float = ...,
-    seed: int | None = ...,
-    greedy: bool = ...,
-    top_k: int | None = ...,
-    top_p: float | None = ...,
     num_samples: int,
-    first_sample: int = ...,
     callback: Callable[[list[str]], object] | None = ...,
+    **options: "Unpack[_Options]",
 ) -> list[str]: ...
 
 
