@@ -27,7 +27,7 @@ from .gradient_profile import gradient_profile, save_profile
 from .initial import initial_model
 from .interrupt import Interrupted, Interrupts
 from .messages import for_stream, show, warn
-from .metrics import Board, EpochBar, heading, is_good, line_of, row_of
+from .metrics import Board, EpochBar, heading, hint, is_good, line_of, row_of
 from .model import CharLM
 from .optim import build_optimizer, clipped_norm
 from .schedule import rate_at
@@ -103,6 +103,8 @@ class Run:
             self.say(f"the run is finished, since step {self.progress.step}")
         elif self.progress.step:
             self.say(f"goes on at step {self.progress.step}, epoch {self.progress.epoch + 1}")
+        elif self.settings.minutes is None and (advice := hint(self.timetable.steps)):
+            self.say(advice)
 
     def say(self, text: str) -> None:
         """Print a line, in the first worker."""
