@@ -8,11 +8,13 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 # ``python -m rnnfused`` imports this file, and by it torch, before ``__main__.py``. Only while Python
-# looks for the module is the first argument "-m".
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in (__name__, f"{__name__}.lm"):
-    from rnnfused_command import guard
+# looks for the module is the first argument "-m", also for ``-mrnnfused`` and ``-Bmrnnfused``.
+if sys.argv[:1] == ["-m"]:
+    _given = sys.orig_argv[-len(sys.argv)]
+    if (_given.partition("m")[2] if _given[0] == "-" else _given) in (__name__, f"{__name__}.lm"):
+        from rnnfused_command import guard
 
-    guard()  # Ctrl-C ends the command quietly from here on
+        guard()  # Ctrl-C ends the command quietly from here on
 
 from . import cuda, functional, generation, reference, scratch
 from .cell import RNNCell

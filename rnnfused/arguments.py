@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,35 @@ def explain(check: Callable[..., Any], *arguments: Any) -> None:
         check(*arguments)
     except Exception as explanation:
         raise explanation from None
+
+
+def as_int(need: str, value: Any) -> int:
+    """The value as an int: numpy's integers are taken too, bools are not.
+
+    Raises:
+        TypeError: it is no integer; the message begins with ``need``.
+    """
+    try:
+        if isinstance(value, bool):  # an int to Python
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{need}, got {value!r}") from None
+
+
+def check_int(name: str, value: Any, least: int) -> int:
+    """The value as an int, by ``as_int``.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is not in ``least .. 2 ** 63 - 1``.
+    """
+    number = as_int(f"{name} must be an int", value)
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    if number >= 2**63:
+        raise ValueError(f"{name} must lie in {least} .. 2 ** 63 - 1, got {number}")
+    return number
 
 
 def check_dtype(name: str, sequence: Tensor) -> None:

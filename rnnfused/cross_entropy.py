@@ -35,7 +35,8 @@ def linear_cross_entropy(
         weight: (V, H), same dtype and device, any strides. V is the number of classes, at least 1.
         bias: (V,), same dtype and device; None for zeros.
         target: (..), any integer dtype, same device: a class in [0, V) or ``ignore_index`` for each row.
-        ignore_index: rows of this target have no loss and no gradient, and do not count in the mean.
+        ignore_index: rows of this target have no loss, and do not count in the mean. Their part of the gradient of
+            ``hidden`` is zero: on the CPU also where the row is NaN, which does make the gradient of ``weight`` NaN.
         reduction: ``"mean"`` over the rows that count (NaN without any), ``"sum"``, or ``"none"``.
         label_smoothing: s in [0, 1]; the target distribution is ``(1 - s) onehot + s / V`` (Szegedy et al.,
             "Rethinking the Inception Architecture for Computer Vision", 2016, section 7).

@@ -231,7 +231,9 @@ def test_not_finite_values():
     with torch.no_grad():
         leaves[0][1] = torch.nan  # an ignored row
     loss = our_loss(leaves, target)
-    assert loss.isfinite() and gradients(loss, leaves[:1])[0].isfinite().all()
+    d_hidden, d_weight = gradients(loss, leaves[:2])
+    assert loss.isfinite() and d_hidden.isfinite().all() and (d_hidden[1] == 0).all()
+    assert d_weight.isnan().all()
     with torch.no_grad():
         leaves[0][0] = torch.nan
     losses = our_loss(leaves, target, reduction="none")

@@ -228,17 +228,38 @@ def test_prediction_carries_the_state(model, prefix, num_preds):
     assert model.predict(prefix, num_preds, VOCAB, torch.device("cpu")) == got
 
 
+def test_numbers_of_numpy(model):
+    numpy = pytest.importorskip("numpy")
+    expected = model.predict("ab", 3, VOCAB)
+    for kind in (numpy.int64, numpy.uint8):
+        assert model.predict("ab", kind(3), VOCAB) == expected
+    for wrong in (numpy.float64(3), True, "3"):
+        with pytest.raises(TypeError, match="num_preds must be an int, got"):
+            model.predict("ab", wrong, VOCAB)
+
+
 class StrictVocab(dict):
     idx_to_token = VOCAB.idx_to_token
 
 
-@pytest.mark.parametrize("vocab", [VOCAB, StrictVocab(VOCAB.token_to_idx)])
+class ListVocab:
+    """Looks tokens up in a list, which raises ValueError for one that it lacks."""
+
+    idx_to_token = VOCAB.idx_to_token
+
+    def __getitem__(self, token):
+        return self.idx_to_token.index(token)
+
+
+@pytest.mark.parametrize("vocab", [VOCAB, StrictVocab(VOCAB.token_to_idx), ListVocab()])
 def test_prediction_refuses_wrong_prefixes(model, vocab):
     with pytest.raises(ValueError, match="prefix must not be empty"):
         model.predict("", 3, vocab)
     with pytest.raises(ValueError, match="'Z', which is not in the vocabulary"):
         model.predict("abZ", 3, vocab)
-    with pytest.raises(ValueError, match=r"num_preds must lie in 0 .. 2 \*\* 63 - 1, got -1"):
+    with pytest.raises(ValueError, match="the symbol 3, which is not in the vocabulary"):
+        model.predict(["a", 3], 3, vocab)
+    with pytest.raises(ValueError, match="num_preds must be at least 0, got -1"):
         model.predict("ab", -1, vocab)
 
 
@@ -289,6 +310,9 @@ def test_prediction_refuses_wrong_prefixes(model, vocab):
         (lambda m: m.predict("ab", 2, VOCAB, [1]), TypeError, "device must .* got list"),
         (lambda m: m.predict("ab", 2, None), TypeError, "vocab must .* got NoneType"),
         (lambda m: m.predict(3, 2, VOCAB), TypeError, "prefix must .* got int"),
+        (lambda m: m.predict(b"ab", 2, VOCAB), TypeError, "prefix must be a str or a .* got bytes"),
+        (lambda m: m.predict({"a", "b"}, 2, VOCAB), TypeError, "prefix must .* got set"),
+        (lambda m: m.predict({"a": 1}, 2, VOCAB), TypeError, "prefix must .* got dict"),
         (lambda m: m.predict([3], 2, VOCAB), ValueError, "the symbol 3, which is not in the voc"),
         (lambda m: m.one_hot(torch.ones(5, 3)), TypeError, "integer dtype"),
         (lambda m: RNNScratchCell(4, 6)(torch.randn(3, 5)), ValueError, r"x must be \(batch, 4\)"),

@@ -1,10 +1,13 @@
 """How a symbol is chosen from logits: greedily, or drawn from all symbols, the likeliest k, or a nucleus."""
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..arguments import check_int
 
 
 class Choice(NamedTuple):
@@ -24,28 +27,17 @@ def check_choice(temperature: Any, top_k: Any, top_p: Any, seed: Any) -> Choice:
         ValueError: it is out of range.
     """
     for name, value in {"temperature": temperature, "top_p": top_p}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
             raise TypeError(f"{name} must be a float, got {value!r}")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {temperature}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
-    if top_k is not None:
-        check_int("top_k", top_k, 1)
+    top_k = 0 if top_k is None else check_int("top_k", top_k, 1)
     if seed is None:
         seed = int(torch.randint(2**63 - 1, (), device="cpu")) if temperature > 0 else 0
-    check_int("seed", seed, 0)
-    return Choice(float(temperature), top_k or 0, 1.0 if top_p is None else float(top_p), seed)
-
-
-def check_int(name: str, value: Any, least: int) -> None:
-    """Raises TypeError unless the value is an int, ValueError unless it lies in ``least .. 2 ** 63 - 1``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    if value >= 2**63:
-        raise ValueError(f"{name} must lie in {least} .. 2 ** 63 - 1, got {value}")
+    seed = check_int("seed", seed, 0)
+    return Choice(float(temperature), top_k, 1.0 if top_p is None else float(top_p), seed)
 
 
 def choose(logits: Tensor, uniforms: Tensor, choice: Choice) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..arguments import as_int, check_int
 from ..ops.modes import outside_graphs
 from ..ops.tokens import check_ids, is_integer
-from .choice import Choice, check_choice, check_int
+from .choice import Choice, check_choice
 from .fused import Fused, Weights
 from .model import Head, Model, weights_of
 from .steps import Step, StepByStep
@@ -185,14 +186,12 @@ class _Arguments:
         callback: _Callback | None,
         every: int | None,
     ):
-        check_int("num_symbols", num_symbols, 0)
-        check_int("first_step", first_step, 0)
-        if every is not None:
-            check_int("every", every, 1)
+        self.num_symbols = check_int("num_symbols", num_symbols, 0)
+        self.first_step = check_int("first_step", first_step, 0)
+        self.every = None if every is None else check_int("every", every, 1)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be callable, got {callback!r}")
-        self.ids, self.num_symbols, self.first_step = ids, num_symbols, first_step
-        self.callback, self.every = callback, every
+        self.ids, self.callback = ids, callback
         self.choice: Choice = check_choice(temperature, top_k, top_p, seed)
         self.streams = _check_streams(streams, ids.size(0))
 
@@ -330,11 +329,10 @@ def _check_exclude(exclude: Iterable[int] | Tensor, vocab_size: int) -> list[int
         exclude = exclude.flatten().tolist()
     if not isinstance(exclude, Iterable):
         raise TypeError(f"exclude must hold ids, got {exclude!r}")
-    excluded = list(exclude)
-    for index in excluded:
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise TypeError(f"exclude must hold ids, ints, got {index!r}")
-        if not 0 <= index < vocab_size:
+    excluded = []
+    for index in exclude:
+        excluded.append(as_int("exclude must hold ids, ints", index))
+        if not 0 <= excluded[-1] < vocab_size:
             raise IndexError(f"exclude must hold ids in [0, {vocab_size}), got {index}")
     if len(set(excluded)) == vocab_size:
         raise ValueError(f"exclude must leave a symbol, got all {vocab_size} ids")

@@ -93,11 +93,11 @@ def build_corpus(
             end; see ``WordVocab``.
         letters_only: whether ``rnnfused.lm.letters_only`` prepares the texts. It turns line ends
             into spaces.
-        min_count: symbols that are rarer in the training part are unknown.
-        validation_fraction: share of the symbols of ``text`` to hold out if ``valid`` is None,
-            between 0 and 1.
-        test_fraction: share of the symbols of ``text`` to hold out for the test if ``test`` is
-            None, after those for validation; 0 for no test part.
+        min_count: symbols that are rarer in the training part are unknown; not beside ``vocab``.
+        validation_fraction: share of the symbols of ``text`` to hold out, between 0 and 1; not
+            beside ``valid``.
+        test_fraction: share of the symbols of ``text`` to hold out for the test, after those for
+            validation; 0 for no test part; not beside ``test``.
         vocab: a vocabulary to use instead of the training part's, to resume a run; its level is
             ``level``.
         folder: where mapped files are made; None for the system's temporary folder, which some
@@ -108,9 +108,17 @@ def build_corpus(
         FileNotFoundError, PermissionError, IsADirectoryError, OSError: a file cannot be read, or
             the mapped files cannot be written.
         TextError: a text is binary, not UTF-8, empty or too short, or a file changes meanwhile.
-        TypeError, ValueError: an argument has the wrong type or is out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range, or has no effect beside another one.
     """
     check_level(level)
+    for other, value, name, is_default in (
+        ("valid", valid, "validation_fraction", validation_fraction == 0.1),
+        ("test", test, "test_fraction", test_fraction == 0),
+        ("vocab", vocab, "min_count", min_count == 1),
+    ):
+        if value is not None and not is_default:
+            raise ValueError(f"{name} must not be given with {other}, where it has no effect")
     if vocab is not None and vocab.level != level:
         raise ValueError(f"vocab must have level={level!r}, got one of level {vocab.level!r}")
     fractions = {}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from .vocabulary import Vocabulary
 STUCK_SYMBOLS = 128
 # Nats per symbol above the uniform model's ln V from which on a stream counts as stuck.
 STUCK_MARGIN = 1.0
+# Judgements in a row that make a stream stuck; of a stream with fewer, over half. A rare passage, such as a table, ends.
+_STUCK_IN_A_ROW = 16
 
 # Of ``evaluate_ids``: symbols that a stream reads before its own, the shortest stream that is worth
 # another one, and the most streams. One more stream makes an evaluation faster and starts cold.
@@ -32,7 +35,7 @@ class StuckStream(NamedTuple):
 
     Attributes:
         stream: its number, from 0.
-        windows: stretches of 128 symbols in which it was stuck.
+        windows: stretches of 128 symbols whose loss was above the limit.
         nats: mean loss per symbol of the worst of them.
     """
 
@@ -127,10 +130,11 @@ def evaluate(
 ) -> Evaluation:
     """Loss of ``model`` over every symbol of ``batches``, dropout off, state carried over.
 
-    A stream, that is a row of the batches, is stuck if its mean loss over 128 symbols in a row
-    exceeds ``ln(vocab_size) + 1`` nats; unknown symbols do not count. The uniform model has
-    ``ln(vocab_size)``. A tanh state that has saturated can keep a stream in this condition up to its
-    end. Two such streams of twenty are enough to double the bits per character of a good model.
+    A stream, that is a row of the batches, is judged every 128 symbols. It is stuck if the mean loss
+    exceeds ``ln(vocab_size) + 1`` nats 16 times in a row, or over half the time in a stream of fewer
+    judgements. The uniform model has ``ln(vocab_size)``; an unknown symbol counts as at most that. A
+    tanh state that has saturated can keep a stream in this condition up to its end. Two such streams
+    of twenty are enough to double the bits per character of a good model.
 
     Args:
         model: stays in the train or eval mode it was in.
@@ -260,17 +264,45 @@ def _evaluating(model: CharLM) -> Iterator[None]:
         model.train(was_training)
 
 
+@dataclass
+class _Stream:
+    """What is known of a stream: sums since it was judged last, then numbers of judgements."""
+
+    nats: float = 0.0
+    symbols: int = 0
+    judged: int = 0
+    above: int = 0
+    in_a_row: int = 0
+    longest: int = 0
+    worst: float = 0.0
+
+    def add(self, nats: float, symbols: int, limit: float) -> None:
+        """Take the loss of further symbols in, and judge it where there are enough of them."""
+        self.nats, self.symbols = self.nats + nats, self.symbols + symbols
+        if self.symbols < STUCK_SYMBOLS:
+            return
+        mean = self.nats / self.symbols
+        self.judged += 1
+        if mean > limit:
+            self.above, self.in_a_row = self.above + 1, self.in_a_row + 1
+            self.longest, self.worst = max(self.longest, self.in_a_row), max(self.worst, mean)
+        else:
+            self.in_a_row = 0
+        self.nats, self.symbols = 0.0, 0
+
+    def is_stuck(self) -> bool:
+        return self.longest >= min(_STUCK_IN_A_ROW, self.judged // 2 + 1)
+
+
 class _Score:
     """Sums of losses, in all and by stream."""
 
     def __init__(self, model: CharLM):
         self._model = model
-        self._limit = math.log(model.config.vocab_size) + STUCK_MARGIN
+        self._uniform = math.log(model.config.vocab_size)
         self._nats = 0.0
-        self._symbols = self._unknown = self._streams = 0
-        # Of each stream since it was judged last: nats and number of known symbols, all symbols.
-        self._open: list[list[float]] = []
-        self._stuck: dict[int, StuckStream] = {}
+        self._symbols = self._unknown = 0
+        self._streams: list[_Stream] = []
 
     def add(self, x: Tensor, y: Tensor, state: Tensor | None, stream: int = 0) -> Tensor:
         """Score a window whose first row is the stream of that number; return the next state."""
@@ -283,24 +315,14 @@ class _Score:
         self._nats += loss.sum().item()
         self._symbols += y.numel()
         self._unknown += y.numel() - int(known.sum())
-        rows = zip((loss * known).sum(1).tolist(), known.sum(1).tolist())
-        for number, (nats, count) in enumerate(rows, stream):
-            self._judge(number, nats, count, y.size(1))
+        # A model that never saw unknown symbols gives them no probability; one that often did
+        # leaves little to the known ones, so that those alone would not compare with a guess.
+        judged = loss.where(known, loss.clamp(max=self._uniform)).sum(1).tolist()
+        while len(self._streams) < stream + len(judged):
+            self._streams.append(_Stream())
+        for one, nats in zip(self._streams[stream:], judged):
+            one.add(nats, y.size(1), self._uniform + STUCK_MARGIN)
         return state
-
-    def _judge(self, stream: int, nats: float, known: int, symbols: int) -> None:
-        while len(self._open) <= stream:
-            self._open.append([0.0, 0, 0])
-        sums = self._open[stream]
-        sums[0], sums[1], sums[2] = sums[0] + nats, sums[1] + known, sums[2] + symbols
-        if sums[2] >= STUCK_SYMBOLS:
-            mean = sums[0] / sums[1] if sums[1] else 0.0
-            if mean > self._limit:
-                before = self._stuck.get(stream, StuckStream(stream, 0, 0.0))
-                self._stuck[stream] = StuckStream(
-                    stream, before.windows + 1, max(before.nats, mean)
-                )
-            self._open[stream] = [0.0, 0, 0]
 
     def result(self) -> Evaluation:
         """The evaluation of all windows.
@@ -310,5 +332,9 @@ class _Score:
         """
         if not self._symbols:
             raise ValueError("batches must hold at least one window, got none")
-        stuck = tuple(self._stuck[stream] for stream in sorted(self._stuck))
-        return Evaluation(self._nats, self._symbols, self._unknown, len(self._open), stuck)
+        stuck = tuple(
+            StuckStream(number, stream.above, stream.worst)
+            for number, stream in enumerate(self._streams)
+            if stream.is_stuck()
+        )
+        return Evaluation(self._nats, self._symbols, self._unknown, len(self._streams), stuck)

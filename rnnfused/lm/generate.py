@@ -1,15 +1,19 @@
 """Sampling: read a prefix, then draw symbol after symbol."""
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, overload
 
 import torch
 from torch import Tensor
 
 from rnnfused import generation
+from rnnfused.arguments import check_int
 
 from .model import CharLM
 from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # in typing from Python 3.11 on
+    from typing_extensions import Unpack
 
 
 def encode_prefix(vocab: Vocabulary, prefix: str) -> Tensor:
@@ -34,6 +38,17 @@ def encode_prefix(vocab: Vocabulary, prefix: str) -> Tensor:
     return vocab.encode(prefix).unsqueeze(0)
 
 
+class _Options(TypedDict, total=False):
+    """The options of ``generate`` that its result's type does not depend on."""
+
+    temperature: float
+    seed: int | None
+    greedy: bool
+    top_k: int | None
+    top_p: float | None
+    first_sample: int
+
+
 @overload
 def generate(
     model: CharLM,
@@ -41,14 +56,9 @@ def generate(
     prefix: str,
     num_chars: int,
     *,
-    temperature: float = ...,
-    seed: int | None = ...,
-    greedy: bool = ...,
-    top_k: int | None = ...,
-    top_p: float | None = ...,
     num_samples: None = ...,
-    first_sample: int = ...,
     callback: Callable[[str], object] | None = ...,
+    **options: "Unpack[_Options]",
 ) -> str: ...
 
 
@@ -59,14 +69,9 @@ def generate(
     prefix: str,
     num_chars: int,
     *,
-    temperature: float = ...,
-    seed: int | None = ...,
-    greedy: bool = ...,
-    top_k: int | None = ...,
-    top_p: float | None = ...,
     num_samples: int,
-    first_sample: int = ...,
     callback: Callable[[list[str]], object] | None = ...,
+    **options: "Unpack[_Options]",
 ) -> list[str]: ...
 
 
@@ -118,17 +123,15 @@ def generate(
         TypeError, ValueError: an argument has the wrong type or is out of range, ``vocab`` does
             not have the model's size, or the model's logits are not finite.
     """
-    _check_int("num_chars", num_chars, 0)
-    if num_samples is not None:
-        _check_int("num_samples", num_samples, 1)
-    _check_int("first_sample", first_sample, 0)
+    num_chars = check_int("num_chars", num_chars, 0)
+    rows = 1 if num_samples is None else check_int("num_samples", num_samples, 1)
+    first_sample = check_int("first_sample", first_sample, 0)
     if len(vocab) != model.config.vocab_size:
         raise ValueError(
             f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
         )
     ids = encode_prefix(vocab, prefix)
     shown = prefix if vocab.level == "char" else vocab.decode(ids[0])
-    rows = num_samples or 1
     texts = [_Text(vocab, shown, int(ids[0, -1])) for _ in range(rows)]
 
     def report(symbols: Tensor) -> None:
@@ -148,13 +151,6 @@ def generate(
     if num_chars == 0:
         report(torch.empty((rows, 0), dtype=torch.long))
     return str(texts[0]) if num_samples is None else [str(text) for text in texts]
-
-
-def _check_int(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def _draw(model: CharLM, ids: Tensor, num_symbols: int, options: dict[str, Any]) -> None:

@@ -21,13 +21,13 @@ from .corpus import Corpus
 from .data import StreamBatches
 from .distributed import LostWorkerError, Workers
 from .evaluate import evaluate_ids
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, refusal
 from .generate import generate
 from .gradient_profile import gradient_profile, save_profile
 from .initial import initial_model
 from .interrupt import Interrupted, Interrupts
 from .messages import for_stream, show, warn
-from .metrics import Board, EpochBar, heading, is_good, line_of, row_of
+from .metrics import Board, EpochBar, heading, hint, is_good, line_of, row_of
 from .model import CharLM
 from .optim import build_optimizer, clipped_norm
 from .schedule import rate_at
@@ -103,6 +103,8 @@ class Run:
             self.say(f"the run is finished, since step {self.progress.step}")
         elif self.progress.step:
             self.say(f"goes on at step {self.progress.step}, epoch {self.progress.epoch + 1}")
+        elif self.settings.minutes is None and (advice := hint(self.timetable.steps)):
+            self.say(advice)
 
     def say(self, text: str) -> None:
         """Print a line, in the first worker."""
@@ -127,11 +129,7 @@ class Run:
                 "their last digits; --threads sets the number"
             )
         if record["text"] != self.text:
-            raise ValueError(
-                "text must be that of the run that is resumed, with the same validation text, but "
-                f"another one or a changed one was given; the run read "
-                f"{record['settings'].get('source')!r}"
-            )
+            raise ValueError(refusal(record["settings"], self.record))
         try:
             self.state.restore(self.state.own(tensors))
         except (ValueError, RuntimeError, KeyError) as error:

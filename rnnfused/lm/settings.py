@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import InitVar, dataclass
 from typing import Any
 
@@ -16,6 +17,16 @@ INITIALISATIONS = ("uniform", "orthogonal")
 PRECISIONS = ("float32", "bfloat16")
 
 SAMPLERS = ("streams", "random", "uniform")
+
+# Settings that have an effect only beside some values of another one.
+NEEDS: dict[str, tuple[str, tuple[object, ...]]] = {
+    "betas": ("optimizer", ("adam", "adamw")),
+    "weight_decay": ("optimizer", ("adamw",)),
+    "warmup": ("schedule", ("cosine",)),
+    "final_lr": ("schedule", ("cosine",)),
+    "reset_probability": ("sampler", ("streams",)),
+    "epochs": ("minutes", (None,)),
+}
 
 # A resumed run may have others of these: no step depends on them.
 FREE = ("save_minutes", "save_steps", "patience")
@@ -33,8 +44,8 @@ class TrainSettings:
         letters_only: whether ``letters_only`` prepares the text and the prefix, in training and in
             the command ``rnnfused sample``.
         min_count: symbols that are rarer in the training text are unknown.
-        validation_fraction: share of the text held out at its end, between 0 and 1. Without effect
-            if there is a validation text.
+        validation_fraction: share of the text held out at its end, between 0 and 1; not beside a
+            validation text.
         hidden_size: features of the hidden state.
         num_layers: stacked recurrent layers.
         nonlinearity: ``"tanh"`` or ``"relu"``.
@@ -50,17 +61,17 @@ class TrainSettings:
             random order from a random offset, each from a state of zeros; ``"uniform"``: the same
             with windows at any place of the text, independent of each other. See ``RandomWindows``.
         reset_probability: probability, per stream and window, of a state of zeros in place of the
-            carried one, in [0, 1). The model then learns cold starts.
-        epochs: passes over the training text. Without effect if ``minutes`` is given.
+            carried one, in [0, 1); of ``"streams"`` alone. The model then learns cold starts.
+        epochs: passes over the training text; not beside ``minutes``.
         minutes: length of the run, above 0, evaluation included. The learning rate follows the
             clock, so the result does not repeat to the bit.
         optimizer: ``"sgd"``, ``"adam"`` or ``"adamw"``.
         lr: the highest learning rate, above 0 and at most 1; for ``"sgd"`` at most 1000.
-        betas: decay rates of Adam's two averages, each in [0, 1).
-        weight_decay: of AdamW, at least 0.
+        betas: decay rates of Adam's two averages, each in [0, 1); of ``"adam"`` and ``"adamw"``.
+        weight_decay: of ``"adamw"`` alone, at least 0.
         schedule: ``"cosine"``: warm-up, then half a cosine; ``"constant"``: always ``lr``.
         warmup: share of the run over which the rate rises, in [0, 1); of the cosine alone.
-        final_lr: share of ``lr`` at the end of the cosine, in [0, 1].
+        final_lr: share of ``lr`` at the end of the cosine, in [0, 1]; of the cosine alone.
         clip: the highest global 2-norm of the gradients, above 0.
         average: decay per step of the averaged weights, in [0, 1); 0: no average. The averaged
             model is then the one that is evaluated and kept.
@@ -74,7 +85,9 @@ class TrainSettings:
         passes: another name of ``epochs``, for arguments only.
 
     Raises:
-        TypeError, ValueError: an attribute has the wrong type or is out of range.
+        TypeError: an attribute has the wrong type.
+        ValueError: an attribute is out of range, or differs from its default but has no effect
+            beside another one.
     """
 
     level: str = "char"
@@ -136,6 +149,23 @@ class TrainSettings:
         if not isinstance(self.device, str):
             raise TypeError(f"device must be a str, got {self.device!r}")
         check_device(self.device)
+        self.check_effect(name for name in NEEDS if getattr(self, name) != _default(name))
+
+    def check_effect(self, names: Iterable[str]) -> None:
+        """Validate that these settings have an effect beside the others.
+
+        Raises:
+            ValueError: one has none; the message names it, and the setting that it would need.
+        """
+        for name in names:
+            other, values = NEEDS.get(name, (name, (getattr(self, name),)))
+            if getattr(self, other) in values:
+                continue
+            needed = " or ".join(f"{other}={value!r}" for value in values if value is not None)
+            raise ValueError(
+                f"{name} must not be given with {other}={getattr(self, other)!r}, where it has no "
+                + (f"effect: it needs {needed}" if needed else "effect")
+            )
 
     def _check_words(self) -> None:
         for name, words in (
@@ -184,7 +214,9 @@ class TrainSettings:
 
     @classmethod
     def from_json(cls, values: object) -> "TrainSettings":
-        """The settings that ``to_json`` described; other entries of the dict have no effect.
+        """The settings that ``to_json`` described; other entries of the dict are ignored.
+
+        Settings without effect, which runs of earlier versions may have, become their defaults.
 
         Raises:
             ValueError: ``values`` is not a dict or lacks a field.
@@ -193,7 +225,11 @@ class TrainSettings:
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(values, dict) or not set(names) <= set(values):
             raise ValueError(f"settings must have the fields {names}")
-        return cls(**{name: values[name] for name in names})
+        given = {name: values[name] for name in names}
+        for name, (other, needed) in NEEDS.items():
+            if given[other] not in needed:
+                given[name] = _default(name)
+        return cls(**given)
 
     def check_resumes(self, earlier: "TrainSettings") -> None:
         """Validate that a run with these settings can go on from a run with ``earlier`` ones.
@@ -204,12 +240,18 @@ class TrainSettings:
             ValueError: another setting differs; the message names it.
         """
         free = FREE + (("epochs", "minutes") if self.schedule == "constant" else ())
-        for field in dataclasses.fields(self):
-            old, new = getattr(earlier, field.name), getattr(self, field.name)
-            if field.name not in free and old != new:
+        # Those that depend on another one come last: the other is the cause.
+        names = sorted((field.name for field in dataclasses.fields(self)), key=NEEDS.__contains__)
+        for name in names:
+            old, new = getattr(earlier, name), getattr(self, name)
+            if name not in free and old != new:
                 raise ValueError(
-                    f"{field.name} must be {old!r}, as in the run that is resumed, got {new!r}"
+                    f"{name} must be {old!r}, as in the run that is resumed, got {new!r}"
                 )
+
+
+def _default(name: str) -> object:
+    return TrainSettings.__dataclass_fields__[name].default
 
 
 def _check_number(name: str, value: object) -> None:
@@ -237,7 +279,20 @@ def check_device(device: str) -> torch.device:
         # Some devices, like "meta", allocate but hold no values: read one back.
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-        # torch goes on with pages of advice to its developers.
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise ValueError(f"device must be one that works here, got {device!r}: {reason}") from None
+        devices = _devices()
+        message = f"device must be one that works here, {' or '.join(devices)}, got {device!r}"
+        # Of other devices torch says which ones exist in any build of it.
+        if device.partition(":")[0] in {name.partition(":")[0] for name in devices}:
+            # torch goes on with pages of advice to its developers.
+            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+            message += f": {reason}"
+        raise ValueError(message) from None
     return torch.device(device)
+
+
+def _devices() -> list[str]:
+    """The names of this machine's devices."""
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    if kind is None:
+        return ["cpu"]
+    return ["cpu", *(f"{kind.type}:{index}" for index in range(torch.accelerator.device_count()))]

@@ -70,7 +70,8 @@ def train(
             unfinished files of killed runs are removed.
         settings: hyperparameters, seed and device.
         valid, test: as ``text``. The best model is evaluated on the test text at the end.
-        prefix: start of the sample, prepared like the text; None for the text's first word.
+        prefix: start of the sample, prepared like the text; at word level, unknown words are
+            ``<unk>``. None for the text's first word.
         source: origin of the text, for the record.
         resume: whether to go on from the run that ``out`` holds.
         overwrite: whether to replace a run in ``out`` that is not finished: that was stopped or

@@ -1,6 +1,6 @@
 """The textbook's language model: perplexity, training steps and greedy prediction on an RNN."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Protocol
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import generation
+from ..arguments import check_int
 from ..cross_entropy import linear_cross_entropy
 from ..ops.compiled import copy_of_view
 from ..ops.tokens import check_ids, is_integer, project_tokens
@@ -16,6 +17,8 @@ from ..special_inputs import has_hooks
 from ..token_rnn import TokenRNN
 from .board import Board
 from .rnn import RNNScratch, State
+
+_NO_TOKENS = (Set, Mapping, bytes, bytearray, memoryview)
 
 
 class _Vocab(Protocol):
@@ -202,7 +205,7 @@ class RNNLMScratch(nn.Module):
 
         Args:
             prefix: a string or a list of tokens; not empty.
-            num_preds: number of tokens to add.
+            num_preds: number of tokens to add, at least 0.
             vocab: ``vocab[token]`` gives an id, ``vocab.idx_to_token[id]`` a token.
             device: of the ids; the model's by default.
 
@@ -210,16 +213,13 @@ class RNNLMScratch(nn.Module):
             The prefix and the predictions, joined.
 
         Raises:
-            TypeError: ``num_preds`` is not an int, the prefix holds no tokens, ``vocab`` is no
-                vocabulary, or ``device`` names none.
+            TypeError: ``num_preds`` is not an int, the prefix is no string and no sequence of
+                tokens, ``vocab`` is no vocabulary, or ``device`` names none.
             ValueError: the prefix is empty or has a symbol outside the vocabulary, ``vocab`` does
                 not have the model's size, ``num_preds`` is negative, or ``device`` is not the
                 model's.
         """
-        if isinstance(num_preds, bool) or not isinstance(num_preds, int):
-            raise TypeError(f"num_preds must be an int, got {num_preds!r}")
-        if not 0 <= num_preds < 2**63:
-            raise ValueError(f"num_preds must lie in 0 .. 2 ** 63 - 1, got {num_preds}")
+        num_preds = check_int("num_preds", num_preds, 0)
         if not (hasattr(vocab, "idx_to_token") and hasattr(vocab, "__getitem__")):
             raise TypeError(
                 "vocab must give an id as vocab[token] and tokens as vocab.idx_to_token, "
@@ -257,7 +257,8 @@ class RNNLMScratch(nn.Module):
 
 def _encode_prefix(vocab: _Vocab, prefix: str | Sequence[str]) -> list[int]:
     """The ids of a prefix whose symbols are all in the vocabulary, none as unknown."""
-    if not isinstance(prefix, Collection):
+    # Sets have no order, and bytes hold numbers.
+    if not isinstance(prefix, Collection) or isinstance(prefix, _NO_TOKENS):
         raise TypeError(f"prefix must be a str or a list of tokens, got {type(prefix).__name__}")
     if len(prefix) == 0:
         raise ValueError("prefix must not be empty: there is nothing to continue")
@@ -266,7 +267,8 @@ def _encode_prefix(vocab: _Vocab, prefix: str | Sequence[str]) -> list[int]:
         try:
             index = vocab[token]
             known = vocab.idx_to_token[index] == token
-        except (KeyError, IndexError, TypeError):
+        # A vocabulary may look a token up in a dict or a list.
+        except (LookupError, TypeError, ValueError):
             known = False
         if not known:
             raise ValueError(f"prefix has the symbol {token!r}, which is not in the vocabulary")

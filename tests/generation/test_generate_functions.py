@@ -217,6 +217,8 @@ def test_without_a_seed_the_global_generator_decides():
         ({"temperature": "1"}, TypeError, "temperature must be a float"),
         ({"top_k": 0}, ValueError, "top_k must be at least 1, got 0"),
         ({"top_k": 1.5}, TypeError, "top_k must be an int"),
+        ({"top_k": True}, TypeError, "top_k must be an int, got True"),
+        ({"exclude": [1.5]}, TypeError, "exclude must hold ids, ints, got 1.5"),
         ({"top_p": 0.0}, ValueError, r"top_p must lie in \(0, 1\], got 0.0"),
         ({"top_p": 1.1}, ValueError, "top_p must lie in"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),

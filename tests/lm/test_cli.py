@@ -76,14 +76,10 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
         "num_steps": 6,
         "batch_size": 7,
         "sampler": "random",
-        "reset_probability": 0.5,
         "epochs": 9,
         "optimizer": "adam",
         "lr": 0.25,
-        "weight_decay": 0.5,
         "schedule": "constant",
-        "warmup": 0.5,
-        "final_lr": 0.25,
         "clip": 2.5,
         "average": 0.75,
         "precision": "bfloat16",
@@ -100,13 +96,25 @@ def test_every_setting_reaches_the_run(monkeypatch, tmp_path, book):
     assert main(["train", book, "--out", "x", *flags, *files, "--threads", "2"]) == 0
     (text, out, settings), keywords = calls[0]
     wanted |= {"letters_only": True, "tied": True, "betas": [0.5, 0.25], "save_minutes": 1.5}
-    assert settings.to_json() == wanted | {"minutes": None, "validation_fraction": 0.1}
-    # None of them is a default, which would pass without its option.
+    # Without effect beside those, or beside --valid.
+    others = {
+        "validation_fraction": 0.25,
+        "reset_probability": 0.5,
+        "weight_decay": 0.5,
+        "warmup": 0.5,
+        "final_lr": 0.25,
+        "minutes": 2.5,
+    }
     defaults = TrainSettings().to_json()
-    same = [name for name in wanted if defaults[name] == wanted[name]]
-    assert same == ["device"]
-    assert main(["train", "--out", "x", "--validation-fraction", "0.25"]) == 0
-    assert calls[1][0][2].validation_fraction == 0.25
+    assert settings.to_json() == defaults | wanted
+    # None of them is a default, which would pass without its option.
+    every = wanted | others
+    assert [name for name in defaults if defaults[name] == every.get(name, defaults[name])] == [
+        "device"
+    ]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in others.items()]
+    assert main(["train", "--out", "x", *flags]) == 0
+    assert calls[1][0][2].to_json() == defaults | others
     assert out == "x" and text == Path(book)
     assert keywords == {
         "prefix": None,
@@ -166,6 +174,24 @@ def test_a_run_on_standard_input_is_resumed_with_it(tmp_path):
     assert done.returncode == 0 and "the run is finished" in done.stdout
 
 
+def test_another_text_is_named_as_the_user_named_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("a", TEXT), ("b", TEXT[::-1]), ("v", TEXT[:300])):
+        (tmp_path / f"{name}.txt").write_text(text)
+    need = "FILE must be that of the run that is resumed"
+    assert main(["train", "a.txt", "--out", "run", *TINY]) == 0
+    resume = ["train", "--resume", "--out", "run"]
+    assert error_of(capsys, [*resume, "b.txt"]) == f"{need}, 'a.txt', got 'b.txt'"
+    assert error_of(capsys, [*resume, "--valid", "v.txt"]) == (
+        f"{need}, 'a.txt', got 'a.txt' with validation text 'v.txt'"
+    )
+    (tmp_path / "a.txt").write_text(TEXT[::-1])
+    assert error_of(capsys, resume) == f"{need}, but it has changed: 'a.txt'"
+    monkeypatch.setattr(sys, "stdin", open("v.txt", encoding="utf-8"))
+    with sys.stdin:
+        assert error_of(capsys, [*resume, "-"]) == f"{need}, 'a.txt', got standard input"
+
+
 def test_as_a_module_of_the_package():
     done = run_command("--version", module="rnnfused")
     assert (done.returncode, done.stdout) == (0, f"rnnfused {rnnfused.__version__}\n")
@@ -211,6 +237,13 @@ def test_version_and_help(capsys):
         assert expected in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["train", "sample"])
+def test_help_says_how_a_prefix_is_read(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "unknown words are read as <unk>" in " ".join(capsys.readouterr().out.split())
+
+
 def test_help_without_docstrings(capsys, monkeypatch):
     # As under python -OO, which would have to compile all of torch for this test.
     ours = [name for name in sys.modules if name.partition(".")[0] == "rnnfused"]
@@ -235,7 +268,7 @@ def test_help_without_docstrings(capsys, monkeypatch):
         (["train", "--out", "x", "--lr", "nan"], "--lr must be above 0 and at most 1, got nan"),
         (
             ["train", "--out", "x", "--device", "toaster"],
-            "--device must be one that works here, got 'toaster': Exp",
+            "--device must be one that works here, ",
         ),
         (["train", "--out", "x", "--hidden-size", "1" + "0" * 23], "at most 2147483647, got 1000"),
         (["train", "--out", "x", "--num-layers", "1" * 5000], "--num-layers: invalid int value"),
@@ -265,6 +298,39 @@ def test_wrong_command_lines(capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.setenv("RNNFUSED_CACHE", str(tmp_path))
     assert message in error_of(capsys, arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "--schedule constant --warmup 0.1",
+            "--warmup must not be given with --schedule='constant', where it has no effect: it "
+            "needs --schedule='cosine'",
+        ),
+        ("--schedule constant --final-lr 0.5", "--final-lr must not be given with --schedule="),
+        (
+            "--optimizer sgd --betas 0.5 0.9",
+            "--betas must not be given with --optimizer='sgd', where it has no effect: it needs "
+            "--optimizer='adam' or --optimizer='adamw'",
+        ),
+        ("--optimizer sgd --weight-decay 0.1", "--weight-decay must not be given with --optim"),
+        ("--optimizer adam --weight-decay 0.1", "it needs --optimizer='adamw'"),
+        (
+            "--sampler random --reset-probability 0.1",
+            "--reset-probability must not be given with --sampler='random', where it has no effect:"
+            " it needs --sampler='streams'",
+        ),
+        ("--sampler uniform --reset-probability 0.1", "with --sampler='uniform', where it has no"),
+        # Their defaults have no effect either.
+        ("--schedule constant --warmup 0.05", "--warmup must not be given with --schedule="),
+        ("--optimizer sgd --betas 0.9 0.999", "--betas must not be given with --optimizer="),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, book, capsys, options, message):
+    out = tmp_path / "run"
+    assert message in error_of(capsys, ["train", book, "--out", str(out), *options.split()])
+    assert not out.exists()
 
 
 def test_wrong_texts(tmp_path, book, capsys):
@@ -408,7 +474,12 @@ def test_options_of_sample(run, capsys):
     ("options", "message"),
     [
         (["--greedy", "--temperature", "1"], "not allowed with argument --greedy"),
-        (["--greedy", "--top-k", "3"], "--greedy does not draw: it takes no --top-k"),
+        (["--greedy", "--top-k", "3"], "--top-k must not be given with --greedy, which does not"),
+        (["--greedy", "--seed", "3"], "--seed must not be given with --greedy, which does not"),
+        (
+            ["--temperature", "0", "--top-p", "0.5"],
+            "--top-p must not be given with --temperature 0, which does not draw",
+        ),
         (["--top-k", "0"], "--top-k must be at least 1, got 0"),
         (["--top-p", "1.5"], "--top-p must lie in (0, 1], got 1.5"),
         (["--num-samples", "0"], "--num-samples must be at least 1, got 0"),

@@ -145,9 +145,7 @@ def test_further_files(tmp_path, file):
     (tmp_path / "valid.txt").write_text("The cat zat.\n")
     (tmp_path / "test.txt").write_text("It did not.\n")
     for level, symbols in (("char", 13), ("word", 4)):
-        corpus = build_corpus(
-            file, valid=tmp_path / "valid.txt", test="It did not.\n", level=level, test_fraction=0.5
-        )
+        corpus = build_corpus(file, valid=tmp_path / "valid.txt", test="It did not.\n", level=level)
         # Nothing is held out of the training text.
         assert corpus.vocab == (Vocab if level == "char" else WordVocab)(TEXT)
         assert corpus.num_characters == {"train": len(TEXT), "valid": 13, "test": 12}
@@ -239,6 +237,14 @@ def test_wrong_arguments(tmp_path, file):
                 build_corpus(TEXT, **{name: wrong})
     with pytest.raises(ValueError, match="must leave text to train on, got 0.5 and 0.6"):
         build_corpus(TEXT, validation_fraction=0.5, test_fraction=0.6)
+    for options in (
+        {"validation_fraction": 0.2, "valid": TEXT},
+        {"test_fraction": 0.2, "test": TEXT},
+        {"min_count": 2, "vocab": Vocab(TEXT)},
+    ):
+        name, other = options
+        with pytest.raises(ValueError, match=f"{name} must not be given with {other}, where it"):
+            build_corpus(TEXT, **options)
     with pytest.raises(ValueError, match="level must be 'char' or 'word', got 'line'"):
         build_corpus(TEXT, level="line")
     for wrong in (b"text", 7):

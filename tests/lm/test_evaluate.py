@@ -106,6 +106,39 @@ def test_a_stuck_stream_is_noticed():
     assert result.bits_per_symbol > 15
 
 
+def test_a_rare_passage_is_not_a_stuck_stream():
+    # A unigram model of a text in which "z" is rare, as an epoch of training makes one.
+    vocab = Vocab("abcdefghz")
+    model = CharLM(CharLMConfig(len(vocab), hidden_size=1, num_layers=1))
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    model.head.bias.data[vocab.encode("z")] = -7
+    common = "abcdefgh" * 16
+    for passage, stuck in ((1, ()), (15, ()), (16, (0,))):
+        text = "a" + common * 20 + "z" * 128 * passage + common * 20
+        result = evaluate_ids(model, vocab.encode(text))
+        assert tuple(stream.stream for stream in result.stuck_streams) == stuck
+        assert all(stream.windows == passage for stream in result.stuck_streams)
+    # A text that is short, or mostly of this kind.
+    for common_parts, passage, stuck in ((0, 1, 1), (1, 1, 0), (3, 3, 0), (3, 4, 1)):
+        text = "a" + common * common_parts + "z" * 128 * passage
+        assert len(evaluate_ids(model, vocab.encode(text)).stuck_streams) == stuck
+
+
+def test_a_model_that_expects_unknown_symbols_is_not_stuck():
+    # Three of four symbols are unknown, the known ones uniform: this model predicts as well as any.
+    vocab = Vocab("abcdefgh")
+    model = CharLM(CharLMConfig(len(vocab), hidden_size=1, num_layers=1))
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    model.head.bias.data[0] = math.log(8 * 3)
+    ids = vocab.encode("???a???b???c???d???e???f???g???h" * 20)
+    result = evaluate_ids(model, ids)
+    assert result.stuck_streams == ()
+    expected = 0.75 * math.log(4 / 3) + 0.25 * math.log(32)
+    assert result.nats / result.symbols == pytest.approx(expected, rel=0.01)
+
+
 def test_an_evaluation_of_a_text_starts_cold_once():
     model, vocab, text = trap()
     ids = vocab.encode(text)

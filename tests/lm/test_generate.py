@@ -197,6 +197,16 @@ def test_a_subclass_is_called(model, vocab):
     assert got != generate(model, vocab, "the quick", 20, greedy=True)
 
 
+def test_numbers_of_numpy(model, vocab):
+    numpy = pytest.importorskip("numpy")
+    options = {"num_samples": 2, "first_sample": 1, "top_k": 3, "seed": 4}
+    expected = generate(model, vocab, "fox", 5, temperature=0.5, top_p=0.5, **options)
+    given = {name: numpy.int64(value) for name, value in options.items()}
+    half = numpy.float32(0.5)
+    got = generate(model, vocab, "fox", numpy.int64(5), temperature=half, top_p=half, **given)
+    assert got == expected
+
+
 def test_the_op_is_used(model, vocab, monkeypatch):
     monkeypatch.setattr("rnnfused.generation.functions.StepByStep", None)
     assert len(generate(model, vocab, "fox", 20, num_samples=2, seed=0)[1]) == 23

@@ -84,11 +84,20 @@ def test_an_interrupt_during_an_import_is_neither_lost_nor_another_error(tmp_pat
     assert end(process) == (130, SHOWN)
 
 
-@pytest.mark.parametrize("module", ["rnnfused", "rnnfused.lm"])
-def test_an_interrupt_during_an_import_of_the_package_as_a_module(tmp_path, module):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-m", "rnnfused"],
+        ["-m", "rnnfused.lm"],
+        ["-mrnnfused"],
+        ["-mrnnfused.lm"],
+        ["-Bmrnnfused"],
+    ],
+)
+def test_an_interrupt_during_an_import_of_the_package_as_a_module(tmp_path, options):
     (tmp_path / "torch.py").write_text(SWALLOWS.format(then="raise"))
     # Options of Python, and arguments that look like those that it looks for.
-    command = [sys.executable, "-X", "utf8", "-m", module, "sample", "-m", "rnnfused"]
+    command = [sys.executable, "-X", "utf8", *options, "sample", "-m", "rnnfused"]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60
@@ -100,9 +109,10 @@ def test_an_import_of_the_package_leaves_ctrl_c_alone(tmp_path):
     (tmp_path / "torch.py").write_text(SWALLOWS.format(then="raise SystemExit(7)"))
     (tmp_path / "other.py").write_text("import rnnfused")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    command = [sys.executable, "-m", "other", "rnnfused"]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, timeout=60)
-    assert done.returncode == 7
+    for options in (["-m", "other"], ["-mother"]):
+        command = [sys.executable, *options, "rnnfused", "-mrnnfused"]
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, timeout=60)
+        assert done.returncode == 7
 
 
 # Interrupts the process at the first call of a function of the package with the given name.

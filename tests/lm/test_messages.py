@@ -4,6 +4,7 @@ import argparse
 import sys
 
 import pytest
+import torch
 from runs import TINY
 from test_cli import error_of
 
@@ -11,6 +12,7 @@ from rnnfused.lm import CheckpointError
 from rnnfused.lm.cli import main
 from rnnfused.lm.commands.options import name_options, naming_options
 from rnnfused.lm.messages import one_line, printable, shorten
+from rnnfused.lm.settings import _devices, check_device
 
 HOSTILE = "a\x1b]0;x\x07b\r\x7f\x9b\u202e\u2066\ufeff\u2028\u200c\u00e9\t\n"
 HARMLESS = "a\\x1b]0;x\\x07b\\r\\x7f\\x9b\\u202e\\u2066\\ufeff\\u2028\u200c\u00e9\t\n"
@@ -101,10 +103,27 @@ def test_messages_name_options():
         raise CheckpointError("num_steps must be 1")
 
 
-def test_a_device_that_torch_explains_at_length(capsys):
-    message = error_of(capsys, ["train", "--out", "x", "--device", "xla"])
-    assert message.startswith("--device must be one that works here, got 'xla': ")
-    assert len(message) < 150 and "only available" not in message
+@pytest.mark.parametrize("device", ["xla", "foo", "", "meta"])
+def test_a_device_that_this_machine_lacks(capsys, device):
+    found = _devices()
+    assert found[0] == "cpu" and len(found) == 1 + torch.accelerator.device_count()
+    for command in (["train", "--out", "x"], ["eval", "x", "y"], ["sample", "x", "--prefix", "a"]):
+        message = error_of(capsys, [*command, "--device", device])
+        need = f"--device must be one that works here, {' or '.join(found)}"
+        assert message == f"{need}, got {device!r}"
+
+
+def test_a_device_that_exists_and_fails(monkeypatch):
+    with pytest.raises(ValueError, match="works here, cpu.*, got 'cpu:x': Invalid device string"):
+        check_device("cpu:x")
+
+    def zeros(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB.\nSee its docs.")
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    monkeypatch.setattr("rnnfused.lm.settings._devices", lambda: ["cpu", "cuda:0"])
+    with pytest.raises(ValueError, match=r"cpu or cuda:0, got 'cuda': CUDA out of memory$"):
+        check_device("cuda")
 
 
 def test_a_message_keeps_head_and_tail():

@@ -10,7 +10,7 @@ from runs import SMALL, TEXT
 from test_cli import error_of
 
 from rnnfused.lm import TrainSettings, train
-from rnnfused.lm.metrics import EpochBar, is_good, line_of, row_of
+from rnnfused.lm.metrics import EpochBar, hint, is_good, line_of, row_of
 from rnnfused.lm.training_state import Progress
 
 VALIDATION = {"validation_perplexity": 4.0, "bigram_perplexity": 5.0}
@@ -40,6 +40,24 @@ def test_a_row_and_its_line():
     assert line.startswith("epoch 2, minute 1.5/60  perplexity") and "skipped" not in line
     assert is_good(row)
     assert not is_good(row | {"train_perplexity": float("inf")})
+
+
+def test_a_run_of_few_updates_gives_a_hint(tmp_path, capsys, monkeypatch):
+    assert hint(1000) == ""
+    expected = (
+        "hint: 33 updates of the weights are few, below 1,000: more epochs or smaller batches let "
+        "the model learn more\n"
+    )
+    assert hint(33) + "\n" == expected
+    train(TEXT, tmp_path, SMALL)
+    assert capsys.readouterr().out.count(expected) == 1
+    # Not where it is too late, where the clock decides, or where there are enough.
+    train(TEXT, tmp_path, SMALL, resume=True)
+    clock = dataclasses.replace(SMALL, epochs=TrainSettings.epochs, minutes=1e-9)
+    train(TEXT, tmp_path / "clock", clock)
+    monkeypatch.setattr("rnnfused.lm.metrics._FEW_UPDATES", 33)
+    train(TEXT, tmp_path / "enough", SMALL)
+    assert "hint" not in capsys.readouterr().out
 
 
 def test_a_bar_for_each_epoch_on_a_terminal(monkeypatch):

@@ -40,7 +40,12 @@ RUNS = {
     "everything": EVERYTHING,
     "plain": dataclasses.replace(SMALL, save_steps=3),
     "sgd": dataclasses.replace(SMALL, optimizer="sgd", lr=0.5, schedule="constant", save_steps=4),
-    "random": dataclasses.replace(EVERYTHING, sampler="random", optimizer="adam"),
+    "random": dataclasses.replace(
+        EVERYTHING,
+        sampler="random",
+        reset_probability=TrainSettings.reset_probability,
+        optimizer="adam",
+    ),
     "bfloat16": dataclasses.replace(EVERYTHING, precision="bfloat16"),
     "embedding": dataclasses.replace(EVERYTHING, embedding_size=24, tied=True),
 }
@@ -151,7 +156,10 @@ def stopped(tmp_path, monkeypatch):
         ({"lr": 0.01}, "lr must be 0.02, as in the run that is resumed, got 0.01"),
         ({"betas": (0.8, 0.9)}, r"betas must be \(0.9, 0.999\), as in the run that is resumed"),
         ({"epochs": 4}, "epochs must be 3, as in the run that is resumed, got 4"),
-        ({"minutes": 1.0}, "minutes must be None, as in the run that is resumed, got 1.0"),
+        (
+            {"minutes": 1.0, "epochs": 8},
+            "minutes must be None, as in the run that is resumed, got 1.0",
+        ),
         ({"seed": 1}, "seed must be 0, as in the run that is resumed, got 1"),
         ({"validation_fraction": 0.2}, "validation_fraction must be 0.1, as in the run"),
     ],
@@ -179,8 +187,11 @@ def test_a_constant_rate_lets_a_run_become_longer(tmp_path):
 
 @pytest.mark.parametrize("other", [TEXT[:-1], TEXT.replace("b", "d"), TEXT[::-1]])
 def test_another_text_is_refused(stopped, other):
-    with pytest.raises(ValueError, match="text must be that of the run .* the run read 'a.txt'"):
+    need = "text must be that of the run that is resumed"
+    with pytest.raises(ValueError, match=f"^{need}, 'a.txt', got a text of no file$"):
         train(other, stopped, RUNS["plain"], resume=True)
+    with pytest.raises(ValueError, match=f"^{need}, but it has changed: 'a.txt'$"):
+        train(other, stopped, RUNS["plain"], resume=True, source="a.txt")
     with pytest.raises(ValueError, match="text must be that of the run"):
         train(TEXT, stopped, RUNS["plain"], valid=TEXT[:100], resume=True)
 
@@ -281,7 +292,7 @@ def test_each_end_of_a_run_is_recorded(tmp_path, monkeypatch):
         train(TEXT, tmp_path, longer, resume=True)
     assert not finished()
     # It ends by the clock without another step, or by its patience after the next evaluation.
-    clock = dataclasses.replace(longer, minutes=1e-9, patience=1)
+    clock = dataclasses.replace(longer, epochs=TrainSettings.epochs, minutes=1e-9, patience=1)
     train(TEXT, tmp_path, clock, resume=True)
     assert finished()
 

@@ -197,8 +197,9 @@ def test_carried_states_are_reset_with_the_probability(tmp_path, monkeypatch):
     [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
 )
 def test_the_optimizer(tmp_path, runs, name, kind):
-    settings = settings_of(optimizer=name, betas=(0.25, 0.5), weight_decay=0.125, epochs=1)
-    train(TEXT, tmp_path, settings)
+    options = {"betas": (0.25, 0.5)} if name != "sgd" else {}
+    options |= {"weight_decay": 0.125} if name == "adamw" else {}
+    train(TEXT, tmp_path, settings_of(optimizer=name, epochs=1, **options))
     optimizer = runs[0].optimizer
     assert type(optimizer) is kind
     group = optimizer.param_groups[0]
@@ -242,7 +243,7 @@ def test_the_end_by_the_clock(tmp_path, monkeypatch, rates, capsys):
         return take_step(run)
 
     monkeypatch.setattr(Run, "take_step", timed)
-    metrics = train(TEXT, tmp_path, settings_of(minutes=2, epochs=1))
+    metrics = train(TEXT, tmp_path, settings_of(minutes=2, epochs=TrainSettings.epochs))
     # Twenty steps, the last of them within an epoch of eleven.
     assert [row["step"] for row in metrics] == [11, 20]
     assert [row["epoch"] for row in metrics] == [1, pytest.approx(20 / 11)]

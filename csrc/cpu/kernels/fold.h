@@ -1,7 +1,7 @@
 // Folds the lanes of registers: sums, or maxima, of as many rows at once as a register has lanes.
 #pragma once
 
-#include "cpu/kernels/simd.h"
+#include "cpu/kernels/shuffle.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -17,12 +17,6 @@ struct Plus {
   RNNFUSED_INLINE Value operator()(Value a, Value b) const {
     return a + b;
   }
-};
-
-// The lanes that a shuffle takes: 0 .. lanes - 1 of its first register, the others of its second.
-template <class T>
-struct Lanes {
-  int from[kLanes<T>];
 };
 
 // The lanes of one half of a stage. The registers have segments of `size` lanes; the stage keeps each segment's lower
@@ -59,19 +53,6 @@ constexpr Lanes<T> lanes_of_registers() {
     lanes.from[i] = lane;
   }
   return lanes;
-}
-
-template <class T>
-RNNFUSED_INLINE Vector<T> shuffle(Vector<T> a, Vector<T> b, const Lanes<T>& lanes) {
-#if defined(__clang__)
-  Vector<T> result;
-  for (int i = 0; i < kLanes<T>; ++i) result[i] = (lanes.from[i] < kLanes<T> ? a : b)[lanes.from[i] % kLanes<T>];
-  return result;
-#else
-  Integers<T> from{};
-  for (int i = 0; i < kLanes<T>; ++i) from[i] = lanes.from[i];
-  return __builtin_shuffle(a, b, from);
-#endif
 }
 
 // Folds each register's lanes, i with i + lanes / 2 and so on; lane r of the result is that of register r. Overwrites

@@ -81,8 +81,11 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: options exclude each other, or ``--num-samples`` is below 1.
     """
-    if arguments.greedy and not (arguments.top_k is None and arguments.top_p is None):
-        raise UsageError("--greedy does not draw: it takes no --top-k and no --top-p")
+    drawing = {"--top-k": arguments.top_k, "--top-p": arguments.top_p, "--seed": arguments.seed}
+    for name, value in drawing.items():
+        if value is not None and (arguments.greedy or arguments.temperature == 0):
+            greedy = "--greedy" if arguments.greedy else "--temperature 0"
+            raise UsageError(f"{name} must not be given with {greedy}, which does not draw")
     if arguments.num_samples < 1:
         raise UsageError(f"--num-samples must be at least 1, got {arguments.num_samples}")
     checkpoint = load_checkpoint(arguments.folder, check_device(arguments.device))

@@ -1,7 +1,6 @@
 """``rnnfused train``: train a model on a text."""
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,7 +180,10 @@ def add(commands: Subparsers) -> None:
         help="plot the norm of the gradient by its distance from the loss, into DIR/gradients.png",
     )
     results.add_argument(
-        "--prefix", metavar="TEXT", help="start of the sample; default: the text's first word"
+        "--prefix",
+        metavar="TEXT",
+        help="start of the sample, prepared like the text; at word level, unknown words are read as "
+        "<unk>; default: the text's first word",
     )
 
 
@@ -227,7 +229,9 @@ def run(arguments: argparse.Namespace) -> None:
             )
     if "epochs" in given:
         given.setdefault("minutes", None)
-    settings = dataclasses.replace(settings, **given)
+    settings = TrainSettings.from_json(settings.to_json() | given)
+    # Those too that were given their default.
+    settings.check_effect(given)
     source = names["source"] or _DEFAULT_TEXT
     train(
         default_text() if source == _DEFAULT_TEXT else Path(source),

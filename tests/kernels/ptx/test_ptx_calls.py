@@ -31,7 +31,7 @@ def test_random_call(programs, dtype, architecture, exchange, seed):
 @pytest.mark.parametrize("send", ["wide", "bulk"])
 @pytest.mark.parametrize("dtype", nvcc_output.PRODUCTS)
 def test_random_call_of_every_way_to_send(programs, dtype, send, seed):
-    where = dict(dtype=dtype, exchange="cluster", architecture="sm_90a", blocks=(2, 4, 8)[seed])
+    where = dict(dtype=dtype, exchange="cluster", architecture="sm_90a", blocks=(2, 4, 4)[seed])
     check(programs, draw(1000 + seed, send=send, **where))
 
 
