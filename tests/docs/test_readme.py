@@ -93,7 +93,9 @@ def test_language_model_prints_what_the_readme_shows(scripts, tmp_path, monkeypa
     commands, training, _ = match.groups()
     assert commands.splitlines() == list(listing.COMMANDS)
     (tmp_path / "small.txt").write_text("The cat sat on the mat. The dog did not. " * 200)
-    small = ["small.txt", "--hidden-size", "8", "--threads", "1"]
+    # Enough updates that no hint asks for more.
+    sizes = ["--hidden-size", "8", "--batch-size", "2", "--num-steps", "16"]
+    small = ["small.txt", *sizes, "--threads", "1"]
     now, sample = listing.listing(tmp_path, small)
     assert listing.shape(now) == listing.shape(training), "run: python docs/scripts/listing.py"
     assert sample.startswith("The ")
