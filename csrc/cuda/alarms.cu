@@ -22,8 +22,8 @@ int current_device() {
   return device;
 }
 
-// The alarm of a device, never freed: a kernel may still look at it when the process ends. Null if it does not exist and
-// `create` is false.
+// The alarm of a device, never freed: a kernel may still look at it when the process ends. Null if it does not exist
+// and `create` is false.
 Alarm* alarm_of(int device, bool create) {
   static std::mutex mutex;
   static std::map<int, Alarm*>* const alarms = new std::map<int, Alarm*>;

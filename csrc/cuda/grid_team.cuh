@@ -90,8 +90,8 @@ class GridTeam : public BlockTeam<Product> {
   }
 
  private:
-  // Copies the warp's columns of the first rows, all at once. Blocks start at different columns, so that they do not all
-  // ask for one line of the L2 cache.
+  // Copies the warp's columns of the first rows, all at once. Blocks start at different columns, so that they do not
+  // all ask for one line of the L2 cache.
   __device__ __forceinline__ void copy_strip(int next, int rows) const {
     const uint4* from = reinterpret_cast<const uint4*>(global_state(next)) + begin_;
     const uint32_t to = shared_address(this->around_.memory) + begin_ * sizeof(uint4);

@@ -45,6 +45,7 @@ __global__ void write_kernel(int64_t* to, const __grid_constant__ Values from, i
 }  // namespace
 
 Plan plan_for(const RecurrenceParams& params) {
+  if (params.batch_size > INT32_MAX) return Plan();  // kernels count rows in 32 bits
   int index, multiprocessors;
   int64_t shared;
   // Without a driver for this CUDA runtime, no call fits.

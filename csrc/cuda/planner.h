@@ -10,8 +10,8 @@
 namespace rnnfused {
 namespace cuda {
 
-// The plan of a team of this kind, with its estimate; blocks is 0 if it does not hold the call, or does not run the whole
-// batch at once. `teams_of(plan)` returns how many teams of a plan the device runs at the same time, 0 if none.
+// The plan of a team of this kind, with its estimate; blocks is 0 if it does not hold the call, or does not run the
+// whole batch at once. `teams_of(plan)` returns how many teams of a plan the device runs at the same time, 0 if none.
 template <class Product, class TeamsOf>
 Plan plan_of_team(const Device& device, int64_t hidden_size, int64_t batch_size, int blocks, Exchange exchange,
                   const TeamsOf& teams_of) {

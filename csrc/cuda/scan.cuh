@@ -26,14 +26,14 @@ struct Scan {
 
   // A step of the batch: its rows and where it starts.
   struct Moment {
-    int64_t batch_rows;
+    int batch_rows;
     int64_t start;
   };
 
   RNNFUSED_PHASE Moment moment(int64_t i) const {
     if (i >= step.params.num_steps) return {0, 0};
     const int64_t t = time_of(i);
-    return {step.params.rows_in_step(t), step.params.step_start(t)};
+    return {static_cast<int>(step.params.rows_in_step(t)), step.params.step_start(t)};
   }
 
   // The rows of the tile. Kept out of moment(), because it waits for a load.

@@ -15,8 +15,8 @@
 namespace rnnfused {
 namespace cuda {
 
-// What a block waits for: the bytes of one of its two states (the index of the mbarrier), or the block of a rank of a grid
-// (this and the rank).
+// What a block waits for: the bytes of one of its two states (the index of the mbarrier), or the block of a rank of a
+// grid (this and the rank).
 constexpr uint32_t kWaitsForRank = 2;
 
 // In mapped host memory, one per device. Blocks write it with relaxed stores at system scope alone.

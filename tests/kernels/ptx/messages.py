@@ -20,6 +20,7 @@ class Messages:
         self.count = 0
         self.fences = {}  # thread: its clock at each fence.proxy.async
         self.fenced = {}  # thread: what it had seen at the last one
+        self.fenced_for_peers = {}  # the same, of fences that are not of its own block's memory alone
 
     def send(self, threads, addresses, barriers, size, values):
         machine = self.machine
@@ -51,15 +52,23 @@ class Messages:
             shared.fail("misaligned message", threads, addresses, offset % alignment)
         return {"block": block, "offset": offset, "barrier": barrier}
 
-    def fence_proxy(self, threads):
-        """Asynchronous copies read what happens before this fence, if the fence happens before them."""
+    def fence_proxy(self, threads, for_peers):
+        """Asynchronous copies follow what happens before this fence, if the fence happens before them."""
         clocks = self.machine.clocks
         for thread in threads:
             self.fences.setdefault(thread, []).append(int(clocks.own[thread]))
             self.fenced[thread] = clocks.seen[thread].copy()
+            if for_peers:
+                self.fenced_for_peers[thread] = self.fenced[thread]
         clocks.advance(threads)
 
-    def _seen_by_copy(self, thread, writers, times):
+    def _read_in_order(self, thread, writers, times):
+        return self._in_order(self.fenced, thread, writers, times)
+
+    def _written_in_order(self, thread, writers, times):
+        return self._in_order(self.fenced_for_peers, thread, writers, times)
+
+    def _in_order(self, fenced, thread, writers, times):
         """Whether a fence of the writer or of the copying thread stands between writes and a copy."""
         nothing = np.zeros(self.machine.clocks.width, np.int32)
         seen = self.machine.clocks.seen[thread]
@@ -70,7 +79,7 @@ class Messages:
             before = bisect.bisect_left(fences, seen[writer])
             if before:
                 last_fence[i] = fences[before - 1]
-        return (self.fenced.get(thread, nothing)[writers] >= times) | (last_fence[which] >= times)
+        return (fenced.get(thread, nothing)[writers] >= times) | (last_fence[which] >= times)
 
     def copy(self, threads, addresses, sources, sizes, barriers):
         """cp.async.bulk: the bytes are read when they arrive."""
@@ -86,10 +95,10 @@ class Messages:
             if width == 0 or width % BULK or start % BULK or (start < 0) | (ends < 0):
                 shared.fail(f"bad source of {width} bytes", one, source, True)
             cells = start[:, None] // CELL + np.arange(width // CELL)
-            shared.accesses.start_copy(thread, cells[0], self._seen_by_copy)
+            shared.accesses.start_copy(thread, cells[0], self._read_in_order)
             target = place["offset"] + place["block"] * shared.stride
             shared.accesses.check_target(
-                thread, target[0] // CELL + np.arange(width // CELL), self._seen_by_copy
+                thread, target[0] // CELL + np.arange(width // CELL), self._written_in_order
             )
             self.batches.append(
                 {

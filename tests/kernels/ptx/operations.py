@@ -315,10 +315,10 @@ def wait_for_all_copies(out, operands):
     out.emit("m.copies.wait_all(t)")
 
 
-@rule(r"fence\.proxy\.async(?:\.shared::(?:cta|cluster))?", waits=True)
-def fence_proxy(out, operands):
+@rule(r"fence\.proxy\.async(?:\.shared::(cta|cluster))?", waits=True)
+def fence_proxy(out, operands, space):
     assert out.guard is None
-    out.emit("m.messages.fence_proxy(t)")
+    out.emit(f"m.messages.fence_proxy(t, {space != 'cta'})")
 
 
 @rule(r"cp\.async\.bulk\.shared::cluster\.shared::cta\.mbarrier::complete_tx::bytes", waits=True)

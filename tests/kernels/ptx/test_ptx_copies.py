@@ -62,6 +62,7 @@ SEND = """
     barrier.cluster.wait.acquire.aligned;
     @!%p1 bra END;
     @!%p2 bra WAIT;
+    {before}
     add.s32 %r9, %r3, 64;
     add.s32 %r10, %r3, {to};
     mapa.shared::cluster.u32 %r10, %r10, 1;
@@ -81,7 +82,13 @@ SEND = """
     barrier.cluster.wait.acquire.aligned;
 """
 RIGHT = dict(
-    target="", fence="", late_fence="fence.proxy.async.shared::cta;", after="", to=128, expected=16
+    target="",
+    before="",
+    fence="",
+    late_fence="fence.proxy.async.shared::cta;",
+    after="",
+    to=128,
+    expected=16,
 )
 
 
@@ -93,6 +100,9 @@ TARGET = """
 """
 
 
+OWN_LATE = "@!%p2 bra NEXT; fence.proxy.async.shared::cta; NEXT:"  # of the sender alone
+
+
 def send(**changes):
     body = SEND.format(**{**RIGHT, **changes})
     return run(body, blocks=2, cluster_size=2, seeds=range(12))[:4].tolist()
@@ -102,6 +112,7 @@ def test_a_bulk_copy_arrives_at_its_barrier():
     assert send() == [0, 1, 2, 3]
     assert send(late_fence="", fence="fence.proxy.async;") == [0, 1, 2, 3]
     assert send(target=TARGET) == [0, 1, 2, 3]
+    assert send(target=TARGET, late_fence=OWN_LATE, before="fence.proxy.async;") == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +120,11 @@ def test_a_bulk_copy_arrives_at_its_barrier():
     [
         (dict(late_fence=""), Race),
         (
-            dict(target=TARGET, late_fence="@!%p2 bra NEXT; fence.proxy.async.shared::cta; NEXT:"),
+            dict(target=TARGET, late_fence=OWN_LATE),
             Race,
         ),
+        # A fence of the sender's own memory orders no writes to the receiver's.
+        (dict(target=TARGET, late_fence=OWN_LATE, before="fence.proxy.async.shared::cta;"), Race),
         (dict(after="st.shared.u32 [%r9], %r1;"), Race),
         (dict(expected=32), Deadlock),
         (dict(to=120), BadAccess),
