@@ -137,13 +137,18 @@ struct Scan {
     Product::multiply(team, me, plan, shared.state(current), shared.sums(), begin, end);
   }
 
-  RNNFUSED_PHASE T total(const Shared<Product>& shared, int row, int local) const {
-    T sum = 0;
+  // Adds the slices' sums of a word's units, 16 bytes of them at a time.
+  RNNFUSED_PHASE void total(const Shared<Product>& shared, int row, int local, T (&sums)[kValues]) const {
+    constexpr int kAtOnce = 16 / static_cast<int>(sizeof(sums));
+    for (int v = 0; v < kValues; ++v) sums[v] = T(0);
+#pragma unroll kAtOnce
     for (int s = 0; s < plan.slices; ++s) {
       const int64_t rows_before = s * tile_rows<Product>(plan) + row;
-      sum += shared.sums()[rows_before * Product::sum_row(plan) + local];
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) {
+        sums[v] += shared.sums()[rows_before * Product::sum_row(plan) + local + v];
+      }
     }
-    return sum;
   }
 
   // Locates the thread's n-th word in a state.
@@ -162,14 +167,14 @@ struct Scan {
       if (!item(me, n, now, row, local, unit)) continue;
       // A row that starts from zeros skips the product, so that NaN in the weight does not reach it.
       const bool zero = row >= before && step.starts_at_zero();
-      T values[kValues];
+      T values[kValues], sums[kValues] = {};
+      if (!zero) total(shared, row, local, sums);
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         const bool exists = unit + v < step.params.hidden_size;
-        const T sum = zero || !exists ? T(0) : total(shared, row, local + v);
         values[v] = T(0);
         if (exists) {
-          values[v] = step.apply(first_row + row, unit + v, row >= before, me.inputs[n][v], sum);
+          values[v] = step.apply(first_row + row, unit + v, row >= before, me.inputs[n][v], sums[v]);
         }
       }
       me.results[n] = Product::pack(values);
@@ -197,10 +202,12 @@ struct Scan {
     for (int n = 0; n < Product::kItems; ++n) {
       int row, local, unit;
       if (!item(me, n, end, row, local, unit) || row < begin) continue;
+      T sums[kValues];
+      total(shared, row, local, sums);
 #pragma unroll
       for (int v = 0; v < kValues; ++v) {
         if (unit + v >= step.params.hidden_size) continue;
-        step.store_last_product(first_row + row, unit + v, total(shared, row, local + v));
+        step.store_last_product(first_row + row, unit + v, sums[v]);
       }
     }
   }

@@ -2,6 +2,7 @@
 
 import pytest
 
+from . import nvcc_output
 from .calls import draw
 from .errors import BadAccess, ExecutionError
 from .faults import CLUSTER, FLOAT, GRID, IN_PTX, IN_SOURCE, ONE, Fault
@@ -40,6 +41,13 @@ IN_ORDER = sorted(IN_PTX, key=lambda fault: IN_PTX.index(fault) % 3)
 @pytest.mark.parametrize("fault", slow_after(USUAL, IN_ORDER), ids=names(IN_ORDER))
 def test_fault_in_ptx(programs, tmp_path, fault):
     assert isinstance(find(fault.programs(tmp_path), fault.call), fault.errors)
+
+
+@pytest.mark.parametrize("fault", IN_SOURCE, ids=names(IN_SOURCE))
+def test_fault_in_source_has_its_text(fault):
+    """The slow tests, which plant it, run seldom."""
+    text = (nvcc_output.ROOT / "csrc" / "cuda" / fault.file).read_text()
+    assert text.count(fault.old) == 1
 
 
 @pytest.mark.slow
