@@ -15,8 +15,8 @@ SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
-test: $(VENV)/test.stamp  ## run the tests, a process per core (ARGS="-k name": some of them)
-	$(IN_VENV)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+test: $(VENV)/test.stamp  ## run the tests, a process per core (ARGS="-k name": some; ARGS="-m slow": the exhaustive ones)
+	$(IN_VENV)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python, C++ and the workflow
 	$(IN_VENV)/ruff check --quiet
