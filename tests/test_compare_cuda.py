@@ -24,6 +24,7 @@ def bench(monkeypatch):
 
     compare = module.Comparison
     monkeypatch.setattr(module, "medians", medians)
+    monkeypatch.setattr(module, "plan_of", lambda weight_hh, batch_size: "cluster of 8")
     monkeypatch.setattr(module.gpu_state, "clocks", lambda: {"sm_mhz": 1980.0})
     monkeypatch.setattr(module, "Comparison", lambda *given: compare(*given, device="cpu"))
     return module

@@ -8,6 +8,7 @@ import rnnfused.lm
 FOLDER = Path(rnnfused.lm.__file__).parent
 PUBLIC = {
     "rnnfused",
+    "rnnfused.arguments",  # checks of arguments, with one wording everywhere
     "rnnfused.functional",
     "rnnfused.info",
     "rnnfused.scratch",

@@ -91,8 +91,6 @@ IN_PTX = [
           r"ld\.acquire\.gpu", "ld.relaxed.gpu", (Race,)),
     Fault("the counter is acquired in the block alone", GRID | FLOAT,
           r"ld\.acquire\.gpu", "ld.acquire.cta", (Race,)),
-    Fault("the counter is read once", GRID | FLOAT,
-          r"(ld\.acquire[^;]*;[^@]*?)@%p\d+ bra [^;]*;", r"\1", (Race,)),
     Fault("a block counts too many steps", GRID | FLOAT,
           r"(st\.release[^;]*), %\w+;", r"\1, 9;", (Race, WRONG)),
     Fault("no block counts", GRID | FLOAT, r"st\.release[^;]*;", "", (Deadlock,)),
