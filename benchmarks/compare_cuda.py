@@ -87,18 +87,23 @@ class FlashRNN(torch.nn.RNN):
         return states[0, :, :, 0].transpose(0, 1), None
 
 
+def cudnn_flags(tf32):
+    """A context with cuDNN, and with TF32 or IEEE products; flags that aren't named get torch's defaults."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32)
+
+
 def medians(calls):
     """Returns the median milliseconds of each call; the calls take turns."""
     times = {name: [] for name in calls}
     for warm in range(-3, ROUNDS):
         for name, call in calls.items():
             rnnfused.cuda.choice = "steps" if name == "steps" else "1"
-            torch.backends.cudnn.allow_tf32 = name == "cudnn_tf32"
             torch.cuda._sleep(WAIT_CYCLES)
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
+            with cudnn_flags(tf32=name == "cudnn_tf32"):
+                start.record()
+                call()
+                end.record()
             end.synchronize()
             if warm >= 0:
                 times[name].append(start.elapsed_time(end))
@@ -148,8 +153,8 @@ class Comparison:
     def check(self):
         """Returns the largest difference of a state to cuDNN's; raises ArithmeticError where it is no rounding."""
         rnnfused.cuda.choice = "1"
-        torch.backends.cudnn.allow_tf32 = False
-        states = {name: way["forward"]() for name, way in self.ways.items()}
+        with cudnn_flags(tf32=False):
+            states = {name: way["forward"]() for name, way in self.ways.items()}
         worst = {
             name: difference(own, states["cudnn"])
             for name, own in states.items()

@@ -5,6 +5,7 @@ Arguments: the server's socket, Python code, the arguments of the code. Imports 
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -38,6 +39,9 @@ def main(path, code, *arguments):
     for number in signals:
         signal.signal(number, lambda number, _: os.kill(child, number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    # A signal just before a system call doesn't interrupt it: Python's handler runs at the next poll.
+    while not select.select([connection], [], [], 0.1)[0]:
+        pass
     code = int(answers.readline())
     if code < 0:
         if -code != signal.SIGKILL:
