@@ -188,6 +188,8 @@ class ClusterTeam : public BlockTeam<Product> {
   __device__ __forceinline__ void publish_wide(const Member& me, int next, const WordOf& word_of) const {
     constexpr int kWide = kWideWords<Product>;
     const int lane = me.index % kWide;
+    // Orders every lane's reads of the sums before any send: a thread that receives the state overwrites the sums.
+    __syncwarp();
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
       Word values[kWide];

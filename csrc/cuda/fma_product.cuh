@@ -19,6 +19,7 @@ struct Fma {
   static constexpr int kLanes = 1;   // threads that share a slice and a group
   static constexpr int kRows = 1;    // rows are multiplied in multiples of this
   static constexpr int kDepths[] = {8, 16, 32, 36};
+  static constexpr bool kSendsWordsAlone = false;
   // kUnits * depth weights and little else fit a thread's 255 registers; a double takes two.
   RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) {
     return depth * static_cast<int>(sizeof(T)) <= 36 * 4 ? 256 : 0;

@@ -98,9 +98,9 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
     if (!all && forced.exchange == Exchange::grid) possible = 0;
   }
   if (possible == 0) {
-    throw std::runtime_error(
-        "RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" + std::to_string(hidden_size) +
-        " and a batch of " + std::to_string(batch_size) + " rows on this GPU");
+    throw std::runtime_error("RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" +
+                             std::to_string(hidden_size) + " and a batch of " + std::to_string(batch_size) +
+                             " rows on this GPU, or a way to send that its dtype or these sizes lack");
   }
   plan.estimated_us = static_cast<float>(estimated_step_us<Product>(device, plan, hidden_size, batch_size, possible));
   return plan;

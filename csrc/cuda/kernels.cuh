@@ -77,13 +77,14 @@ Kernel<Step> kernel_of_depth(const Plan& plan) {
       case Exchange::grid: return scan_kernel<Product, kDepth, Exchange::grid, Send::words, Step>;
       case Exchange::cluster: break;
     }
-    switch (plan.send) {
-      case Send::words: return scan_kernel<Product, kDepth, Exchange::cluster, Send::words, Step>;
-      case Send::wide: return scan_kernel<Product, kDepth, Exchange::cluster, Send::wide, Step>;
-      case Send::bulk: return scan_kernel<Product, kDepth, Exchange::cluster, Send::bulk, Step>;
+    if (plan.send == Send::words) return scan_kernel<Product, kDepth, Exchange::cluster, Send::words, Step>;
+    if constexpr (!Product::kSendsWordsAlone) {
+      return plan.send == Send::wide ? scan_kernel<Product, kDepth, Exchange::cluster, Send::wide, Step>
+                                     : scan_kernel<Product, kDepth, Exchange::cluster, Send::bulk, Step>;
     }
   }
-  throw std::logic_error("rnnfused: a plan must have a depth that its threads can hold");
+  throw std::logic_error(
+      "rnnfused: a plan must have a depth that its threads can hold, and a way to send that its dtype has");
 }
 
 // The kernel of a plan, whose depth is the product's n-th or a later one.

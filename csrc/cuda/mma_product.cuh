@@ -27,6 +27,7 @@ struct Mma {
   static constexpr int kLanes = 32;
   static constexpr int kRows = 8;
   static constexpr int kDepths[] = {32, 128, 256};
+  static constexpr bool kSendsWordsAlone = false;
   // A lane's weights take depth / 2 registers. With 384 threads each has 168 registers, with 256 all 255.
   RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 128 ? 256 : 384; }
   RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return kItemsPerThread; }

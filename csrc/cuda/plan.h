@@ -90,10 +90,17 @@ inline int64_t shared_bytes(const Plan& plan) {
 template <class Product>
 constexpr int kWideWords = 16 / static_cast<int>(sizeof(typename Product::Word));
 
+// A product whose clusters send words alone. It compiles sooner.
+template <class Product>
+struct SendsWords : Product {
+  static constexpr bool kSendsWordsAlone = true;
+};
+
 // Whether a cluster may send in this way: each block's part of a row must consist of whole 16 bytes.
 template <class Product>
 bool can_send(const Plan& plan, int64_t hidden_size, Send send) {
   if (send == Send::words) return true;
+  if (Product::kSendsWordsAlone) return false;
   constexpr int kUnitsOf16Bytes = kWideWords<Product> * Product::kValues;
   const bool whole = plan.units % kUnitsOf16Bytes == 0 && hidden_size % kUnitsOf16Bytes == 0;
   // The lanes that gather 16 bytes must own neighbours in one row.

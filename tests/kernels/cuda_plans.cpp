@@ -44,7 +44,7 @@ struct Gpu {
 
   Plan plan(const std::string& dtype, int64_t hidden_size, int64_t batch_size, const std::string& forced) const {
     if (dtype == "float32") return plan_with<Fma<float>>(hidden_size, batch_size, forced);
-    if (dtype == "float64") return plan_with<Fma<double>>(hidden_size, batch_size, forced);
+    if (dtype == "float64") return plan_with<SendsWords<Fma<double>>>(hidden_size, batch_size, forced);
     return plan_with<Mma<Half>>(hidden_size, batch_size, forced);
   }
 

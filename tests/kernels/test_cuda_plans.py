@@ -36,6 +36,14 @@ def test_no_plan_where_a_product_per_step_is_faster(h100):
     assert forced.estimated_us > h100.by_kernels("float32", 128, 4000)
 
 
+@pytest.mark.parametrize("send", ["wide", "bulk"])
+def test_float64_sends_words_alone(h100, send):
+    assert h100.plan("float32", 512, 16, f"cluster,16,send={send}").blocks == 16
+    assert h100.plan("float64", 256, 16, "cluster,16,send=words").blocks == 16
+    with pytest.raises(RuntimeError, match="hidden_size=256 .* or a way to send that its dtype"):
+        h100.plan("float64", 256, 16, f"cluster,16,send={send}")
+
+
 def test_tiles_suit_the_clusters_that_run_at_once(plans_module):
     for clusters in (16, 15, 12, 7):
         gpu = with_clusters(plans_module, b8=clusters)
