@@ -105,7 +105,8 @@ def generate(
         temperature: divides the logits before each draw. Below 1 favours likely symbols, above 1
             makes the choice more uniform, and 0 always takes the most likely symbol.
         seed: makes the result repeatable, 0 to 2 ** 63 - 1; None uses torch's global generator.
-        greedy: always take the most likely symbol, whatever the temperature.
+        greedy: always take the most likely symbol, whatever the temperature; not beside ``top_k``
+            or ``top_p``.
         top_k: draw among this many most likely symbols only, at least 1; None: among all.
         top_p: draw among the fewest most likely symbols only whose probabilities sum to this
             share, in (0, 1]; None: among all.
@@ -126,6 +127,9 @@ def generate(
     num_chars = check_int("num_chars", num_chars, 0)
     rows = 1 if num_samples is None else check_int("num_samples", num_samples, 1)
     first_sample = check_int("first_sample", first_sample, 0)
+    for name, value in {"top_k": top_k, "top_p": top_p}.items():
+        if greedy and value is not None:
+            raise ValueError(f"{name} must be None with greedy=True, got {value!r}")
     if len(vocab) != model.config.vocab_size:
         raise ValueError(
             f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"

@@ -128,6 +128,10 @@ class TrainSettings:
     def __post_init__(self, passes: int | None) -> None:
         if passes is not None:
             check_count("passes", passes)
+            if self.epochs not in (passes, _default("epochs")):
+                raise ValueError(
+                    f"epochs and passes are one setting; got epochs={self.epochs!r} and passes={passes}"
+                )
             object.__setattr__(self, "epochs", passes)
         for name in ("hidden_size", "num_layers", "num_steps", "batch_size", "epochs", "min_count"):
             check_count(name, getattr(self, name))

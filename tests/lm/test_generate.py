@@ -221,6 +221,8 @@ def test_the_op_is_used(model, vocab, monkeypatch):
         ({"top_k": 0}, ValueError, "top_k must be at least 1"),
         ({"top_p": 2.0}, ValueError, "top_p must lie in"),
         ({"seed": 2**63}, ValueError, "seed must lie in"),
+        ({"greedy": True, "top_k": 5}, ValueError, "top_k must be None with greedy=True, got 5"),
+        ({"greedy": True, "top_p": 0.5}, ValueError, "top_p must be None with greedy=True"),
     ],
 )
 def test_wrong_options(model, vocab, options, error, message):

@@ -258,6 +258,7 @@ def test_learning_rate_warms_up_and_decays():
         ({"num_steps": -1}, ValueError, "num_steps must be at least 1, got -1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
         ({"passes": 0}, ValueError, "passes must be at least 1, got 0"),
+        ({"passes": 2, "epochs": 3}, ValueError, "one setting; got epochs=3 and passes=2"),
         ({"hidden_size": 10**23}, ValueError, "hidden_size must be at most 2147483647, got 1000"),
         ({"num_layers": 10**9}, ValueError, "num_layers must be at most 1000, got 1000000000"),
         ({"num_steps": 2**31}, ValueError, "num_steps must be at most 2147483647"),
