@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import accuracy_report
 import learning_report
+import temporal_report
 from matplotlib.figure import Figure
 from result_tables import NOT_MEASURED, WAYS, by_case, least_and_most, ratios, section, with_threads
 
@@ -35,6 +36,7 @@ class Measured(NamedTuple):
     processors: list  # results files, the last measured first
     learning: dict  # records of learning_curve.py, by change
     accuracy: dict  # results of accuracy.py
+    temporal: dict  # records of temporal_order.py, by way and length
 
 
 def load():
@@ -43,7 +45,9 @@ def load():
     if not files:
         raise SystemExit(f"{RESULTS} has no results: run `make bench` first")
     files.sort(key=lambda results: max(r["date"] for r in results["times"]), reverse=True)
-    return Measured(files, learning_report.by_change(), accuracy_report.load())
+    return Measured(
+        files, learning_report.by_change(), accuracy_report.load(), temporal_report.by_way()
+    )
 
 
 def begin(name):
@@ -102,6 +106,11 @@ def learning_table(measured):
     return learning_report.table(measured.learning)
 
 
+def temporal_table(measured):
+    """The runs that learn the temporal order of two symbols, by length."""
+    return temporal_report.table(measured.temporal)
+
+
 def tanh_table(measured):
     """The errors of tanh by instruction set."""
     return accuracy_report.tanh_table(measured.accuracy)
@@ -116,7 +125,7 @@ def loop_table(measured):
 PARTS = {
     "README.md": {"speed": speed_table, "learning": learning_sentence},
     "docs/performance.md": {"tables": full_tables},
-    "docs/language-model.md": {"learning": learning_table},
+    "docs/language-model.md": {"learning": learning_table, "temporal order": temporal_table},
     "docs/accuracy.md": {"tanh": tanh_table, "loops": loop_table},
 }
 
@@ -170,6 +179,7 @@ def main():
     draw(measured.processors[0])
     learning_report.draw(measured.learning)
     accuracy_report.draw(measured.accuracy)
+    temporal_report.draw(measured.temporal)
     for name, parts in PARTS.items():
         path = ROOT / name
         path.write_text(filled(path.read_text(), parts, measured))

@@ -9,7 +9,8 @@ The recurrent weights are drawn from N(0, 0.1^2), or scaled to a spectral radius
 
     python benchmarks/temporal_order.py --weights scaled --lengths 50 100 --seeds 3 --updates 400000
 
-Every finished run is a record in results/temporal_order.json, and is not run again; the figure is drawn from the file.
+Every finished run is a record in results/temporal_order.json, and is not run again; report.py makes the figure and the
+table of docs/language-model.md from the file.
 """
 
 import argparse
@@ -19,14 +20,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from records import load, save
 from tqdm import tqdm
 
 import rnnfused
 
 RESULTS = Path(__file__).parent / "results" / "temporal_order.json"
-FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "temporal_order.png"
 SYMBOLS, CLASSES = 6, 4  # A, B and the distractors; AA, AB, BA and BB
 HIDDEN_SIZE, BATCH_SIZE, LEARNING_RATE, CLIP, DEVIATION = 50, 20, 0.01, 1.0, 0.1
 RADIUS = 0.95
@@ -116,29 +115,11 @@ def run(weights, length, clips, seed, most_updates):
     }
 
 
-def draw(records):
-    """Writes the figure: the share of runs that succeed, by length."""
-    picture = Figure(figsize=(6, 3), layout="constrained")
-    axes = picture.add_subplot(xlabel="steps", ylabel="runs that succeed", ylim=(-0.05, 1.05))
-    lines = {}
-    for record in records:
-        by_length = lines.setdefault((record["weights"], record["clips"]), {})
-        by_length.setdefault(record["length"], []).append(record["succeeds"])
-    names = {"normal": "weights N(0, 0.1²)", "scaled": "spectral radius 0.95"}
-    for (weights, clips), by_length in sorted(lines.items()):
-        lengths = sorted(by_length)
-        shares = [sum(by_length[n]) / len(by_length[n]) for n in lengths]
-        label = f"{names[weights]}, {'clipped' if clips else 'not clipped'}"
-        axes.plot(lengths, shares, "o-" if clips else "x--", label=label)
-    axes.legend(frameon=False, fontsize=8)
-    picture.savefig(FIGURE, dpi=120)
-
-
 def main():
-    """Makes the missing runs, and draws the figure."""
+    """Makes the missing runs."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--weights", nargs="+", default=["scaled", "normal"])
-    parser.add_argument("--lengths", type=int, nargs="+", default=[20, 50, 100, 150, 200])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[10, 20, 30, 50, 100, 150, 200])
     parser.add_argument("--seeds", type=int, default=3, help="runs per length and way")
     parser.add_argument("--updates", type=int, default=336_000, help="the most updates of a run")
     arguments = parser.parse_args()
@@ -154,7 +135,6 @@ def main():
             continue
         records.append(run(weights, length, clips, seed, arguments.updates))
         save(RESULTS, records, KEY)
-    draw(load(RESULTS))
 
 
 if __name__ == "__main__":
