@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test lint demo bench accuracy docs dist gpu-check clean help
+.PHONY: build test lint demo bench accuracy sanitize fuzz docs dist gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -38,6 +38,12 @@ bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the resul
 accuracy: $(VENV)/bench.stamp  ## measure the errors of tanh and of whole loops; put them into docs/accuracy.md
 	$(IN_VENV)/python benchmarks/accuracy.py
 	$(IN_VENV)/python benchmarks/report.py
+
+sanitize: $(VENV)/test.stamp  ## run csrc/cpu with the sanitizers of addresses, undefined behaviour and threads (half an hour)
+	.ci/sanitize $(ARGS)
+
+fuzz: $(VENV)/test.stamp  ## make 20,000 random calls, right and wrong, with another seed each time (ARGS="--fuzz-seed 7")
+	$(IN_VENV)/python -m pytest tests/fuzz --fuzz-calls 20000 $(ARGS)
 
 docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links and missing docstrings fail
 	NO_MKDOCS_2_WARNING=1 $(IN_VENV)/mkdocs build --strict

@@ -11,6 +11,12 @@ from instruction_sets import skip_unless_here
 import rnnfused
 
 
+def pytest_addoption(parser):
+    """Add the options of tests/fuzz, which pytest reads before it knows that folder."""
+    parser.addoption("--fuzz-calls", type=int, default=500, help="number of random calls")
+    parser.addoption("--fuzz-seed", type=int, help="seed of the random calls; default: any")
+
+
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request):
     """Each available device in turn; it is torch's default device during the test."""

@@ -1,7 +1,6 @@
 """The probe of the CUDA kernels: its arithmetic on the host, and its verdicts on a GPU that the host imitates."""
 
 import ctypes
-import hashlib
 import json
 import os
 import shutil
@@ -10,34 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from compiled import compiled
 from fake_project import ROOT, backend, nvcc
 from raw_ops import RELU, TANH, loop
 
 from rnnfused import reference
 
 SOURCES = ROOT / "tests" / "cuda" / "probe"
-BUILT = ROOT / "build" / "test_kernels"
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
 NVCC = nvcc.find_nvcc(backend.Torch("any", Path(), "any"))
 
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc 12.4 or newer")
 
 
-def compiled(name, command):
-    """The file that the command makes with ``-o``; made again only if the command or a source has changed."""
-    key = hashlib.sha256("\n".join(command).encode())
-    for file in sorted(
-        [*SOURCES.iterdir(), *(ROOT / "csrc").glob("*.h"), *(ROOT / "csrc/cuda").glob("*.h")]
-    ):
-        key.update(file.read_bytes())
-    target = BUILT / f"{name}.{key.hexdigest()[:16]}"
-    if not target.exists():
-        BUILT.mkdir(parents=True, exist_ok=True)
-        partial = f"{target}.{os.getpid()}"
-        call = subprocess.run([*command, "-o", partial], cwd=ROOT, capture_output=True, text=True)
-        assert call.returncode == 0, call.stderr
-        os.replace(partial, target)
-    return target
+def made(name, command):
+    """The file that a command makes of the probe's sources."""
+    csrc = ROOT / "csrc"
+    return compiled(name, command, [*SOURCES.iterdir(), *csrc.glob("*.h"), *csrc.glob("cuda/*.h")])
 
 
 class Call(ctypes.Structure):
@@ -153,7 +141,7 @@ def library():
     if COMPILER is None:
         pytest.skip("needs a C++ compiler")
     options = ["-std=c++17", "-O1", "-shared", "-fPIC", str(SOURCES / "reference.cpp")]
-    return ctypes.CDLL(str(compiled("probe_reference.so", [COMPILER, *options])))
+    return ctypes.CDLL(str(made("probe_reference.so", [COMPILER, *options])))
 
 
 both_ways = pytest.mark.parametrize("forward", [True, False], ids=["forward", "backward"])
@@ -247,7 +235,7 @@ def host_gpu():
         *(flag.replace("-I", "-isystem", 1) for flag in headers),
     ]
     sources = [str(SOURCES / name) for name in names]
-    program = compiled("probe_on_host", [COMPILER, *options, *sources])
+    program = made("probe_on_host", [COMPILER, *options, *sources])
 
     def run(*arguments, fault="", plan=""):
         call = subprocess.run(
@@ -363,7 +351,7 @@ def test_wrong_arguments_are_refused(host_gpu, arguments):
 @needs_nvcc
 def test_preflight_compiles_and_says_that_there_is_no_gpu():
     command = [NVCC, "-std=c++17", "-arch=sm_90", "-Icsrc", str(SOURCES / "preflight.cu")]
-    program = compiled("preflight", command)
+    program = made("preflight", command)
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     call = subprocess.run([program], env=hidden, capture_output=True, text=True)
     assert (call.returncode, call.stdout) == (2, "")

@@ -1,10 +1,13 @@
 // Memory for the duration of a call. Fresh memory costs a page fault every 4 KB, which can exceed the work done in it;
 // heap calls would slow down small calls; and a thread's stack may be small. So each thread keeps a few blocks from
 // call to call, and a few little ones side by side.
+//
+// RNNFUSED_EXACT_MEMORY, for sanitizers: no block is kept, each has its exact size, and reads before writes find NaN.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 
@@ -116,11 +119,15 @@ class Memory {
   explicit Memory(int64_t bytes) { allocate(bytes); }
   Memory(const Memory&) = delete;
   ~Memory() {
+#ifdef RNNFUSED_EXACT_MEMORY
+    block_.release();
+#else
     if (block_.bytes > kLittleBlockBytes) {
       spare_blocks().give(block_);
     } else if (block_.memory) {
       little_blocks.give(block_.memory);
     }
+#endif
   }
 
   // Call it once. Throws std::runtime_error if no machine has that much.
@@ -128,12 +135,17 @@ class Memory {
     if (bytes < 0 || bytes >= kTooLarge) {
       throw std::runtime_error("rnnfused: a call of these sizes needs more memory than there can be");
     }
+#ifdef RNNFUSED_EXACT_MEMORY
+    block_ = Block::make(bytes);
+    std::memset(block_.memory, 0xff, bytes);
+#else
     if (bytes <= kLittleBlockBytes) {
       block_ = {little_blocks.take(), 0};
       if (block_.memory) return;
       bytes = kLittleBlockBytes + kCacheLine;  // more than a little block, by which ~Memory() tells them apart
     }
     block_ = spare_blocks().take(bytes);
+#endif
   }
   char* get() { return block_.memory; }
   const char* get() const { return block_.memory; }

@@ -17,12 +17,7 @@ inline bool is_of_sums(const Tensor& tensor, Dtype dtype) { return dtype_of(tens
 // An uninitialised block of memory, as a tensor of bytes.
 inline Tensor new_bytes(const Tensor& model, int64_t bytes) {
   RNNFUSED_CHECK(bytes < kTooLarge, "a generator of these sizes needs more memory than there can be");
-  const DeviceNumber device(model);
-  const int64_t stride = 1;
-  AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(1, &bytes, &stride, aoti_torch_dtype_uint8(), device.type, device.index, &result));
-  return Tensor(result);
+  return new_tensor(model, aoti_torch_dtype_uint8(), {bytes}, {1});
 }
 
 // The result and parameters of the op `pack_generator`: the table (V, H) and the biases are in the dtype of sums,

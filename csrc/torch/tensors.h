@@ -54,8 +54,13 @@ struct DeviceNumber {
 inline Tensor new_tensor(const Tensor& model, int32_t dtype, Sizes sizes, Sizes strides) {
   const DeviceNumber device(model);
   AtenTensorHandle result;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(), dtype, device.type, device.index, &result));
+  const AOTITorchError error =
+      aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(), dtype, device.type, device.index, &result);
+  if (error != AOTI_TORCH_SUCCESS) {
+    int64_t values = 1;
+    for (const int64_t size : sizes) values = product_of(values, size);
+    throw std::runtime_error("rnnfused: can't allocate memory for a result of " + std::to_string(values) + " values");
+  }
   return Tensor(result);
 }
 

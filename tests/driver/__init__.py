@@ -1,0 +1,1 @@
+"""A program of csrc/cpu without torch and Python; ``programs.py`` builds it, ``test_driver.py`` says what for."""
