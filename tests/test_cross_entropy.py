@@ -403,7 +403,12 @@ REFUSALS = [
     ((X, W, B, Y), {"ignore_index": True}, TypeError, "ignore_index must be an int, got True"),
     ((X, W, B, Y), {"reduction": ["mean"]}, ValueError, r"'none', got \['mean'\]"),
     ((X, W, B, BEYOND), {}, IndexError, f"ignore_index = -100, got {2**64 - 100}"),
-    ((X, W, B, BEYOND.long().add(99).to(torch.uint64)), {"ignore_index": -1}, IndexError, f"got {2**64 - 1}"),
+    (
+        (X, W, B, BEYOND.long().add(99).to(torch.uint64)),
+        {"ignore_index": -1},
+        IndexError,
+        f"got {2**64 - 1}",
+    ),
 ]
 
 
