@@ -2,13 +2,14 @@
 
 import numbers
 
+import torch
 from torch import Tensor
 
-from .arguments import check_tensors
+from .arguments import as_int, check_tensors
 from .export import onnx
 from .ops import cross_entropy as ops
 from .ops.autocast import cast, is_active
-from .ops.modes import hides_values, is_fake, is_transformed
+from .ops.modes import hides_values, is_transformed
 from .ops.tokens import is_integer
 
 
@@ -49,22 +50,24 @@ def linear_cross_entropy(
         ValueError: a shape, a device, ``reduction`` or ``label_smoothing`` is wrong.
         IndexError: a target is neither in [0, V) nor ``ignore_index``.
     """
-    smoothing = _check_options(ignore_index, reduction, label_smoothing)
+    ignore_index = _check_ignore_index(ignore_index)
+    smoothing = _check_options(reduction, label_smoothing)
     is_autocast = isinstance(hidden, Tensor) and is_active(hidden.device.type)
     if is_autocast:
         hidden, weight, bias = cast(hidden.device.type, hidden, weight, bias)  # type: ignore[assignment]
     _check(hidden, weight, bias, target)
     # Not reshape(-1, H), which is undefined for H = 0.
-    rows, ids = hidden.reshape(target.numel(), hidden.size(-1)), target.reshape(-1).long()
+    rows = hidden.reshape(target.numel(), hidden.size(-1))
+    ids = _as_int64(target.reshape(-1), ignore_index)
     arguments = (rows, weight, bias, ids, ops.REDUCTIONS[reduction], ignore_index, smoothing)
     if not _has_kernel(hidden):
-        _check_values(target, weight.size(0), ignore_index)
+        _check_values(ids, target, weight.size(0), ignore_index)
         loss = ops.by_torch(*arguments)
     else:
         try:
             loss = ops.linear_cross_entropy(*arguments)
         except RuntimeError:
-            _check_values(target, weight.size(0), ignore_index)
+            _check_values(ids, target, weight.size(0), ignore_index)
             raise
     if not is_autocast:
         loss = loss.to(hidden.dtype)
@@ -77,13 +80,26 @@ def _has_kernel(hidden: Tensor) -> bool:
     )
 
 
-def _check_options(ignore_index: int, reduction: str, label_smoothing: float) -> float:
+def _check_ignore_index(value: int) -> int:
+    """The value as an int."""
+    number = as_int("ignore_index must be an int", value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"ignore_index must be an int of 64 bits, got {number}")
+    return number
+
+
+def _as_int64(target: Tensor, ignore_index: int) -> Tensor:
+    """The target as int64, in which a uint64 value beyond it becomes one that is refused."""
+    ids = target.long()
+    if target.dtype != torch.uint64:
+        return ids
+    refused = -1 if ignore_index != -1 else -2
+    return ids.where(ids >= 0, refused)
+
+
+def _check_options(reduction: str, label_smoothing: float) -> float:
     """The smoothing as a float."""
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an int, got {ignore_index!r}")
-    if not -(2**63) <= ignore_index < 2**63:
-        raise ValueError(f"ignore_index must be an int of 64 bits, got {ignore_index}")
-    if reduction not in ops.REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in ops.REDUCTIONS:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, numbers.Real):
         raise TypeError(f"label_smoothing must be a number, got {label_smoothing!r}")
@@ -114,13 +130,14 @@ def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor) 
         raise ValueError(f"target must be on {hidden.device} like hidden, got {target.device}")
 
 
-def _check_values(target: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raises IndexError for a target that is neither a class nor ``ignore_index``."""
-    if hides_values(target) or is_fake(target) or not target.is_cpu:
+def _check_values(ids: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raises IndexError for a target that is neither a class nor ``ignore_index``; ``ids`` are its rows as int64."""
+    if hides_values(target) or not target.is_cpu:
         return  # the kernel checks
-    wrong = target[((target < 0) | (target >= num_classes)) & (target != ignore_index)]
-    if wrong.numel():
+    wrong = ((ids < 0) | (ids >= num_classes)) & (ids != ignore_index)
+    if wrong.any():
+        got = target.reshape(-1)[int(wrong.nonzero()[0])]
         raise IndexError(
             f"target must be in [0, {num_classes}), or ignore_index = {ignore_index}, "
-            f"got {int(wrong.flatten()[0])}"
+            f"got {got.item()}"
         )

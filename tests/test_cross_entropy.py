@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
@@ -193,10 +194,14 @@ def test_integer_dtypes_and_ignored_rows():
     leaves, target = arguments(9, 4, 6)
     target = target.clamp(min=0)
     expected = torch_loss(leaves, target)
-    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint64):
         torch.testing.assert_close(our_loss(leaves, target.to(dtype)), expected)
     torch.testing.assert_close(
         our_loss(leaves, target, ignore_index=2), torch_loss(leaves, target, ignore_index=2)
+    )
+    torch.testing.assert_close(
+        our_loss(leaves, target, ignore_index=numpy.int64(2)),
+        torch_loss(leaves, target, ignore_index=2),
     )
     none = torch.full((9,), ignored)
     assert our_loss(leaves, none).isnan() and our_loss(leaves, none, reduction="sum") == 0
@@ -280,6 +285,53 @@ def test_transforms():
     torch.testing.assert_close(tangent, (got * values[0]).sum())
 
 
+def func_grad(loss, hidden, weight, bias, target):
+    def of_row(weight, hidden, target):
+        return loss((hidden, weight, bias), target)
+
+    return torch.vmap(torch.func.grad(of_row), (None, 0, 0))(weight, hidden, target)
+
+
+def func_grad_of_batches(loss, hidden, weight, bias, target):
+    def of_batch(hidden, target):
+        return loss((hidden, weight, bias), target)
+
+    return torch.vmap(torch.func.grad(of_batch))(hidden.view(5, 2, -1), target.view(5, 2))
+
+
+def func_hessian(loss, hidden, weight, bias, target):
+    def of_row(hidden, target):
+        return loss((hidden, weight, bias), target)
+
+    return torch.vmap(torch.func.hessian(of_row))(hidden, target)
+
+
+@pytest.mark.parametrize("transform", [func_grad, func_grad_of_batches, func_hessian])
+def test_mapped_targets(transform):
+    leaves, target = arguments(10, 4, 6)
+    values = [x.detach() for x in leaves]
+    got = transform(our_loss, *values, target.clamp(min=0))
+    check_close(got, transform(torch_loss, *values, target.clamp(min=0)), torch.float64)
+
+
+@pytest.mark.parametrize("reduction", ops.REDUCTIONS)
+def test_batched_gradients(reduction):
+    leaves, target = arguments(5, 3, 4)
+    loss, expected = (f(leaves, target, reduction=reduction) for f in (our_loss, torch_loss))
+    batch = torch.randn(3, *loss.shape, dtype=loss.dtype)
+    for x in leaves:
+        got, wanted = (
+            torch.autograd.grad(y, x, batch, is_grads_batched=True, retain_graph=True)[0]
+            for y in (loss, expected)
+        )
+        check_close(got, wanted, torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *leaves: our_loss(leaves, target, reduction=reduction),
+        leaves,
+        check_batched_grad=True,
+    )
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("reduction", ops.REDUCTIONS.values())
 def test_the_op_on_any_device(reduction, smoothing):
@@ -324,6 +376,8 @@ def test_no_tensor_of_all_logits():
 
 
 X, W, B, Y = torch.zeros(5, 3), torch.zeros(4, 3), torch.zeros(4), torch.zeros(5, dtype=torch.long)
+# As int64, this would be the default ignore_index.
+BEYOND = torch.tensor([2**64 - 100] * 5, dtype=torch.uint64)
 REFUSALS = [
     ((X.tolist(), W, B, Y), {}, TypeError, "hidden must be a Tensor"),
     ((X, W.double(), B, Y), {}, TypeError, "weight must be torch.float32"),
@@ -346,6 +400,15 @@ REFUSALS = [
     ((X, W, B, Y), {"label_smoothing": "a"}, TypeError, "label_smoothing must be a number"),
     ((X, W, B, Y), {"ignore_index": 1.0}, TypeError, "ignore_index must be an int"),
     ((X, W, B, Y), {"ignore_index": 2**63}, ValueError, "ignore_index"),
+    ((X, W, B, Y), {"ignore_index": True}, TypeError, "ignore_index must be an int, got True"),
+    ((X, W, B, Y), {"reduction": ["mean"]}, ValueError, r"'none', got \['mean'\]"),
+    ((X, W, B, BEYOND), {}, IndexError, f"ignore_index = -100, got {2**64 - 100}"),
+    (
+        (X, W, B, BEYOND.long().add(99).to(torch.uint64)),
+        {"ignore_index": -1},
+        IndexError,
+        f"got {2**64 - 1}",
+    ),
 ]
 
 

@@ -27,7 +27,9 @@ def check_choice(temperature: Any, top_k: Any, top_p: Any, seed: Any) -> Choice:
         ValueError: it is out of range.
     """
     for name, value in {"temperature": temperature, "top_p": top_p}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        if name == "top_p" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name} must be a float, got {value!r}")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature must be finite and at least 0, got {temperature}")

@@ -83,6 +83,7 @@ def generate(
         ValueError: a shape, a device or a value is wrong, or logits are not finite: NaN or +inf, or -inf alone.
             A single -inf is a symbol that is never chosen.
         IndexError: an id is outside [0, V).
+        MemoryError: the symbols do not fit in memory.
     """
     if not isinstance(rnn, nn.RNNBase) or rnn.mode not in ("RNN_TANH", "RNN_RELU"):
         raise TypeError(f"rnn must be an RNN with tanh or relu, got {type(rnn).__name__}")
@@ -149,9 +150,12 @@ def generate_by_steps(
         ``(symbols, state)``: (B, n), and the last call's state; with n = 0 the state given.
 
     Raises:
-        TypeError: as :func:`generate`.
-        ValueError: as :func:`generate`.
+        TypeError: as :func:`generate`, or ``step`` does not return a pair of logits and state.
+        ValueError: as :func:`generate`, or the logits are not (B, V).
+        MemoryError: as :func:`generate`.
     """
+    if not callable(step):
+        raise TypeError(f"step must be callable, got {step!r}")
     if not is_integer(ids) or ids.dim() != 2 or ids.size(1) == 0:
         got = tuple(ids.shape) if is_integer(ids) else getattr(ids, "dtype", type(ids).__name__)
         raise ValueError(f"ids must be integers of shape (B, T), T >= 1, got {got}")
@@ -250,7 +254,7 @@ def _by_steps(
 def _drive(stepper: _Stepper, arguments: _Arguments) -> Tensor:
     """All symbols (B, n), in chunks that take little time, with callbacks between them."""
     total, every, callback = arguments.num_symbols, arguments.every, arguments.callback
-    symbols = arguments.ids.new_empty((arguments.ids.size(0), total))
+    symbols = _new_symbols(arguments.ids, total)
     done, reported, chunk = 0, 0, stepper.first_chunk
     while done < total:
         count = min(chunk, total - done)
@@ -265,9 +269,20 @@ def _drive(stepper: _Stepper, arguments: _Arguments) -> Tensor:
             done - reported >= (every or 1) or reported < done == total
         ):
             end = min(reported + every, done) if every else done
-            callback(symbols[:, reported:end])
+            callback(symbols[:, reported:end].clone())  # it may write to its argument
             reported = end
     return symbols
+
+
+def _new_symbols(ids: Tensor, num_symbols: int) -> Tensor:
+    """(B, num_symbols), without values."""
+    try:
+        return ids.new_empty((ids.size(0), num_symbols))
+    except RuntimeError:  # torch has no class of its own for a failed allocation
+        raise MemoryError(
+            f"num_symbols must be smaller: {ids.size(0)} x {num_symbols} symbols of 8 bytes do not "
+            "fit in memory"
+        ) from None
 
 
 def _check_symbols(symbols: Tensor, done: int) -> None:

@@ -121,12 +121,23 @@ class Model:
         def step(ids: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
             output, state = self._run(ids, state)
             logits = self._head(output[:, -1] if self._rnn.batch_first else output[-1])
+            self._check_logits(logits, ids.size(0))
             logits = logits.to(sum_dtype(logits.dtype))
             if exclude:
+                logits = logits.clone()  # the head may keep them
                 logits[:, exclude] = -torch.inf
             return logits, state
 
         return step
+
+    def _check_logits(self, logits: Tensor, batch_size: int) -> None:
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"head must return logits as a Tensor, got {type(logits).__name__}")
+        if logits.shape != (batch_size, self.vocab_size):
+            raise ValueError(
+                f"head must return logits ({batch_size}, {self.vocab_size}), one for each of the "
+                f"{self.vocab_size} ids that the rnn takes, got {tuple(logits.shape)}"
+            )
 
 
 def _is_plain(tensor: Tensor, dtype: torch.dtype) -> bool:

@@ -48,10 +48,29 @@ class StepByStep:
         symbols = self._ids.new_empty((self._ids.size(0), num_symbols))
         has_ended = torch.zeros_like(self._ids[:, 0], dtype=torch.bool)
         for i in range(num_symbols):
-            logits, self.state = self._step(self._ids, self.state)
+            logits, self.state = _check_result(self._step(self._ids, self.state), len(self._ids))
             chosen = choose(logits.to(draws.device), draws[:, i], self._choice).to(symbols.device)
             has_ended |= chosen < 0
             symbols[:, i] = chosen.masked_fill(has_ended, -1)
             self._ids = chosen.clamp(min=0).unsqueeze(1)
         self._next_step += num_symbols
         return symbols
+
+
+def _check_result(result: Any, batch_size: int) -> tuple[Tensor, Any]:
+    """The logits and the state that a step returned."""
+    if not (isinstance(result, (tuple, list)) and len(result) == 2):
+        got = f"{len(result)} values" if isinstance(result, (tuple, list)) else _name(result)
+        raise TypeError(f"step must return a pair (logits, state), got {got}")
+    logits, state = result
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"step must return logits as a Tensor, got {_name(logits)}")
+    if logits.dim() != 2 or logits.size(0) != batch_size or logits.size(1) == 0:
+        raise ValueError(
+            f"step must return logits ({batch_size}, V) of the last symbol, got {tuple(logits.shape)}"
+        )
+    return logits, state
+
+
+def _name(value: object) -> str:
+    return type(value).__name__

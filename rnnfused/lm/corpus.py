@@ -20,7 +20,7 @@ from .mapped import mapped_tensor
 from .progress import progress_bar
 from .reading import STDIN, TextError, TextFile
 from .vocab import Vocab, count_characters, pieces
-from .vocabulary import Level, Vocabulary, check_level
+from .vocabulary import Level, Vocabulary, check_level, check_vocabulary, counted
 from .words import WordVocab, word_pieces
 
 Text = str | os.PathLike[str]
@@ -119,8 +119,10 @@ def build_corpus(
     ):
         if value is not None and not is_default:
             raise ValueError(f"{name} must not be given with {other}, where it has no effect")
-    if vocab is not None and vocab.level != level:
-        raise ValueError(f"vocab must have level={level!r}, got one of level {vocab.level!r}")
+    if vocab is not None:
+        check_vocabulary(vocab)
+        if vocab.level != level:
+            raise ValueError(f"vocab must have level={level!r}, got one of level {vocab.level!r}")
     fractions = {}
     if valid is None:
         fractions["valid"] = validation_fraction
@@ -175,6 +177,7 @@ def encode_text(
     Args and errors are as those of ``build_corpus``. The text has at least two symbols.
     """
     _check_text("text", text)
+    check_vocabulary(vocab)
     with _Source(text, "text", vocab.level, letters_only, folder, progress) as source:
         return source.encode(vocab, source.split("text", {}), folder)["text"]
 
@@ -256,11 +259,10 @@ class _Source:
         parts = {name: int(size * fraction) for name, fraction in fractions.items()}
         parts = {first: size - sum(parts.values()), **parts}
         if min(parts.values()) < 2:
-            unit = "characters" if self._level == "char" else "words and line ends"
             leave = ", ".join(f"{number} for {name}" for name, number in parts.items())
-            split = f"; the split leaves {leave}" if fractions else ""
+            needs = f"the split leaves {leave}; each part needs" if fractions else "it needs"
             raise TextError(
-                f"{self.label} is too short: {size} {unit}{split}; each part needs at least 2"
+                f"{self.label} is too short: {counted(size, self._level)}; {needs} at least 2"
             )
         return parts
 

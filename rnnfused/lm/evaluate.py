@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rnnfused.arguments import as_int
+
 from .corpus import Text, encode_text
 from .data import StreamBatches
-from .model import CharLM
+from .model import CharLM, check_model
 from .progress import progress_bar
-from .vocab import check_ids
-from .vocabulary import Vocabulary
+from .vocab import check_ids, check_in_vocabulary
+from .vocabulary import Vocabulary, check_vocabulary
 
 # A stream is judged each time that it has read so many symbols.
 STUCK_SYMBOLS = 128
@@ -143,8 +145,10 @@ def evaluate(
         state: ``(num_layers, B, hidden_size)`` before the first window; None for zeros.
 
     Raises:
+        TypeError: ``model`` is not a ``CharLM``.
         ValueError: ``batches`` is empty.
     """
+    check_model(model)
     score = _Score(model)
     with _evaluating(model):
         for x, y in batches:
@@ -175,14 +179,27 @@ def evaluate_ids(
             bar, or to stop by an exception.
 
     Raises:
-        TypeError: ``ids`` is not an integer tensor.
+        TypeError: an argument has the wrong type.
         ValueError: ``ids`` is not 1-D or too short for the streams, or ``num_streams`` is below 1.
+        IndexError: an id is outside the vocabulary.
     """
+    check_model(model)
     check_ids(ids)
+    if len(ids) < 2:
+        raise ValueError(f"ids must hold at least 2 symbols, got {len(ids)}")
+    check_in_vocabulary(ids, model.config.vocab_size)
+    return _evaluate_ids(model, ids, num_streams, advance)
+
+
+def _evaluate_ids(
+    model: CharLM, ids: Tensor, num_streams: int | None, advance: Callable[[int], object]
+) -> Evaluation:
+    """``evaluate_ids`` of at least two ids that are in the vocabulary."""
     number = len(ids) - 1
     if num_streams is None:
         num_streams = max(1, min(_STREAMS, number // _STREAM))
-    if number > 0 and not 1 <= num_streams <= number:
+    num_streams = as_int("num_streams must be an int or None", num_streams)
+    if not 1 <= num_streams <= number:
         raise ValueError(
             f"num_streams must lie in 1 .. {number}, as the text has {len(ids)} symbols, "
             f"got {num_streams}"
@@ -239,16 +256,15 @@ def evaluate_text(
 
     Raises:
         OSError, TextError: the text cannot be read or used; see ``encode_text``.
+        TypeError: an argument has the wrong type.
         ValueError: ``vocab`` does not have the model's size, or ``num_streams`` is out of range.
     """
-    if len(vocab) != model.config.vocab_size:
-        raise ValueError(
-            f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
-        )
+    check_model(model)
+    check_vocabulary(vocab, model.config.vocab_size)
     encoded = encode_text(text, vocab, letters_only=letters_only, progress=progress)
     ids = encoded.ids
     with progress_bar("evaluating", len(ids) - 1, "symbol", progress) as advance:
-        result = evaluate_ids(model, ids, num_streams=num_streams, advance=advance)
+        result = _evaluate_ids(model, ids, num_streams, advance)
     return result._replace(symbols_per_character=len(ids) / encoded.num_characters)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from rnnfused import generation
 from rnnfused.arguments import check_int
 
-from .model import CharLM
-from .vocabulary import Vocabulary
+from .model import CharLM, check_model
+from .vocabulary import Vocabulary, check_vocabulary
 
 if TYPE_CHECKING:  # in typing from Python 3.11 on
     from typing_extensions import Unpack
@@ -111,8 +111,9 @@ def generate(
         top_p: draw among the fewest most likely symbols only whose probabilities sum to this
             share, in (0, 1]; None: among all.
         num_samples: number of texts, at least 1, drawn as one batch; None: one text.
-        first_sample: number of the first text, at least 0. With the same seed a text depends on its
-            number alone, not on ``num_samples``.
+        first_sample: number of the first text, at least 0; the numbers of all texts are below
+            2 ** 63 - 1. With the same seed a text depends on its number alone, not on
+            ``num_samples``.
         callback: called with each piece of text as it comes, about every 20 ms, or with a list of
             the samples' pieces. The first piece starts with the prefix; the pieces join to the
             result.
@@ -123,17 +124,26 @@ def generate(
     Raises:
         TypeError, ValueError: an argument has the wrong type or is out of range, ``vocab`` does
             not have the model's size, or the model's logits are not finite.
+        MemoryError: the symbols do not fit in memory.
     """
+    check_model(model)
+    check_vocabulary(vocab, model.config.vocab_size)
     num_chars = check_int("num_chars", num_chars, 0)
     rows = 1 if num_samples is None else check_int("num_samples", num_samples, 1)
     first_sample = check_int("first_sample", first_sample, 0)
+    if first_sample >= 2**63 - rows:
+        raise ValueError(
+            f"first_sample must be at most {2**63 - 1 - rows}, for {rows} of the 2 ** 63 - 1 texts, "
+            f"got {first_sample}"
+        )
+    if not isinstance(greedy, bool):
+        raise TypeError(f"greedy must be a bool, got {greedy!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {callback!r}")
     for name, value in {"top_k": top_k, "top_p": top_p}.items():
         if greedy and value is not None:
             raise ValueError(f"{name} must be None with greedy=True, got {value!r}")
-    if len(vocab) != model.config.vocab_size:
-        raise ValueError(
-            f"vocab must have the model's vocab_size={model.config.vocab_size}, got {len(vocab)}"
-        )
+    _check_memory(num_chars, rows)
     ids = encode_prefix(vocab, prefix)
     shown = prefix if vocab.level == "char" else vocab.decode(ids[0])
     texts = [_Text(vocab, shown, int(ids[0, -1])) for _ in range(rows)]
@@ -157,6 +167,18 @@ def generate(
     return str(texts[0]) if num_samples is None else [str(text) for text in texts]
 
 
+def _check_memory(num_chars: int, num_samples: int) -> None:
+    """Raises MemoryError if the symbols, as int64, do not fit."""
+    try:
+        torch.empty((num_samples, max(num_chars, 1)), dtype=torch.long, device="cpu")
+    except RuntimeError:  # torch has no class of its own for a failed allocation
+        name = "num_chars" if num_chars >= num_samples else "num_samples"
+        raise MemoryError(
+            f"{name} must be smaller: {num_samples} x {num_chars} symbols of 8 bytes do not fit in "
+            "memory"
+        ) from None
+
+
 def _draw(model: CharLM, ids: Tensor, num_symbols: int, options: dict[str, Any]) -> None:
     """Continue the prefixes (B, T); the callback in ``options`` receives the symbols."""
     unknown = [0]
@@ -170,7 +192,7 @@ def _draw(model: CharLM, ids: Tensor, num_symbols: int, options: dict[str, Any])
     # What a subclass or a hook does is unknown.
     def step(ids: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         logits, state = model(ids, state)
-        last = logits[:, -1].double()
+        last = logits[:, -1].to(torch.float64, copy=True)  # a hook may keep the logits
         last[:, unknown] = -torch.inf
         return last, state
 

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rnnfused.arguments import check_int
+
 from .checkpoint.atomic import replacing
-from .model import CharLM
+from .model import CharLM, check_model
 from .plot import write_curves
+from .vocab import check_ids, check_in_vocabulary
 
 _JSON, _PLOT = "gradients.json", "gradients.png"
 
@@ -30,7 +33,8 @@ def gradient_profile(
     and Bengio, 2013.
 
     Args:
-        ids: 1-D, of any integer dtype, at least 2.
+        model: on any device; stays as it is.
+        ids: 1-D, of any integer dtype, at least 2, each in ``0 .. vocab_size - 1``.
         distance: the largest distance in steps, at least 0; less if ``ids`` are fewer.
         num_windows: number of windows, at least 1; less if ``ids`` are fewer.
 
@@ -38,19 +42,23 @@ def gradient_profile(
         For each layer, from the lowest, the norms at distances 0, 1, ..
 
     Raises:
-        ValueError: ``ids`` are too few, or a number is out of range.
+        TypeError: an argument has the wrong type.
+        ValueError: ``ids`` are too few or not 1-D, or a number is out of range.
+        IndexError: an id of a window is outside the vocabulary.
     """
-    if len(ids) < 2 or distance < 0 or num_windows < 1:
-        raise ValueError(
-            "ids must be at least 2, distance at least 0 and num_windows at least 1, "
-            f"got {len(ids)}, {distance} and {num_windows}"
-        )
-    model = copy.deepcopy(model).eval().double().requires_grad_(False)
+    check_model(model)
+    check_ids(ids)
+    if len(ids) < 2:
+        raise ValueError(f"ids must be at least 2, got {len(ids)}")
+    distance = check_int("distance", distance, 0)
+    num_windows = check_int("num_windows", num_windows, 1)
     length = min(distance + 1, len(ids) - 1)
     number = min(num_windows, (len(ids) - 1) // length)
     starts = [(len(ids) - 1 - length) * i // max(1, number - 1) for i in range(number)]
     windows = torch.stack([ids[start : start + length + 1] for start in starts])
+    check_in_vocabulary(windows, model.config.vocab_size)
     windows = windows.long().to(model.device)
+    model = copy.deepcopy(model).eval().double().requires_grad_(False)
     states = _states(model, windows[:, :-1])
     logits = F.linear(states[-1][-1], model.output_weight, model.head.bias)
     # A sum: each window's loss has a gradient in its own rows alone.

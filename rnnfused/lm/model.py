@@ -35,6 +35,12 @@ def check_count(name: str, value: object) -> None:
         raise ValueError(f"{name} must be at most {most}, got {value!r}")
 
 
+def check_model(model: object) -> None:
+    """Raises TypeError for what is no ``CharLM``, nor a wrapper of one that has its attributes."""
+    if not isinstance(getattr(model, "config", None), CharLMConfig):
+        raise TypeError(f"model must be a CharLM, got {type(model).__name__}")
+
+
 def check_dropout(value: object) -> None:
     """Validate a dropout probability: a float in [0, 1).
 

@@ -87,6 +87,7 @@ def train(
         ``skipped_steps``, ``returns``, ``symbols_per_second``, ``seconds``.
 
     Raises:
+        TypeError: an argument has the wrong type.
         TextError, ValueError: the text is too short, ``prefix`` holds unknown characters, a resumed
             run had other settings or another text, or ``resume`` and ``overwrite`` are both given.
         FileNotFoundError: ``resume``, and ``out`` holds no checkpoint.
@@ -101,6 +102,15 @@ def train(
         LostWorkerError: another process of the run ended; ``out`` holds a state to resume from.
         Interrupted: a KeyboardInterrupt; ``out`` holds a state to resume from.
     """
+    _check_types(out, settings, prefix)
+    for name, value in (
+        ("resume", resume),
+        ("overwrite", overwrite),
+        ("tensorboard", tensorboard),
+        ("profile_gradients", profile_gradients),
+    ):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be a bool, got {value!r}")
     if resume and overwrite:
         raise ValueError("overwrite=True and resume=True exclude each other")
     # All three here, to report a missing one before the first epoch.
@@ -157,6 +167,15 @@ def train(
             run.loop(interrupts)
         run.finish(start, profile_gradients)
         return run.metrics
+
+
+def _check_types(out: object, settings: object, prefix: object) -> None:
+    if not isinstance(out, (str, os.PathLike)):
+        raise TypeError(f"out must be a str or a path, got {out!r}")
+    if not isinstance(settings, TrainSettings):
+        raise TypeError(f"settings must be a TrainSettings, got {settings!r}")
+    if prefix is not None and not isinstance(prefix, str):
+        raise TypeError(f"prefix must be a str or None, got {prefix!r}")
 
 
 def _replaced(out: str | os.PathLike[str], overwrite: bool) -> SavedRun | None:

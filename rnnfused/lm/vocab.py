@@ -275,6 +275,21 @@ def check_ids(ids: Tensor, name: str = "ids", *, dim: int | None = 1) -> None:
         raise ValueError(f"{name} must be {dim}-D, got shape {tuple(ids.shape)}")
 
 
+def check_in_vocabulary(ids: Tensor, vocab_size: int, name: str = "ids") -> None:
+    """Validate the values of ids of any integer dtype.
+
+    Raises:
+        IndexError: one is outside ``0 .. vocab_size - 1``.
+    """
+    for _, piece in pieces(ids.flatten()):
+        low, high = (int(bound) for bound in piece.long().aminmax())
+        if low < 0 or high >= vocab_size:
+            raise IndexError(
+                f"{name} must lie in 0 .. {vocab_size - 1}, the model's vocabulary, "
+                f"got values from {low} to {high}"
+            )
+
+
 _Sliced = TypeVar("_Sliced", str, Tensor)
 
 

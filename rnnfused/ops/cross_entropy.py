@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .matmul import sum_dtype
-from .modes import below_autograd, is_differentiated, is_recorded
+from .modes import below_autograd, hides_values, is_differentiated, is_recorded
 from .named_arguments import CrossEntropyArgs
 from .registry import impl, register_autograd, register_fake
 
@@ -60,7 +60,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             _, *gradients = _below_autograd(
                 hidden, weight, bias, target, grad_loss, *ctx.options, *needs
             )
-        elif grad_loss.item() != 1:
+        elif hides_values(grad_loss) or grad_loss.item() != 1:
             gradients = [_scaled(gradient, grad_loss) for gradient in gradients]
         wanted = (x if needed else None for x, needed in zip(gradients, needs, strict=True))
         return (*wanted, None, None, None, None)

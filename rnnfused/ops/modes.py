@@ -11,8 +11,7 @@ from torch.autograd import forward_ad
 
 # Whether autocast is on for any type of device.
 is_any_autocast_active = torch._C._is_any_autocast_enabled
-# Whether vmap maps over this tensor.
-is_mapped = torch._C._functorch.is_batchedtensor
+_functorch = torch._C._functorch
 _has_transforms = torch._C._are_functorch_transforms_active
 
 # The dispatch keys of autocast, one per type of device.
@@ -54,6 +53,17 @@ def is_differentiated() -> bool:
 def is_fake(tensor: Tensor) -> bool:
     """Whether the tensor is one of a compiler's, without values."""
     return isinstance(tensor, FakeTensor)
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether a vmap maps over the tensor, be it outside other transforms, or autograd's over a batch of gradients."""
+    if torch.compiler.is_compiling():  # the compiler knows this switch alone
+        return bool(_functorch.is_batchedtensor(tensor))
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return bool(_functorch.is_legacy_batchedtensor(tensor))
 
 
 def hides_values(tensor: Tensor) -> bool:

@@ -110,6 +110,9 @@ def test_vmap_over_lengths():
     lengths = torch.tensor([[1, 2, 3], [7, 0, 4]])
     got = torch.vmap(lambda n: module(x, lengths=n)[0])(lengths)
     torch.testing.assert_close(got, torch.stack([module(x, lengths=n)[0] for n in lengths]))
+    gradient = torch.func.grad(lambda x, n: module(x, lengths=n)[0].sum())
+    got = torch.vmap(gradient, (None, 0))(x, lengths)
+    torch.testing.assert_close(got, torch.stack([gradient(x, n) for n in lengths]))
     with pytest.raises(NotImplementedError, match="vmap over batch_sizes"):
         torch.vmap(lambda n: rnnfused.functional.rnn(x[:2, 0], x[:4, 0, :4], batch_sizes=n))(
             torch.tensor([[2], [2]])

@@ -9,7 +9,7 @@ import torch
 from models import VOCAB, by_loop, by_op, make, prefixes
 
 import rnnfused
-from rnnfused.generation import functions, generate
+from rnnfused.generation import functions, generate, generate_by_steps
 
 
 class Custom(rnnfused.TokenRNN):
@@ -215,6 +215,9 @@ def test_without_a_seed_the_global_generator_decides():
         ({"temperature": -1}, ValueError, "temperature must be finite and at least 0, got -1"),
         ({"temperature": math.nan}, ValueError, "temperature must be finite"),
         ({"temperature": "1"}, TypeError, "temperature must be a float"),
+        ({"temperature": None}, TypeError, "temperature must be a float, got None"),
+        ({"num_symbols": 10**15}, MemoryError, f"num_symbols must be smaller: 2 x {10**15} "),
+        ({"num_symbols": 2**63 - 1}, MemoryError, "num_symbols must be smaller"),
         ({"top_k": 0}, ValueError, "top_k must be at least 1, got 0"),
         ({"top_k": 1.5}, TypeError, "top_k must be an int"),
         ({"top_k": True}, TypeError, "top_k must be an int, got True"),
@@ -257,6 +260,21 @@ def test_without_a_seed_the_global_generator_decides():
         ),
         ({"head": (torch.zeros(VOCAB, 40), torch.zeros(3))}, ValueError, "head must have a bias"),
         ({"head": 3}, TypeError, "head must be a module or a pair"),
+        (
+            {"head": Heads(torch.nn.Linear(40, VOCAB + 3))},
+            ValueError,
+            r"head must return logits \(2, 23\), .* got \(2, 26\)",
+        ),
+        (
+            {"head": Heads(torch.nn.Linear(40, VOCAB - 3)), "exclude": [VOCAB - 2]},
+            ValueError,
+            r"head must return logits \(2, 23\), .* got \(2, 20\)",
+        ),
+        (
+            {"head": Heads(lambda hidden: [hidden])},
+            TypeError,
+            "head must return logits as a Tensor, got list",
+        ),
         ({"embedding": torch.zeros(VOCAB, 3)}, ValueError, "embedding must be None for a TokenRNN"),
         (
             {"rnn": rnnfused.RNN(5, 40), "embedding": torch.zeros(VOCAB, 3)},
@@ -271,6 +289,43 @@ def test_wrong_arguments(options, error, message):
     arguments = {"rnn": rnn, "head": head, "ids": prefixes(2), "num_symbols": 5, **options}
     with pytest.raises(error, match=message):
         generate(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (None, TypeError, "step must be callable, got None"),
+        (lambda ids, state: None, TypeError, r"a pair \(logits, state\), got NoneType"),
+        (lambda ids, state: torch.zeros(2, VOCAB), TypeError, "a pair .*, got Tensor"),
+        (lambda ids, state: (torch.zeros(2, 3), 0, 0), TypeError, "a pair .*, got 3 values"),
+        (lambda ids, state: ([0.0], state), TypeError, "logits as a Tensor, got list"),
+        (lambda ids, state: (torch.zeros(VOCAB), state), ValueError, r"\(2, V\).*got \(23,\)"),
+        (lambda ids, state: (torch.zeros(2, 4, 3), state), ValueError, r"got \(2, 4, 3\)"),
+        (lambda ids, state: (torch.zeros(1, VOCAB), state), ValueError, r"got \(1, 23\)"),
+        (lambda ids, state: (torch.zeros(2, 0), state), ValueError, r"got \(2, 0\)"),
+    ],
+)
+def test_wrong_steps(step, error, message):
+    with pytest.raises(error, match=message):
+        generate_by_steps(step, prefixes(2), 3)
+
+
+@pytest.mark.parametrize("context", [by_op, by_loop])
+def test_a_callback_may_write_to_its_piece(context):
+    rnn, head, _ = make()
+    for ids in (prefixes(2), prefixes(1)[0]):
+        with context():
+            expected = generate(rnn, head, ids, 20, seed=0)[0]
+            got = generate(rnn, head, ids, 20, seed=0, callback=lambda piece: piece.zero_())[0]
+        assert torch.equal(got, expected) and got.any()
+
+
+def test_excluded_ids_leave_the_head_s_own_tensor():
+    rnn, head, _ = make()
+    kept = torch.randn(2, VOCAB)
+    before = kept.clone()
+    generate(rnn, Heads(lambda hidden: kept), prefixes(2), 3, exclude=[4])
+    assert torch.equal(kept, before)
 
 
 def test_the_op_is_the_one_in_use():

@@ -305,26 +305,26 @@ def test_wrong_command_lines(capsys, monkeypatch, tmp_path, arguments, message):
     [
         (
             "--schedule constant --warmup 0.1",
-            "--warmup must not be given with --schedule='constant', where it has no effect: it "
-            "needs --schedule='cosine'",
+            "--warmup must not be given with --schedule constant, where it has no effect: it "
+            "needs --schedule cosine",
         ),
-        ("--schedule constant --final-lr 0.5", "--final-lr must not be given with --schedule="),
+        ("--schedule constant --final-lr 0.5", "--final-lr must not be given with --schedule "),
         (
             "--optimizer sgd --betas 0.5 0.9",
-            "--betas must not be given with --optimizer='sgd', where it has no effect: it needs "
-            "--optimizer='adam' or --optimizer='adamw'",
+            "--betas must not be given with --optimizer sgd, where it has no effect: it needs "
+            "--optimizer adam or --optimizer adamw",
         ),
         ("--optimizer sgd --weight-decay 0.1", "--weight-decay must not be given with --optim"),
-        ("--optimizer adam --weight-decay 0.1", "it needs --optimizer='adamw'"),
+        ("--optimizer adam --weight-decay 0.1", "it needs --optimizer adamw"),
         (
             "--sampler random --reset-probability 0.1",
-            "--reset-probability must not be given with --sampler='random', where it has no effect:"
-            " it needs --sampler='streams'",
+            "--reset-probability must not be given with --sampler random, where it has no effect:"
+            " it needs --sampler streams",
         ),
-        ("--sampler uniform --reset-probability 0.1", "with --sampler='uniform', where it has no"),
+        ("--sampler uniform --reset-probability 0.1", "with --sampler uniform, where it has no"),
         # Their defaults have no effect either.
-        ("--schedule constant --warmup 0.05", "--warmup must not be given with --schedule="),
-        ("--optimizer sgd --betas 0.9 0.999", "--betas must not be given with --optimizer="),
+        ("--schedule constant --warmup 0.05", "--warmup must not be given with --schedule "),
+        ("--optimizer sgd --betas 0.9 0.999", "--betas must not be given with --optimizer "),
     ],
 )
 def test_options_without_effect_are_refused(tmp_path, book, capsys, options, message):
@@ -343,7 +343,7 @@ def test_wrong_texts(tmp_path, book, capsys):
     for content, reason in WRONG_TEXTS:
         assert reason in message(content)
     assert "too short: 3 characters" in message(b"abc")
-    assert "--batch-size=16 streams of --num-steps=64 need 1025" in message(b"abc " * 100)
+    assert "--batch-size 16 streams of --num-steps 64 need 1025" in message(b"abc " * 100)
     assert "got 'Z' at position 0" in message(TEXT.encode(), "--prefix", "Z", *TINY)
     absent = str(tmp_path / "absent.txt")
     out = ["--out", str(tmp_path / "run")]
@@ -442,6 +442,8 @@ def test_wrong_samples(run, tmp_path, capsys):
     assert "prefix must hold at least one" in error_of(capsys, ["sample", run, "--prefix", ""])
     assert "got 'Z' at position 2" in error_of(capsys, ["sample", run, "--prefix", "aaZ"])
     assert "--num-chars must be at least 0" in error_of(capsys, [*sample, "--num-chars", "-1"])
+    message = error_of(capsys, [*sample, "--num-chars", "99999999999999"])
+    assert message.startswith("--num-chars must be smaller: 1 x 99999999999999 symbols")
     assert "--temperature must be finite" in error_of(capsys, [*sample, "--temperature", "-1"])
     assert "--device must be" in error_of(capsys, [*sample, "--device", "toaster"])
     assert "seed" in error_of(capsys, [*sample, "--seed", str(2**70)])

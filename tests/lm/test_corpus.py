@@ -213,12 +213,16 @@ def test_standard_input_that_cannot_be_read(monkeypatch):
     ("text", "options", "message"),
     [
         ("abcdefghijkl", {}, "text is too short: 12 characters; .* 11 for train, 1 for valid"),
-        ("a", {"valid": "abc"}, "text is too short: 1 characters; each part needs at least 2"),
-        ("abc", {"valid": "a"}, "validation text is too short: 1 characters"),
-        ("abc", {"valid": "abc", "test": "a"}, "test text is too short: 1 characters"),
+        ("a", {"valid": "abc"}, "text is too short: 1 character; it needs at least 2"),
+        ("abc", {"valid": "a"}, "validation text is too short: 1 character;"),
+        ("abc", {"valid": "abc", "test": "a"}, "test text is too short: 1 character;"),
         ("a b\n", {"level": "word"}, "too short: 3 words and line ends; .* 3 for train"),
-        ("a b c", {"level": "word", "valid": "a"}, "validation text is too short: 1 words"),
-        ("?!", {"valid": "abc", "letters_only": True}, "text is too short: 1 characters"),
+        (
+            "a b c",
+            {"level": "word", "valid": "a"},
+            "validation text is too short: 1 word or line end;",
+        ),
+        ("?!", {"valid": "abc", "letters_only": True}, "text is too short: 1 character;"),
     ],
 )
 def test_texts_too_short(tmp_path, text, options, message):

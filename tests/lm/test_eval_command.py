@@ -126,6 +126,15 @@ def test_a_stuck_stream_is_reported_and_warned_of(tmp_path, capsys):
     assert "streams: 1, 1 of them stuck\n" in capsys.readouterr().out
 
 
+def test_one_symbol_is_singular(run, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("Sh")
+    assert main(["eval", run, str(tmp_path / "a.txt")]) == 0
+    assert "over 1 character (0 unknown)" in capsys.readouterr().out
+    words = saved(tmp_path / "words", WordVocab(TEXT))
+    assert main(["eval", words, str(tmp_path / "a.txt")]) == 2
+    assert "is too short: 1 word or line end; it needs" in capsys.readouterr().err
+
+
 def test_a_broken_model(tmp_path, book, capsys):
     model = CharLM(CharLMConfig(len(Vocab(TEXT)), hidden_size=4, num_layers=1))
     torch.nn.init.constant_(model.head.bias, math.nan)
@@ -141,7 +150,7 @@ def test_wrong_texts_and_folders(run, tmp_path, capsys):
 
     for content, reason in WRONG_TEXTS:
         assert reason in message(content)
-    assert "is too short: 1 characters" in message(b"a")
+    assert "is too short: 1 character; it needs at least 2" in message(b"a")
     absent = str(tmp_path / "absent")
     assert error_of(capsys, ["eval", run, absent]).startswith(f"FILE {absent!r} cannot be opened")
     assert "is a folder" in error_of(capsys, ["eval", run, str(tmp_path)])

@@ -206,13 +206,23 @@ def test_a_long_text_has_more_streams(model):
 
 
 def test_evaluate_ids_refuses_wrong_arguments(model):
-    with pytest.raises(ValueError, match="it has 1 symbols"):
+    with pytest.raises(ValueError, match="ids must hold at least 2 symbols, got 1"):
         evaluate_ids(model, torch.tensor([1]))
     for number in (0, 9):
         with pytest.raises(ValueError, match=rf"num_streams must lie in 1 .. 8, .* got {number}"):
             evaluate_ids(model, torch.arange(9), num_streams=number)
     with pytest.raises(TypeError, match="ids must be a tensor of integers"):
         evaluate_ids(model, torch.rand(9))
+    with pytest.raises(TypeError, match="num_streams must be an int or None, got 1.5"):
+        evaluate_ids(model, torch.arange(9), num_streams=1.5)
+    with pytest.raises(TypeError, match="model must be a CharLM, got NoneType"):
+        evaluate_ids(None, torch.arange(9))
+    for wrong in (-1, model.config.vocab_size, -100):
+        for place in (0, 4, 8):
+            ids = torch.arange(9)
+            ids[place] = wrong
+            with pytest.raises(IndexError, match=f"ids must lie in 0 .. .* {wrong}"):
+                evaluate_ids(model, ids)
 
 
 def test_evaluate_text_at_both_levels(tmp_path, text):
@@ -232,6 +242,12 @@ def test_evaluate_text_at_both_levels(tmp_path, text):
     assert letters.symbols == len(re.sub("[^a-z]+", " ", text).split()) - 1
     with pytest.raises(ValueError, match="vocab must have the model's vocab_size=10, got 30"):
         evaluate_text(model, Vocab(text), text)
+    with pytest.raises(TypeError, match="model must be a CharLM, got str"):
+        evaluate_text(text, model, vocab)
+    with pytest.raises(TypeError, match="vocab must be a Vocab or a WordVocab, got str"):
+        evaluate_text(model, text, vocab)
+    with pytest.raises(TypeError, match="model must be a CharLM, got str"):
+        evaluate("a", [])
 
 
 def test_memory_does_not_grow_with_the_text(tmp_path):

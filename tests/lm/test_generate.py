@@ -197,6 +197,19 @@ def test_a_subclass_is_called(model, vocab):
     assert got != generate(model, vocab, "the quick", 20, greedy=True)
 
 
+def test_the_largest_number_of_a_sample(model, vocab):
+    last = generate(model, vocab, "fox", 5, first_sample=2**63 - 2, seed=0)
+    before = generate(model, vocab, "fox", 5, first_sample=2**63 - 3, num_samples=2, seed=0)
+    assert before[1] == last
+
+
+def test_logits_that_a_hook_keeps_stay(model, vocab):
+    kept = []
+    model.register_forward_hook(lambda _, arguments, result: kept.append(result[0]))
+    generate(model, vocab, "fox", 3)
+    assert len(kept) == 3 and all(logits.isfinite().all() for logits in kept)
+
+
 def test_numbers_of_numpy(model, vocab):
     numpy = pytest.importorskip("numpy")
     options = {"num_samples": 2, "first_sample": 1, "top_k": 3, "seed": 4}
@@ -217,6 +230,20 @@ def test_the_op_is_used(model, vocab, monkeypatch):
     [
         ({"num_samples": 0}, ValueError, "num_samples must be at least 1, got 0"),
         ({"num_samples": 1.0}, TypeError, "num_samples must be an int"),
+        ({"first_sample": 2**63 - 1}, ValueError, f"first_sample must be at most {2**63 - 2}"),
+        (
+            {"first_sample": 2**63 - 3, "num_samples": 3},
+            ValueError,
+            f"first_sample must be at most {2**63 - 4}, for 3 .* got {2**63 - 3}",
+        ),
+        ({"num_chars": 10**15}, MemoryError, f"num_chars must be smaller: 1 x {10**15} symbols"),
+        ({"num_samples": 10**15}, MemoryError, "num_samples must be smaller"),
+        ({"temperature": None}, TypeError, "temperature must be a float, got None"),
+        ({"callback": 5}, TypeError, "callback must be callable, got 5"),
+        ({"callback": 5, "num_chars": 0}, TypeError, "callback must be callable, got 5"),
+        ({"greedy": "x"}, TypeError, "greedy must be a bool, got 'x'"),
+        ({"model": "a"}, TypeError, "model must be a CharLM, got str"),
+        ({"vocab": "a"}, TypeError, "vocab must be a Vocab or a WordVocab, got str"),
         ({"first_sample": -1}, ValueError, "first_sample must be at least 0"),
         ({"top_k": 0}, ValueError, "top_k must be at least 1"),
         ({"top_p": 2.0}, ValueError, "top_p must lie in"),
@@ -227,4 +254,4 @@ def test_the_op_is_used(model, vocab, monkeypatch):
 )
 def test_wrong_options(model, vocab, options, error, message):
     with pytest.raises(error, match=message):
-        generate(model, vocab, "fox", 3, **options)
+        generate(**{"model": model, "vocab": vocab, "prefix": "fox", "num_chars": 3, **options})

@@ -84,15 +84,37 @@ def test_windows_are_averaged():
     assert model.head.bias.dtype == torch.float32 and model.head.bias.grad is None
 
 
-def test_wrong_arguments():
+IDS = torch.zeros(9, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": None}, TypeError, "model must be a CharLM, got NoneType"),
+        ({"ids": IDS[:1]}, ValueError, "ids must be at least 2, got 1"),
+        ({"ids": [1, 2, 3]}, TypeError, "ids must be a tensor of integers, got list"),
+        ({"ids": IDS.float()}, TypeError, "ids must be a tensor of integers, got torch.float32"),
+        ({"ids": IDS.view(3, 3)}, ValueError, r"ids must be 1-D, got shape \(3, 3\)"),
+        ({"ids": IDS + 7}, IndexError, "ids must lie in 0 .. 6, .* got values from 7 to 7"),
+        ({"ids": IDS - 1}, IndexError, "ids must lie in 0 .. 6, .* got values from -1 to -1"),
+        ({"distance": -1}, ValueError, "^distance must be at least 0, got -1"),
+        ({"distance": 1.5}, TypeError, "distance must be an int, got 1.5"),
+        ({"distance": "a"}, TypeError, "distance must be an int, got 'a'"),
+        ({"num_windows": 0}, ValueError, "^num_windows must be at least 1, got 0"),
+        ({"num_windows": 2.5}, TypeError, "num_windows must be an int, got 2.5"),
+    ],
+)
+def test_wrong_arguments(options, error, message):
     model = CharLM(CharLMConfig(7, hidden_size=8))
-    for ids, changes in (
-        (torch.zeros(1, dtype=torch.long), {}),
-        (torch.zeros(9, dtype=torch.long), {"distance": -1}),
-        (torch.zeros(9, dtype=torch.long), {"num_windows": 0}),
-    ):
-        with pytest.raises(ValueError, match="ids must be at least 2, distance at least 0"):
-            gradient_profile(model, ids, **changes)
+    with pytest.raises(error, match=message):
+        gradient_profile(**{"model": model, "ids": IDS, **options})
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint64], ids=str)
+def test_any_integer_dtype(dtype):
+    model = CharLM(CharLMConfig(7, hidden_size=8))
+    ids = torch.arange(6)
+    assert gradient_profile(model, ids.to(dtype)) == gradient_profile(model, ids)
 
 
 def test_a_run_leaves_it_as_json_and_as_a_plot(tmp_path):

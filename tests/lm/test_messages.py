@@ -84,8 +84,9 @@ def test_messages_name_options():
     for message, expected in (
         ("num_steps must be 1", "--num-steps must be 1"),
         ("use a smaller num_steps", "use a smaller --num-steps"),
-        ("lower lr=0.1 or num_steps=3", "lower --lr=0.1 or --num-steps=3"),
+        ("lower lr=0.1 or num_steps=3", "lower --lr 0.1 or --num-steps 3"),
         ("save_minutes must be finite", "--save-every must be finite"),
+        ("not with valid='a', but valid='b c'", "not with --valid a, but --valid 'b c'"),
         ("go on with resume=True", "go on with --resume"),
         ("text file 'a' is empty", "FILE 'a' is empty"),
         ("valid file 'a' is empty", "--valid file 'a' is empty"),
@@ -93,7 +94,7 @@ def test_messages_name_options():
         # Words, values and names of others stay.
         ("text is too short, not valid", "text is too short, not valid"),
         ("prefix must hold 'lr must', got \"num_steps\"",) * 2,
-        ("the model's lr=3 of 'lr=3'", "the model's --lr=3 of 'lr=3'"),
+        ("the model's lr=3 of 'lr=3'", "the model's --lr 3 of 'lr=3'"),
         ("--lr must be 1, max_num_steps and num_steps-1",) * 2,
     ):
         assert name_options(message, command) == expected

@@ -152,6 +152,17 @@ def test_wrong_texts_and_prefixes_are_refused_before_any_write(tmp_path):
         train("abc" * 20, tmp_path, SMALL)
     with pytest.raises(ValueError, match="prefix .* got 'Z' at position 1"):
         train(TEXT, tmp_path, SMALL, prefix="aZ")
+    for wrong in (3, None, b"x"):
+        with pytest.raises(TypeError, match=f"out must be a str or a path, got {wrong}"):
+            train(TEXT, wrong, SMALL)
+    for wrong in ({}, None):
+        with pytest.raises(TypeError, match=f"settings must be a TrainSettings, got {wrong}"):
+            train(TEXT, tmp_path, wrong)
+    with pytest.raises(TypeError, match="prefix must be a str or None, got 3"):
+        train(TEXT, tmp_path, SMALL, prefix=3)
+    for name in ("resume", "overwrite", "tensorboard", "profile_gradients"):
+        with pytest.raises(TypeError, match=f"{name} must be a bool, got 'x'"):
+            train(TEXT, tmp_path, SMALL, **{name: "x"})
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("mine")
     with pytest.raises(FileExistsError):

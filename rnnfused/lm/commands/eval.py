@@ -9,6 +9,7 @@ from ..checkpoint import load_checkpoint
 from ..evaluate import evaluate_text
 from ..messages import show, warn
 from ..settings import check_device
+from ..vocabulary import counted
 from .options import Formatter, Subparsers, add_device, add_run_folder, add_threads, file_name
 
 
@@ -62,10 +63,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         show(json.dumps({"level": level, **result.to_json()}, allow_nan=False))
         return
-    unit = "characters" if level == "char" else "words and line ends"
     stuck = f", {len(result.stuck_streams)} of them stuck" if result.stuck_streams else ""
     show(
         f"perplexity {result.perplexity:.4f}, {result.bits_per_character:.4f} bits per character, "
-        f"over {result.symbols:,} {unit} ({result.unknown_symbols:,} unknown); "
+        f"over {counted(result.symbols, level)} ({result.unknown_symbols:,} unknown); "
         f"streams: {result.streams}{stuck}"
     )

@@ -15,7 +15,7 @@ _MAX_THREADS = 1024
 
 # A quoted text, or a word with what follows an argument's name in a message.
 _WORD = re.compile(
-    r"""(?<!\w)(?:'[^']*'|"[^"]*")|(?<![\w-])(?P<word>[a-z_]+)(?![\w-])(?P<rest>=True| must|=| file(?= '))?"""
+    r"""(?<!\w)(?:'[^']*'|"[^"]*")|(?<![\w-])(?P<word>[a-z_]+)(?![\w-])(?P<rest>=True| must|='(?P<value>[^'\s]+)'|=| file(?= '))?"""
 )
 
 # What ``add_subparsers`` returns; argparse has no public name for it.
@@ -110,7 +110,8 @@ def name_options(message: str, command: argparse.ArgumentParser) -> str:
     """``message`` with an option's name in place of each argument of Python.
 
     An argument is a name with an underscore, such as ``num_steps``, or a word in one of the forms
-    ``lr must ..``, ``lr=0.1``, ``resume=True`` and ``valid file 'a.txt'``. Quoted text stays.
+    ``lr must ..``, ``lr=0.1``, ``resume=True`` and ``valid file 'a.txt'``. Quoted text stays. Values
+    follow their option as on a command line: ``--lr 0.1``, ``--schedule constant``.
     """
     names = {"text": "FILE"} if any(action.dest == "file" for action in command._actions) else {}
     for action in command._actions:
@@ -121,6 +122,8 @@ def name_options(message: str, command: argparse.ArgumentParser) -> str:
         if word not in names or not (rest or "_" in word):
             return str(match[0])
         is_clear = rest == "=True" or (names[word], rest) == ("FILE", " file")
+        if rest.startswith("=") and names[word].startswith("-"):
+            return names[word] + ("" if is_clear else f" {match['value'] or ''}")
         return names[word] + ("" if is_clear else rest)
 
     return _WORD.sub(named, message)
