@@ -28,7 +28,7 @@ RNNFUSED_INLINE Vector<float> at_least(Vector<float> x, float limit) {
 }
 
 RNNFUSED_INLINE Vector<float> lookup(const float (&row)[16], Bits<float> index) {
-  return (Vector<float>)_mm512_permutexvar_ps((__m512i)index, _mm512_load_ps(row));
+  return (Vector<float>)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)index, _mm512_load_ps(row));
 }
 
 RNNFUSED_INLINE Vector<float> load_first(const float* from, int64_t n) {
