@@ -42,7 +42,8 @@ def fits(weight, rows):
 define("fits(Tensor weight_hh, int batch_size) -> bool", fits)
 assert plan(512, 4) == "" and not has_fused_kernels() and calls == []  # a library without a watchdog
 define("fused_plan(Tensor weight_hh, int batch_size) -> str", lambda w, rows: f"cluster of {rows}, x")
-define("fused_alarm(Tensor like) -> str", lambda like: "hung" if like.shape == () else "")
+define("has_fused_alarm(Tensor like) -> bool", lambda like: like.shape != (3,))
+define("fused_alarm(Tensor like) -> str", lambda like: "hung" if like.shape != (3,) else 1 / 0)
 define("fused_time_limit(float seconds) -> ()", lambda seconds: calls.append(seconds))
 assert has_fused_kernels()
 assert plan(512, 4) == "cluster of 4, x" and plan(512, 9) == ""
@@ -71,6 +72,14 @@ class Stream:
 
 torch.cuda.current_stream = lambda device: Stream()
 assert gpu.take_alarm(cpu) == "hung" and waited == [True]
+
+import contextlib
+torch.cuda.device = lambda device: contextlib.nullcontext()
+torch.cuda.is_current_stream_capturing = lambda: captures
+for captures in (False, True):
+    assert gpu.reported_alarm(torch.empty(2)) == ("" if captures else "hung")
+    assert gpu.reported_alarm(torch.empty(3)) == ""  # not asked for the text
+assert waited == [True]
 """
 
 

@@ -21,9 +21,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         plan.units = 64, plan.depth = 32, plan.threads = 256, plan.batch_tile = 4;
         std::memcpy(watchdog.alarm->plan, &plan, sizeof plan);
         watchdog.alarm->waits[rank] = Wait{step, 0, barrier}.pack();
+        watchdog.alarm->limit = watchdog.limit;
         watchdog.alarm->launch = watchdog.launch;
-      });
+      })
+      .def("stops", [](const Watchdog& watchdog) { return watchdog.alarm->launch == watchdog.launch; });
   m.def("next_watchdog", &next_watchdog);
+  m.def("has_alarm", &has_alarm);
   m.def("take_alarm", &take_alarm);
   m.def("set_time_limit", &set_time_limit);
   m.def("set_device", [](int device) { fake_cuda.device = device; });
