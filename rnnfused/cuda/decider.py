@@ -90,11 +90,12 @@ class Decider:
             return ""
         sizes = (call.device, call.dtype, call.hidden_size, call.batch_size)
         forced = self.gpu.forced_plan()
-        plan = self._plans.get((*sizes, forced))
+        key = (*sizes, forced)
+        plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[*sizes, forced] = _with_source(self.gpu.plan(*sizes), forced)
+            plan = self._plans[key] = _with_source(self.gpu.plan(*sizes), forced)
         return plan
 
     def may_fuse(self, call: Call) -> bool:

@@ -254,8 +254,14 @@ def test_a_forced_plan_that_does_not_hold_the_call_is_refused(
     + ["cluster,8,", "cluster,8,tile=", "cluster,8,tile=0", "cluster,8,tile=4x", "cluster8", ",8"]
     + ["cluster, 8", " cluster,8", "cluster,+8", "grid,0008", "grid,8 ", "Cluster,8", "nonesense"]
     + ["none,tile=+4", "none,tile= 4", "none,tile=04", "none,tile=12345678"]
-    + ["none,tile=4,tile=4", "cluster,8,send=wide,send=wide", "cluster,8,send=wide,tile=4,send=bulk"],
+    + [
+        "none,tile=4,tile=4",
+        "cluster,8,send=wide,send=wide",
+        "cluster,8,send=wide,tile=4,send=bulk",
+    ],
 )
 def test_a_plan_that_is_none_is_named(emulator_module, forced):
-    with pytest.raises(RuntimeError, match=f"RNNFUSED_CUDA_PLAN must be .*; got {re.escape(forced)}$"):
+    with pytest.raises(
+        RuntimeError, match=f"RNNFUSED_CUDA_PLAN must be .*; got {re.escape(forced)}$"
+    ):
         emulator_module.Emulator(8, 8, 0, forced)

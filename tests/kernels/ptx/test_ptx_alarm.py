@@ -1,9 +1,12 @@
 """Waits in vain: the kernel's own watchdog ends them, and says where."""
 
+import re
+
 import pytest
 
-from .calls import draw
-from .errors import Alarm, BadAccess, Deadlock
+from . import nvcc_output
+from .calls import Programs, draw
+from .errors import Alarm, BadAccess, BarrierMisuse, Deadlock
 from .faults import CLUSTER, FLOAT, GRID, edited_programs
 from .launch import is_alarmed
 from .machine import Sleeper
@@ -75,6 +78,42 @@ def test_a_block_that_sleeps_too_long_stops_its_team(programs, where, first_step
     # All blocks have left. Those that got the late block's part before they saw the alarm waited a step later.
     assert caught.value.waits
     assert all(wait[1] < 9 for wait in caught.value.waits.values())
+
+
+def call_with_a_late_block(programs, seed):
+    """A block wakes long after its team has raised the alarm; return the error."""
+    late = Sleeper(RANK, 500 + 50 * seed, lambda machine: machine.now > 10**15 + 10**10)
+    with pytest.raises((Alarm, BadAccess, BarrierMisuse)) as caught:
+        draw(seed, **{**CALL, **CLUSTER, "steps": 9}).check(programs, sleeper=late)
+    return caught.value
+
+
+LAST_BARRIER = r"barrier\.cluster\.arrive\.\S+\s+barrier\.cluster\.wait\.\S+(\s*//.*\s*ret;)"
+FAULTS_OF_THE_END = {
+    "blocks leave alone": (LAST_BARRIER, r"\1", BadAccess, "which has left"),
+    "lanes do not meet before the last barrier": (
+        rf"bar\.warp\.sync\s+-1;(\s*//.*\s*{LAST_BARRIER})",
+        r"\1",
+        BarrierMisuse,
+        "lanes that left a loop one by one did not meet",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_THE_END)
+def test_a_fault_at_the_end_shows_where_a_block_is_late(programs, fault):
+    pattern, new, error, message = FAULTS_OF_THE_END[fault]
+    text, count = re.subn(pattern, new, nvcc_output.ptx_of("float32", "sm_90a"))
+    assert count > 0
+    changed = Programs("float32", "sm_90a", text)
+    found = [call_with_a_late_block(changed, seed) for seed in range(3)]
+    assert any(isinstance(each, error) and message in str(each) for each in found), found
+
+
+def test_a_late_block_alone_is_no_fault(programs):
+    for seed in range(3):
+        found = call_with_a_late_block(programs("float32", "sm_90a"), seed)
+        assert isinstance(found, Alarm), found
 
 
 def test_a_block_that_sleeps_a_while_changes_nothing(programs):
