@@ -13,7 +13,9 @@ class Barriers:
         self.votes = np.zeros(machine.threads, bool)
         self.result = np.full(machine.threads, -1)  # the register that gets the vote's result
         self.arrived = np.zeros(machine.threads, bool)  # at the cluster's barrier, not yet through
-        self.aligned = np.zeros(machine.threads, bool)  # whether it waits there by an aligned instruction
+        self.aligned = np.zeros(
+            machine.threads, bool
+        )  # whether it waits there by an aligned instruction
         clusters = machine.blocks // machine.cluster_size
         self.released = [Released(machine) for _ in range(clusters)]
 

@@ -159,7 +159,7 @@ def test_time_stands_still_while_a_message_is_under_way():
         st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r10], %r6, [%r11];
         END:
     """
-    end = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;"
+    end = "bar.warp.sync -1; barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;"
     how = dict(blocks=2, cluster_size=2, seeds=range(20), check_end=False)
     run(body + CLOCK + end, **how)
     with pytest.raises(BadAccess, match="which has left"):

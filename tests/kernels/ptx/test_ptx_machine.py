@@ -190,6 +190,7 @@ SENDING = """
     ld.shared.u32 %r12, [%r3+16];
     st.global.u32 [%rd1], %r12;
     END:
+    bar.warp.sync -1;
     barrier.cluster.arrive.release.aligned;
     barrier.cluster.wait.acquire.aligned;
 """
