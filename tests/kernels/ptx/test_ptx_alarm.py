@@ -106,8 +106,8 @@ def test_a_fault_at_the_end_shows_where_a_block_is_late(programs, fault):
     text, count = re.subn(pattern, new, nvcc_output.ptx_of("float32", "sm_90a"))
     assert count > 0
     changed = Programs("float32", "sm_90a", text)
-    found = [call_with_a_late_block(changed, seed) for seed in range(3)]
-    assert any(isinstance(each, error) and message in str(each) for each in found), found
+    found = (call_with_a_late_block(changed, seed) for seed in range(5))
+    assert any(isinstance(each, error) and message in str(each) for each in found)
 
 
 def test_a_late_block_alone_is_no_fault(programs):
