@@ -20,12 +20,12 @@ from fake_project import ROOT, Project
 if not (ROOT / ".ci" / "gpu_check").is_dir():
     pytest.skip("the check is not here", allow_module_level=True)
 
-# A hanging program ignores SIGTERM, and leaves its process id.
+# A hanging program only notes SIGTERM, and leaves its process id.
 PLANTED = """#!/bin/sh
 if [ -n "$GPU_CHECK_STAGE" ]; then
   case " $FAKE_FAIL " in *" $GPU_CHECK_STAGE "*) echo "planted failure"; exit 3 ;; esac
   case " $FAKE_HANG " in *" $GPU_CHECK_STAGE "*)
-    trap '' TERM
+    trap 'echo "asked to end"' TERM
     echo $$ > "$FAKE_PIDS/$GPU_CHECK_STAGE"
     echo "hangs now"
     while :; do sleep 1; done ;;
@@ -321,6 +321,19 @@ def test_a_signal_leaves_the_archive(check, number):
     assert number.name in check.rows["kernels"]["note"] and check.alive() == []
 
 
+def test_a_signal_while_a_stage_is_ended_leaves_no_process(check):
+    process = check.start("--limit=kernels=0.3", "--grace=1", FAKE_HANG="kernels")
+    log = check.logs / "07-kernels.log"
+    while not (log.exists() and "asked to end" in log.read_text()) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert (process.returncode, check.alive()) == (130, []), output
+    stages = check.look()
+    assert (stages["kernels"], stages["benchmark-first"]) == ("timeout", "skipped")
+    assert "SIGINT" in check.rows["benchmark-first"]["note"] and list(stages) == STAGES
+
+
 def test_a_killed_check_leaves_the_archive_of_what_had_finished(check):
     process = check.start(FAKE_HANG="kernels")
     while not (check.pids / "kernels").exists() and process.poll() is None:
@@ -356,6 +369,47 @@ def test_only_compiling_needs_no_gpu(check):
 def test_a_limit_of_an_unknown_stage_is_refused(check):
     process = check.start("--limit=kernel=5")
     assert "--limit names no stage: kernel" in process.communicate()[0] and process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--deadline", "nan"),
+        ("--deadline", "-1"),
+        ("--grace", "inf"),
+        ("--limit", "kernels=0"),
+        ("--limit", "kernels=-5"),
+        ("--limit", "kernels"),
+    ],
+)
+def test_times_are_positive_numbers(check, option, value):
+    process = check.start(f"{option}={value}")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    number = value.partition("=")[2] if option == "--limit" else value
+    assert f"{option}: must be a positive number of seconds; got {number!r}" in output
+
+
+def test_a_deadline_of_the_environment_is_a_positive_number(check):
+    output, _ = check.start(DEADLINE="nan").communicate(timeout=60)
+    assert "--deadline: must be a positive number of seconds; got 'nan'" in output
+
+
+@pytest.mark.parametrize("variable", ["LOGS", "ARCHIVE"])
+def test_a_place_that_cannot_be_written_is_named(check, tmp_path, variable):
+    (tmp_path / "file").write_text("mine")
+    path = tmp_path / "file" / "inside"
+    output, _ = (process := check.start(**{variable: path})).communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in output
+    assert "gpu-check: cannot write results: " in output and str(tmp_path / "file") in output
+
+
+def test_a_slow_start_counts_against_the_deadline(check):
+    python = FAKES["python"].replace("*find_spec*) ", "*find_spec*) sleep 2; ")
+    write_program(check.fakes / "bin" / "python", python)
+    status, stages = check.run("--deadline=1.5")
+    assert status == 0 and set(stages.values()) == {"skipped"}
+    assert check.rows["preflight"]["note"] == "no time: 0 s are left"
 
 
 def test_the_archive_goes_where_the_caller_says(check, tmp_path):

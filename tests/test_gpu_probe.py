@@ -284,7 +284,7 @@ def test_a_kernel_that_gave_up_waiting_is_reported_and_the_next_one_runs(host_gp
     given_up = [row for row in finished(rows) if row["status"] == "alarm"]
     assert status == 1 and len(finished(rows)) == 32
     assert {row["plan"] for row in given_up} == {"cluster,2"} and len(given_up) == 8
-    assert "the call before this one stopped" in given_up[0]["message"]
+    assert "an earlier fused call stopped" in given_up[0]["message"]
 
 
 def test_a_gpu_that_gave_an_error_is_used_no_more(host_gpu):

@@ -7,21 +7,34 @@ RNNFUSED_CUDA_ARCHS; --prebuilt uses what was compiled so, and compiles nothing.
 
 import argparse
 import datetime
+import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from logbook import Logbook, say
 from place import HERE, ROOT, gpu_state
-from runner import GRACE, SIGNALS, Runner, Stage, interrupt
+from runner import GRACE, SIGNALS, Interrupts, Runner, Stage
 from stages import all_stages, build_stages
 
 
+def seconds_of(text: str) -> float:
+    """Parse a positive number of seconds; raises argparse.ArgumentTypeError on anything else."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number of seconds; got {text!r}")
+    return seconds
+
+
 def limit_of(text: str) -> tuple[str, float]:
-    """Parse STAGE=SECONDS."""
+    """Parse STAGE=SECONDS; raises argparse.ArgumentTypeError on anything else."""
     name, _, seconds = text.partition("=")
-    return name, float(seconds)
+    return name, seconds_of(seconds)
 
 
 def parse_arguments(words=None) -> argparse.Namespace:
@@ -46,14 +59,14 @@ def parse_arguments(words=None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--deadline",
-        type=float,
-        default=given("DEADLINE") or 540,
+        type=seconds_of,
+        default=given("DEADLINE") or "540",
         metavar="SECONDS",
         help="of the whole check (DEADLINE; 540)",
     )
     parser.add_argument(
         "--grace",
-        type=float,
+        type=seconds_of,
         default=GRACE,
         metavar="SECONDS",
         help="from asking a stage to end to killing it (5)",
@@ -93,6 +106,7 @@ def stages_of(options: argparse.Namespace, folder: Path) -> list[Stage]:
 
 
 def main() -> int:
+    started = time.monotonic()
     options = parse_arguments()
     folder = options.logs.resolve()
     archive = (options.archive or folder.with_name(folder.name + ".tar.gz")).resolve()
@@ -108,9 +122,14 @@ def main() -> int:
         "deadline": options.deadline,
         "arguments": sys.argv[1:],
     }
+    try:
+        logbook = Logbook(folder, archive, facts)
+    except OSError as error:
+        print(f"gpu-check: cannot write results: {error}", file=sys.stderr)
+        return 2
+    interrupts = Interrupts()
     for number in SIGNALS:
-        signal.signal(number, interrupt)
-    logbook = Logbook(folder, archive, facts)
+        signal.signal(number, interrupts.handle)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
         **os.environ,
@@ -118,7 +137,8 @@ def main() -> int:
         "PYTHONUNBUFFERED": "1",
         "COMMIT": facts["commit"],
     }
-    status = Runner(logbook, options.deadline, environment, options.grace).run_all(stages)
+    runner = Runner(logbook, options.deadline, environment, options.grace, started, interrupts)
+    status = runner.run_all(stages)
     say(f"\n{logbook.table()}\n\nResults: {folder}\nArchive: {archive}")
     return status
 

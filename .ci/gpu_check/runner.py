@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,11 +40,35 @@ class Interrupted(Exception):
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def interrupt(number, _frame):
-    """A signal's handler: ends the run in good order, which no second signal disturbs."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(signal.Signals(number).name)
+class Interrupts:
+    """The first of SIGNALS. It interrupts a wait for a stage, and nothing else: a stage that is ended is ended whole."""
+
+    def __init__(self):
+        self.name = ""  # of the signal, once one came
+        self._may_raise = False
+
+    def handle(self, number, _frame) -> None:
+        """A signal's handler; the run then ends in good order, which no second signal disturbs."""
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        self.name = signal.Signals(number).name
+        if self._may_raise:
+            self.check()
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if self.name:
+            raise Interrupted(self.name)
+
+    @contextmanager
+    def allowed(self) -> Iterator[None]:
+        """A context that a signal interrupts, also one that came before."""
+        self._may_raise = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._may_raise = False
 
 
 def why_not(stage: Stage, succeeded: set[str], path: str) -> str:
@@ -94,14 +119,23 @@ def end_group(process: subprocess.Popen, grace: float) -> None:
 
 
 class Runner:
-    """Runs stages within ``deadline`` seconds in all."""
+    """Runs stages within ``deadline`` seconds since ``started``, by the clock ``time.monotonic``."""
 
-    def __init__(self, logbook: Logbook, deadline: float, environment: dict[str, str], grace=GRACE):
+    def __init__(
+        self,
+        logbook: Logbook,
+        deadline: float,
+        environment: dict[str, str],
+        grace: float = GRACE,
+        started: float | None = None,
+        interrupts: Interrupts | None = None,
+    ):
         self.logbook = logbook
         self.deadline = deadline
         self.environment = environment
         self.grace = grace
-        self.started = time.monotonic()
+        self.started = time.monotonic() if started is None else started
+        self.interrupts = interrupts or Interrupts()
         self.succeeded: set[str] = set()
 
     def left(self) -> float:
@@ -110,15 +144,15 @@ class Runner:
 
     def run_all(self, stages: Sequence[Stage]) -> int:
         """Run the stages; return the exit status: 0, 1 if one failed, 130 if a signal came."""
-        for index, stage in enumerate(stages):
+        for stage in stages:
             try:
+                self.interrupts.check()
                 self.run(stage)
+                self.interrupts.check()
             except Interrupted as signal_name:
-                rest = stages[index:]
                 if self.logbook.is_running():
                     self.logbook.end("interrupted", None, f"by {signal_name}")
-                    rest = rest[1:]
-                for later in rest:
+                for later in stages[len(self.logbook.rows) :]:
                     self.logbook.skip(later.name, f"interrupted by {signal_name}")
                 return 130
         return int(any(row["status"] in ("failed", "timeout") for row in self.logbook.rows))
@@ -157,7 +191,8 @@ class Runner:
                 env={**self.environment, **stage.environment, "GPU_CHECK_STAGE": stage.name},
             )
         try:
-            code = process.wait(seconds)
+            with self.interrupts.allowed():
+                code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             return "timeout", None, f"ended after {seconds:.0f} s"
         finally:

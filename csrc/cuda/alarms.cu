@@ -13,7 +13,8 @@ namespace rnnfused {
 namespace cuda {
 namespace {
 
-std::atomic<double> time_limit{kTimeLimit};
+// Of each thread, so that a check of one thread shortens no call, nor capture, of another.
+thread_local double time_limit = kTimeLimit;
 std::atomic<uint64_t> launches{0};
 
 int current_device() {
@@ -52,13 +53,18 @@ void set_time_limit(double seconds) {
   time_limit = seconds;
 }
 
+bool has_alarm() {
+  const Alarm* alarm = alarm_of(current_device(), false);
+  return alarm && launch_in(alarm) != 0;
+}
+
 std::string take_alarm() {
+  if (!has_alarm()) return "";
   const int device = current_device();
   Alarm* alarm = alarm_of(device, false);
-  if (!alarm || launch_in(alarm) == 0) return "";
   // Blocks that still wait must see the alarm, and those that leave say where they waited.
   const cudaError_t error = cudaDeviceSynchronize();
-  const std::string text = text_of(*alarm, device, time_limit);
+  const std::string text = text_of(*alarm, device);
   if (error == cudaSuccess) {
     *alarm = Alarm();
   } else {

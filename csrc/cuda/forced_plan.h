@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -21,48 +20,59 @@ struct ForcedPlan {
   Send send = Send::words;
 };
 
-// Reads ",tile=4" or ",send=bulk" at `tail`, which then points after it; false if neither stands there.
-inline bool parse_option(const char*& tail, ForcedPlan& plan) {
-  int read = 0;
-  if (std::sscanf(tail, ",tile=%6d%n", &plan.batch_tile, &read) == 1 && plan.batch_tile > 0) {
-    tail += read;
-    return true;
+// Reads `word` at `tail`, which then points after it; false if it does not stand there.
+inline bool skip(const char*& tail, const char* word) {
+  const size_t length = std::strlen(word);
+  if (std::strncmp(tail, word, length) != 0) return false;
+  tail += length;
+  return true;
+}
+
+// Reads digits, without a sign and not from 0 on, at `tail`, which then points after them; 0 if none stand there.
+inline int skip_number(const char*& tail) {
+  int number = 0;
+  for (int digits = 0; *tail >= (digits ? '0' : '1') && *tail <= '9' && digits < 6; ++digits) {
+    number = 10 * number + (*tail++ - '0');
   }
+  return number;
+}
+
+// Reads ",tile=4" or ",send=bulk" at `tail`, which then points after it; false if neither stands there for the first
+// time.
+inline bool parse_option(const char*& tail, ForcedPlan& plan, bool& has_send) {
+  if (plan.batch_tile == 0 && skip(tail, ",tile=")) return (plan.batch_tile = skip_number(tail)) > 0;
+  if (has_send || plan.exchange != Exchange::cluster || !skip(tail, ",send=")) return false;
+  has_send = true;
   const struct {
     const char* text;
     Send send;
-  } sends[] = {{",send=words", Send::words}, {",send=wide", Send::wide}, {",send=bulk", Send::bulk}};
+  } sends[] = {{"words", Send::words}, {"wide", Send::wide}, {"bulk", Send::bulk}};
   for (const auto& choice : sends) {
-    const size_t length = std::strlen(choice.text);
-    if (std::strncmp(tail, choice.text, length) != 0 || plan.exchange != Exchange::cluster) continue;
+    if (!skip(tail, choice.text)) continue;
     plan.send = choice.send;
-    tail += length;
     return true;
   }
   return false;
 }
 
-// Parses RNNFUSED_CUDA_PLAN: "none", "cluster,8" or "grid,32"; after it ",tile=4", and for a cluster ",send=words",
-// ",send=wide" or ",send=bulk". Null or empty: no plan. Throws std::runtime_error on any other text.
+// Parses RNNFUSED_CUDA_PLAN: "none", "cluster,8" or "grid,32"; after it at most one ",tile=4", and for a cluster at most
+// one ",send=words", ",send=wide" or ",send=bulk". Null or empty: no plan. Throws std::runtime_error on any other text.
 inline ForcedPlan parse_plan(const char* text) {
   ForcedPlan plan;
   if (!text || !*text) return plan;
-  char name[8] = {};
-  int read = 0;
   const char* tail = text;
-  if (std::sscanf(text, "%7[a-z]%n", name, &read) == 1) {
-    tail = text + read;
-    const bool is_cluster = !std::strcmp(name, "cluster"), is_grid = !std::strcmp(name, "grid");
-    if (!std::strcmp(name, "none")) plan.blocks = 1;
-    if (is_cluster || is_grid) {
-      plan.exchange = is_cluster ? Exchange::cluster : Exchange::grid;
-      if (std::sscanf(tail, ",%4d%n", &plan.blocks, &read) == 1) tail += read;
-      const int most = is_cluster ? kMaxCluster : kMaxGridTeam;
-      if (plan.blocks < 2 || plan.blocks > most || (plan.blocks & (plan.blocks - 1))) plan.blocks = 0;
-    }
-    while (*tail && parse_option(tail, plan)) {
-    }
-    if (*tail) plan.blocks = 0;
+  if (skip(tail, "none")) {
+    plan.blocks = 1;
+  } else {
+    const bool is_cluster = skip(tail, "cluster,");
+    plan.exchange = is_cluster ? Exchange::cluster : Exchange::grid;
+    if (is_cluster || skip(tail, "grid,")) plan.blocks = skip_number(tail);
+    const int most = is_cluster ? kMaxCluster : kMaxGridTeam;
+    if (plan.blocks < 2 || plan.blocks > most || (plan.blocks & (plan.blocks - 1))) plan.blocks = 0;
+  }
+  bool has_send = false;
+  while (plan.blocks && *tail) {
+    if (!parse_option(tail, plan, has_send)) plan.blocks = 0;
   }
   if (plan.blocks == 0) {
     throw std::runtime_error(

@@ -25,8 +25,12 @@ int64_t workspace_bytes(const RecurrenceParams& params, const Plan& plan);
 void launch(const ForwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
 void launch(const BackwardParams& params, const Plan& plan, void* workspace, cudaStream_t stream);
 
-// The time that a block waits for its team before its call is stopped, for calls from now on; 20 seconds at first.
+// The time that a block waits for its team before its call is stopped, for this thread's launches and captures from now
+// on; 20 seconds at first.
 void set_time_limit(double seconds);
+
+// Whether an earlier call on the current device was stopped and nobody was told; a read of host memory.
+bool has_alarm();
 
 // Why an earlier call on the current device was stopped: its plan, and where which ranks waited. Empty if none was.
 // Clears the alarm, and then waits for the device, so that every block has left.

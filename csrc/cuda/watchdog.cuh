@@ -49,6 +49,7 @@ __device__ __forceinline__ bool spin(const Watchdog& watchdog, const Plan& plan,
       for (int i = 0; i < int(sizeof plan / sizeof *words); ++i) {
         store_for_host(&watchdog.alarm->plan[i], words[i]);
       }
+      store_for_host(&watchdog.alarm->limit, watchdog.limit);
       __threadfence_system();
       store_for_host(&watchdog.alarm->launch, watchdog.launch);
     }

@@ -1,6 +1,9 @@
 // The end of a wait in vain. A block of a fused kernel that waits longer than the time limit for its team raises an
 // alarm in host memory; every block of the launch then leaves its loop, and the next call reports it. A trap would do
 // as well, but it ends the user's context.
+//
+// A launch in a graph of the user's keeps its number. So after an alarm of it, its replays stop at their first wait
+// until a call outside of the graph has reported the alarm, which clears it.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +25,7 @@ constexpr uint32_t kWaitsForRank = 2;
 // In mapped host memory, one per device. Blocks write it with relaxed stores at system scope alone.
 struct Alarm {
   uint64_t launch = 0;                 // that is to stop; 0: no alarm
+  uint64_t limit = 0;                  // of the launch, nanoseconds
   uint64_t waits[kMaxGridTeam] = {};   // for each rank, where a block waited (pack); 0: unknown
   uint32_t plan[sizeof(Plan) / 4]{0};  // of the launch
 };
@@ -49,7 +53,7 @@ inline Wait unpack(uint64_t bits) {
 
 // The message of an alarm; empty if none is raised. The rank that waits at the earliest step comes first: it misses
 // something that all others then wait for.
-inline std::string text_of(const Alarm& alarm, int device, double limit_seconds) {
+inline std::string text_of(const Alarm& alarm, int device) {
   if (alarm.launch == 0) return "";
   Plan plan;
   static_assert(sizeof plan == sizeof alarm.plan, "a plan has words alone");
@@ -59,9 +63,9 @@ inline std::string text_of(const Alarm& alarm, int device, double limit_seconds)
     if (alarm.waits[rank]) ranks.emplace_back(unpack(alarm.waits[rank]).step, rank);
   }
   std::sort(ranks.begin(), ranks.end());
-  std::string seconds = std::to_string(limit_seconds);
+  std::string seconds = std::to_string(alarm.limit * 1e-9);
   seconds.resize(seconds.find('.') + 3);
-  std::string text = "rnnfused: the call before this one stopped on cuda:" + std::to_string(device) +
+  std::string text = "rnnfused: an earlier fused call stopped on cuda:" + std::to_string(device) +
                      ", because blocks of its kernel waited " + seconds +
                      " s for each other. Its results are incomplete. Its layout: " + describe(plan) + ".";
   constexpr size_t kMostShown = 4;

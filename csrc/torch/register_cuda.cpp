@@ -101,6 +101,11 @@ std::string fused_plan(Tensor weight_hh, int64_t batch_size) {
   return describe(plan) + estimate;
 }
 
+bool has_fused_alarm(Tensor like) {
+  const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  return rnnfused::cuda::has_alarm();
+}
+
 // Why an earlier call on the tensor's device was stopped; empty if none was.
 std::string fused_alarm(Tensor like) {
   const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
@@ -121,6 +126,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(rnnfused, m) {
       "-> (Tensor grad_projections, Tensor grad_h_0)");
   m.def("fits(Tensor weight_hh, int batch_size) -> bool");
   m.def("fused_plan(Tensor weight_hh, int batch_size) -> str");
+  m.def("has_fused_alarm(Tensor like) -> bool");
   m.def("fused_alarm(Tensor like) -> str");
   m.def("fused_time_limit(float seconds) -> ()");
 }
@@ -130,6 +136,7 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CUDA, m) {
   m.impl("backward_fused", TORCH_BOX(&backward));
   m.impl("fits", TORCH_BOX(&fits));
   m.impl("fused_plan", TORCH_BOX(&fused_plan));
+  m.impl("has_fused_alarm", TORCH_BOX(&has_fused_alarm));
   m.impl("fused_alarm", TORCH_BOX(&fused_alarm));
 }
 

@@ -88,12 +88,14 @@ class Decider:
         """The fused plan of a call in words; empty: none takes it."""
         if not call.may_fuse():
             return ""
-        key = (call.device, call.dtype, call.hidden_size, call.batch_size)
+        sizes = (call.device, call.dtype, call.hidden_size, call.batch_size)
+        forced = self.gpu.forced_plan()
+        key = (*sizes, forced)
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[key] = self.gpu.plan(*key)
+            plan = self._plans[key] = _with_source(self.gpu.plan(*sizes), forced)
         return plan
 
     def may_fuse(self, call: Call) -> bool:
@@ -101,8 +103,8 @@ class Decider:
         plan = self.plan(call)
         return bool(plan) and (call.device, _kind(plan)) not in self.broken
 
-    def way(self, call: Call) -> str:
-        """The way of a call, decided now if it is the first of its class.
+    def choice(self, call: Call) -> Choice:
+        """The choice for a call, made now if it is the first of its class.
 
         In a capture nothing is decided: the call goes step by step.
 
@@ -111,18 +113,13 @@ class Decider:
         """
         # A choice by time would make results vary from run to run.
         if torch.are_deterministic_algorithms_enabled() or call.dtype not in OF_TIMING:
-            return STEPS
+            return Choice(STEPS)
         plan = self.plan(call)
         shape_class = call.shape_class(_kind(plan))
         choice = self.choices.get(shape_class)
         if choice is None:
             choice = self._decide(shape_class, call, plan)
-        return STEPS if choice is None else choice.way
-
-    def way_without_graph(self, call: Call) -> str:
-        """The way of a call that :meth:`way` gave to a graph, where there is none: sizes may not come back."""
-        choice = self.choices[call.shape_class(_kind(self.plan(call)))]
-        return choice.without(GRAPHED).way
+        return Choice(STEPS) if choice is None else choice
 
     def blame(self, call: Call, error: Exception) -> None:
         """Turns off the plan that a failed fused call names, or the call's own. Errors of arguments turn off none."""
@@ -248,7 +245,7 @@ class Decider:
         kinds = {
             _kind(plan) for (where, *_), plan in list(self._plans.items()) if where == call.device
         }
-        named = [kind for kind in sorted(kinds) if kind and f"{kind}," in text]
+        named = [kind for kind in sorted(kinds) if kind and f"{kind.partition(_BY)[0]}," in text]
         for kind in named or [_kind(self.plan(call))]:
             self._break(call.device, kind, FUSED, text)
 
@@ -274,9 +271,18 @@ class Decider:
             warnings.warn(text, stacklevel=2)
 
 
+_BY = " by RNNFUSED_CUDA_PLAN="
+
+
+def _with_source(plan: str, forced: str) -> str:
+    """The plan in words, whose kind tells the value that forces it: a check of one says nothing about another."""
+    kind, comma, rest = plan.partition(", ")
+    return f"{kind}{_BY}{forced}{comma}{rest}" if plan and forced else plan
+
+
 def _kind(plan: str) -> str:
-    """The kind of a plan in words: how many blocks, and how they exchange states."""
-    return plan.partition(",")[0]
+    """The kind of a plan in words: how many blocks, how they exchange states, and what forces it."""
+    return plan.partition(", ")[0]
 
 
 _deciders: weakref.WeakSet[Decider] = weakref.WeakSet()

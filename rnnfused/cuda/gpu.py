@@ -11,7 +11,7 @@ from ..ops import has_cuda_kernels
 from . import graphs
 
 # Ops of the library without which a choice cannot be made safely; older builds lack them.
-_GUARDS = ("fits", "fused_plan", "fused_alarm", "fused_time_limit")
+_GUARDS = ("fits", "fused_plan", "has_fused_alarm", "fused_alarm", "fused_time_limit")
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -48,6 +48,10 @@ class Gpu:
         """Whether a graph may be captured on the current device by this thread; asked rarely."""
         return not graphs.uses_a_pool()
 
+    def forced_plan(self) -> str:
+        """The value of RNNFUSED_CUDA_PLAN, which the library reads at every call."""
+        return os.environ.get("RNNFUSED_CUDA_PLAN", "")
+
     def plan(self, device: torch.device, dtype: torch.dtype, hidden_size: int, rows: int) -> str:
         """The plan of a fused call in words; empty: none takes it.
 
@@ -61,7 +65,7 @@ class Gpu:
         try:  # torch leaks the string of fused_plan, so callers keep it
             return ops.fused_plan(weight_hh, rows) if ops.fits(weight_hh, rows) else ""
         except RuntimeError:
-            if os.environ.get("RNNFUSED_CUDA_PLAN"):
+            if self.forced_plan():
                 raise
             return ""  # a GPU that the kernels were not compiled for
 
@@ -72,8 +76,21 @@ class Gpu:
         return torch.ops.rnnfused.backward_fused(*arguments)
 
     def set_time_limit(self, seconds: float) -> None:
-        """Bounds how long a fused kernel waits for its peers."""
+        """Bounds how long fused kernels wait for their peers, of calls of this thread."""
         torch.ops.rnnfused.fused_time_limit(seconds)
+
+    def reported_alarm(self, like: Tensor) -> str:
+        """The text of an alarm that an earlier call on the tensor's device has raised, which clears it.
+
+        Waits for nothing: empty if none is raised yet. In a capture it is empty too, and the alarm stays.
+        """
+        ops = torch.ops.rnnfused
+        if not ops.has_fused_alarm(like):
+            return ""
+        with torch.cuda.device(like.device):
+            if torch.cuda.is_current_stream_capturing():
+                return ""
+        return ops.fused_alarm(like)
 
     def take_alarm(self, device: torch.device) -> str:
         """The text of the alarm that a fused kernel on this stream raised, which clears it; empty: none did."""

@@ -1,14 +1,16 @@
 """The two loops of the CUDA ops: each call goes the way that the environment forces or the device decides."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from ..ops import stepwise
 from ..ops.modes import hides_values
 from . import graphs
 from .calls import Call
-from .decider import Decider
+from .decider import Choice, Decider
 from .ways import FUSED, GRAPHED, STEPS, mode_of
 
 
@@ -24,6 +26,7 @@ class Loops:
     def __init__(self, gpu, value: Callable[[], str], graphed=graphs):
         self.gpu, self._value, self._graphed = gpu, value, graphed
         self.decider = Decider(gpu)
+        self._fused_on: set[torch.device] = set()  # devices that fused calls ran on
 
     def mode(self) -> str:
         """One of :data:`rnnfused.cuda.ways.MODES`."""
@@ -35,12 +38,15 @@ class Loops:
         if hides_values(weight_hh):  # a compiler or tracer looks on
             return stepwise.forward(*arguments)
         call = self._call(projections, weight_hh, batch_sizes, False, False)
-        way = self._way(call)
+        choice = self._choice(call)
+        way = choice.way
+        if way != FUSED:
+            self._raise_earlier_alarm(call, weight_hh)
         if way == GRAPHED:
             try:
                 return self._graphed.forward(*arguments, run=self._graphed.graphs.run_captured)
             except graphs.NotCaptured:
-                way = self._way_without_graph(call)
+                way = choice.without(GRAPHED).way
         if way == FUSED:
             return self._fused(call, self.gpu.forward_fused, arguments)
         return stepwise.forward(*arguments)
@@ -62,13 +68,16 @@ class Loops:
         if hides_values(weight_hh):
             return stepwise.backward(*arguments, state_grad_clip, needs_h_0)
         call = self._call(output, weight_hh, batch_sizes, True, state_grad_clip is not None)
-        way = self._way(call)
+        choice = self._choice(call)
+        way = choice.way
+        if way != FUSED:
+            self._raise_earlier_alarm(call, weight_hh)
         by_steps = (*arguments, state_grad_clip, needs_h_0)
         if way == GRAPHED:
             try:
                 return self._graphed.backward(*by_steps, run=self._graphed.graphs.run_captured)
             except graphs.NotCaptured:
-                way = self._way_without_graph(call)
+                way = choice.without(GRAPHED).way
         if way == FUSED:
             return self._fused(call, self.gpu.backward_fused, (*arguments, needs_h_0))
         return stepwise.backward(*by_steps)
@@ -91,20 +100,31 @@ class Loops:
         device = self.gpu.device_of(sequence)
         return Call.of(device, sequence, weight_hh, batch_sizes, is_backward, has_clip)
 
-    def _way(self, call: Call) -> str:
+    def _choice(self, call: Call) -> Choice:
         mode = self.mode()
         if mode == "auto":
-            return STEPS if call.is_empty() else self.decider.way(call)
+            return Choice(STEPS) if call.is_empty() else self.decider.choice(call)
         if mode == "1" and self.decider.plan(call):
-            return FUSED
-        return STEPS if mode == "0" else GRAPHED
-
-    def _way_without_graph(self, call: Call) -> str:
-        return self.decider.way_without_graph(call) if self.mode() == "auto" else STEPS
+            return Choice(FUSED)
+        return Choice(STEPS if mode == "0" else GRAPHED)
 
     def _fused(self, call: Call, op, arguments):
-        try:
+        self._fused_on.add(call.device)
+        with self._blaming(call):
             return op(*arguments)
+
+    def _raise_earlier_alarm(self, call: Call, like: Tensor) -> None:
+        """As a fused call does; no fused call may follow the one that was stopped."""
+        if call.device in self._fused_on:
+            alarm = self.gpu.reported_alarm(like)
+            if alarm:
+                with self._blaming(call):
+                    raise RuntimeError(alarm)
+
+    @contextmanager
+    def _blaming(self, call: Call):
+        try:
+            yield
         except RuntimeError as error:
             if self.mode() == "auto":
                 self.decider.blame(call, error)

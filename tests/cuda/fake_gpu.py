@@ -12,7 +12,7 @@ from rnnfused.ops import stepwise
 PLAN = "cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads; 0.6 us a step"
 # As text_of in csrc/cuda/watchdog.h.
 ALARM = (
-    "rnnfused: the call before this one stopped on cuda:0, because blocks of its kernel waited 2.00 s for each other. "
+    "rnnfused: an earlier fused call stopped on cuda:0, because blocks of its kernel waited 2.00 s for each other. "
     "Its results are incomplete. Its layout: cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads. "
     "Rank 3 of team 0 waited in step 5 for barrier 1. RNNFUSED_CUDA_FUSED=0 avoids the fused kernels."
 )
@@ -32,7 +32,7 @@ class FakeGpu:
         self.fault = lambda op, arguments, results: results
         self.calls = {"forward_fused": 0, "backward_fused": 0}
         self.timings = self.captures = self.plans = 0
-        self.alarm, self.limits = "", []
+        self.alarm, self.limits, self.forced = "", [], ""
         self.may_measure = self.may_capture = self.has_library = True
         self.plan_of = lambda device, dtype, hidden_size, rows: PLAN
         self.local = threading.local()
@@ -60,6 +60,9 @@ class FakeGpu:
 
     def can_capture(self):
         return self.may_capture
+
+    def forced_plan(self):
+        return self.forced
 
     def plan(self, *key):
         self.plans += 1
@@ -95,6 +98,9 @@ class FakeGpu:
     def set_time_limit(self, seconds):
         assert self.has_library
         self.limits.append(seconds)
+
+    def reported_alarm(self, like):
+        return self.take_alarm(self.where) if self.may_measure else ""
 
     def take_alarm(self, device):
         assert self.has_library

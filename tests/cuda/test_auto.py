@@ -6,7 +6,7 @@ import pytest
 import torch
 from fake_gpu import PLAN, arguments, run, run_backward, run_forward, ways, work_of
 
-from rnnfused.cuda import timing
+from rnnfused.cuda import graphs, timing
 from rnnfused.cuda.timing import measure
 from rnnfused.ops import composite, stepwise
 
@@ -169,6 +169,40 @@ def test_the_time_limit_is_short_in_a_check_and_restored(gpu, loops):
     with pytest.warns(UserWarning, match="division by zero"):
         run_forward(loops, *arguments()[0])
     assert gpu.limits == [2.0, 20.0, 2.0, 20.0]
+
+
+def test_each_forced_plan_is_checked(gpu, loops):
+    """Also where the variable changes during the process: the library reads it at every call."""
+    gpu.plan_of = lambda *key: f"cluster of {2 if gpu.forced == 'cluster,2' else 8}, 4 units"
+    for count, forced in enumerate(["", "cluster,2", "cluster,8", "cluster,8,send=bulk", ""]):
+        gpu.forced = forced
+        assert run(loops) == ("fused", "fused")
+        assert len(loops.decider.checked) == min(count + 1, 4)
+    assert len(loops.decider.choices) == 8 and gpu.plans == 4
+    kinds = [kind for _, kind, _ in loops.decider.checked]
+    assert kinds == [
+        "cluster of 8",
+        "cluster of 2 by RNNFUSED_CUDA_PLAN=cluster,2",
+        "cluster of 8 by RNNFUSED_CUDA_PLAN=cluster,8",
+        "cluster of 8 by RNNFUSED_CUDA_PLAN=cluster,8,send=bulk",
+    ]
+
+
+def test_a_setting_that_another_thread_changes_leaves_the_choice_of_a_call(
+    gpu, loops, tf32, monkeypatch
+):
+    gpu.times = {"fused": 2, "graphed": 1, "steps": 3}
+    torch.backends.cuda.matmul.allow_tf32 = False
+    run(loops, steps=2, dtype=torch.float32)
+
+    def changed(*given, run):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        raise graphs.NotCaptured
+
+    monkeypatch.setattr(loops._graphed, "forward", changed)
+    before = gpu.calls["forward_fused"]
+    loops.forward(*arguments(steps=3, dtype=torch.float32)[0])
+    assert gpu.calls["forward_fused"] == before + 1
 
 
 def test_devices_decide_for_themselves(gpu, loops):

@@ -222,10 +222,10 @@ def test_the_callers_modes_and_random_numbers_stay(gpu, loops, mode):
         before = modes()
         call = loops._call(forward[0], forward[1], None, False, False)
         watch = gpu.fault = Watch()
-        loops.decider.way(call)
+        loops.decider.choice(call)
         assert modes() == before and watch.calls > 5
         call = loops._call(backward[2], forward[1], None, True, False)
-        loops.decider.way(call)
+        loops.decider.choice(call)
         assert modes() == before
     assert ways(loops) == ["fused", "fused"]  # so results were right: no autocast
 

@@ -18,6 +18,7 @@ OFF = (
     "rnnfused turned off the fused kernels of the plan 'cluster of 8' on cpu:0 for this process, "
     "and goes on without: "
 )
+LAUNCH = "rnnfused: cudaLaunchKernelEx(&config, kernel, plan)"
 ASKS = (
     ". Please report this, with the output of rnnfused.cuda.report() and `rnnfused info`: "
     "https://github.com/rnnfused/rnnfused/issues"
@@ -158,9 +159,65 @@ def test_a_later_alarm_reaches_the_caller_and_turns_the_plan_off(gpu, loops, war
     assert run(loops) == ("fused", "fused")  # another device is another matter
 
 
+def test_an_alarm_of_a_forced_plan_turns_that_one_off(gpu, loops, warned):
+    gpu.forced = "cluster,8"
+    assert run(loops) == ("fused", "fused")
+    gpu.alarm = ALARM
+    with pytest.raises(RuntimeError, match="waited 2.00 s"):
+        loops.forward(*arguments()[0])
+    assert [kind for _, kind in loops.decider.broken] == [
+        "cluster of 8 by RNNFUSED_CUDA_PLAN=cluster,8"
+    ]
+    assert run(loops) == ("graphed", "graphed") and len(warned) == 1
+
+
+@pytest.mark.parametrize("times", [(1, 9, 2), (1, 2, 9)], ids=["steps", "graphed"])
+@pytest.mark.parametrize("mode", ["", "1"])
+def test_a_later_call_without_a_fused_kernel_raises_the_alarm(gpu, loops, warned, times, mode):
+    """No fused call may come after the one that was stopped."""
+    loops.value = mode
+    gpu.plan_of = lambda *key: PLAN if key[2] == 7 else ""
+    others = arguments(hidden=9)
+    gpu.times = dict(zip(("fused", "graphed", "steps"), times, strict=True))
+    for _ in range(3):
+        run(loops, hidden=9)
+        run(loops)
+    for name, given in zip(("forward", "backward"), others, strict=True):
+        gpu.alarm = ALARM
+        with pytest.raises(RuntimeError, match=f"^{re.escape(ALARM)}$"):
+            getattr(loops, name)(*given)
+        run(loops, hidden=9)
+    assert gpu.alarm == ""
+    assert warned == ([] if mode else [f"{OFF}{ALARM[:-1]}{ASKS}"])
+
+
+def test_a_call_in_a_capture_leaves_the_alarm_to_one_outside(gpu, loops, warned):
+    gpu.plan_of = lambda *key: PLAN if key[2] == 7 else ""
+    run(loops, hidden=9)
+    assert run(loops) == ("fused", "fused")
+    gpu.alarm, gpu.may_measure = ALARM, False
+    run(loops, hidden=9)
+    gpu.may_measure = True
+    with pytest.raises(RuntimeError, match=f"^{re.escape(ALARM)}$"):
+        run(loops, hidden=9)
+    assert len(warned) == 1
+
+
+def test_devices_without_fused_calls_are_not_asked_for_alarms(gpu, loops, monkeypatch):
+    asked = []
+    monkeypatch.setattr(gpu, "reported_alarm", lambda like: asked.append(1) or "")
+    gpu.times["steps"] = 0.5
+    run(loops)
+    assert asked == []
+    gpu.where, gpu.times["steps"] = "cpu:1", 3
+    run(loops)
+    loops.forward(*arguments(hidden=6, heads=2)[0])
+    assert asked == [1]
+
+
 def test_a_later_failed_launch_turns_the_calls_own_plan_off(gpu, loops, warned):
     assert run(loops) == ("fused", "fused")
-    text = "rnnfused: cudaLaunchKernelExC(&config): too many resources requested for launch"
+    text = f"{LAUNCH}: too many resources requested for launch"
 
     def fault(op, given, results):
         raise RuntimeError(text)
@@ -222,6 +279,12 @@ def test_an_earlier_alarm_reaches_the_caller_before_a_check(gpu, loops, warned):
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("CUDA error: operation not permitted when stream is capturing"),
         RuntimeError("rnnfused: cudaGetLastError(): device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: invalid argument"),
+        RuntimeError(f"{LAUNCH}: an illegal memory access was encountered"),
+        RuntimeError(f"{LAUNCH}: unspecified launch failure"),
+        RuntimeError(f"{LAUNCH}: out of memory"),
+        RuntimeError("rnnfused: cudaMemsetAsync(workspace, 0, bytes, stream): invalid argument"),
         KeyboardInterrupt("Ctrl-C"),
     ],
 )

@@ -1,10 +1,11 @@
 """What the choice asks of CUDA, by stand-ins for torch.cuda and for the library's ops."""
 
+import os
 import subprocess
+import sys
 
 import pytest
 import torch
-from forks import forked
 
 from rnnfused import cuda
 from rnnfused.cuda import graphs
@@ -12,6 +13,7 @@ from rnnfused.cuda.gpu import Gpu
 
 OPS = """
 import torch
+torch.version.cuda = None  # so that no library with these ops is loaded
 import rnnfused
 from rnnfused.cuda.gpu import Gpu, has_fused_kernels
 
@@ -40,7 +42,8 @@ def fits(weight, rows):
 define("fits(Tensor weight_hh, int batch_size) -> bool", fits)
 assert plan(512, 4) == "" and not has_fused_kernels() and calls == []  # a library without a watchdog
 define("fused_plan(Tensor weight_hh, int batch_size) -> str", lambda w, rows: f"cluster of {rows}, x")
-define("fused_alarm(Tensor like) -> str", lambda like: "hung" if like.shape == () else "")
+define("has_fused_alarm(Tensor like) -> bool", lambda like: like.shape != (3,))
+define("fused_alarm(Tensor like) -> str", lambda like: "hung" if like.shape != (3,) else 1 / 0)
 define("fused_time_limit(float seconds) -> ()", lambda seconds: calls.append(seconds))
 assert has_fused_kernels()
 assert plan(512, 4) == "cluster of 4, x" and plan(512, 9) == ""
@@ -69,11 +72,24 @@ class Stream:
 
 torch.cuda.current_stream = lambda device: Stream()
 assert gpu.take_alarm(cpu) == "hung" and waited == [True]
+
+import contextlib
+torch.cuda.device = lambda device: contextlib.nullcontext()
+torch.cuda.is_current_stream_capturing = lambda: captures
+for captures in (False, True):
+    assert gpu.reported_alarm(torch.empty(2)) == ("" if captures else "hung")
+    assert gpu.reported_alarm(torch.empty(3)) == ""  # not asked for the text
+assert waited == [True]
 """
 
 
-def test_ops_of_the_library():
-    done = subprocess.run(forked(OPS + GUARDS), capture_output=True, text=True)
+def test_ops_of_the_library(monkeypatch):
+    monkeypatch.setenv("RNNFUSED_CUDA_FUSED", "1")  # as `make gpu-check` runs these tests
+    monkeypatch.setenv("RNNFUSED_CUDA_PLAN", "none")
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RNNFUSED_")}
+    # Not forked: the server of forks has read the variables, and may have loaded the library.
+    command = [sys.executable, "-c", OPS + GUARDS]
+    done = subprocess.run(command, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

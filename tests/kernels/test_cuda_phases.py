@@ -1,5 +1,7 @@
 """The CUDA kernels' phases, run by a host with threads in random order, against NumPy in float64."""
 
+import re
+
 import numpy as np
 import pytest
 from narrow import BFLOAT16
@@ -249,8 +251,17 @@ def test_a_forced_plan_that_does_not_hold_the_call_is_refused(
     "forced",
     ["all", "none,2", "cluster", "cluster,3", "cluster,32", "grid,256", "grid,-2", "grid,1"]
     + ["grid,8,send=bulk", "none,send=wide", "cluster,8,send=", "cluster,8,send=bulky"]
-    + ["cluster,8,", "cluster,8,tile=", "cluster,8,tile=0", "cluster,8,tile=4x", "cluster8", ",8"],
+    + ["cluster,8,", "cluster,8,tile=", "cluster,8,tile=0", "cluster,8,tile=4x", "cluster8", ",8"]
+    + ["cluster, 8", " cluster,8", "cluster,+8", "grid,0008", "grid,8 ", "Cluster,8", "nonesense"]
+    + ["none,tile=+4", "none,tile= 4", "none,tile=04", "none,tile=12345678"]
+    + [
+        "none,tile=4,tile=4",
+        "cluster,8,send=wide,send=wide",
+        "cluster,8,send=wide,tile=4,send=bulk",
+    ],
 )
 def test_a_plan_that_is_none_is_named(emulator_module, forced):
-    with pytest.raises(RuntimeError, match=f"RNNFUSED_CUDA_PLAN must be .*; got {forced}$"):
+    with pytest.raises(
+        RuntimeError, match=f"RNNFUSED_CUDA_PLAN must be .*; got {re.escape(forced)}$"
+    ):
         emulator_module.Emulator(8, 8, 0, forced)

@@ -165,7 +165,7 @@ void launch_any(const Params& params, const View& result, bool ascending) {
   if (has_fault("hang")) sleep(1000);
   if (has_fault("crash")) std::abort();
   if (has_fault("dead")) g_is_dead = true;
-  if (has_fault("alarm")) g_alarm = "rnnfused: the call before this one stopped";
+  if (has_fault("alarm")) g_alarm = "rnnfused: an earlier fused call stopped";
   probe::with_type(params.dtype, [&](auto sample) {
     using Stored = decltype(sample);
     const int64_t last = ascending ? params.num_steps - 1 : 0;

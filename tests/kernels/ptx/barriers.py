@@ -13,6 +13,9 @@ class Barriers:
         self.votes = np.zeros(machine.threads, bool)
         self.result = np.full(machine.threads, -1)  # the register that gets the vote's result
         self.arrived = np.zeros(machine.threads, bool)  # at the cluster's barrier, not yet through
+        self.aligned = np.zeros(
+            machine.threads, bool
+        )  # whether it waits there by an aligned instruction
         clusters = machine.blocks // machine.cluster_size
         self.released = [Released(machine) for _ in range(clusters)]
 
@@ -40,6 +43,7 @@ class Barriers:
                 if vote is not None:
                     self._count_votes(members, vote)
                 machine.clocks.join(members)
+                machine.met(members)
                 machine.release(members, self.at[members] + 1)
 
     def _check_warps(self, members):
@@ -58,6 +62,7 @@ class Barriers:
             lanes = machine.lanes(warp)
             if (machine.parked_at[lanes] == machine.PARKED["warp"]).all():
                 machine.clocks.join(lanes)
+                machine.met(lanes)
                 machine.release(lanes, self.at[lanes] + 1)
 
     def arrive_cluster(self, threads, releases):
@@ -72,11 +77,12 @@ class Barriers:
             row = rows[machine.block[threads] == block].max(0)
             self.released[block // machine.cluster_size].add(SCOPES["cluster"], block, row)
 
-    def wait_cluster(self, threads, segment):
+    def wait_cluster(self, threads, segment, aligned):
         machine = self.machine
         if not self.arrived[threads].all():
             machine.fail(BarrierMisuse, "a thread waits that did not arrive", threads[0])
         machine.park(threads, "cluster")
+        self.aligned[threads] = aligned
         self.at[threads] = segment
         for cluster in np.unique(machine.block[threads] // machine.cluster_size):
             members = np.flatnonzero(machine.block // machine.cluster_size == cluster)
@@ -88,4 +94,6 @@ class Barriers:
                     machine.clocks.acquire(members, visible)
                 self.released[cluster] = Released(machine)
                 self.arrived[members] = False
+                if self.aligned[members].any():
+                    machine.require_converged(members)
                 machine.release(members, self.at[members] + 1)

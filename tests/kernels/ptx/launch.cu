@@ -120,7 +120,7 @@ int write_watchdog(uint64_t alarm, uint64_t limit, uint64_t launch, char* to) {
 void read_alarm(const char* bytes, char* text, int most, int64_t* waits) {
   Alarm alarm;
   std::memcpy(static_cast<void*>(&alarm), bytes, sizeof alarm);
-  std::strncpy(text, text_of(alarm, 0, 2).c_str(), most - 1);
+  std::strncpy(text, text_of(alarm, 0).c_str(), most - 1);
   for (int rank = 0; rank < kMaxGridTeam; ++rank) {
     const Wait wait = unpack(alarm.waits[rank]);
     const int64_t values[3] = {wait.team, wait.step, wait.barrier};

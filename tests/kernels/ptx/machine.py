@@ -6,7 +6,7 @@ import numpy as np
 
 from .barriers import Barriers
 from .copies import Copies
-from .errors import BadAccess, Deadlock, ExecutionError, Race
+from .errors import BadAccess, BarrierMisuse, Deadlock, ExecutionError, Race
 from .mbarriers import Mbarriers
 from .memory import Global, Shared
 from .messages import Messages
@@ -60,6 +60,7 @@ class Machine:
         self.looked = np.zeros(self.threads, np.int64)  # the time that each thread saw last
         self.sleeper = None  # Sleeper
         self.is_stopped = lambda machine: False
+        self.jumps_back = np.zeros(self.threads, np.int64)  # a number for those since its lanes met
         self.left_blocks = np.zeros(self.blocks, bool)
         self.registers = [self._garbage(kind) for kind in program.types]
         self.clocks = Clocks(self)
@@ -104,6 +105,25 @@ class Machine:
             value = self.parameters[first : first + size].view(f"u{size}")[0]
             return [np.full(threads.size, value)]
         return [self.parameters[addresses[:, None] + np.arange(size)].view(f"u{size}")[:, 0]]
+
+    def jump_back(self, threads, segment):
+        """The threads begin a loop anew."""
+        self.jumps_back[threads] = 31 * self.jumps_back[threads] + segment + 1  # may overflow
+
+    def met(self, threads):
+        """Whole warps have met at a barrier or in an instruction that waits for all lanes."""
+        self.jumps_back[threads] = 0
+
+    def require_converged(self, threads):
+        """Whole warps execute an aligned instruction, for which a common pc is not enough.
+
+        Hardware may run lanes that left a loop one by one apart from each other until they meet.
+        """
+        first = np.searchsorted(self.warp, self.warp[threads])
+        apart = self.jumps_back[threads] != self.jumps_back[first]
+        if apart.any():
+            what = "lanes that left a loop one by one did not meet before an aligned instruction"
+            self.fail(BarrierMisuse, what, threads[apart][0])
 
     def leave(self, threads):
         self.park(threads, "left")

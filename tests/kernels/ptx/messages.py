@@ -48,9 +48,17 @@ class Messages:
         outside = (offset < 0) | (offset + widths > shared.size) | (block != barrier_block)
         if outside.any():
             shared.fail("a message outside of its mbarrier's block", threads, addresses, outside)
+        self._check_left(threads, block)
         if (offset % alignment).any():
             shared.fail("misaligned message", threads, addresses, offset % alignment)
         return {"block": block, "offset": offset, "barrier": barrier}
+
+    def _check_left(self, threads, blocks):
+        """No memory of a block, nor an mbarrier there, is there once the block has left."""
+        gone = self.machine.left_blocks[blocks]
+        if gone.any():
+            what = f"a message to block {blocks[gone][0]}, which has left"
+            self.machine.fail(BadAccess, what, threads[gone][0])
 
     def fence_proxy(self, threads, for_peers):
         """Asynchronous copies follow what happens before this fence, if the fence happens before them."""
@@ -134,11 +142,7 @@ class Messages:
     def _arrive(self, batch):
         machine = self.machine
         threads, blocks, rows = batch["thread"], batch["block"], batch["rows"]
-        gone = machine.left_blocks[blocks]
-        if gone.any():
-            machine.fail(
-                BadAccess, f"st.async to block {blocks[gone][0]}, which has left", threads[gone][0]
-            )
+        self._check_left(threads, blocks)
         width = batch["data"].shape[1]
         shared = machine.shared
         start = batch["offset"] + blocks * shared.stride

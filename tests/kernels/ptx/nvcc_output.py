@@ -18,6 +18,10 @@ PRODUCTS = {  # dtype: its name in C++, the product of its kernels, and depths t
     "bfloat16": ("__nv_bfloat16", "Mma", (32,)),
     "float16": ("__half", "Mma", (32,)),
 }
+PLANNED = {
+    "float32": (32,),
+    "bfloat16": (128,),
+}  # depths that the planner mostly picks; 8 s of nvcc each
 
 
 @functools.cache
@@ -49,9 +53,10 @@ def architecture_option(architecture):
     return f"-arch={architecture.replace('sm_', 'compute_')}"
 
 
-def ptx_of(dtype, architecture, csrc=ROOT / "csrc"):
+def ptx_of(dtype, architecture, csrc=ROOT / "csrc", depths=()):
     """The PTX of a dtype's kernels, in a few depths; `architecture` is compute_80, sm_90a, ..."""
-    stored, product, depths = PRODUCTS[dtype]
+    stored, product, soonest = PRODUCTS[dtype]
+    depths = depths or soonest
     separator = "\\,"  # nvcc itself splits at a bare comma
     arguments = [
         "-ptx",

@@ -97,6 +97,9 @@ def store(out, operands, space, count, sign, bits):
 @rule(r"bra(?:\.uni)?")
 def branch(out, operands):
     target = out.program.target(operands[0].name)
+    if target <= out.index:
+        threads, _ = selected(out)
+        out.emit(f"m.jump_back({threads}, {out.index})")
     if out.guard is None:
         out.emit(f"m.pc[t] = {target}")
     else:
@@ -140,10 +143,10 @@ def cluster_arrive(out, operands, order):
     out.emit(f"m.barriers.arrive_cluster(t, {order != 'relaxed'})")
 
 
-@rule(r"barrier\.cluster\.wait(?:\.(acquire))?(?:\.aligned)?", waits=True)
-def cluster_wait(out, operands, order):
+@rule(r"barrier\.cluster\.wait(?:\.acquire)?(\.aligned)?", waits=True)
+def cluster_wait(out, operands, aligned):
     assert out.guard is None
-    out.emit(f"m.barriers.wait_cluster(t, {out.index})")
+    out.emit(f"m.barriers.wait_cluster(t, {out.index}, {aligned is not None})")
     return JUMPS
 
 
@@ -256,6 +259,7 @@ def update(out, operands, instruction, order, scope, operation, sign, bits):
 @rule(r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.(f16|bf16)\.\1\.f32")
 def multiply_tiles(out, operands, kind):
     assert out.guard is None
+    out.emit("m.require_converged(t)")
     a, b = (", ".join(out.read(x, "u32") for x in operands[i].items) for i in (1, 2))
     c = ", ".join(out.read(x, "f32") for x in operands[3].items)
     convert = {"f16": "from_float16", "bf16": "from_bfloat16"}[kind]
@@ -267,6 +271,7 @@ def multiply_tiles(out, operands, kind):
 @rule(r"shfl\.sync\.(idx|up|down|bfly)\.b32")
 def shuffle(out, operands, mode):
     assert out.guard is None
+    out.emit("m.met(t)")
     value, distance, clamp = (f"m.wide({out.read(x, 'u32')}, t)" for x in operands[1:4])
     out.emit(f"x, y = shuffled({mode!r}, t, m.lane[t], {value}, {distance}, {clamp})")
     destinations = items(operands[0], out)
@@ -278,6 +283,7 @@ def shuffle(out, operands, mode):
 @rule(r"vote\.sync\.(any|all|ballot)\.(pred|b32)")
 def vote(out, operands, mode, kind):
     assert out.guard is None
+    out.emit("m.met(t)")
     out.emit(
         f"x = voted({mode!r}, m.warp[t], m.lane[t], m.wide({out.read(operands[1], 'pred')}, t))"
     )

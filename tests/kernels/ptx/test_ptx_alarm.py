@@ -1,9 +1,12 @@
 """Waits in vain: the kernel's own watchdog ends them, and says where."""
 
+import re
+
 import pytest
 
-from .calls import draw
-from .errors import Alarm, BadAccess, Deadlock
+from . import nvcc_output
+from .calls import Programs, draw
+from .errors import Alarm, BadAccess, BarrierMisuse, Deadlock
 from .faults import CLUSTER, FLOAT, GRID, edited_programs
 from .launch import is_alarmed
 from .machine import Sleeper
@@ -77,6 +80,42 @@ def test_a_block_that_sleeps_too_long_stops_its_team(programs, where, first_step
     assert all(wait[1] < 9 for wait in caught.value.waits.values())
 
 
+def call_with_a_late_block(programs, seed):
+    """A block wakes long after its team has raised the alarm; return the error."""
+    late = Sleeper(RANK, 500 + 50 * seed, lambda machine: machine.now > 10**15 + 10**10)
+    with pytest.raises((Alarm, BadAccess, BarrierMisuse)) as caught:
+        draw(seed, **{**CALL, **CLUSTER, "steps": 9}).check(programs, sleeper=late)
+    return caught.value
+
+
+LAST_BARRIER = r"barrier\.cluster\.arrive\.\S+\s+barrier\.cluster\.wait\.\S+(\s*//.*\s*ret;)"
+FAULTS_OF_THE_END = {
+    "blocks leave alone": (LAST_BARRIER, r"\1", BadAccess, "which has left"),
+    "lanes do not meet before the last barrier": (
+        rf"bar\.warp\.sync\s+-1;(\s*//.*\s*{LAST_BARRIER})",
+        r"\1",
+        BarrierMisuse,
+        "lanes that left a loop one by one did not meet",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_THE_END)
+def test_a_fault_at_the_end_shows_where_a_block_is_late(programs, fault):
+    pattern, new, error, message = FAULTS_OF_THE_END[fault]
+    text, count = re.subn(pattern, new, nvcc_output.ptx_of("float32", "sm_90a"))
+    assert count > 0
+    changed = Programs("float32", "sm_90a", text)
+    found = (call_with_a_late_block(changed, seed) for seed in range(5))
+    assert any(isinstance(each, error) and message in str(each) for each in found)
+
+
+def test_a_late_block_alone_is_no_fault(programs):
+    for seed in range(3):
+        found = call_with_a_late_block(programs("float32", "sm_90a"), seed)
+        assert isinstance(found, Alarm), found
+
+
 def test_a_block_that_sleeps_a_while_changes_nothing(programs):
     for where in CASES:
         call = draw(4, **{**CALL, **where})
@@ -120,7 +159,7 @@ def test_time_stands_still_while_a_message_is_under_way():
         st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r10], %r6, [%r11];
         END:
     """
-    end = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;"
+    end = "bar.warp.sync -1; barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;"
     how = dict(blocks=2, cluster_size=2, seeds=range(20), check_end=False)
     run(body + CLOCK + end, **how)
     with pytest.raises(BadAccess, match="which has left"):

@@ -1,4 +1,7 @@
-"""The kernels' PTX on the interpreter: random sizes, options and schedules in every kind of plan, against NumPy."""
+"""The kernels' PTX on the interpreter: random sizes, options and schedules in every kind of plan, against NumPy.
+
+Most calls have the depths that compile soonest: nvcc_output.PRODUCTS. The slow tests of test_ptx_whole.py have all.
+"""
 
 import pytest
 
@@ -33,6 +36,16 @@ def test_random_call(programs, dtype, architecture, exchange, seed):
 def test_random_call_of_every_way_to_send(programs, dtype, send, seed):
     where = dict(dtype=dtype, exchange="cluster", architecture="sm_90a", blocks=(2, 4, 4)[seed])
     check(programs, draw(1000 + seed, send=send, **where))
+
+
+@pytest.mark.parametrize("exchange", ["cluster", "grid"])
+@pytest.mark.parametrize("dtype", nvcc_output.PLANNED)
+def test_random_call_of_a_depth_that_the_planner_picks(planned_programs, dtype, exchange):
+    [depth] = nvcc_output.PLANNED[dtype]
+    where = dict(dtype=dtype, architecture="sm_90a", exchange=exchange, depth=depth)
+    call = draw(2000, hidden=depth + 1, steps=3, batch=3, **where)  # two slices
+    print(call)
+    call.check(planned_programs(dtype))
 
 
 @pytest.mark.slow

@@ -78,6 +78,7 @@ SEND = """
     ld.shared.v4.u32 {{%r12, %r13, %r14, %r15}}, [%r3+128];
     st.global.v4.u32 [%rd1], {{%r12, %r13, %r14, %r15}};
     END:
+    bar.warp.sync -1;
     barrier.cluster.arrive.release.aligned;
     barrier.cluster.wait.acquire.aligned;
 """

@@ -190,6 +190,7 @@ SENDING = """
     ld.shared.u32 %r12, [%r3+16];
     st.global.u32 [%rd1], %r12;
     END:
+    bar.warp.sync -1;
     barrier.cluster.arrive.release.aligned;
     barrier.cluster.wait.acquire.aligned;
 """
@@ -278,3 +279,65 @@ def test_a_barrier_is_no_memory():
 def test_an_unknown_instruction_is_named():
     with pytest.raises(UnknownInstruction, match="brev.b32"):
         run("brev.b32 %r6, %r1;")
+
+
+LATE_SEND = """
+    @!%p2 bra END;
+    mov.u64 %rd8, %globaltimer;
+    AGAIN:
+    mov.u64 %rd9, %globaltimer;
+    sub.s64 %rd10, %rd9, %rd8;
+    setp.lt.s64 %p3, %rd10, 2000000000;
+    @%p3 bra AGAIN;
+    add.s32 %r9, %r3, 16;
+    mapa.shared::cluster.u32 %r10, %r9, 1;
+    mapa.shared::cluster.u32 %r11, %r3, 1;
+"""
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%r10], %r1, [%r11];",
+        "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%r10], [%r9], 16, [%r11];",
+    ],
+)
+def test_a_block_that_has_left_has_no_memory(instruction):
+    with pytest.raises(BadAccess, match="block 1, which has left, thread [0-9]+ of block 0"):
+        run(LATE_SEND + instruction + " END:", blocks=2, cluster_size=2)
+
+
+LOOP = """
+    mov.u32 %r6, 0;
+    AGAIN:
+    add.s32 %r6, %r6, 1;
+    setp.lt.u32 %p3, %r6, {trips};
+    @%p3 bra AGAIN;
+    {meet}
+    barrier.cluster.arrive.release{aligned};
+    barrier.cluster.wait.acquire{aligned};
+"""
+
+
+@pytest.mark.parametrize(
+    ("trips", "meet", "aligned", "works"),
+    [
+        ("%r1", "", ".aligned", False),
+        ("%r1", "@%p1 bra ON; ON:", ".aligned", False),
+        ("%r1", "", "", True),
+        ("%r1", "bar.warp.sync -1;", ".aligned", True),
+        ("%r1", "bar.sync 0;", ".aligned", True),
+        ("%r1", "shfl.sync.idx.b32 %r7|%p4, %r6, 0, 31, -1;", ".aligned", True),
+        ("%r2", "", ".aligned", True),  # a number of trips per block
+        ("5", "@%p1 bra ON; mov.u32 %r7, 1; ON:", ".aligned", True),
+    ],
+)
+def test_lanes_that_leave_a_loop_one_by_one_meet_before_an_aligned_barrier(
+    trips, meet, aligned, works
+):
+    body = LOOP.format(trips=trips, meet=meet, aligned=aligned)
+    if works:
+        run(body, blocks=2, cluster_size=2)
+    else:
+        with pytest.raises(BarrierMisuse, match="lanes that left a loop one by one"):
+            run(body, blocks=2, cluster_size=2)
