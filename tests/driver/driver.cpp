@@ -1,11 +1,15 @@
 // Runs random calls of everything in csrc/cpu, without torch and Python, and prints a hash of each call's results:
 // for processors under an emulator, and for the sanitizers.
 //
-//   driver CALLS SEED THREADS
+//   driver CALLS SEED THREADS [fail]
+//
+// With "fail" each call is made again and again, with one allocation after another that fails.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
+#include "attempts.h"
 #include "buffer.h"
 #include "cpu/dispatch.h"
 #include "head_case.h"
@@ -26,8 +30,9 @@ void run(Random& random, int64_t number, const Workers& workers) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 4) {
-    std::fprintf(stderr, "usage: driver CALLS SEED THREADS\n");
+  fails_allocations = count == 5 && std::strcmp(arguments[4], "fail") == 0;
+  if (count != 4 && !fails_allocations) {
+    std::fprintf(stderr, "usage: driver CALLS SEED THREADS [fail]\n");
     return 2;
   }
   const int64_t calls = std::atoll(arguments[1]), seed = std::atoll(arguments[2]);

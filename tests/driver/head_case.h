@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "attempts.h"
 #include "buffer.h"
 #include "cpu/generate.h"
 #include "cpu/linear_cross_entropy.h"
@@ -48,7 +49,7 @@ class HeadCase {
     if (random_.chance(70)) params.grad_weight = buffers_.results(classes_ * hidden_ * sum_bytes);
     params.grad_is_transposed = params.grad_weight && is_transposed;
     if (random_.chance(70)) params.grad_bias = buffers_.results(classes_ * sum_bytes);
-    run_linear_cross_entropy(params, workers);
+    attempt([&] { run_linear_cross_entropy(params, workers); });
     return buffers_.hash();
   }
 
@@ -84,7 +85,7 @@ class GenerationCase {
     source.head = {buffers_.values(dtype, vocab * hidden, random_), 1, hidden};
     source.head_bias = random_.chance(60) ? buffers_.values(sums, vocab, random_) : nullptr;
     Buffer packed(sizes_.packed_bytes());
-    pack_generator(source, static_cast<char*>(packed.data()), workers);
+    attempt([&] { pack_generator(source, static_cast<char*>(packed.data()), workers); });
     GenerateParams params;
     params.weights = {sizes_, static_cast<const char*>(packed.data())};
     params.nonlinearity = random_.chance(70) ? Nonlinearity::tanh : Nonlinearity::relu;
@@ -102,7 +103,7 @@ class GenerationCase {
     params.states = buffers_.values(dtype, layers * batch_ * hidden, random_);
     params.new_states = buffers_.results(layers * batch_ * hidden * bytes_of(dtype));
     params.symbols = static_cast<int64_t*>(buffers_.results(batch_ * params.num_symbols * sizeof(int64_t)));
-    run_generate(params, workers);
+    attempt([&] { run_generate(params, workers); });
     return buffers_.hash();
   }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "attempts.h"
 #include "buffer.h"
 #include "cpu/layer_backward.h"
 #include "cpu/layer_forward.h"
@@ -31,8 +32,9 @@ class LayerCase {
 
   uint64_t run(const Workers& workers) {
     const ForwardParams forward = forward_params();
-    input_kind_ == projections ? run_forward(forward, workers) : run_layer_forward(forward, workers);
-    run_layer_backward(backward_params(forward), workers);
+    attempt([&] { input_kind_ == projections ? run_forward(forward, workers) : run_layer_forward(forward, workers); });
+    const LayerBackwardParams backward = backward_params(forward);
+    attempt([&] { run_layer_backward(backward, workers); });
     return buffers_.hash();
   }
 

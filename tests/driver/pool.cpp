@@ -2,8 +2,10 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace rnnfused {
@@ -37,11 +39,19 @@ class Pool {
     take(task, count);
     std::unique_lock<std::mutex> lock(mutex_);
     end_.wait(lock, [&] { return busy_ == 0; });
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
   void take(const Task& task, int64_t count) {
-    for (int64_t i; (i = next_.fetch_add(1)) < count;) task(i);
+    for (int64_t i; (i = next_.fetch_add(1)) < count;) {
+      try {
+        task(i);
+      } catch (...) {  // as torch's parallel_for: the other tasks run, then the caller gets an error
+        const std::lock_guard<std::mutex> lock(mutex_);
+        error_ = std::current_exception();
+      }
+    }
   }
 
   void serve() {
@@ -65,6 +75,7 @@ class Pool {
   const Task* task_ = nullptr;
   int64_t count_ = 0, call_ = 0;
   size_t busy_ = 0;
+  std::exception_ptr error_;
   std::atomic<int64_t> next_{0};
   bool ends_ = false;
   std::vector<std::thread> threads_;

@@ -37,9 +37,10 @@ def build(name, compiler, flags, csrc=ROOT / "csrc", kernels=True):
     return compiled(name, command, [*sources, *headers_of(csrc), *HERE.glob("*.h")])
 
 
-def with_installed_kernels():
+def with_installed_kernels(*flags):
     """The driver that takes its kernels from the library."""
-    return build("driver", COMPILER, ["-O1", "-DRNNFUSED_DRIVER_LIBRARY", "-ldl"], kernels=False)
+    options = ["-O1", "-DRNNFUSED_DRIVER_LIBRARY", "-ldl", *flags]
+    return build("driver", COMPILER, options, kernels=False)
 
 
 def for_arm():

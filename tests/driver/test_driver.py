@@ -16,12 +16,12 @@ CALLS = 300
 INSTRUCTION_SETS = ["default", "avx2", "avx512", "avx512_bf16"]
 
 
-def run(command, calls=CALLS, seed=1, threads=1, timeout=600, **environment):
-    """The finished process of a driver."""
+def run(command, calls=CALLS, seed=1, threads=1, timeout=600, more=(), **environment):
+    """The finished process of a driver; `more` are its last arguments."""
     libraries = Path(torch.__file__).parent / "lib"
     known = {"RNNFUSED_LIBRARY": str(rnnfused.ops.LIBRARY), "LD_LIBRARY_PATH": str(libraries)}
     return subprocess.run(
-        [*map(str, command), str(calls), str(seed), str(threads)],
+        [*map(str, command), str(calls), str(seed), str(threads), *more],
         env={**os.environ, **known, **environment},
         capture_output=True,
         text=True,
@@ -40,10 +40,11 @@ def results(command, **options):
 
 def by_installed(name, **options):
     """The results of the installed kernels of an instruction set."""
-    process = run([programs.with_installed_kernels()], calls=1, RNNFUSED_CPU_CAPABILITY=name)
+    program = [programs.with_installed_kernels()]
+    process = run(program, calls=1, RNNFUSED_CPU_CAPABILITY=name)
     if process.returncode == 3:
         pytest.skip(process.stderr.strip())
-    return results([programs.with_installed_kernels()], RNNFUSED_CPU_CAPABILITY=name, **options)
+    return results(program, RNNFUSED_CPU_CAPABILITY=name, **options)
 
 
 @pytest.mark.parametrize("name", INSTRUCTION_SETS)
@@ -65,6 +66,16 @@ def test_arm_gives_the_bits_of_avx2():
     expected = by_installed("avx2")
     assert results([programs.EMULATOR, programs.for_arm()]) == expected
     assert results([programs.EMULATOR, programs.for_arm()], threads=3) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_allocation_may_fail(threads):
+    """The call then throws, waits for no thread that gave up, and leaves nothing that changes the next call."""
+    # Without this, most memory is that of an earlier call.
+    program = programs.with_installed_kernels("-DRNNFUSED_EXACT_MEMORY")
+    environment = {"RNNFUSED_CPU_CAPABILITY": "default"}
+    got = results([program], threads=threads, more=["fail"], **environment)
+    assert got == by_installed("default")
 
 
 def test_addresses_and_undefined_behaviour():
