@@ -115,9 +115,9 @@ FAULTS = [
     ),
     (
         ("thread",),
-        "gradient_sums.cpp",
-        "j = parts.begin(share); j",
-        "j = parts.begin(0); j",
+        "share.cpp",
+        "run(scratch.get() + i * bytes, ",
+        "run(scratch.get(), ",
         "ThreadSanitizer",
     ),
 ]
@@ -125,7 +125,9 @@ FAULTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("checks", "file", "old", "new", "report"), FAULTS, ids=[fault[1] for fault in FAULTS]
+    ("checks", "file", "old", "new", "report"),
+    FAULTS,
+    ids=[f"{fault[0][0]}-{fault[1]}" for fault in FAULTS],
 )
 def test_planted_faults_are_reported(tmp_path, checks, file, old, new, report):
     csrc = tmp_path / "csrc"
