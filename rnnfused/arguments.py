@@ -231,11 +231,16 @@ def check_packed(
         )
     if is_recorded():
         return None  # its values are unknown
-    sizes = batch_sizes.tolist()
-    if batch_sizes.dim() != 1 or not sizes:
+    if batch_sizes.dim() != 1 or batch_sizes.numel() == 0:
         raise ValueError(
             f"batch_sizes must have one dimension and a step, got shape {tuple(batch_sizes.shape)}"
         )
+    if batch_sizes.numel() > sequence.size(0):  # before a list of them, which may not fit in memory
+        raise ValueError(
+            f"batch_sizes must have at most a step per row of {name}, {sequence.size(0)}, "
+            f"got {batch_sizes.numel()}"
+        )
+    sizes = batch_sizes.tolist()
     if sizes[-1] < 1 or any(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
         raise ValueError(f"batch_sizes must be positive and never increase, got {sizes}")
     if sum(sizes) != sequence.size(0):

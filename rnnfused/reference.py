@@ -98,7 +98,7 @@ def rnn(
             parts.append(
                 rnn_cell(step[:known], weight_hh, h[:active], nonlinearity, state_grad_clip)
             )
-        if active > known:
+        if active > known or not parts:  # also a batch without rows
             parts.append(rnn_cell(step[known:], weight_hh, None, nonlinearity, state_grad_clip))
         outputs[t] = torch.cat(parts)
         h = outputs[t] if h is None else torch.cat([outputs[t], h[active:]])

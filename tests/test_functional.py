@@ -332,6 +332,11 @@ WRONG = {
     "sizes grow": (lambda: packed([2, 4]), ValueError, r"never increase, got \[2, 4\]"),
     "size zero": (lambda: packed([6, 0]), ValueError, "positive"),
     "sizes too few": (lambda: packed([3, 2]), ValueError, "add up to the 6 rows"),
+    "sizes beyond memory": (
+        lambda: packed(torch.ones(1, device="cpu").long().expand(2**45)),
+        ValueError,
+        f"at most a step per row of projections, 6, got {2**45}",
+    ),
     "sizes empty": (lambda: packed([]), ValueError, r"a step, got shape \(0,\)"),
     "sizes 2-D": (lambda: packed([[3, 3]]), ValueError, "one dimension"),
     "packed batch_first": (lambda: packed([3, 3], batch_first=True), ValueError, "no meaning"),

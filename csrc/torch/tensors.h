@@ -50,17 +50,19 @@ struct DeviceNumber {
   bool operator==(const DeviceNumber& other) const { return type == other.type && index == other.index; }
 };
 
+[[noreturn]] inline void throw_no_memory(Sizes sizes) {
+  int64_t values = 1;
+  for (const int64_t size : sizes) values = product_of(values, size);
+  throw std::runtime_error("rnnfused: can't allocate memory for a tensor of " + std::to_string(values) + " values");
+}
+
 // An uninitialised tensor on the model's device. Unlike new_empty(), it needs no look-up of an op by name.
 inline Tensor new_tensor(const Tensor& model, int32_t dtype, Sizes sizes, Sizes strides) {
   const DeviceNumber device(model);
   AtenTensorHandle result;
   const AOTITorchError error =
       aoti_torch_empty_strided(sizes.size(), sizes.data(), strides.data(), dtype, device.type, device.index, &result);
-  if (error != AOTI_TORCH_SUCCESS) {
-    int64_t values = 1;
-    for (const int64_t size : sizes) values = product_of(values, size);
-    throw std::runtime_error("rnnfused: can't allocate memory for a result of " + std::to_string(values) + " values");
-  }
+  if (error != AOTI_TORCH_SUCCESS) throw_no_memory(sizes);
   return Tensor(result);
 }
 
@@ -95,7 +97,12 @@ inline int64_t last_size(const Tensor& tensor) {
 inline Tensor with_contiguous_features(Tensor tensor) {
   const int64_t last = tensor.dim() - 1;
   const bool is_strided = last >= 0 && tensor.size(last) > 1 && tensor.stride(last) != 1;
-  return is_strided ? torch::stable::contiguous(tensor) : tensor;
+  if (!is_strided) return tensor;
+  try {
+    return torch::stable::contiguous(tensor);
+  } catch (const std::runtime_error&) {
+    throw_no_memory(tensor.sizes());
+  }
 }
 
 inline OptionalTensor with_contiguous_features(OptionalTensor tensor) {
@@ -113,7 +120,13 @@ inline void check_features(const Tensor& tensor, const char* name) {
 // An uninitialised sequence like the model: with its layout if the features stay contiguous, else contiguous.
 inline Tensor new_sequence(const Tensor& model) {
   if (model.is_contiguous()) return new_tensor(model, model.sizes());
-  Tensor result = torch::stable::empty_like(model);
+  Tensor result = [&] {
+    try {
+      return torch::stable::empty_like(model);
+    } catch (const std::runtime_error&) {
+      throw_no_memory(model.sizes());
+    }
+  }();
   const int64_t last = model.dim() - 1;
   if (model.size(last) > 1 && result.stride(last) != 1) {
     return torch::stable::new_empty(model, model.sizes());

@@ -37,7 +37,9 @@ def require_close(names, results, expected, tolerance: float) -> None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the error says nothing about a kernel: the device lacks memory at the moment."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or bool(
+        re.search("out of memory|can't allocate memory", str(error))
+    )
 
 
 def is_of_capture(error: Exception) -> bool:

@@ -129,7 +129,14 @@ assert h.item() == 1
 def test_library_loads_where_there_may_be_no_gpu_and_brings_nothing_along():
     command = [sys.executable, "-c", LOAD, PACKAGE]
     call = subprocess.run(command, capture_output=True, text=True)
-    names = "backward_fused", "fits", "forward_fused", "fused_alarm", "fused_plan"
+    names = (
+        "backward_fused",
+        "fits",
+        "forward_fused",
+        "fused_alarm",
+        "fused_plan",
+        "has_fused_alarm",
+    )
     everything = " ".join(["_cuda.so", *(f"rnnfused::{name}" for name in names)]) + "\n"
     assert (call.returncode, call.stdout, call.stderr) == (0, everything, "")
 

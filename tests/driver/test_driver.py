@@ -65,7 +65,7 @@ def test_avx512_gives_the_bits_of_avx2():
 def test_arm_gives_the_bits_of_avx2():
     expected = by_installed("avx2")
     assert results([programs.EMULATOR, programs.for_arm()]) == expected
-    assert results([programs.EMULATOR, programs.for_arm()], threads=3) == expected
+    assert results([programs.EMULATOR, programs.for_arm()], threads=3, calls=60) == expected[:60]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

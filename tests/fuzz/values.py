@@ -7,7 +7,7 @@ import torch
 MARGIN = 64  # elements before and after a tensor that no call may touch
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 WRONG_DTYPES = [torch.int32, torch.complex64, torch.bool, torch.float8_e5m2]
-SPECIAL = [math.nan, math.inf, -math.inf, 1e-42, -0.0, 1e30, 1e-310]
+SPECIAL = [math.nan, math.inf, -math.inf, 1e-42, -0.0, 1e-310]
 # Dimensions beyond any memory, whose products pass 2^63; such tensors repeat one element.
 HUGE = [2**38, 2**45, 2**62]
 
