@@ -22,6 +22,9 @@ def check(call, memory):
     """Make the call. AssertionError where it breaks a promise."""
     try:
         results = tensors_of(call.function(**call.arguments))
+    except MemoryError:
+        assert not memory.changed(), "an argument, or memory beside it, has changed"
+        return "refused"
     except (TypeError, ValueError, IndexError, RuntimeError, NotImplementedError) as error:
         message = str(error)
         assert not memory.changed(), "an argument, or memory beside it, has changed"
