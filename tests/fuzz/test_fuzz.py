@@ -25,7 +25,9 @@ def check(call, memory):
     except MemoryError:
         assert not memory.changed(), "an argument, or memory beside it, has changed"
         return "refused"
-    except (TypeError, ValueError, IndexError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+        # A raw op's rule for fake tensors may meet None.
+        assert not (call.is_public and isinstance(error, AttributeError))
         message = str(error)
         assert not memory.changed(), "an argument, or memory beside it, has changed"
         if call.is_public and "can't allocate memory" not in message:
