@@ -36,7 +36,7 @@ def check_count(name: str, value: object) -> None:
 
 
 def check_model(model: object) -> None:
-    """Raises TypeError for what is no ``CharLM``, nor a wrapper of one that has its attributes."""
+    """Raises TypeError unless ``model`` is a ``CharLM``, or a wrapper with its attributes."""
     if not isinstance(getattr(model, "config", None), CharLMConfig):
         raise TypeError(f"model must be a CharLM, got {type(model).__name__}")
 

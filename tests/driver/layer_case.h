@@ -1,4 +1,4 @@
-// Random calls of a layer, forward and backward: every kind of batch and input that csrc/torch makes parameters for.
+// Random calls of a layer, forward and backward: every kind of batch and input of csrc/torch.
 #pragma once
 
 #include <algorithm>

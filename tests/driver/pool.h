@@ -5,7 +5,7 @@
 
 namespace rnnfused {
 
-// `count` workers, of which the first call starts all but the caller.
+// Returns `count` workers: the caller, and threads that start at once.
 Workers pool_workers(int64_t count);
 
 }  // namespace rnnfused

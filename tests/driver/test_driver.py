@@ -90,7 +90,7 @@ def test_data_races():
         results([program], seed=seed, threads=3)
 
 
-# Checks; a file of csrc/cpu, its text, another one; what the sanitizer then says.
+# The sanitizers; a file of csrc/cpu, its right text, a wrong one; a word of the report.
 FAULTS = [
     (
         ("address", "undefined"),

@@ -163,10 +163,8 @@ def draw_raw_layer(memory):
         "state_grad_clip": None,
     }
     if random.random() < 0.3:
-        tokens = random.randrange(1, 5)
         sizes = raw["input"].shape[:-1]
         raw["input"] = memory.tensor(sizes, torch.int64, integers=raw["weight_ih"].shape[1])
-        del tokens
     return Call("ops.layer", OPS.layer.default, raw, None, False)
 
 

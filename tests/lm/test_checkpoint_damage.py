@@ -29,7 +29,7 @@ def load(folder, original):
 
 
 def damaged(path, pieces, original):
-    """How often the model loads from each of these contents of the file, and how often it is refused."""
+    """Counts the contents of the file from which the model loads, and those that are refused."""
     kept = path.read_bytes()
     counts = {"loaded": 0, "refused": 0}
     for data in pieces:
