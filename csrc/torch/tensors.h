@@ -56,6 +56,16 @@ struct DeviceNumber {
   throw std::runtime_error("rnnfused: can't allocate memory for a tensor of " + std::to_string(values) + " values");
 }
 
+// The tensor that `make` allocates, of the model's sizes.
+template <class Make>
+Tensor allocated(const Tensor& model, const Make& make) {
+  try {
+    return make();
+  } catch (const std::runtime_error&) {
+    throw_no_memory(model.sizes());
+  }
+}
+
 // An uninitialised tensor on the model's device. Unlike new_empty(), it needs no look-up of an op by name.
 inline Tensor new_tensor(const Tensor& model, int32_t dtype, Sizes sizes, Sizes strides) {
   const DeviceNumber device(model);
@@ -97,12 +107,7 @@ inline int64_t last_size(const Tensor& tensor) {
 inline Tensor with_contiguous_features(Tensor tensor) {
   const int64_t last = tensor.dim() - 1;
   const bool is_strided = last >= 0 && tensor.size(last) > 1 && tensor.stride(last) != 1;
-  if (!is_strided) return tensor;
-  try {
-    return torch::stable::contiguous(tensor);
-  } catch (const std::runtime_error&) {
-    throw_no_memory(tensor.sizes());
-  }
+  return is_strided ? allocated(tensor, [&] { return torch::stable::contiguous(tensor); }) : tensor;
 }
 
 inline OptionalTensor with_contiguous_features(OptionalTensor tensor) {
@@ -120,16 +125,10 @@ inline void check_features(const Tensor& tensor, const char* name) {
 // An uninitialised sequence like the model: with its layout if the features stay contiguous, else contiguous.
 inline Tensor new_sequence(const Tensor& model) {
   if (model.is_contiguous()) return new_tensor(model, model.sizes());
-  Tensor result = [&] {
-    try {
-      return torch::stable::empty_like(model);
-    } catch (const std::runtime_error&) {
-      throw_no_memory(model.sizes());
-    }
-  }();
+  Tensor result = allocated(model, [&] { return torch::stable::empty_like(model); });
   const int64_t last = model.dim() - 1;
   if (model.size(last) > 1 && result.stride(last) != 1) {
-    return torch::stable::new_empty(model, model.sizes());
+    return new_tensor(model, model.sizes());
   }
   return result;
 }
