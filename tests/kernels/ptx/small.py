@@ -33,6 +33,17 @@ setp.eq.s32 %p2, %r2, 0;
 """
 
 
+# %globaltimer advances by two seconds.
+TWO_SECONDS = """
+    mov.u64 %rd8, %globaltimer;
+    AGAIN:
+    mov.u64 %rd9, %globaltimer;
+    sub.s64 %rd10, %rd9, %rd8;
+    setp.lt.s64 %p3, %rd10, 2000000000;
+    @%p3 bra AGAIN;
+"""
+
+
 def run(
     body,
     *,

@@ -10,7 +10,7 @@ from .errors import Alarm, BadAccess, BarrierMisuse, Deadlock
 from .faults import CLUSTER, FLOAT, GRID, edited_programs
 from .launch import is_alarmed
 from .machine import Sleeper
-from .small import run
+from .small import TWO_SECONDS, run
 
 CASES = [CLUSTER, GRID | {"architecture": "sm_90a"}]
 CALL = dict(**FLOAT, steps=5, batch_sizes=(), hidden=21, teams=1)
@@ -125,13 +125,8 @@ def test_a_block_that_sleeps_a_while_changes_nothing(programs):
         )
 
 
-CLOCK = """
-    mov.u64 %rd8, %globaltimer;
-    AGAIN:
-    mov.u64 %rd9, %globaltimer;
-    sub.s64 %rd10, %rd9, %rd8;
-    setp.lt.s64 %p3, %rd10, 2000000000;
-    @%p3 bra AGAIN;
+CLOCK = f"""
+    {TWO_SECONDS}
     @!%p2 bra LATE;
     st.global.u32 [%rd4], %r1;
     LATE:

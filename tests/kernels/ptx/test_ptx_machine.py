@@ -3,7 +3,7 @@
 import pytest
 
 from .errors import BadAccess, BarrierMisuse, Deadlock, Race, UnknownInstruction
-from .small import run
+from .small import TWO_SECONDS, run
 
 
 def test_every_thread_has_its_own_pc():
@@ -281,14 +281,9 @@ def test_an_unknown_instruction_is_named():
         run("brev.b32 %r6, %r1;")
 
 
-LATE_SEND = """
+LATE_SEND = f"""
     @!%p2 bra END;
-    mov.u64 %rd8, %globaltimer;
-    AGAIN:
-    mov.u64 %rd9, %globaltimer;
-    sub.s64 %rd10, %rd9, %rd8;
-    setp.lt.s64 %p3, %rd10, 2000000000;
-    @%p3 bra AGAIN;
+    {TWO_SECONDS}
     add.s32 %r9, %r3, 16;
     mapa.shared::cluster.u32 %r10, %r9, 1;
     mapa.shared::cluster.u32 %r11, %r3, 1;
