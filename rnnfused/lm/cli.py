@@ -9,8 +9,8 @@ import torch
 
 import rnnfused
 
+from .commands import bench, fetch_timemachine, info, sample, train
 from .commands import eval as evaluate
-from .commands import fetch_timemachine, info, sample, train
 from .commands.options import UsageError, naming_options, set_threads
 from .distributed import LostWorkerError, is_first_process
 from .interrupt import Interrupted
@@ -37,7 +37,7 @@ first steps:
 rnnfused COMMAND --help lists the options of a command."""
 
 # In the order of the help text.
-_COMMANDS = (train, evaluate, sample, info, fetch_timemachine)
+_COMMANDS = (train, evaluate, sample, info, bench, fetch_timemachine)
 
 
 class _Parser(argparse.ArgumentParser):
