@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "cpu/dispatch.h"
 #include "cpu/memory.h"
@@ -43,6 +44,7 @@ class InputProjection {
                                           : Sequence{memory, batch * hidden, hidden};
     part.projections = {to.data, to.time_stride, to.batch_stride};
     const int64_t sum_bytes = bytes_of(sum_dtype(part.dtype));
+    if (part.lengths && !part.is_flat()) return run_to_ends(part, to, sum_bytes);
     for_each_run(part, part.input, bytes_of(part.dtype), to, sum_bytes, product_, [&](const ProjectionParams& run) {
       if (run.rows == rows_) return run_projection(run, workers_);
       if (!weight_) weight_.emplace(run.dtype, run.weight, run.in_size, hidden, workers_);
@@ -51,6 +53,21 @@ class InputProjection {
   }
 
  private:
+  // Makes the projections of each row up to its end.
+  void run_to_ends(const ForwardParams& part, const Sequence& to, int64_t sum_bytes) {
+    std::vector<ProjectionParams> runs;
+    for (int64_t i = 0; i < part.batch_size && part.lengths[i] > 0; ++i) {
+      const int64_t row = part.sequence_row(i);
+      product_.rows = part.lengths[i];
+      product_.input = {skip(part.input, row * part.input.batch_stride, bytes_of(part.dtype)).data,
+                        part.input.time_stride};
+      product_.output = {skip(to, row * to.batch_stride, sum_bytes).data, to.time_stride};
+      runs.push_back(product_);
+    }
+    const PackedMatrix weight(part.dtype, product_.weight, product_.in_size, part.hidden_size, workers_);
+    run_packed_projections(runs, weight, workers_);
+  }
+
   const bool is_batch_first_;
   const int64_t rows_;
   const Workers& workers_;
