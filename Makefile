@@ -32,7 +32,7 @@ demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=tex
 	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into README and docs/performance.md
-	set -e; for n in $(THREADS); do $(IN_VENV)/python -m pytest benchmarks --threads $$n $(ARGS); done
+	$(IN_VENV)/python benchmarks/run.py --threads $(THREADS) $(ARGS)
 	$(IN_VENV)/python benchmarks/report.py
 
 accuracy: $(VENV)/bench.stamp  ## measure the errors of tanh and of whole loops; put them into docs/accuracy.md

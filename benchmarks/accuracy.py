@@ -20,11 +20,12 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import torch
-from peers import PEERS, torch_ways
+from peers import PEERS
 from results import cpu_name
 from tqdm import tqdm
 
 import rnnfused
+from rnnfused.bench.shape import ways
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 CAPABILITIES = ("default", "avx2", "avx512", "avx512_bf16")
@@ -186,13 +187,13 @@ def loop_errors():
         reference = torch.nn.RNN(hidden_size, hidden_size, dtype=torch.float64)
         reference.load_state_dict(state)
         exact = reference(x.double())[0].detach()
-        ways = {"rnnfused": torch_ways(module, x, None)["forward"]}
+        forward = {"rnnfused": ways(module, x, x)["forward"]}
         for name in ("nn.RNN", "jax", "onnxruntime"):
             try:
-                ways[name] = PEERS[name](state, x, x)["forward"]
+                forward[name] = PEERS[name](state, x, x)["forward"]
             except ImportError:
                 continue
-        for name, run in ways.items():
+        for name, run in forward.items():
             states = torch.from_numpy(np.array(run())).reshape(exact.shape).double()
             for steps in STEPS:
                 error = (states[steps - 1] - exact[steps - 1]).abs()

@@ -5,9 +5,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-import rnnfused
-
-WAYS = ("forward", "forward_backward")
+from rnnfused.bench.shape import Shape
 
 
 class Case(NamedTuple):
@@ -20,13 +18,13 @@ class Case(NamedTuple):
     def __str__(self):
         return "-".join(map(str, self[:4])) + ("-ids" if self.tokens else "")
 
+    @property
+    def shape(self):
+        return Shape(*self[:4], ids=self.tokens)
+
     def operations(self, way):
         """Returns the floating-point operations of the loop, its projection and the gradients of parameters."""
-        outputs = self.num_steps * self.batch_size * self.hidden_size
-        projection = 0 if self.tokens else 2 * outputs * self.input_size
-        loop = 2 * outputs * self.hidden_size
-        # Backward adds the loop again, and a gradient for each of the two weights.
-        return projection + loop if way == "forward" else 2 * projection + 3 * loop
+        return self.shape.operations(way)
 
 
 FIXED_COST = Case(1, 1, 8, 8)  # almost no arithmetic: the time is a call's overhead
@@ -35,6 +33,7 @@ SECOND_ORDER = [Case(32, 1, 28, 32), SUBNORMAL, Case(64, 32, 128, 256)]
 COMPILED = [Case(32, 1, 28, 32), SUBNORMAL]
 CELL = Case(1, 20, 28, 32)
 LENGTHS = Case(64, 64, 128, 256)
+PACKED = [Case(steps, 8, 64, 64) for steps in (10, 100, 1000, 4000)]
 
 CASES = [
     FIXED_COST,
@@ -54,20 +53,23 @@ CASES = [
     Case(180, 20, 50, 500, tokens=True),
 ]
 
+# What grows: its sizes, and the case of a size.
+AXES = {
+    "T": ([10, 100, 1000, 10_000, 100_000], lambda steps: Case(steps, 8, 64, 64)),
+    "B": ([1, 4, 16, 64, 256, 1024, 4096], lambda rows: Case(35, rows, 200, 200)),
+    "H": ([16, 32, 64, 128, 256, 512, 1024, 2048], lambda units: Case(32, 32, units, units)),
+}
+
 # Large weights and batches, where arithmetic and bandwidth dominate.
 NARROW = [c for c in CASES if c.batch_size >= 16 and c.hidden_size >= 256 and not c.tokens]
 
 
 def inputs(case):
     """Returns (module, input) of rnnfused, the same of nn.RNN with equal weights, and a gradient of the output."""
-    num_steps, batch_size, input_size, hidden_size, tokens = case
-    torch.manual_seed(0)
-    ids = torch.randint(input_size, (num_steps, batch_size))
+    ours, theirs, gradient = case.shape.inputs()
     # The textbook's model takes one-hot rows, which make its values saturate as in training.
-    is_textbook = tokens or input_size == 28
-    x = F.one_hot(ids, input_size).float() if is_textbook else torch.randn(*ids.shape, input_size)
-    gradient = torch.randn(num_steps, batch_size, hidden_size)
-    kind = rnnfused.TokenRNN if tokens else rnnfused.RNN
-    ours, theirs = kind(input_size, hidden_size), torch.nn.RNN(input_size, hidden_size)
-    ours.load_state_dict(theirs.state_dict())
-    return (ours, ids if tokens else x), (theirs, x), gradient
+    if case.input_size == 28 and not case.tokens:
+        ids = torch.randint(case.input_size, (case.num_steps, case.batch_size))
+        x = F.one_hot(ids, case.input_size).float()
+        ours, theirs = ours._replace(input=x), theirs._replace(input=x)
+    return ours, theirs, gradient

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import gpu_state
 import torch
-from peers import spans, torch_ways
 
 import rnnfused
+from rnnfused.bench.shape import ways
 
 RESULTS = Path(__file__).parent / "results" / "cuda.jsonl"
 ROUNDS = 20
@@ -139,7 +139,7 @@ class Comparison:
             module.load_state_dict(self.ours.state_dict())
         self.x = torch.randn(*case.shape, **new)
         gradient = torch.randn_like(self.x)
-        self.ways = {name: torch_ways(m, self.x, gradient) for name, m in self.modules.items()}
+        self.ways = {name: ways(m, self.x, gradient) for name, m in self.modules.items()}
 
     def loop(self):
         """The fused loop alone."""
@@ -211,7 +211,7 @@ def line_of(row):
         return start + f"failed: {row['error']}"
     times = "  ".join(f"{name} {max(us):.2f}" for name, us in row["us_per_step"].items())
     kind = "fused" if row["fused"] else "steps"
-    ratios = spans(row["ratios"])
+    ratios = "  ".join(f"{n} {min(pair):.2f}-{max(pair):.2f}" for n, pair in row["ratios"].items())
     return start + f"{row['way']:17} {kind}  us/step: {times}  times faster than: {ratios}"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from cases import Case, inputs
-from peers import torch_ways
+
+from rnnfused.bench.shape import ways
 
 SIDES = ("ours", "nn.RNN")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -53,7 +54,7 @@ def peak_extra_bytes(module, x, gradient) -> int | None:
     """
     if sys.platform != "linux":
         return None
-    step = torch_ways(module, x, gradient)["forward_backward"]
+    step = ways(module, x, gradient)["forward_backward"]
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)  # free memory that the process still holds would hide the growth
@@ -81,6 +82,8 @@ def measure_here(case, side, threads):
 
 
 def measure(case, side, threads):
-    """Measures both figures of a side, in a new process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+    """Measures both figures of a side, in a new process, forked from one that has imported this module."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(measure_here, case, side, threads).result()

@@ -5,28 +5,14 @@ adds the textbook's loop, with and without torch.compile, ONNX Runtime's RNN and
 `peers` installs the packages of the last two.
 """
 
-from collections.abc import Callable
-
 import torch
 
-Ways = dict[str, Callable[[], object] | None]
+from rnnfused.bench.shape import ways
+from rnnfused.bench.timing import Call
+
+Ways = dict[str, Call | None]
 
 MAX_COMPILED_STEPS = 200  # torch.compile unrolls the loop: beyond this it takes minutes
-
-
-def torch_ways(module, x, gradient, call=None) -> Ways:
-    """Both ways of a module, or of a function ``call(x)`` of it, that returns its states first."""
-    call = call or module
-
-    def forward():
-        with torch.no_grad():
-            return call(x)[0]
-
-    def forward_backward():
-        module.zero_grad(set_to_none=True)
-        call(x)[0].backward(gradient)
-
-    return {"forward": forward, "forward_backward": forward_backward}
 
 
 class Textbook(torch.nn.Module):
@@ -57,11 +43,11 @@ def nn_rnn(state, x, gradient) -> Ways:
     hidden_size, input_size = state["weight_ih_l0"].shape
     module = torch.nn.RNN(input_size, hidden_size)
     module.load_state_dict(state)
-    return torch_ways(module, x, gradient)
+    return ways(module, x, gradient)
 
 
 def textbook(state, x, gradient) -> Ways:
-    return torch_ways(Textbook(state), x, gradient)
+    return ways(Textbook(state), x, gradient)
 
 
 def compiled(state, x, gradient) -> Ways:
@@ -69,7 +55,7 @@ def compiled(state, x, gradient) -> Ways:
         return {"forward": None, "forward_backward": None}
     # Each case compiles again. With the default limit, torch stops after a few and runs the rest uncompiled.
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1000
-    return torch_ways(torch.compile(Textbook(state), fullgraph=True, dynamic=False), x, gradient)
+    return ways(torch.compile(Textbook(state), fullgraph=True, dynamic=False), x, gradient)
 
 
 def onnxruntime(state, x, gradient) -> Ways:
@@ -136,8 +122,3 @@ PEERS = {
     "onnxruntime": onnxruntime,
     "jax": jax,
 }
-
-
-def spans(ratios) -> str:
-    """Returns the least and the largest ratio against each peer, on one line."""
-    return "  ".join(f"{name} {min(pair):.2f}-{max(pair):.2f}" for name, pair in ratios.items())

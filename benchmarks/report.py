@@ -9,10 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import accuracy_report
+import growth_report
 import learning_report
 import temporal_report
 from matplotlib.figure import Figure
-from result_tables import NOT_MEASURED, WAYS, by_case, least_and_most, ratios, section, with_threads
+from result_tables import (
+    NOT_MEASURED,
+    WAYS,
+    by_case,
+    least_and_most,
+    ratios,
+    section,
+    spread_of,
+    typical,
+    with_threads,
+)
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "cpu"
@@ -56,11 +67,11 @@ def begin(name):
 
 
 def headline_cell(comparisons, case, threads, peer):
-    """'forward / forward + backward': the worse of two runs each; bold where the peer is faster."""
+    """'forward / forward + backward': medians; bold where the peer is faster."""
     found = [comparisons.get((case, threads, way), {}).get(peer) for way in WAYS]
     if not any(found):
         return NOT_MEASURED
-    values = [f"{min(record['ratios']):.1f}" for record in found if record]
+    values = [f"{typical(record):.1f}" for record in found if record]
     return " / ".join(f"**{value}**" if float(value) < 1 else value for value in values)
 
 
@@ -81,7 +92,7 @@ def speed_table(measured):
     lines += [
         "",
         f"{newest['cpu']}, {threads} thread{'s' * (threads > 1)}, float32, torch {newest['torch']}; "
-        "the worse of two runs; bold: rnnfused is slower.",
+        f"medians of {spread_of(newest)}; bold: rnnfused is slower.",
     ]
     ranges = [
         f"{least_and_most(ratios(by_case(results)[0], 'nn.RNN'))} on {results['cpu']}"
@@ -94,6 +105,11 @@ def speed_table(measured):
 def full_tables(measured):
     """A section per processor."""
     return "\n\n".join(map(section, measured.processors))
+
+
+def growth_sentences(measured):
+    """How time and memory grow with T, on the processor measured last."""
+    return growth_report.sentences(measured.processors[0])
 
 
 def learning_sentence(measured):
@@ -124,7 +140,7 @@ def loop_table(measured):
 # File: the generated parts in it.
 PARTS = {
     "README.md": {"speed": speed_table, "learning": learning_sentence},
-    "docs/performance.md": {"tables": full_tables},
+    "docs/performance.md": {"tables": full_tables, "growth": growth_sentences},
     "docs/language-model.md": {"learning": learning_table, "temporal order": temporal_table},
     "docs/accuracy.md": {"tanh": tanh_table, "loops": loop_table},
 }
@@ -149,7 +165,7 @@ def heights(results):
     for threads, way in columns:
         found = [comparisons.get((case, threads, way), {}).get("nn.RNN") for case in HEADLINE]
         if all(found):
-            data[with_threads(way, threads)] = [min(record["ratios"]) for record in found]
+            data[with_threads(way, threads)] = [typical(record) for record in found]
     return data
 
 
@@ -177,6 +193,7 @@ def main():
     """Draws the figures and fills every file in."""
     measured = load()
     draw(measured.processors[0])
+    growth_report.draw(measured.processors[0])
     learning_report.draw(measured.learning)
     accuracy_report.draw(measured.accuracy)
     temporal_report.draw(measured.temporal)

@@ -40,12 +40,18 @@ def least_and_most(values, digits=1):
     return least if least == most else f"{least} to {most}"
 
 
+def typical(record):
+    """The median ratio of a comparison over its processes."""
+    return statistics.median(record["ratios"])
+
+
 def time_cell(against):
-    """The ratio to nn.RNN and the share of the processor's peak: the worse of two runs."""
+    """The ratio to nn.RNN with its interval, and the share of the processor's peak."""
     if "nn.RNN" not in against:
         return NOT_MEASURED
     record = against["nn.RNN"]
-    return f"{min(record['ratios']):.1f} ({min(record['share_of_peak']):.0%})"
+    interval = least_and_most(record["ratios"]).replace(" to ", "–")
+    return f"{typical(record):.1f} ({interval}), {statistics.median(record['share_of_peak']):.0%}"
 
 
 def megabytes(size):
@@ -54,7 +60,7 @@ def megabytes(size):
 
 
 def memory_cells(sides):
-    """Saved tensors and peak extra memory: the worse run of ours, the better run of nn.RNN."""
+    """Saved tensors and peak extra memory: of several values the largest of ours, the least of nn.RNN."""
     if len(sides) < 2:
         return [NOT_MEASURED, NOT_MEASURED]
     saved, peaks = [], []
@@ -79,7 +85,8 @@ def section(results):
         "",
         f"Instruction set {results['capability']}, torch {results['torch']}, float32, measured "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Each cell: times faster than "
-        "`torch.nn.RNN`, and the share of the processor's peak; the worse of two runs.",
+        f"`torch.nn.RNN`, the median of {spread_of(results)} with the least and the largest; and the share of the "
+        "processor's peak.",
         "",
         "| T, B, I, H | " + " | ".join(heads) + " |",
         "|" + "---|" * (len(heads) + 1),
@@ -89,23 +96,29 @@ def section(results):
         cells += memory_cells(memory.get(case, {}))
         lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")
     sentences = [*peers(comparisons), *bfloat16(comparisons), *fixed_cost(comparisons)]
-    sentences += [*subnormal(comparisons), *options(comparisons)]
+    sentences += [*subnormal(comparisons), *options(comparisons), *cost_of_lengths(comparisons)]
     sentences += [*output_layers(comparisons), *training(comparisons), *generation(comparisons)]
     bullets = "\n".join(f"- {sentence}" for sentence in sentences)
     return "\n".join(lines) + (f"\n\n{bullets}" if bullets else "")
 
 
+def spread_of(results):
+    """What the values of a record are: one per process; in older files, two runs of one process."""
+    count = max(len(record["ratios"]) for record in results["times"])
+    return "two runs of one process" if count == 2 else f"{count} processes"
+
+
 def ratios(comparisons, name):
-    """The lesser ratio of each comparison with this peer."""
-    return [min(against[name]["ratios"]) for against in comparisons.values() if name in against]
+    """The median ratio of each comparison with this peer."""
+    return [typical(against[name]) for against in comparisons.values() if name in against]
 
 
-def spread_by_way(comparisons, name, values_of):
+def spread_by_way(comparisons, name, value_of=lambda ratio: ratio):
     """'a to b forward, c to d forward + backward' of one peer; empty if it was not measured."""
     found = {}
     for (_, _, way), against in comparisons.items():
         if name in against:
-            found.setdefault(way, []).extend(values_of(against[name]["ratios"]))
+            found.setdefault(way, []).append(value_of(typical(against[name])))
     return ", ".join(f"{least_and_most(found[way])} {WAYS[way]}" for way in WAYS if way in found)
 
 
@@ -123,14 +136,14 @@ def peers(comparisons):
 
 def bfloat16(comparisons):
     """The gain of 16-bit tensors."""
-    text = spread_by_way(comparisons, "own float32", lambda ratios: [min(ratios)])
+    text = spread_by_way(comparisons, "own float32")
     if text:
         yield f"bfloat16, times faster than our own float32, for B of at least 16 and H of at least 256: {text}."
 
 
 def fixed_cost(comparisons):
     """The time of a call that does next to no arithmetic, and its parts."""
-    text = spread_by_way(comparisons, "linear", lambda ratios: [1 / ratio for ratio in ratios])
+    text = spread_by_way(comparisons, "linear", lambda ratio: 1 / ratio)
     if not text:
         return
     yield (
@@ -138,7 +151,7 @@ def fixed_cost(comparisons):
         f"`torch.nn.functional.linear` of that size: {text}."
     )
     op, dispatch = (
-        [statistics.median(a[part]["ratios"]) for a in comparisons.values() if part in a]
+        [typical(against[part]) for against in comparisons.values() if part in against]
         for part in ("op", "dispatch")
     )
     if op and dispatch:
@@ -153,11 +166,10 @@ def fixed_cost(comparisons):
 def subnormal(comparisons):
     """The cost of subnormal values, which are slow on some processors."""
     slower = [
-        ratio
+        typical(record)
         for against in comparisons.values()
         for name, record in against.items()
         if name.startswith("subnormal ")
-        for ratio in record["ratios"]
     ]
     if slower:
         yield (
@@ -176,9 +188,25 @@ def options(comparisons):
         "own padded": "Rows with `lengths`, times faster than our own call on all steps",
     }
     for name, text in names.items():
-        found = [r for a in comparisons.values() if name in a for r in a[name]["ratios"]]
-        if found:
+        if found := ratios(comparisons, name):
             yield f"{text}: {least_and_most(found)}."
+
+
+def cost_of_lengths(comparisons):
+    """Rows of random lengths beside a dense call of as many tokens, by number of steps; ours and nn.RNN's."""
+    for way, title in WAYS.items():
+        cells = []
+        for (case, _, of_way), against in comparisons.items():
+            if of_way == way and {"own dense", "nn.RNN dense"} <= against.keys():
+                ours, theirs = (
+                    1 / typical(against[name]) for name in ("own dense", "nn.RNN dense")
+                )
+                cells.append(f"T {case.split('-')[0]}: {ours:.2f} and {theirs:.2f}")
+        if cells:
+            yield (
+                f"Rows of random lengths, {title}: time per token, as a multiple of that of a dense call, with "
+                f"`lengths` in rnnfused and packed in `nn.RNN`: {', '.join(cells)}."
+            )
 
 
 def output_layers(comparisons):
@@ -187,7 +215,8 @@ def output_layers(comparisons):
     for (case, threads, way), against in comparisons.items():
         if "linear and cross_entropy" in against:
             rows, hidden, classes = case.split("-")[1:]
-            cell = f"{min(against['linear and cross_entropy']['ratios']):.1f} ({rows} rows, H {hidden}, V {classes})"
+            ratio = typical(against["linear and cross_entropy"])
+            cell = f"{ratio:.1f} ({rows} rows, H {hidden}, V {classes})"
             found.setdefault(with_threads(way, threads), []).append(cell)
     for column, cells in found.items():
         yield f"`linear_cross_entropy`, {column}, times faster than torch's two calls: {', '.join(cells)}."
@@ -202,9 +231,7 @@ def training(comparisons):
                 sizes = dict(zip("VHBT", case.split("-")[1:], strict=True))
                 text = ", ".join(f"{letter} {size}" for letter, size in sizes.items())
                 narrow = " in bfloat16 autocast" if "bfloat16" in name else ""
-                found.setdefault(threads, []).append(
-                    f"{min(record['ratios']):.1f} ({text}{narrow})"
-                )
+                found.setdefault(threads, []).append(f"{typical(record):.1f} ({text}{narrow})")
     for threads, cells in found.items():
         yield (
             f"A step of training the language model on {threads} thread{'s' if threads > 1 else ''}, times faster "
@@ -220,7 +247,7 @@ def generation(comparisons):
             if name.startswith("plain loop, "):
                 _, hidden, _ = case.split("-")
                 found.setdefault((threads, name.partition(", ")[2]), []).append(
-                    f"{min(record['ratios']):.0f} (H {hidden})"
+                    f"{typical(record):.0f} (H {hidden})"
                 )
     for (threads, choice), values in found.items():
         yield (

@@ -1,6 +1,7 @@
-"""The results files, one per processor, with a record of each comparison and of each side's memory.
+"""The results files, one per processor: a record per comparison, with one value per process.
 
-A new measurement replaces the old record.
+A session's process writes its own records; `join` puts those of several sessions into the processor's file, where they
+replace older ones.
 """
 
 import json
@@ -10,16 +11,19 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from cases import CASES, WAYS
+from cases import CASES
 
 import rnnfused
+from rnnfused.bench.shape import WAYS
 
 CPU = Path(__file__).parent / "results" / "cpu"
-RUNS = 2
-# The key of a record in its section. Its other fields are figures: lists with one value per run.
+# The key of a record in its section. Its other fields are figures: lists with one value per process.
 KEYS = {
     "times": ("case", "threads", "way", "against"),
     "memory": ("case", "threads", "side"),
+    "growth": ("axis", "size", "threads", "way", "side"),
+    "peaks": ("axis", "size", "threads", "way", "side"),
+    "limits": ("axis", "size", "threads"),
 }
 
 
@@ -50,52 +54,73 @@ def machine():
     }
 
 
-class Results:
-    """Collects a session's measurements and writes them to the file."""
+class Session:
+    """Collects the measurements of one process."""
 
     def __init__(self):
         self.measured = {}
 
     def add(self, section, key, figures):
-        """Adds the figures of one run."""
+        """Adds a record, whose figures become lists of one value."""
         key = tuple(key[name] for name in KEYS[section])
-        record = self.measured.setdefault((section, key), {})
-        for name, figure in figures.items():
-            rounded = float(f"{figure:.6g}") if isinstance(figure, float) else figure
-            record.setdefault(name, []).append(rounded)
+        self.measured[section, key] = {name: [rounded(f)] for name, f in figures.items()}
 
     def records(self, section):
-        """Yields the records that every run has measured."""
+        """Yields the records of a section."""
         for (name, key), figures in self.measured.items():
-            if name == section and all(len(figure) == RUNS for figure in figures.values()):
+            if name == section:
                 yield {**dict(zip(KEYS[section], key, strict=True)), **figures}
 
     def write(self, path):
-        """Writes the records into the file, where they replace older ones. Returns a line about the result."""
-        file = json.loads(path.read_text()) if path.exists() else {}
-        common = machine()
-        is_same = all(file.get(name) == value for name, value in common.items())
-        sections = {}
-        new = 0
-        for section, names in KEYS.items():
-            by_key = {}
-            dated = [{**r, "date": date.today().isoformat()} for r in self.records(section)]
-            new += len(dated)
-            for record in (file.get(section, []) if is_same else []) + dated:
-                by_key[tuple(record[name] for name in names)] = record
-            sections[section] = sorted(by_key.values(), key=place)
-        if not new:
-            return f"nothing was measured {RUNS} times: {path.name} is unchanged"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dumps({**common, **sections}))
-        dropped = "" if is_same or not file else "; dropped those of another machine or version"
-        return f"wrote {new} records to {path.name}{dropped}"
+        """Writes all records as JSON."""
+        sections = {section: list(self.records(section)) for section in KEYS}
+        path.write_text(json.dumps({**machine(), **sections}))
+
+
+def rounded(figure):
+    """A figure with six digits."""
+    return float(f"{figure:.6g}") if isinstance(figure, float) else figure
+
+
+def join(path, sessions):
+    """Puts the records of sessions into the file, where they replace older ones. Returns a line about the result.
+
+    Args:
+        path: the processor's file.
+        sessions: contents of the sessions' files, in the order of measurement.
+    """
+    file = json.loads(path.read_text()) if path.exists() else {}
+    common = machine()
+    is_same = all(file.get(name) == value for name, value in common.items())
+    sections = {}
+    new = 0
+    for section, names in KEYS.items():
+        joined = {}
+        for record in (record for session in sessions for record in session[section]):
+            key = tuple(record[name] for name in names)
+            known = joined.setdefault(key, {name: record[name] for name in names})
+            for name in record:
+                if name not in names:
+                    known[name] = known.get(name, []) + record[name]
+        for record in joined.values():
+            record["date"] = date.today().isoformat()
+        new += len(joined)
+        old = file.get(section, []) if is_same else []
+        by_key = {tuple(record[name] for name in names): record for record in old}
+        by_key.update(joined)
+        sections[section] = sorted(by_key.values(), key=place)
+    if not new:
+        return f"nothing was measured: {path.name} is unchanged"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dumps({**common, **sections}))
+    dropped = "" if is_same or not file else "; dropped those of another machine or version"
+    return f"wrote {new} records to {path.name}{dropped}"
 
 
 def place(record):
     """Sort key of a record in its section: threads, case, way; ties keep the order of measurement."""
     names = [str(case) for case in CASES]
-    case = names.index(record["case"]) if record["case"] in names else len(names)
+    case = names.index(record["case"]) if record.get("case") in names else len(names)
     return record["threads"], case, WAYS.index(record.get("way", WAYS[0]))
 
 
@@ -105,7 +130,7 @@ def dumps(file):
     for name, value in file.items():
         if isinstance(value, list):
             records = ",\n".join(f"  {json.dumps(record)}" for record in value)
-            fields.append(f' "{name}": [\n{records}\n ]')
+            fields.append(f' "{name}": [\n{records}\n ]' if value else f' "{name}": []')
         else:
             fields.append(f' "{name}": {json.dumps(value)}')
     return "{\n" + ",\n".join(fields) + "\n}\n"

@@ -1,23 +1,34 @@
-"""Times of rnnfused's calls against others. Each comparison runs twice; its two sides take turns.
+"""Times of rnnfused's calls against others. The two sides of a comparison take turns.
 
 The ratio of a comparison is the other side's median time divided by rnnfused's.
 """
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import CELL, COMPILED, FIXED_COST, LENGTHS, NARROW, SECOND_ORDER, SUBNORMAL, inputs
-from peers import PEERS, torch_ways
+from cases import (
+    CELL,
+    COMPILED,
+    FIXED_COST,
+    LENGTHS,
+    NARROW,
+    PACKED,
+    SECOND_ORDER,
+    SUBNORMAL,
+    inputs,
+)
+from peers import PEERS
 
 import rnnfused
+from rnnfused.bench.shape import ways
 from rnnfused.ops import layer
 
-pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing.py does for the other side
 
-
-def test_peer(case, way, peer, run, in_turn):
+def test_peer(case, way, peer, in_turn):
     ours, theirs, gradient = inputs(case)
-    own = torch_ways(*ours, gradient)
+    own = ways(*ours, gradient)
     other = PEERS[peer](theirs[0].state_dict(), theirs[1], gradient)
     if other[way] is None:
         pytest.skip(f"{peer} lacks {way} for this case")
@@ -27,7 +38,8 @@ def test_peer(case, way, peer, run, in_turn):
     in_turn(case, way, peer, own[way], other[way])
 
 
-def test_fixed_cost(way, run, in_turn):
+@pytest.mark.one_thread
+def test_fixed_cost(way, in_turn):
     """Against one linear, the cheapest call in torch that has weights."""
     (module, x), _, gradient = inputs(FIXED_COST)
     linear = torch.nn.Linear(FIXED_COST.input_size, FIXED_COST.hidden_size)
@@ -41,11 +53,12 @@ def test_fixed_cost(way, run, in_turn):
         F.linear(x, linear.weight, linear.bias).backward(gradient)
 
     other = {"forward": forward, "forward_backward": forward_backward}
-    in_turn(FIXED_COST, way, "linear", torch_ways(module, x, gradient)[way], other[way])
+    in_turn(FIXED_COST, way, "linear", ways(module, x, gradient)[way], other[way])
 
 
+@pytest.mark.one_thread
 @pytest.mark.parametrize("part", ["op", "dispatch"])
-def test_parts_of_fixed_cost(part, run, in_turn):
+def test_parts_of_fixed_cost(part, in_turn):
     """The op's part of a forward call, and the part of torch's dispatch to an op that does nothing."""
     (module, x), _, gradient = inputs(FIXED_COST)
     weight_ih, weight_hh, bias_ih, bias_hh = (p.detach() for p in module.parameters())
@@ -54,23 +67,24 @@ def test_parts_of_fixed_cost(part, run, in_turn):
         layer(x, weight_ih, weight_hh, bias_ih, bias_hh, None, None, None, 0, 0, False, None)
 
     parts = {"op": op, "dispatch": lambda: torch.ops.rnnfused.cpu_multiply_add(0)}
-    in_turn(FIXED_COST, "forward", part, torch_ways(module, x, gradient)["forward"], parts[part])
+    in_turn(FIXED_COST, "forward", part, ways(module, x, gradient)["forward"], parts[part])
 
 
 @pytest.mark.parametrize("case", NARROW, ids=str)
-def test_bfloat16(case, way, run, in_turn):
+def test_bfloat16(case, way, in_turn):
     """rnnfused in bfloat16 against rnnfused in float32. The share of the peak is of float32's."""
     wide, narrow = (inputs(case) for _ in range(2))
     (module, x), _, gradient = narrow
-    narrow_ways = torch_ways(module.bfloat16(), x.bfloat16(), gradient.bfloat16())
-    wide_ways = torch_ways(*wide[0], wide[2])
+    narrow_ways = ways(module.bfloat16(), x.bfloat16(), gradient.bfloat16())
+    wide_ways = ways(*wide[0], wide[2])
     states = narrow_ways["forward"]().float()
     torch.testing.assert_close(states, wide_ways["forward"](), rtol=0.02, atol=0.05)
     in_turn(case, way, "own float32", narrow_ways[way], wide_ways[way])
 
 
+@pytest.mark.one_thread
 @pytest.mark.parametrize("case", SECOND_ORDER, ids=str)
-def test_second_order(case, run, in_turn):
+def test_second_order(case, in_turn):
     """The gradient of a gradient, against the reference loop, which autograd differentiates step by step."""
     (module, x), _, gradient = inputs(case)
     leaves = [x.requires_grad_(), *module.parameters()]
@@ -93,43 +107,76 @@ def test_second_order(case, run, in_turn):
     in_turn(case, "forward_backward", "second order", ours, theirs)
 
 
+@pytest.mark.one_thread
 @pytest.mark.parametrize("case", COMPILED, ids=str)
-def test_torch_compile(case, way, run, in_turn):
+def test_torch_compile(case, way, in_turn):
     """The layer under torch.compile, against the same layer in eager mode."""
     (module, x), _, gradient = inputs(case)
     compiled = torch.compile(module, fullgraph=True)
-    ways = (torch_ways(each, x, gradient)[way] for each in (compiled, module))
-    in_turn(case, way, "own eager", *ways)
+    calls = (ways(each, x, gradient)[way] for each in (compiled, module))
+    in_turn(case, way, "own eager", *calls)
 
 
-def test_cell(way, run, in_turn):
+@pytest.mark.one_thread
+def test_cell(way, in_turn):
     """One step of the cell, against nn.RNNCell."""
     _, (_, x), gradient = inputs(CELL)
 
     def call_of(kind):
         cell = kind(CELL.input_size, CELL.hidden_size)
-        return torch_ways(cell, x[0], gradient[0], lambda x: (cell(x),))[way]
+        return ways(cell, x[0], gradient[0], lambda x: (cell(x),))[way]
 
     in_turn(CELL, way, "nn.RNNCell", *map(call_of, (rnnfused.RNNCell, torch.nn.RNNCell)))
 
 
 @pytest.mark.parametrize("theirs_packs", [True, False], ids=["nn.RNN packed", "own padded"])
-def test_lengths(way, theirs_packs, run, in_turn):
+def test_lengths(way, theirs_packs, in_turn):
     """Rows of random lengths, against nn.RNN on the same rows packed, and against rnnfused on all steps."""
     (ours, x), (theirs, _), gradient = inputs(LENGTHS)
-    torch.manual_seed(1)
-    lengths = torch.randint(1, LENGTHS.num_steps + 1, (LENGTHS.batch_size,))
-
-    def packed(x):
-        rows = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-        output, _ = torch.nn.utils.rnn.pad_packed_sequence(theirs(rows)[0], total_length=len(x))
-        return (output,)
-
-    own = torch_ways(ours, x, gradient, lambda x: ours(x, lengths=lengths))[way]
+    lengths = random_lengths(LENGTHS)
+    own = ways(ours, x, gradient, lambda x: ours(x, lengths=lengths))[way]
     if theirs_packs:
-        in_turn(LENGTHS, way, "nn.RNN packed", own, torch_ways(theirs, x, gradient, packed)[way])
+        packed = ways(theirs, x, gradient, partial(call_packed, theirs, lengths))
+        in_turn(LENGTHS, way, "nn.RNN packed", own, packed[way])
     else:
-        in_turn(LENGTHS, way, "own padded", own, torch_ways(ours, x, gradient)[way])
+        in_turn(LENGTHS, way, "own padded", own, ways(ours, x, gradient)[way])
+
+
+@pytest.mark.one_thread
+@pytest.mark.parametrize(
+    "kind",
+    # nn.RNN's backward takes quadratic time here.
+    ["own dense", pytest.param("nn.RNN dense", marks=pytest.mark.once)],
+)
+@pytest.mark.parametrize("case", PACKED, ids=str)
+def test_cost_of_lengths(case, kind, way, in_turn):
+    """Rows of random lengths, against a dense call of as many tokens; in rnnfused, and packed in nn.RNN."""
+    is_ours = kind == "own dense"
+    lengths = random_lengths(case)
+    tokens = int(lengths.sum())
+    # As many rows, of the mean length; the rest of a division is in the ratio.
+    steps = round(tokens / case.batch_size)
+    ours, theirs, gradient = inputs(case)
+    module, x = ours if is_ours else theirs
+    call = partial(module, lengths=lengths) if is_ours else partial(call_packed, module, lengths)
+    ragged = ways(module, x, gradient, call)[way]
+    dense = ways(module, x[:steps].contiguous(), gradient[:steps].contiguous())[way]
+    in_turn(case, way, kind, ragged, dense, scale=tokens / (steps * case.batch_size))
+
+
+def random_lengths(case):
+    """Lengths (B,) from 1 to T; the longest row has T steps."""
+    torch.manual_seed(1)
+    lengths = torch.randint(1, case.num_steps + 1, (case.batch_size,))
+    lengths[0] = case.num_steps
+    return lengths
+
+
+def call_packed(module, lengths, x):
+    """The call of nn.RNN that takes padded rows, and gives padded rows."""
+    rows = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    output, _ = torch.nn.utils.rnn.pad_packed_sequence(module(rows)[0], total_length=len(x))
+    return (output,)
 
 
 # float32's normal values end at 1.2e-38. "products": most products of normal weights and states are subnormal.
@@ -155,13 +202,14 @@ def make_subnormal(kind, module, x, gradient):
     return found[kind].abs().median()
 
 
+@pytest.mark.one_thread
 @pytest.mark.parametrize("kind", SCALES)
-def test_subnormal(kind, way, run, in_turn):
+def test_subnormal(kind, way, in_turn):
     """rnnfused on normal values, against rnnfused on subnormal ones."""
     if kind == "gradients" and way == "forward":
         pytest.skip("a forward call has no gradients")
     normal, subnormal = (inputs(SUBNORMAL) for _ in range(2))
     (module, x), _, gradient = subnormal
     assert 0 < make_subnormal(kind, module, x, gradient) < torch.finfo(torch.float32).tiny
-    calls = (torch_ways(*side[0], side[2])[way] for side in (normal, subnormal))
+    calls = (ways(*side[0], side[2])[way] for side in (normal, subnormal))
     in_turn(SUBNORMAL, way, f"subnormal {kind}", *calls)

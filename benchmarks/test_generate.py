@@ -9,8 +9,6 @@ import torch.nn.functional as F
 import rnnfused
 from rnnfused.generation import generate
 
-pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing.py does for the other side
-
 NUM_SYMBOLS = 2000
 CHOICES = {
     "greedy": {"temperature": 0},
@@ -47,11 +45,12 @@ def plain_loop(rnn, head, choice):
                 index = torch.multinomial(F.softmax(logits / choice["temperature"], 1), 1)
 
 
+@pytest.mark.one_thread
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize(
     "case", [Generation(64, 60), Generation(256, 60), Generation(512, 60)], ids=str
 )
-def test_generate(case, choice, run, in_turn):
+def test_generate(case, choice, in_turn):
     """The plain loop draws from all symbols whatever ``top_k`` and ``top_p`` say, which is its fastest form."""
     torch.manual_seed(0)
     theirs = torch.nn.RNN(case.vocab_size, case.hidden_size)

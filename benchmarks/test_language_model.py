@@ -10,8 +10,6 @@ import rnnfused
 from rnnfused.functional import linear_cross_entropy
 from rnnfused.scratch import RNNLMScratch
 
-pytestmark = pytest.mark.benchmark(disable_gc=True)  # as timing.py does for the other side
-
 
 class Head(NamedTuple):
     rows: int
@@ -47,7 +45,7 @@ TEXTBOOK, LARGE = Training(28, 32, 1024, 32), Training(50, 500, 20, 150)
 
 
 @pytest.mark.parametrize("case", HEADS, ids=str)
-def test_head(case, way, run, in_turn):
+def test_head(case, way, in_turn):
     """Against torch's linear and cross_entropy."""
     torch.manual_seed(0)
     hidden = torch.randn(case.rows, case.hidden_size, requires_grad=True)
@@ -92,7 +90,7 @@ class _NoBoard:
     [(TEXTBOOK, None), (LARGE, None), (LARGE, torch.bfloat16)],
     ids=["textbook", "large", "large-bfloat16"],
 )
-def test_training(case, dtype, run, in_turn):
+def test_training(case, dtype, in_turn):
     """A step of the textbook's model: loss, gradients, clipping, SGD; the other side has torch.nn.RNN and one-hot rows."""
     torch.manual_seed(0)
     X, Y = torch.randint(case.vocab_size, (2, case.batch_size, case.num_steps))

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("side", memory.SIDES)
-def test_memory(case, side, run, record):
+def test_memory(case, side, record):
     figures = memory.measure(case, side, torch.get_num_threads())
     record("memory", {"case": str(case), "side": side}, figures)
