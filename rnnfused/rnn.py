@@ -304,7 +304,7 @@ class RNN(torch.nn.RNNBase):
             )
         if shape[-1] != self.input_size:
             raise RuntimeError(
-                f"input must have {self.input_size} features, input_size, in its last dimension, "
+                f"input must have size {self.input_size}, input_size, in its last dimension, "
                 f"got shape {tuple(shape)}"
             )
 
