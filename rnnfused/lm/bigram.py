@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from rnnfused.arguments import value_range
+
 from .evaluate import perplexity
 from .vocab import check_ids
 
@@ -63,10 +65,9 @@ class Bigram:
         check_ids(ids, name, dim=None)
         if ids.device != self._pairs.device:
             raise ValueError(f"{name} must be on {self._pairs.device}, got {ids.device}")
-        ids = ids.long()
         if outside := _outside(ids, self.vocab_size):
             raise IndexError(f"{name} must lie in 0 .. {self.vocab_size - 1}, got {outside}")
-        return ids
+        return ids.long()
 
     def perplexity(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """Perplexity over every symbol of ``batches``: windows ``(x, y)`` of equal shape.
@@ -116,10 +117,10 @@ def _check_alpha(alpha: float) -> None:
 
 
 def _outside(ids: Tensor, vocab_size: int) -> str:
-    """The range of int64 ``ids`` if it exceeds the vocabulary, else an empty string."""
+    """The range of ``ids`` if it exceeds the vocabulary, else an empty string."""
     if not ids.numel():
         return ""
-    low, high = (int(bound) for bound in ids.aminmax())
+    low, high = value_range(ids)
     return f"values from {low} to {high}" if low < 0 or high >= vocab_size else ""
 
 
@@ -134,10 +135,10 @@ def _count_pairs(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     pairs = counts = torch.zeros(0, dtype=torch.long, device=ids.device)
     # In pieces: as int64 and sorted, a large text would take many times its size.
     for start in range(0, len(ids) - 1, _PIECE):
-        # torch can neither compare nor count the wider unsigned dtypes.
-        piece = ids[start : start + _PIECE + 1].long()
+        piece = ids[start : start + _PIECE + 1]
         if outside := _outside(piece, vocab_size):
             raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, got {outside}")
+        piece = piece.long()  # torch can neither compare nor count the wider unsigned dtypes
         keys = piece[:-1] * vocab_size + piece[1:]
         if len(table):
             table += torch.bincount(keys, minlength=cells)

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from .. import generation
 from ..arguments import check_int
 from ..cross_entropy import linear_cross_entropy
+from ..generation.memory import new_symbols
 from ..ops.compiled import copy_of_view
 from ..ops.tokens import check_ids, is_integer, project_tokens
 from ..rnn import RNN
 from ..special_inputs import has_hooks
 from ..token_rnn import TokenRNN
+from ..wording import quantity
 from .board import Board
 from .rnn import RNNScratch, State
 
@@ -218,6 +220,7 @@ class RNNLMScratch(nn.Module):
             ValueError: the prefix is empty or has a symbol outside the vocabulary, ``vocab`` does
                 not have the model's size, ``num_preds`` is negative, or ``device`` is not the
                 model's.
+            MemoryError: ``num_preds`` tokens do not fit in memory.
         """
         num_preds = check_int("num_preds", num_preds, 0)
         if not (hasattr(vocab, "idx_to_token") and hasattr(vocab, "__getitem__")):
@@ -227,12 +230,13 @@ class RNNLMScratch(nn.Module):
             )
         if len(vocab.idx_to_token) != self.vocab_size:
             raise ValueError(
-                f"vocab must be the model's, of {self.vocab_size} tokens, "
+                f"vocab must be the model's, of {quantity(self.vocab_size, 'token')}, "
                 f"got one of {len(vocab.idx_to_token)}"
             )
         own = next(self.parameters()).device
         _check_device(device, own)
         ids = _encode_prefix(vocab, prefix)
+        new_symbols("num_preds", 1, num_preds, own)  # blames the argument, before anything is drawn
         prefix_ids = torch.tensor([ids], device=own)
         symbols = self._continue(prefix_ids, num_preds)
         return "".join(vocab.idx_to_token[i] for i in ids + symbols[0].tolist())
