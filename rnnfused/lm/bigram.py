@@ -46,7 +46,14 @@ class Bigram:
         self._first_counts.index_add_(0, self._pairs // vocab_size, self._pair_counts)
 
     def log_prob(self, first: Tensor, second: Tensor) -> Tensor:
-        """``ln p(second | first)`` in nats, float64, in the shape of the two integer tensors.
+        """``ln p(second | first)`` of each pair.
+
+        Args:
+            first: any shape and integer dtype, each in ``0 .. V - 1``.
+            second: the symbol after each of ``first``, of the same shape.
+
+        Returns:
+            Nats, float64, of that shape.
 
         Raises:
             TypeError: an argument is not an integer tensor.
@@ -89,9 +96,18 @@ def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -
     Each alpha is fitted on the first nine tenths of ``ids`` and scored on the rest, so validation
     text does not affect the choice. The best one is then fitted on all of ``ids``.
 
+    Args:
+        ids: 1-D tensor of any integer dtype, at least 2 training symbols.
+        vocab_size: V, the number of symbols.
+        alphas: counts to try, each above 0. Of fewer than 20 ids, the first one is taken.
+
+    Returns:
+        The model, on the device of ``ids``.
+
     Raises:
         TypeError, ValueError: as ``Bigram``, or ``alphas`` is empty.
     """
+    check_ids(ids)
     if not alphas:
         raise ValueError("alphas must hold at least one value, got none")
     for alpha in alphas:

@@ -147,9 +147,14 @@ def evaluate(
             ``StreamBatches``; on the model's device, or moved there.
         state: ``(num_layers, B, hidden_size)`` before the first window; None for zeros.
 
+    Returns:
+        The loss in nats, summed over all symbols of ``y``, and the streams that are stuck.
+
     Raises:
-        TypeError: ``model`` is not a ``CharLM``.
-        ValueError: ``batches`` is empty.
+        TypeError: ``model`` is not a ``CharLM``, or a window holds no integers.
+        ValueError: ``batches`` is empty, or ``y`` has another shape than ``x``.
+        IndexError: an id is outside the vocabulary.
+        RuntimeError: ``state`` has another shape.
     """
     check_model(model)
     score = _Score(model)
