@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test lint demo bench accuracy sanitize fuzz docs dist gpu-check clean help
+.PHONY: build test lint demo bench accuracy instructions sanitize fuzz docs dist gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -38,6 +38,9 @@ bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the resul
 accuracy: $(VENV)/bench.stamp  ## measure the errors of tanh and of whole loops; put them into docs/accuracy.md
 	$(IN_VENV)/python benchmarks/accuracy.py
 	$(IN_VENV)/python benchmarks/report.py
+
+instructions: $(VENV)/test.stamp  ## count the instructions of four layers with valgrind; put them into the figures that tests/driver compares with
+	PYTHONPATH=tests $(IN_VENV)/python -m driver.instructions.figures
 
 sanitize: $(VENV)/test.stamp  ## run csrc/cpu with the sanitizers of addresses, undefined behaviour and threads (half an hour)
 	.ci/sanitize $(ARGS)

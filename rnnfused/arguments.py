@@ -12,6 +12,8 @@ from torch import Tensor
 from .ops.modes import hides_values, is_mapped, is_recorded
 from .ops.nonlinearity import check_nonlinearity
 from .ops.tokens import is_integer
+from .ops.tokens import value_range as value_range
+from .wording import quantity
 
 # The 16-bit types round every state and compute in float32.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -180,7 +182,7 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
     if lengths.dim() != 1 or batch not in (None, lengths.size(0)):
         expected = "(B,)" if batch is None else f"({batch},), the batch of {name}"
         raise ValueError(f"lengths must be {expected}, got shape {tuple(lengths.shape)}")
-    lengths = lengths.long()
+    given, lengths = lengths, lengths.long()
     if hides_values(lengths):
         return lengths  # the op checks them
     if lengths.is_meta:
@@ -190,12 +192,12 @@ def check_lengths(lengths, batch: int | None, most: int, name: str) -> Tensor:
     if batch is None:
         if low < 0 or high > most or int(lengths.sum()) != most:
             raise ValueError(
-                f"lengths must be at least 0 and add up to the {most} rows of {name}, "
-                f"got {lengths.tolist()}"
+                f"lengths must be at least 0 and add up to the {quantity(most, 'row')} of {name}, "
+                f"got {given.tolist()}"
             )
     elif low < 0 or high > most:
         raise ValueError(
-            f"lengths must be from 0 to {most}, the time steps of {name}, got {lengths.tolist()}"
+            f"lengths must be from 0 to {most}, the time steps of {name}, got {given.tolist()}"
         )
     return lengths
 
@@ -245,6 +247,7 @@ def check_packed(
         raise ValueError(f"batch_sizes must be positive and never increase, got {sizes}")
     if sum(sizes) != sequence.size(0):
         raise ValueError(
-            f"batch_sizes must add up to the {sequence.size(0)} rows of {name}, got {sum(sizes)}"
+            f"batch_sizes must add up to the {quantity(sequence.size(0), 'row')} of {name}, "
+            f"got {sum(sizes)}"
         )
     return sizes[0]

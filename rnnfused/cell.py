@@ -100,7 +100,7 @@ class RNNCell(torch.nn.RNNCell):
         return weight_hh
 
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> Tensor:
-        """:meth:`forward` in operations for which torch has gradients per sample."""
+        """:meth:`forward` in operations for which torch has gradients per sample: (B, I) and (B, H) or None to (B, H)."""
         h = F.linear(input, self.weight_ih, self.bias_ih)
         if hx is None:
             hx = h.new_zeros(*input.shape[:-1], self.hidden_size)

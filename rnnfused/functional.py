@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .arguments import (
@@ -261,6 +262,7 @@ def run_layer(
     number = check_nonlinearity(nonlinearity)
     has_ids = not (input.is_floating_point() or input.is_complex())
     if has_ids:
+        is_uint64 = input.dtype is torch.uint64
         input = input.long()
         if lengths is not None and input.dim() == 2:  # past a row's end, ids may be anything
             input = input.masked_fill(past_end(input, lengths, time_dim), 0)
@@ -286,16 +288,19 @@ def run_layer(
         return complex.layer(*arguments)
     if is_recorded():
         return onnx.layer(*arguments) if onnx.is_exporting() else compiled.layer(*arguments)
-    return _with_ids_explained(*arguments) if has_ids else run(*arguments)
+    return _with_ids_explained(is_uint64, *arguments) if has_ids else run(*arguments)
 
 
-def _with_ids_explained(ids: Any, weight_ih: Any, *others: Any) -> tuple[Tensor, Tensor]:
+def _with_ids_explained(
+    is_uint64: bool, ids: Any, weight_ih: Any, *others: Any
+) -> tuple[Tensor, Tensor]:
     """The layer of token ids. The op validates them; Python reads them again only to explain a refusal."""
     try:
         return layer(ids, weight_ih, *others)
-    except RuntimeError:
+    except (RuntimeError, IndexError):
         try:
-            check_ids(ids, weight_ih.size(-1), weight_ih.device)
+            given = ids.view(torch.uint64) if is_uint64 else ids
+            check_ids(given, weight_ih.size(-1), weight_ih.device)
         except (ValueError, IndexError) as explanation:
             raise explanation from None
         raise

@@ -45,6 +45,9 @@ def rnn_cell(
 
     Returns:
         (B, H), the state after the step.
+
+    Raises:
+        KeyError: ``nonlinearity`` is unknown.
     """
     if h is not None:
         projection = projection + h @ weight_hh.t()
@@ -67,7 +70,25 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """Same arguments, results and gradients as :func:`rnnfused.functional.rnn`, any device or dtype.
 
-    A loop of :func:`rnn_cell` that autograd follows step by step; slow, and simple enough to trust.
+    A loop of :func:`rnn_cell` that autograd follows step by step; slow, and simple enough to trust. It checks nothing:
+    wrong arguments raise the errors of torch's operations.
+
+    Args:
+        projections: (T, B, H), (B, T, H) with ``batch_first``, or (N, H) packed or row after row.
+        weight_hh: (H, H), or (heads, H / heads, H / heads).
+        h_0: (B, H); zeros if None.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        batch_first: the batch is the first dimension.
+        reverse: runs from the last step to the first.
+        batch_sizes: (T,), int64, the rows of each step of packed projections.
+        lengths: (B,), integers, the steps of each row; later outputs are zeros.
+        state_grad_clip: as for :func:`rnn_cell`.
+
+    Returns:
+        ``(output, h_n)``: shaped as ``projections``, and (B, H), each row's state after its own last step.
+
+    Raises:
+        KeyError: ``nonlinearity`` is unknown.
     """
     if weight_hh.dim() == 3:
         weight_hh = torch.block_diag(*weight_hh)  # type: ignore[no-untyped-call]

@@ -201,6 +201,10 @@ class RNN(torch.nn.RNNBase):
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
         """:meth:`forward` in operations for which torch has gradients per sample.
 
+        Args:
+            input: (T, B, I), (B, T, I) with ``batch_first``, or (T, I) unbatched.
+            hx: as for :meth:`forward`.
+
         Raises:
             NotImplementedError: ``heads`` or ``state_grad_clip`` are used.
         """
@@ -304,7 +308,7 @@ class RNN(torch.nn.RNNBase):
             )
         if shape[-1] != self.input_size:
             raise RuntimeError(
-                f"input must have {self.input_size} features, input_size, in its last dimension, "
+                f"input must have size {self.input_size}, input_size, in its last dimension, "
                 f"got shape {tuple(shape)}"
             )
 

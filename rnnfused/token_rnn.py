@@ -34,7 +34,7 @@ class TokenRNN(RNN):
         super().__init__(vocab_size, hidden_size, *args, **kwargs)
 
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> tuple[Tensor, Tensor]:
-        """:meth:`RNN.forward_per_sample` on the one-hot rows of token ids."""
+        """:meth:`RNN.forward_per_sample` on the one-hot rows of ids (T, B), (B, T) or (T,), of any integer dtype."""
         TokenRNN.check_input(self, input, None)
         weight: Any = self.weight_hh_l0
         one_hot = F.one_hot(input.long(), self.input_size).to(weight.orig_weight.dtype)

@@ -10,6 +10,7 @@ from rnnfused.ops import packing
 
 T, B, H = 5, 4, 6
 LENGTHS = torch.tensor([3, 5, 0, 2])
+FAR = torch.tensor([1, 2, 3, 2**64 - 1], dtype=torch.uint64)  # as int64, its last is -1
 EXTENTS = {
     "padded": ((T, B), {}),
     "batch_first": ((B, T), {"batch_first": True}),
@@ -249,6 +250,7 @@ def test_a_clipped_gradient_has_no_derivative():
             r"lengths must be \(4,\).*got shape \(2,\)",
         ),
         (dict(lengths=torch.tensor([1, 2, 3, 6])), ValueError, "lengths must be from 0 to 5"),
+        (dict(lengths=FAR), ValueError, rf"the time steps of .* got \[1, 2, 3, {2**64 - 1}\]"),
         (
             dict(lengths=torch.tensor([1, 2, 3, -1])),
             ValueError,

@@ -258,6 +258,7 @@ def test_no_one_hot_tensor_is_built():
     [
         (lambda: torch.tensor([[0, 11]]), IndexError, r"\[0, 11\).* from 0 to 11"),
         (lambda: torch.tensor([[-1, 3]]), IndexError, "from -1 to 3"),
+        (lambda: torch.tensor([[2**64 - 1, 3]], dtype=torch.uint64), IndexError, f"to {2**64 - 1}"),
         (lambda: torch.full((40, 2), 200, dtype=torch.uint8), IndexError, "from 200 to 200"),
         (lambda: torch.randn(3, 2), TypeError, "integer dtype, got torch.float32"),
         (lambda: torch.randn(3, 11), TypeError, "integer dtype, got torch.float32"),

@@ -304,6 +304,7 @@ def test_prediction_refuses_wrong_prefixes(model, vocab):
         (lambda m: m.rnn(torch.randn(5, 3, 10), 3), TypeError, "state must be .* got int"),
         (lambda m: RNNScratchCell(4, 6)([1.0]), TypeError, "x must be a Tensor, got list"),
         (lambda m: m.predict("ab", 1.5, VOCAB), TypeError, "num_preds must be an int, got 1.5"),
+        (lambda m: m.predict("ab", 10**15, VOCAB), MemoryError, "num_preds must be smaller: 1 x"),
         (lambda m: m.predict("xyz", 2, Vocab("a lot of words xyz")), ValueError, "vocab must be"),
         (lambda m: m.predict("ab", 2, VOCAB, "meta"), ValueError, "device must .* got 'meta'"),
         (lambda m: m.predict("ab", 2, VOCAB, "foo"), ValueError, "model's, 'cpu', got 'foo'"),

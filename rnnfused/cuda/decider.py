@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..wording import quantity
 from . import timing
 from .agreement import (
     OF_TIMING,
@@ -47,7 +48,8 @@ class Choice(NamedTuple):
     def describe(self) -> str:
         """The way, and the times or the reason for it."""
         times = ", ".join(f"{way} {taken:.3f} ms" for way, taken in self.medians.items())
-        return f"{self.way} ({f'{times}; {self.timed_steps} steps' if times else self.reason})"
+        timed = f"{times}; {quantity(self.timed_steps, 'step')}"
+        return f"{self.way} ({timed if times else self.reason})"
 
     def without(self, way: str) -> "Choice":
         """The choice among the other ways."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ..wording import quantity
 from .loops import Loops
 
 
@@ -37,7 +38,9 @@ class Row:
             (
                 f"{self.device}: {self.shapes}: {self.choice}",
                 f"  plan: {self.plan or 'none'}; self-check: {self.self_check}",
-                f"  medians, {self.timed_steps} steps: {times}" if times else f"  {self.reason}",
+                f"  medians, {quantity(self.timed_steps, 'step')}: {times}"
+                if times
+                else f"  {self.reason}",
             )
         )
 

@@ -35,7 +35,7 @@ class ScriptableRNN(torch.nn.RNNBase):
             input = input.to(torch.int64)
         elif input.size(-1) != self.input_size:
             raise ValueError(
-                f"input must have {self.input_size} features, input_size, in its last dimension, got {input.shape}"
+                f"input must have size {self.input_size}, input_size, in its last dimension, got {input.shape}"
             )
         if input.size(time_dim) == 0:
             raise ValueError(f"input must have at least one time step, got {input.shape}")
@@ -104,7 +104,7 @@ class ScriptableRNNCell(torch.nn.RNNCell):
             raise ValueError(f"input must have 1 (unbatched) or 2 dimensions, got {input.shape}")
         if input.size(-1) != self.input_size:
             raise ValueError(
-                f"input must have {self.input_size} features, input_size, got {input.shape}"
+                f"input must have size {self.input_size}, input_size, in its last dimension, got {input.shape}"
             )
         if hx is not None:
             expected = list(input.shape[:-1]) + [self.hidden_size]

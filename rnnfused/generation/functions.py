@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ..arguments import as_int, check_int
 from ..ops.modes import outside_graphs
-from ..ops.tokens import check_ids, is_integer
+from ..ops.tokens import check_ids, is_integer, value_range
 from .choice import Choice, check_choice
 from .fused import Fused, Weights
+from .memory import new_symbols
 from .model import Head, Model, weights_of
 from .steps import Step, StepByStep
 
@@ -254,7 +255,8 @@ def _by_steps(
 def _drive(stepper: _Stepper, arguments: _Arguments) -> Tensor:
     """All symbols (B, n), in chunks that take little time, with callbacks between them."""
     total, every, callback = arguments.num_symbols, arguments.every, arguments.callback
-    symbols = _new_symbols(arguments.ids, total)
+    ids = arguments.ids
+    symbols = new_symbols("num_symbols", ids.size(0), total, ids.device)
     done, reported, chunk = 0, 0, stepper.first_chunk
     while done < total:
         count = min(chunk, total - done)
@@ -272,17 +274,6 @@ def _drive(stepper: _Stepper, arguments: _Arguments) -> Tensor:
             callback(symbols[:, reported:end].clone())  # it may write to its argument
             reported = end
     return symbols
-
-
-def _new_symbols(ids: Tensor, num_symbols: int) -> Tensor:
-    """(B, num_symbols), without values."""
-    try:
-        return ids.new_empty((ids.size(0), num_symbols))
-    except RuntimeError:  # torch has no class of its own for a failed allocation
-        raise MemoryError(
-            f"num_symbols must be smaller: {ids.size(0)} x {num_symbols} symbols of 8 bytes do not "
-            "fit in memory"
-        ) from None
 
 
 def _check_symbols(symbols: Tensor, done: int) -> None:
@@ -333,10 +324,12 @@ def _check_streams(streams: Tensor | None, batch_size: int) -> Tensor:
         raise ValueError(
             f"streams must be ({batch_size},), one per row, got {tuple(streams.shape)}"
         )
-    streams = streams.long().cpu().contiguous()
-    if batch_size and int(streams.min()) < 0:
-        raise ValueError(f"streams must be at least 0, got {int(streams.min())}")
-    return streams
+    low, high = value_range(streams) if batch_size else (0, 0)
+    if low < 0:
+        raise ValueError(f"streams must be at least 0, got {low}")
+    if high >= 2**63:
+        raise ValueError(f"streams must lie in 0 .. 2 ** 63 - 1, got {high}")
+    return streams.long().cpu().contiguous()
 
 
 def _check_exclude(exclude: Iterable[int] | Tensor, vocab_size: int) -> list[int]:
@@ -350,5 +343,5 @@ def _check_exclude(exclude: Iterable[int] | Tensor, vocab_size: int) -> list[int
         if not 0 <= excluded[-1] < vocab_size:
             raise IndexError(f"exclude must hold ids in [0, {vocab_size}), got {index}")
     if len(set(excluded)) == vocab_size:
-        raise ValueError(f"exclude must leave a symbol, got all {vocab_size} ids")
+        raise ValueError(f"exclude must leave a symbol, got every id in [0, {vocab_size})")
     return excluded

@@ -13,6 +13,7 @@ from ..ops.modes import hides_values, is_any_autocast_active, is_transformed
 from ..rnn import RNN
 from ..special_inputs import has_hooks
 from ..token_rnn import TokenRNN
+from ..wording import quantity
 from .fused import Layer, Weights
 from .steps import Step
 
@@ -85,11 +86,11 @@ class Model:
             raise ValueError("embedding must be None for a TokenRNN, which takes ids")
         if features != rnn.input_size:
             raise ValueError(
-                f"embedding must have the rnn's {rnn.input_size} features, got {features}"
+                f"embedding must have the rnn's {quantity(rnn.input_size, 'feature')}, got {features}"
             )
         if head_size is not None and head_size != size:
             raise ValueError(
-                f"head must have a logit for each of the {size} ids that the rnn takes, got {head_size}"
+                f"head must have a logit for each id that the rnn takes, {size}, got {head_size}"
             )
         return size
 
@@ -135,8 +136,8 @@ class Model:
             raise TypeError(f"head must return logits as a Tensor, got {type(logits).__name__}")
         if logits.shape != (batch_size, self.vocab_size):
             raise ValueError(
-                f"head must return logits ({batch_size}, {self.vocab_size}), one for each of the "
-                f"{self.vocab_size} ids that the rnn takes, got {tuple(logits.shape)}"
+                f"head must return logits ({batch_size}, {self.vocab_size}), one for each id that "
+                f"the rnn takes, got {tuple(logits.shape)}"
             )
 
 

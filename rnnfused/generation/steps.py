@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..wording import quantity
 from .choice import Choice, choose
 from .philox import uniforms
 
@@ -60,7 +61,7 @@ class StepByStep:
 def _check_result(result: Any, batch_size: int) -> tuple[Tensor, Any]:
     """The logits and the state that a step returned."""
     if not (isinstance(result, (tuple, list)) and len(result) == 2):
-        got = f"{len(result)} values" if isinstance(result, (tuple, list)) else _name(result)
+        got = quantity(len(result), "value") if isinstance(result, (tuple, list)) else _name(result)
         raise TypeError(f"step must return a pair (logits, state), got {got}")
     logits, state = result
     if not isinstance(logits, Tensor):

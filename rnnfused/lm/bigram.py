@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from rnnfused.arguments import value_range
+
 from .evaluate import perplexity
 from .vocab import check_ids
 
@@ -44,7 +46,14 @@ class Bigram:
         self._first_counts.index_add_(0, self._pairs // vocab_size, self._pair_counts)
 
     def log_prob(self, first: Tensor, second: Tensor) -> Tensor:
-        """``ln p(second | first)`` in nats, float64, in the shape of the two integer tensors.
+        """``ln p(second | first)`` of each pair.
+
+        Args:
+            first: any shape and integer dtype, each in ``0 .. V - 1``.
+            second: the symbol after each of ``first``, of the same shape.
+
+        Returns:
+            Nats, float64, of that shape.
 
         Raises:
             TypeError: an argument is not an integer tensor.
@@ -63,10 +72,9 @@ class Bigram:
         check_ids(ids, name, dim=None)
         if ids.device != self._pairs.device:
             raise ValueError(f"{name} must be on {self._pairs.device}, got {ids.device}")
-        ids = ids.long()
         if outside := _outside(ids, self.vocab_size):
             raise IndexError(f"{name} must lie in 0 .. {self.vocab_size - 1}, got {outside}")
-        return ids
+        return ids.long()
 
     def perplexity(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """Perplexity over every symbol of ``batches``: windows ``(x, y)`` of equal shape.
@@ -88,9 +96,18 @@ def fit_bigram(ids: Tensor, vocab_size: int, alphas: Sequence[float] = ALPHAS) -
     Each alpha is fitted on the first nine tenths of ``ids`` and scored on the rest, so validation
     text does not affect the choice. The best one is then fitted on all of ``ids``.
 
+    Args:
+        ids: 1-D tensor of any integer dtype, at least 2 training symbols.
+        vocab_size: V, the number of symbols.
+        alphas: counts to try, each above 0. Of fewer than 20 ids, the first one is taken.
+
+    Returns:
+        The model, on the device of ``ids``.
+
     Raises:
         TypeError, ValueError: as ``Bigram``, or ``alphas`` is empty.
     """
+    check_ids(ids)
     if not alphas:
         raise ValueError("alphas must hold at least one value, got none")
     for alpha in alphas:
@@ -116,10 +133,10 @@ def _check_alpha(alpha: float) -> None:
 
 
 def _outside(ids: Tensor, vocab_size: int) -> str:
-    """The range of int64 ``ids`` if it exceeds the vocabulary, else an empty string."""
+    """The range of ``ids`` if it exceeds the vocabulary, else an empty string."""
     if not ids.numel():
         return ""
-    low, high = (int(bound) for bound in ids.aminmax())
+    low, high = value_range(ids)
     return f"values from {low} to {high}" if low < 0 or high >= vocab_size else ""
 
 
@@ -134,10 +151,10 @@ def _count_pairs(ids: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
     pairs = counts = torch.zeros(0, dtype=torch.long, device=ids.device)
     # In pieces: as int64 and sorted, a large text would take many times its size.
     for start in range(0, len(ids) - 1, _PIECE):
-        # torch can neither compare nor count the wider unsigned dtypes.
-        piece = ids[start : start + _PIECE + 1].long()
+        piece = ids[start : start + _PIECE + 1]
         if outside := _outside(piece, vocab_size):
             raise ValueError(f"ids must lie in 0 .. {vocab_size - 1}, got {outside}")
+        piece = piece.long()  # torch can neither compare nor count the wider unsigned dtypes
         keys = piece[:-1] * vocab_size + piece[1:]
         if len(table):
             table += torch.bincount(keys, minlength=cells)

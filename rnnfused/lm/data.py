@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
+from rnnfused.wording import quantity
+
 from .reading import TextError, TextFile
 from .vocab import check_ids, pieces
 
@@ -61,7 +63,7 @@ def split_text(text: str, validation_fraction: float = 0.1) -> tuple[str, str]:
     cut = len(text) - int(len(text) * validation_fraction)
     if min(cut, len(text) - cut) < 2:
         raise TextError(
-            f"text is too short: {len(text)} characters split with "
+            f"text is too short: {quantity(len(text), 'character')} split with "
             f"validation_fraction={validation_fraction} leave {cut} to train on and "
             f"{len(text) - cut} to validate on; each part needs at least 2"
         )
@@ -140,7 +142,7 @@ class StreamBatches:
         needed = batch_size * num_steps + 1
         if len(ids) < needed:
             raise ValueError(
-                f"text is too short for one window: it has {len(ids)} symbols, but "
+                f"text is too short for one window: it has {quantity(len(ids), 'symbol')}, but "
                 f"batch_size={batch_size} streams of num_steps={num_steps} need {needed}; use a "
                 f"longer text, a smaller batch_size or a smaller num_steps"
             )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rnnfused.arguments import as_int
+from rnnfused.wording import quantity
 
 from .corpus import Text, encode_text
 from .data import StreamBatches
@@ -84,9 +85,11 @@ class Evaluation(NamedTuple):
         """A sentence about the stuck streams; empty if there are none."""
         if not self.stuck_streams:
             return ""
-        first = max(self.stuck_streams, key=lambda stuck: stuck.nats)
+        stuck = len(self.stuck_streams)
+        first = max(self.stuck_streams, key=lambda stream: stream.nats)
         return (
-            f"{len(self.stuck_streams)} of {self.streams} streams of the evaluation are stuck: "
+            f"{stuck} of {quantity(self.streams, 'stream')} of the evaluation "
+            f"{'is' if stuck == 1 else 'are'} stuck: "
             f"stream {first.stream} has a loss of {first.nats:.2f} nats per symbol over "
             f"{STUCK_SYMBOLS} symbols, far more than a guess among all symbols. Its hidden state "
             "has saturated, or the text is of another kind than the training text"
@@ -144,9 +147,14 @@ def evaluate(
             ``StreamBatches``; on the model's device, or moved there.
         state: ``(num_layers, B, hidden_size)`` before the first window; None for zeros.
 
+    Returns:
+        The loss in nats, summed over all symbols of ``y``, and the streams that are stuck.
+
     Raises:
-        TypeError: ``model`` is not a ``CharLM``.
-        ValueError: ``batches`` is empty.
+        TypeError: ``model`` is not a ``CharLM``, or a window holds no integers.
+        ValueError: ``batches`` is empty, or ``y`` has another shape than ``x``.
+        IndexError: an id is outside the vocabulary.
+        RuntimeError: ``state`` has another shape.
     """
     check_model(model)
     score = _Score(model)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rnnfused import generation
 from rnnfused.arguments import check_int
+from rnnfused.generation.memory import new_symbols
 
 from .model import CharLM, check_model
 from .vocabulary import Vocabulary, check_vocabulary
@@ -143,7 +144,9 @@ def generate(
     for name, value in {"top_k": top_k, "top_p": top_p}.items():
         if greedy and value is not None:
             raise ValueError(f"{name} must be None with greedy=True, got {value!r}")
-    _check_memory(num_chars, rows)
+    # The memory is freed at once: this names the argument before anything is drawn.
+    larger = "num_chars" if num_chars >= rows else "num_samples"
+    new_symbols(larger, rows, max(num_chars, 1), model.device)
     ids = encode_prefix(vocab, prefix)
     shown = prefix if vocab.level == "char" else vocab.decode(ids[0])
     texts = [_Text(vocab, shown, int(ids[0, -1])) for _ in range(rows)]
@@ -165,18 +168,6 @@ def generate(
     if num_chars == 0:
         report(torch.empty((rows, 0), dtype=torch.long))
     return str(texts[0]) if num_samples is None else [str(text) for text in texts]
-
-
-def _check_memory(num_chars: int, num_samples: int) -> None:
-    """Raises MemoryError if the symbols, as int64, do not fit."""
-    try:
-        torch.empty((num_samples, max(num_chars, 1)), dtype=torch.long, device="cpu")
-    except RuntimeError:  # torch has no class of its own for a failed allocation
-        name = "num_chars" if num_chars >= num_samples else "num_samples"
-        raise MemoryError(
-            f"{name} must be smaller: {num_samples} x {num_chars} symbols of 8 bytes do not fit in "
-            "memory"
-        ) from None
 
 
 def _draw(model: CharLM, ids: Tensor, num_symbols: int, options: dict[str, Any]) -> None:

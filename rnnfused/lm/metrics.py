@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rnnfused.wording import quantity
+
 from .corpus import Corpus
 from .evaluate import perplexity
 from .settings import TrainSettings
@@ -32,7 +34,7 @@ def heading(corpus: Corpus, num_parameters: int, num_processes: int) -> str:
         parts.append(f"{len(ids):,}{unit} to {purpose} on{unknown}")
     processes = f"; {num_processes} processes" if num_processes > 1 else ""
     return (
-        f"text: {', '.join(parts)}, {len(corpus.vocab)} symbols; "
+        f"text: {', '.join(parts)}, {quantity(len(corpus.vocab), 'symbol')}; "
         f"model: {num_parameters:,} parameters{processes}"
     )
 
@@ -42,7 +44,8 @@ def hint(num_updates: int) -> str:
     if num_updates >= _FEW_UPDATES:
         return ""
     return (
-        f"hint: {num_updates:,} updates of the weights are few, below {_FEW_UPDATES:,}: more epochs or "
+        f"hint: {quantity(num_updates, 'update')} of the weights {'is' if num_updates == 1 else 'are'} "
+        f"few, below {_FEW_UPDATES:,}: more epochs or "
         "smaller batches let the model learn more"
     )
 
@@ -84,7 +87,7 @@ def line_of(row: dict[str, Any], settings: TrainSettings, elapsed: float) -> str
         head = f"epoch {epoch}/{settings.epochs}"
     else:
         head = f"epoch {epoch}, minute {elapsed / 60:.1f}/{settings.minutes:g}"
-    skipped = f"  {row['skipped_steps']} steps skipped" if row["skipped_steps"] else ""
+    skipped = f"  {quantity(row['skipped_steps'], 'step')} skipped" if row["skipped_steps"] else ""
     return (
         f"{head}  perplexity: training {row['train_perplexity']:.3f}, "
         f"validation {row['validation_perplexity']:.3f} (bigram {row['bigram_perplexity']:.3f})  "

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rnnfused.wording import quantity
+
 from .data import check_sizes
 
 Starts = Literal["offset", "uniform"]
@@ -68,7 +70,7 @@ class RandomWindows:
         self._number = (len(ids) - num_steps) // num_steps
         if self._number < batch_size:
             raise ValueError(
-                f"text is too short for one batch: it has {len(ids)} symbols, but "
+                f"text is too short for one batch: it has {quantity(len(ids), 'symbol')}, but "
                 f"batch_size={batch_size} random windows of num_steps={num_steps} need "
                 f"{(batch_size + 1) * num_steps}; use a longer text, a smaller batch_size or a "
                 "smaller num_steps"

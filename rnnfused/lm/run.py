@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnfused.wording import quantity
+
 from .average import WeightAverage
 from .bigram import fit_bigram
 from .checkpoint import CheckpointError, RunState, load_run
@@ -307,7 +309,9 @@ class Run:
         if self.interrupts.received is not None:
             self.interrupted()
         if self.timetable.has_lost_patience(self.progress):
-            self.say(f"ends after {self.progress.stale} evaluations without a new best one")
+            self.say(
+                f"ends after {quantity(self.progress.stale, 'evaluation')} without a new best one"
+            )
 
     def interrupted(self) -> None:
         """Save, and end the run by ``Interrupted``."""

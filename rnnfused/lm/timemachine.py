@@ -10,6 +10,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from rnnfused.wording import quantity
+
 from .checkpoint.atomic import remove_temporaries, replacing
 
 # Address and checksum of Zhang, Lipton, Li and Smola, "Dive into Deep Learning" (https://d2l.ai).
@@ -75,7 +77,7 @@ def fetch_timemachine(
     data = _download(url, timeout)
     if _sum(data) != sha1:
         raise DownloadError(
-            f"{url} gave {len(data)} bytes with SHA-1 {_sum(data)}, but the file must have {sha1}"
+            f"{url} gave {quantity(len(data), 'byte')} with SHA-1 {_sum(data)}, but the file must have {sha1}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     # Left by killed downloads; a running one writes its file within seconds.
@@ -103,7 +105,8 @@ def _download(url: str, timeout: float) -> bytes:
                 if len(data) > MAX_BYTES:
                     raise DownloadError(f"{url} gave more than {MAX_BYTES} bytes")
             if response.length:
-                raise DownloadError(f"{url} ended early: {response.length} bytes are missing")
+                missing = quantity(response.length, "byte")
+                raise DownloadError(f"{url} ended early, {missing} before its end")
     except DownloadError:
         raise
     except urllib.error.HTTPError as error:

@@ -7,6 +7,8 @@ from typing import Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
+from rnnfused.arguments import value_range
+
 # Signed and unsigned dtypes that torch can index with, narrowest first.
 _DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -174,11 +176,13 @@ class Vocab(Tokens):
         table = _to_codes("\ufffd" + "".join(self.idx_to_token[1:]))
         texts = []
         for _, piece in pieces(ids):
-            piece = piece.cpu().long()
-            wrong = piece[(piece < 0) | (piece >= len(self))]
+            piece = piece.cpu()
+            indices = piece.long()
+            wrong = ((indices < 0) | (indices >= len(self))).nonzero()
             if len(wrong):
-                raise IndexError(f"ids must lie in 0 .. {len(self) - 1}, got {int(wrong[0])}")
-            texts.append(_to_text(table[piece]))
+                got = piece[int(wrong[0])].item()
+                raise IndexError(f"ids must lie in 0 .. {len(self) - 1}, got {got}")
+            texts.append(_to_text(table[indices]))
         return "".join(texts)
 
     def to_json(self) -> list[str]:
@@ -282,7 +286,7 @@ def check_in_vocabulary(ids: Tensor, vocab_size: int, name: str = "ids") -> None
         IndexError: one is outside ``0 .. vocab_size - 1``.
     """
     for _, piece in pieces(ids.flatten()):
-        low, high = (int(bound) for bound in piece.long().aminmax())
+        low, high = value_range(piece)
         if low < 0 or high >= vocab_size:
             raise IndexError(
                 f"{name} must lie in 0 .. {vocab_size - 1}, the model's vocabulary, "

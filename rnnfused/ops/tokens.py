@@ -45,16 +45,27 @@ def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "i
         raise TypeError(f"{name} must be a tensor of an integer dtype, got {got}")
     if ids.device != device:
         raise ValueError(f"{name} must be on {device} like the weights, got {ids.device}")
-    ids = ids.long()
+    given, ids = ids, ids.long()
     # Where Python cannot read the values, the kernels check them.
     captured = ids.is_cuda and torch.cuda.is_current_stream_capturing()
     if not (captured or ids.is_meta or hides_values(ids)) and ids.numel():
-        low, high = (bound.item() for bound in ids.aminmax())
+        low, high = value_range(given)
         if low < 0 or high >= vocab_size:
             raise IndexError(
                 f"{name} must be in [0, {vocab_size}), the vocabulary, got values from {low} to {high}"
             )
     return ids
+
+
+def value_range(values: Tensor) -> tuple[int, int]:
+    """The lowest and the highest of integers of any dtype, at least one."""
+    as_int64 = values.long()
+    low, high = (int(bound) for bound in as_int64.aminmax())
+    if values.dtype != torch.uint64 or low >= 0:
+        return low, high
+    # From 2 ** 63 on, a uint64 value is as int64 less by 2 ** 64. torch has no order of uint64.
+    highest = int(as_int64[as_int64 < 0].max()) + 2**64
+    return (int(as_int64[as_int64 >= 0].min()) if high >= 0 else low + 2**64), highest
 
 
 def is_ids(input: Tensor) -> bool:

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from .. import generation
 from ..arguments import check_int
 from ..cross_entropy import linear_cross_entropy
+from ..generation.memory import new_symbols
 from ..ops.compiled import copy_of_view
 from ..ops.tokens import check_ids, is_integer, project_tokens
 from ..rnn import RNN
 from ..special_inputs import has_hooks
 from ..token_rnn import TokenRNN
+from ..wording import quantity
 from .board import Board
 from .rnn import RNNScratch, State
 
@@ -68,7 +70,7 @@ class RNNLMScratch(nn.Module):
         self.b_q = nn.Parameter(torch.zeros(self.vocab_size))
 
     def one_hot(self, X: Tensor) -> Tensor:
-        """Ids (batch, num_steps) of any integer dtype to one-hot (num_steps, batch, V).
+        """Ids (batch, num_steps) of any integer dtype to one-hot (num_steps, batch, V), of the parameters' dtype.
 
         Raises:
             TypeError: the ids are not integers.
@@ -80,7 +82,17 @@ class RNNLMScratch(nn.Module):
         return project_tokens(X.t() if isinstance(X, Tensor) else X, identity)
 
     def output_layer(self, rnn_outputs: Tensor | Sequence[Tensor]) -> Tensor:
-        """Outputs (num_steps, batch, H), or a list of steps, to logits (batch, num_steps, V)."""
+        """Outputs of the rnn to logits.
+
+        Args:
+            rnn_outputs: (num_steps, batch, H), or a list of steps (batch, H), of the parameters' dtype.
+
+        Returns:
+            (batch, num_steps, V).
+
+        Raises:
+            RuntimeError: (torch's) another H or dtype, or an empty list.
+        """
         if not isinstance(rnn_outputs, Tensor):
             rnn_outputs = torch.stack(list(rnn_outputs))
         # The addition comes last: its result is no view, and is laid out step by step.
@@ -118,8 +130,12 @@ class RNNLMScratch(nn.Module):
         """Cross-entropy, in nats, of logits (batch, num_steps, V) against ids (batch, num_steps).
 
         Args:
-            averaged: return the mean over all ids; otherwise one value per id,
-                (batch * num_steps,).
+            Y_hat: (batch, num_steps, V), floating point.
+            Y: (batch, num_steps), any integer dtype, values in [0, V).
+            averaged: return the mean over all ids; otherwise one value per id.
+
+        Returns:
+            A 0-dim tensor, or (batch * num_steps,) if not ``averaged``, of the dtype of ``Y_hat``.
 
         Raises:
             TypeError, ValueError, IndexError: ``Y`` does not hold ids of this shape and vocabulary.
@@ -162,7 +178,17 @@ class RNNLMScratch(nn.Module):
         return Y
 
     def training_step(self, batch: Sequence[Tensor]) -> Tensor:
-        """The loss of ``(X, Y)``, both ids (batch, num_steps); records the perplexity."""
+        """The loss of a batch; records its perplexity.
+
+        Args:
+            batch: ``(X, Y)``, both ids (batch, num_steps) of any integer dtype, or ``(X, state, Y)``.
+
+        Returns:
+            The mean cross-entropy in nats, a 0-dim tensor.
+
+        Raises:
+            TypeError, ValueError, IndexError: as :meth:`forward` for ``X``, as :meth:`loss` for ``Y``.
+        """
         loss, Y = self._loss(batch), batch[-1]
         self._steps += 1
         self._validation = (0.0, 0)
@@ -176,6 +202,15 @@ class RNNLMScratch(nn.Module):
         """The loss, as in :meth:`training_step`; records the perplexity of the whole validation.
 
         A validation is every call since the last training step.
+
+        Args:
+            batch: as for :meth:`training_step`.
+
+        Returns:
+            As :meth:`training_step`.
+
+        Raises:
+            TypeError, ValueError, IndexError: as :meth:`training_step`.
         """
         loss, Y = self._loss(batch), batch[-1]
         trainer = getattr(self, "trainer", None)
@@ -218,6 +253,7 @@ class RNNLMScratch(nn.Module):
             ValueError: the prefix is empty or has a symbol outside the vocabulary, ``vocab`` does
                 not have the model's size, ``num_preds`` is negative, or ``device`` is not the
                 model's.
+            MemoryError: ``num_preds`` tokens do not fit in memory.
         """
         num_preds = check_int("num_preds", num_preds, 0)
         if not (hasattr(vocab, "idx_to_token") and hasattr(vocab, "__getitem__")):
@@ -227,12 +263,13 @@ class RNNLMScratch(nn.Module):
             )
         if len(vocab.idx_to_token) != self.vocab_size:
             raise ValueError(
-                f"vocab must be the model's, of {self.vocab_size} tokens, "
+                f"vocab must be the model's, of {quantity(self.vocab_size, 'token')}, "
                 f"got one of {len(vocab.idx_to_token)}"
             )
         own = next(self.parameters()).device
         _check_device(device, own)
         ids = _encode_prefix(vocab, prefix)
+        new_symbols("num_preds", 1, num_preds, own)  # blames the argument, before anything is drawn
         prefix_ids = torch.tensor([ids], device=own)
         symbols = self._continue(prefix_ids, num_preds)
         return "".join(vocab.idx_to_token[i] for i in ids + symbols[0].tolist())

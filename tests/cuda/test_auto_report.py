@@ -30,7 +30,7 @@ cpu:0 Fake 0: backward, float64, H 7, batch 5 to 8, 2 to 7 steps: fused
   medians, 6 steps: steps 3.000 ms, graphed 2.000 ms, fused 1.000 ms
 cpu:1 Fake 1: forward, bfloat16, H 7, batch 1, 1 step: graphed
   plan: {PLAN}; self-check: failed: output is off by 1
-  medians, 1 steps: steps 3.000 ms, graphed 2.000 ms
+  medians, 1 step: steps 3.000 ms, graphed 2.000 ms
 cpu:1 Fake 1: forward, float64, H 6, batch 5 to 8, 2 to 7 steps, packed, 2 heads: graphed
   plan: none; self-check: none
   medians, 3 steps: steps 3.000 ms, graphed 2.000 ms

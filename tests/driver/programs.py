@@ -1,4 +1,4 @@
-"""The driver's builds: with the installed kernels, for ARM, and with sanitizers."""
+"""The driver's builds: with the installed kernels, for ARM, and with sanitizers; the program whose instructions count."""
 
 import os
 import shlex
@@ -22,12 +22,17 @@ def headers_of(csrc):
     return [path for path in csrc.rglob("*.h") if path.parent.name in ("csrc", "cpu", "kernels")]
 
 
+def sources_of(csrc):
+    """The files of csrc/cpu but for the choice of the kernels, in whose place tables.cpp stands."""
+    found = [path for path in sorted((csrc / "cpu").glob("*.cpp")) if path.name != "dispatch.cpp"]
+    return [HERE / "tables.cpp", *found]
+
+
 def build(name, compiler, flags, csrc=ROOT / "csrc", kernels=True):
     """The path of the driver; its kernels, which take long to compile, are those of the project in any case."""
     options = [*compiler, *FLAGS, *flags]
-    cpu = csrc / "cpu"
-    found = [path for path in sorted(cpu.glob("*.cpp")) if path.name != "dispatch.cpp"]
-    sources = [*sorted(HERE.glob("*.cpp")), *found]
+    own_files = [path for path in sorted(HERE.glob("*.cpp")) if path.name != "tables.cpp"]
+    sources = [*own_files, *sources_of(csrc)]
     if kernels:
         own = ROOT / "csrc"
         table = own / "cpu" / "kernels" / "isa_baseline.cpp"
@@ -41,6 +46,18 @@ def with_installed_kernels(*flags):
     """The driver that takes its kernels from the library."""
     options = ["-O1", "-DRNNFUSED_DRIVER_LIBRARY", "-ldl", *flags]
     return build("driver", COMPILER, options, kernels=False)
+
+
+def for_counting():
+    """The program of `instructions`, with the library's options; the library's kernels too."""
+    program = HERE / "instructions" / "program.cpp"
+    csrc = ROOT / "csrc"
+    sources = [program, *sources_of(csrc)]
+    options = ["-O3", "-fPIC", "-fvisibility=hidden", "-DRNNFUSED_DRIVER_LIBRARY"]
+    # Bound at the start, the addresses of functions cost no call instructions.
+    linked = ["-Wl,-z,now", "-ldl", f"-I{csrc}", f"-I{HERE}", *map(str, sources)]
+    command = [*COMPILER, *FLAGS, *options, *linked]
+    return compiled("instructions", command, [*sources, *headers_of(csrc), *HERE.glob("*.h")])
 
 
 def for_arm():

@@ -11,6 +11,8 @@ from models import VOCAB, by_loop, by_op, make, prefixes
 import rnnfused
 from rnnfused.generation import functions, generate, generate_by_steps
 
+FAR = torch.tensor([5, 2**64 - 1], dtype=torch.uint64)  # as int64, -1
+
 
 class Custom(rnnfused.TokenRNN):
     pass
@@ -232,6 +234,8 @@ def test_without_a_seed_the_global_generator_decides():
         ({"streams": [0, 1]}, TypeError, "streams must be a tensor of integers"),
         ({"streams": torch.tensor([0])}, ValueError, r"streams must be \(2,\), one per row"),
         ({"streams": torch.tensor([0, -1])}, ValueError, "streams must be at least 0, got -1"),
+        ({"streams": FAR}, ValueError, rf"streams must lie in 0 .. 2 \*\* 63 - 1, got {2**64 - 1}"),
+        ({"ids": FAR[None]}, IndexError, f"got values from 5 to {2**64 - 1}"),
         ({"exclude": [VOCAB]}, IndexError, "exclude must hold ids"),
         ({"exclude": [-1]}, IndexError, "exclude must hold ids"),
         ({"exclude": [0.0]}, TypeError, "exclude must hold ids, ints"),
@@ -252,7 +256,11 @@ def test_without_a_seed_the_global_generator_decides():
             "rnn must not be bidirectional",
         ),
         ({"head": torch.nn.Linear(39, VOCAB)}, ValueError, "head must have a weight"),
-        ({"head": torch.nn.Linear(40, 7)}, ValueError, "a logit for each of the 23 ids"),
+        (
+            {"head": torch.nn.Linear(40, 7)},
+            ValueError,
+            "a logit for each id that the rnn takes, 23, got 7",
+        ),
         (
             {"head": torch.nn.Linear(40, VOCAB).double()},
             ValueError,
@@ -281,6 +289,11 @@ def test_without_a_seed_the_global_generator_decides():
             ValueError,
             "embedding must have the rnn's 5 features, got 3",
         ),
+        (
+            {"rnn": rnnfused.RNN(1, 40), "embedding": torch.zeros(VOCAB, 3)},
+            ValueError,
+            "embedding must have the rnn's 1 feature, got 3",
+        ),
         ({"rnn": rnnfused.RNN(5, 40), "embedding": 3}, TypeError, "embedding must be a module"),
     ],
 )
@@ -298,6 +311,7 @@ def test_wrong_arguments(options, error, message):
         (lambda ids, state: None, TypeError, r"a pair \(logits, state\), got NoneType"),
         (lambda ids, state: torch.zeros(2, VOCAB), TypeError, "a pair .*, got Tensor"),
         (lambda ids, state: (torch.zeros(2, 3), 0, 0), TypeError, "a pair .*, got 3 values"),
+        (lambda ids, state: (torch.zeros(2, 3),), TypeError, "a pair .*, got 1 value$"),
         (lambda ids, state: ([0.0], state), TypeError, "logits as a Tensor, got list"),
         (lambda ids, state: (torch.zeros(VOCAB), state), ValueError, r"\(2, V\).*got \(23,\)"),
         (lambda ids, state: (torch.zeros(2, 4, 3), state), ValueError, r"got \(2, 4, 3\)"),

@@ -113,6 +113,20 @@ def test_bigram_refuses_ids_out_of_range(wrong):
         bigram.log_prob(good, bad)
 
 
+def test_fitting_names_ids_that_are_no_tensor():
+    with pytest.raises(TypeError, match="ids must be a tensor of integers, got int"):
+        fit_bigram(3, 3)
+
+
+def test_ids_beyond_int64_are_shown_as_given():
+    far = torch.tensor([1, 2**64 - 1], dtype=torch.uint64)
+    values = f"got values from 1 to {2**64 - 1}"
+    with pytest.raises(IndexError, match=values):
+        Bigram(torch.tensor([0, 1, 2]), 3, alpha=1).log_prob(far, far)
+    with pytest.raises(ValueError, match=values):
+        Bigram(far, 3, alpha=1)
+
+
 def test_bigram_refuses_wrong_arguments():
     ids = torch.tensor([0, 1, 2])
     with pytest.raises(TypeError, match="ids must be a tensor of integers, got torch.float32"):

@@ -132,6 +132,7 @@ def test_record_with_broken_parts(folder, model, vocab):
         ({"config": config | {"num_layers": 10**9}}, "num_layers must be at most"),
         ({"config": config, "vocab": ["a"]}, "tokens must be a list"),
         ({"vocab": vocab.to_json()[:-1]}, "vocab has .* symbols, but config"),
+        ({"vocab": vocab.to_json()[:1]}, "vocab has 1 symbol, but config"),
     ):
         edit(folder, **change)
         with pytest.raises(CheckpointError, match=message):

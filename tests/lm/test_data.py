@@ -160,6 +160,8 @@ def test_batches_need_one_full_window():
     message = "it has 12 symbols, but batch_size=3 streams of num_steps=4 need 13"
     with pytest.raises(ValueError, match=message):
         StreamBatches(torch.arange(12), 3, 4)
+    with pytest.raises(ValueError, match="it has 1 symbol, but batch_size=1 "):
+        StreamBatches(torch.arange(1), 1, 1)
 
 
 def test_batches_refuse_wrong_arguments():

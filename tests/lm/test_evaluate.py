@@ -100,6 +100,8 @@ def test_a_stuck_stream_is_noticed():
     assert all(stuck.windows == 6 for stuck in result.stuck_streams)
     assert all(17 < stuck.nats < 18.1 for stuck in result.stuck_streams)
     assert result.warning().startswith("3 of 4 streams of the evaluation are stuck: stream 1 has a")
+    one = result._replace(stuck_streams=result.stuck_streams[:1])
+    assert one.warning().startswith("1 of 4 streams of the evaluation is stuck: stream 1 has a")
     report = result.to_json()["stuck_streams"]
     assert report[0] == {"stream": 1, "windows": 6, "nats_per_symbol": pytest.approx(17.9, abs=0.2)}
     # The streams that are not stuck predict well: the loss is all in the others.
@@ -223,6 +225,9 @@ def test_evaluate_ids_refuses_wrong_arguments(model):
             ids[place] = wrong
             with pytest.raises(IndexError, match=f"ids must lie in 0 .. .* {wrong}"):
                 evaluate_ids(model, ids)
+    far = torch.tensor([1, 2**63, 2], dtype=torch.uint64)
+    with pytest.raises(IndexError, match=f"got values from 1 to {2**63}"):
+        evaluate_ids(model, far)
 
 
 def test_evaluate_text_at_both_levels(tmp_path, text):

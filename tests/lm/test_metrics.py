@@ -38,6 +38,7 @@ def test_a_row_and_its_line():
     assert line_of(row, TrainSettings(), 90.0) == expected
     line = line_of(row | {"skipped_steps": 0, "epoch": 2}, TrainSettings(minutes=60), 90.0)
     assert line.startswith("epoch 2, minute 1.5/60  perplexity") and "skipped" not in line
+    assert "  1 step skipped  " in line_of(row | {"skipped_steps": 1}, TrainSettings(), 90.0)
     assert is_good(row)
     assert not is_good(row | {"train_perplexity": float("inf")})
 
@@ -49,6 +50,7 @@ def test_a_run_of_few_updates_gives_a_hint(tmp_path, capsys, monkeypatch):
         "the model learn more\n"
     )
     assert hint(33) + "\n" == expected
+    assert hint(1).startswith("hint: 1 update of the weights is few, below 1,000: ")
     train(TEXT, tmp_path, SMALL)
     assert capsys.readouterr().out.count(expected) == 1
     # Not where it is too late, where the clock decides, or where there are enough.

@@ -80,6 +80,8 @@ def test_wrong_arguments():
     RandomWindows(ids[:20], 4, 4)
     with pytest.raises(ValueError, match="it has 19 symbols, but batch_size=4 .* need 20"):
         RandomWindows(ids[:19], 4, 4)
+    with pytest.raises(ValueError, match="it has 1 symbol, but batch_size=1 .* need 2"):
+        RandomWindows(ids[:1], 1, 1)
     with pytest.raises(ValueError, match="starts must be 'offset' or 'uniform', got 'all'"):
         RandomWindows(ids, 2, 2, starts="all")
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):

@@ -106,7 +106,7 @@ def babble(handler):
     [
         (send(b"<html>log in first</html>"), "gave 25 bytes with SHA-1 .* must have"),
         (not_found, "answered 404 Not Found"),
-        (send(PAYLOAD[:1000], len(PAYLOAD)), "197000 bytes are missing|more expected"),
+        (send(PAYLOAD[:1000], len(PAYLOAD)), "197000 bytes before its end|more expected"),
         (hang, "within 0.5 seconds"),
         (dribble, "did not finish within 0.5 seconds"),
         (babble, "cannot be fetched"),

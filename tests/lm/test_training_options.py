@@ -353,6 +353,8 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path, monkeypatch, caps
     metrics = train(TEXT, tmp_path, settings_of(epochs=9, patience=3))
     assert len(metrics) == 5
     assert "ends after 3 evaluations without a new best one" in capsys.readouterr().out
+    train(TEXT, tmp_path / "one", settings_of(epochs=9, patience=1))
+    assert "ends after 1 evaluation without a new best one" in capsys.readouterr().out
 
 
 def test_a_run_that_replaces_another_says_so(tmp_path, capsys):

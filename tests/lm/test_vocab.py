@@ -69,6 +69,8 @@ def test_wrong_arguments():
     for index in (4, -1):
         with pytest.raises(IndexError, match=f"0 .. 3, got {index}"):
             vocab.decode([index])
+    with pytest.raises(IndexError, match=f"0 .. 3, got {2**64 - 1}"):
+        vocab.decode(torch.tensor([1, 2**64 - 1], dtype=torch.uint64))
 
 
 WIDE = "a\U0001f600\ud83d\ude00\udfff\uffff\U0010ffff\x00\n"

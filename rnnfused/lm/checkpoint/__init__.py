@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import rnnfused
+from rnnfused.wording import quantity
 
 from ..model import CharLM, CharLMConfig
 from ..vocabulary import Vocabulary, vocabulary_from_json
@@ -261,7 +262,7 @@ def _model_of(
         raise CheckpointError(f"{damaged}: {error}") from None
     if len(vocab) != config.vocab_size:
         raise CheckpointError(
-            f"{damaged}: vocab has {len(vocab)} symbols, "
+            f"{damaged}: vocab has {quantity(len(vocab), 'symbol')}, "
             f"but config says vocab_size={config.vocab_size}"
         )
     if _sum(record["config"], vocab, weights) != record.get("sha256"):
