@@ -1,8 +1,9 @@
 """The peers of rnnfused. For a case, a peer makes one call per way, or None where it lacks that way.
 
 The forward call returns the states, as an array of the peer's own kind. torch.nn.RNN always runs. The option --peers
-adds the textbook's loop, with and without torch.compile, ONNX Runtime's RNN and a jitted jax.lax.scan. The extra
-`peers` installs the packages of the last two.
+adds nn.RNN under torch.compile; the textbook's loop, with and without torch.compile; ONNX Runtime's RNN; a jitted
+jax.lax.scan; oneDNN's RNN primitive; LIBXSMM's RNN cell. The extra `peers` installs the packages of ONNX Runtime and
+jax. The last two need Debian's libdnnl-dev and libxsmm-dev, and are driven by native_peers/.
 """
 
 from collections.abc import Callable
@@ -30,10 +31,7 @@ def torch_ways(module, x, gradient, call=None) -> Ways:
 
 
 class Textbook(torch.nn.Module):
-    """The loop as a textbook writes it, with nn.RNN's names of parameters.
-
-    It is no subclass of nn.RNN, which torch.compile would silently run uncompiled.
-    """
+    """The loop as a textbook writes it, with nn.RNN's names of parameters."""
 
     def __init__(self, state):
         super().__init__()
@@ -53,23 +51,37 @@ class Textbook(torch.nn.Module):
         return torch.stack(outputs), h
 
 
-def nn_rnn(state, x, gradient) -> Ways:
+def nn_rnn_module(state):
     hidden_size, input_size = state["weight_ih_l0"].shape
     module = torch.nn.RNN(input_size, hidden_size)
     module.load_state_dict(state)
-    return torch_ways(module, x, gradient)
+    return module
+
+
+def nn_rnn(state, x, gradient) -> Ways:
+    return torch_ways(nn_rnn_module(state), x, gradient)
 
 
 def textbook(state, x, gradient) -> Ways:
     return torch_ways(Textbook(state), x, gradient)
 
 
-def compiled(state, x, gradient) -> Ways:
+def compiled_ways(module, x, gradient) -> Ways:
     if len(x) > MAX_COMPILED_STEPS:
         return {"forward": None, "forward_backward": None}
+    config = torch._dynamo.config
     # Each case compiles again. With the default limit, torch stops after a few and runs the rest uncompiled.
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1000
-    return torch_ways(torch.compile(Textbook(state), fullgraph=True, dynamic=False), x, gradient)
+    config.recompile_limit = config.accumulated_recompile_limit = 1000
+    config.allow_rnn = True  # without it, torch refuses to compile nn.RNN
+    return torch_ways(torch.compile(module, fullgraph=True, dynamic=False), x, gradient)
+
+
+def compiled(state, x, gradient) -> Ways:
+    return compiled_ways(Textbook(state), x, gradient)
+
+
+def compiled_nn_rnn(state, x, gradient) -> Ways:
+    return compiled_ways(nn_rnn_module(state), x, gradient)
 
 
 def onnxruntime(state, x, gradient) -> Ways:
@@ -129,12 +141,27 @@ def jax(state, x, gradient) -> Ways:
     }
 
 
+def onednn(state, x, gradient) -> Ways:
+    from native_peers import native
+
+    return native.ways("onednn", state, x, gradient)
+
+
+def libxsmm(state, x, gradient) -> Ways:
+    from native_peers import native
+
+    return native.ways("libxsmm", state, x, gradient)
+
+
 PEERS = {
     "nn.RNN": nn_rnn,
+    "compiled-nn.RNN": compiled_nn_rnn,
     "textbook": textbook,
     "compiled": compiled,
     "onnxruntime": onnxruntime,
     "jax": jax,
+    "onednn": onednn,
+    "libxsmm": libxsmm,
 }
 
 
