@@ -34,7 +34,7 @@ LIBRARIES = {
         "libxsmm-dev",
         "libxsmm_dnn_rnncell.h",
         "1",
-        ("-lxsmm", "-lxsmmnoblas", "-ldl", "-lrt"),
+        ("-Wl,--wrap=tanh", "-lxsmm", "-lxsmmnoblas", "-ldl", "-lrt"),
     ),
 }
 
