@@ -1,8 +1,9 @@
 """The peers of rnnfused. For a case, a peer makes one call per way, or None where it lacks that way.
 
 The forward call returns the states, as an array of the peer's own kind. torch.nn.RNN always runs. The option --peers
-adds the textbook's loop, with and without torch.compile, ONNX Runtime's RNN and a jitted jax.lax.scan. The extra
-`peers` installs the packages of the last two.
+adds nn.RNN under torch.compile; the textbook's loop, with and without torch.compile; ONNX Runtime's RNN; a jitted
+jax.lax.scan; oneDNN's RNN primitive; LIBXSMM's RNN cell. The extra `peers` installs the packages of ONNX Runtime and
+jax. The last two need Debian's libdnnl-dev and libxsmm-dev, and are driven by native_peers/.
 """
 
 import torch
@@ -12,14 +13,13 @@ from rnnfused.bench.timing import Call
 
 Ways = dict[str, Call | None]
 
-MAX_COMPILED_STEPS = 200  # torch.compile unrolls the loop: beyond this it takes minutes
+# torch.compile unrolls the loop: beyond these it takes minutes, three times as many for nn.RNN.
+MAX_COMPILED_STEPS = 200
+MAX_COMPILED_NN_RNN_STEPS = 64
 
 
 class Textbook(torch.nn.Module):
-    """The loop as a textbook writes it, with nn.RNN's names of parameters.
-
-    It is no subclass of nn.RNN, which torch.compile would silently run uncompiled.
-    """
+    """The loop as a textbook writes it, with nn.RNN's names of parameters."""
 
     def __init__(self, state):
         super().__init__()
@@ -39,23 +39,37 @@ class Textbook(torch.nn.Module):
         return torch.stack(outputs), h
 
 
-def nn_rnn(state, x, gradient) -> Ways:
+def nn_rnn_module(state):
     hidden_size, input_size = state["weight_ih_l0"].shape
     module = torch.nn.RNN(input_size, hidden_size)
     module.load_state_dict(state)
-    return ways(module, x, gradient)
+    return module
+
+
+def nn_rnn(state, x, gradient) -> Ways:
+    return ways(nn_rnn_module(state), x, gradient)
 
 
 def textbook(state, x, gradient) -> Ways:
     return ways(Textbook(state), x, gradient)
 
 
-def compiled(state, x, gradient) -> Ways:
-    if len(x) > MAX_COMPILED_STEPS:
+def compiled_ways(module, x, gradient, max_steps) -> Ways:
+    if len(x) > max_steps:
         return {"forward": None, "forward_backward": None}
+    config = torch._dynamo.config
     # Each case compiles again. With the default limit, torch stops after a few and runs the rest uncompiled.
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1000
-    return ways(torch.compile(Textbook(state), fullgraph=True, dynamic=False), x, gradient)
+    config.recompile_limit = config.accumulated_recompile_limit = 1000
+    config.allow_rnn = True  # without it, torch refuses to compile nn.RNN
+    return ways(torch.compile(module, fullgraph=True, dynamic=False), x, gradient)
+
+
+def compiled(state, x, gradient) -> Ways:
+    return compiled_ways(Textbook(state), x, gradient, MAX_COMPILED_STEPS)
+
+
+def compiled_nn_rnn(state, x, gradient) -> Ways:
+    return compiled_ways(nn_rnn_module(state), x, gradient, MAX_COMPILED_NN_RNN_STEPS)
 
 
 def onnxruntime(state, x, gradient) -> Ways:
@@ -115,10 +129,25 @@ def jax(state, x, gradient) -> Ways:
     }
 
 
+def onednn(state, x, gradient) -> Ways:
+    from native_peers import native
+
+    return native.ways("onednn", state, x, gradient)
+
+
+def libxsmm(state, x, gradient) -> Ways:
+    from native_peers import native
+
+    return native.ways("libxsmm", state, x, gradient)
+
+
 PEERS = {
     "nn.RNN": nn_rnn,
+    "compiled-nn.RNN": compiled_nn_rnn,
     "textbook": textbook,
     "compiled": compiled,
     "onnxruntime": onnxruntime,
     "jax": jax,
+    "onednn": onednn,
+    "libxsmm": libxsmm,
 }
