@@ -42,7 +42,7 @@ accuracy: $(VENV)/bench.stamp  ## measure the errors of tanh and of whole loops;
 sanitize: $(VENV)/test.stamp  ## run csrc/cpu with the sanitizers of addresses, undefined behaviour and threads (half an hour)
 	.ci/sanitize $(ARGS)
 
-coverage: $(VENV)/coverage.stamp  ## measure which lines and branches of csrc/cpu the tests reach, into build/coverage (half an hour)
+coverage: $(VENV)/coverage.stamp  ## measure which lines and branches of csrc/cpu the tests reach; the report goes into build/coverage
 	.ci/coverage $(ARGS)
 
 fuzz: $(VENV)/test.stamp  ## make 20,000 random calls, right and wrong, with another seed each time (ARGS="--fuzz-seed 7")

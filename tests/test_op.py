@@ -165,3 +165,9 @@ def test_unknown_instruction_set_is_an_error():
 
 def test_capability_of_this_process():
     assert rnnfused.cpu_capability() in CAPABILITIES
+
+
+def test_multiply_adds_for_benchmarks_are_counted():
+    count = torch.ops.rnnfused.cpu_multiply_add(100)
+    # Several independent sums of whole registers, each 100 times.
+    assert count >= 100 * 4 and torch.ops.rnnfused.cpu_multiply_add(300) == 3 * count
