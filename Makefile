@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test lint demo bench accuracy instructions sanitize fuzz docs dist gpu-check clean help
+.PHONY: build test lint demo bench accuracy instructions sanitize coverage fuzz docs dist gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -44,6 +44,9 @@ instructions: $(VENV)/test.stamp  ## count the instructions of four layers with 
 
 sanitize: $(VENV)/test.stamp  ## run csrc/cpu with the sanitizers of addresses, undefined behaviour and threads (half an hour)
 	.ci/sanitize $(ARGS)
+
+coverage: $(VENV)/coverage.stamp  ## measure which lines and branches of csrc/cpu the tests reach; the report goes into build/coverage
+	.ci/coverage $(ARGS)
 
 fuzz: $(VENV)/test.stamp  ## make 20,000 random calls, right and wrong, with another seed each time (ARGS="--fuzz-seed 7")
 	$(IN_VENV)/python -m pytest tests/fuzz --fuzz-calls 20000 $(ARGS)

@@ -1,7 +1,7 @@
-"""Prints the memory growth over many training steps of one model, named on the command line.
+"""Prints the memory growth over many training steps: memory_growth.py MODEL STEPS
 
 It runs as its own process, because an allocator's behaviour depends on earlier allocations. The one line of output:
-MB of resident memory that 2,000 steps add, and bytes of the heap that each step adds.
+MB of resident memory that the steps add, and bytes of the heap that each step adds.
 """
 
 import ctypes
@@ -11,8 +11,6 @@ import torch
 
 import rnnfused
 from rnnfused.lm import CharLM, CharLMConfig
-
-STEPS = 2000
 
 
 class _Heap(ctypes.Structure):  # struct mallinfo2 of malloc.h
@@ -57,7 +55,7 @@ def compiled():
     return module, (torch.randn(32, 16, 64),), {}
 
 
-def main(name):
+def main(name, count):
     torch.set_num_threads(1)
     module, arguments, keywords = globals()[name]()
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
@@ -71,10 +69,10 @@ def main(name):
 
     run(200)
     resident, heap = resident_bytes(), heap_bytes()
-    run(STEPS)
+    run(count)
     megabytes = (resident_bytes() - resident) / 2**20
-    print(megabytes, (heap_bytes() - heap) / STEPS)
+    print(megabytes, (heap_bytes() - heap) / count)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

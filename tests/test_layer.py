@@ -418,6 +418,17 @@ def test_rows_with_power_of_two_strides(features, batch, device):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("features", [40, 300])
+def test_weights_larger_than_a_cache(features, device):
+    """They are packed once for all threads, also where the loop makes the projections."""
+    x, hidden = torch.randn(3, 9, features), 450
+    weight_ih, weight_hh = torch.randn(hidden, features), torch.randn(hidden, hidden)
+    weight_ih, weight_hh = weight_ih / features**0.5, weight_hh / hidden**0.5
+    got = functional.rnn_layer(x, weight_ih, weight_hh)
+    expected = reference.rnn(F.linear(x, weight_ih), weight_hh)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("hidden", [1, 5, 40])
 def test_expanded_tensors_have_gradients(hidden, device):
     """All rows share one memory: their stride is 0."""

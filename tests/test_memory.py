@@ -15,8 +15,9 @@ MOST_HEAP_BYTES_PER_STEP = 10
 MOST_RESIDENT_MB = 20
 
 
+@pytest.mark.parametrize("steps", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", MODELS)
-def test_memory_does_not_grow(model):
+def test_memory_does_not_grow(model, steps):
     if not hasattr(ctypes.CDLL(None), "mallinfo2"):
         pytest.skip("the C library lacks mallinfo2 (glibc 2.33 and newer)")
     # The limits hold for the allocator's defaults.
@@ -25,9 +26,9 @@ def test_memory_does_not_grow(model):
         for name, value in os.environ.items()
         if not name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"))
     }
-    command = [sys.executable, Path(memory_growth.__file__), model]
+    command = [sys.executable, Path(memory_growth.__file__), model, str(steps)]
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=environment, check=True
+        command, capture_output=True, text=True, timeout=600, env=environment, check=True
     )
     resident_mb, heap_bytes_per_step = map(float, result.stdout.split())
     assert heap_bytes_per_step < MOST_HEAP_BYTES_PER_STEP

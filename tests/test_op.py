@@ -135,6 +135,19 @@ def test_same_bits_with_any_number_of_threads(restore_threads, batch, hidden):
             assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("rows", [150, 400])
+def test_projections_have_the_same_bits_with_any_number_of_threads(restore_threads, rows):
+    """Of fewer rows than columns, each thread makes some columns."""
+    input, weight, bias = torch.randn(rows, 128), torch.randn(192, 128) / 11, torch.randn(192)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(torch.ops.rnnfused.project(input, weight, bias))
+    torch.testing.assert_close(results[0], input @ weight.T + bias)
+    for other in results[1:]:
+        assert torch.equal(other, results[0])
+
+
 def test_many_python_threads_at_once():
     projections, weight_hh = torch.randn(20, 40, 64), torch.randn(64, 64) / 8
     expected, _ = functional.rnn(projections, weight_hh)
@@ -165,3 +178,9 @@ def test_unknown_instruction_set_is_an_error():
 
 def test_capability_of_this_process():
     assert rnnfused.cpu_capability() in CAPABILITIES
+
+
+def test_multiply_adds_for_benchmarks_are_counted():
+    count = torch.ops.rnnfused.cpu_multiply_add(100)
+    # Several independent sums of whole registers, each 100 times.
+    assert count >= 100 * 4 and torch.ops.rnnfused.cpu_multiply_add(300) == 3 * count

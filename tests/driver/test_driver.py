@@ -20,6 +20,8 @@ def run(command, calls=CALLS, seed=1, threads=1, timeout=600, more=(), **environ
     """The finished process of a driver; `more` are its last arguments."""
     libraries = Path(torch.__file__).parent / "lib"
     known = {"RNNFUSED_LIBRARY": str(rnnfused.ops.LIBRARY), "LD_LIBRARY_PATH": str(libraries)}
+    # ThreadSanitizer ignores -fno-sanitize-recover, and thousands of reports take many minutes.
+    known["TSAN_OPTIONS"] = "halt_on_error=1"
     return subprocess.run(
         [*map(str, command), str(calls), str(seed), str(threads), *more],
         env={**os.environ, **known, **environment},

@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import importlib.util
 import os
 import socket
 import subprocess
@@ -10,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 # The script of the command ``rnnfused``, as installed.
 COMMAND = "import sys; from rnnfused_command import main; sys.exit(main())"
 
@@ -21,8 +21,9 @@ def server():
     folder = tempfile.TemporaryDirectory()
     path = os.path.join(folder.name, "socket")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    # The package of these tests also where another one is installed.
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")]))
+    # The package that this process imports, also where another one is installed.
+    package = str(Path(importlib.util.find_spec("rnnfused").origin).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.getenv("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, HERE / "server.py", path],
         stdin=subprocess.PIPE,
