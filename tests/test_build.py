@@ -16,6 +16,8 @@ import pytest
 from fake_project import ISA, ROOT, Project, backend, build
 from setuptools import Distribution
 
+from rnnfused.torch_version import OLDEST_TORCH
+
 
 @pytest.fixture
 def python(tmp_path, monkeypatch):
@@ -78,6 +80,10 @@ def test_with_an_old_torch_the_build_says_to_install_a_newer(python):
     install_torch(python, "2.9.1+cpu")
     reason = reason_of_failure(python)
     assert "torch 2.9.1+cpu" in reason and "pip install 'torch>=2.10'" in reason
+
+
+def test_build_and_import_need_the_same_torch():
+    assert OLDEST_TORCH == backend.OLDEST_TORCH
 
 
 def test_without_a_compiler_the_build_says_so(monkeypatch):

@@ -4,11 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_project import backend
 from python_process import run_python
 
 import rnnfused
-from rnnfused.torch_version import OLDEST_TORCH
 
 WARNINGS = "error::UserWarning"
 TWICE = """
@@ -66,7 +64,3 @@ def test_an_old_torch(version):
         message.startswith("ImportError: rnnfused needs torch 2.10 or newer") and version in message
     )
     assert message.endswith("pip install 'torch>=2.10'")
-
-
-def test_build_and_import_need_the_same_torch():
-    assert OLDEST_TORCH == backend.OLDEST_TORCH
