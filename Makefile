@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test lint demo bench accuracy instructions sanitize coverage fuzz docs dist gpu-check clean help
+.PHONY: build test lint demo bench accuracy instructions sanitize coverage fuzz docs dist matrix gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -57,6 +57,9 @@ docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links
 dist: $(VENV)/dist.stamp  ## build the source distribution and the wheel into dist/
 	$(IN_VENV)/python -m build --no-isolation
 
+matrix: $(VENV)/dist.stamp  ## build the wheel once, test it on the Pythons found, old and new torches (ARGS="3.12=2.11 3.14t=newest")
+	$(IN_VENV)/python .ci/matrix $(ARGS)
+
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3, in nine minutes
 	.ci/gpu-check $(ARGS)
 
@@ -83,6 +86,7 @@ $(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)
 
 # The build above is not isolated and needs setuptools: it then works without network when only sources change.
 $(VENV)/torch.stamp:
+	@test -w . || { echo 'rnnfused: cannot write to this folder, where the build puts its files: copy it, and build the copy'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	  { echo 'rnnfused: $(PYTHON) is no Python >= 3.10 with venv (Debian: apt install python3-venv)'; exit 1; }
 	@test -x $(IN_VENV)/python || $(PYTHON) -m venv $(VENV)

@@ -22,7 +22,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 sys.path.insert(0, "build_tools")
-from build_backend import OLDEST_TORCH, Torch, fail, find_torch
+from build_backend import OLDEST_TORCH, Torch, fail, find_torch, require_writable
 from nvcc import Nvcc, choose_codes, find_nvcc
 
 # Before the next import, because pip without build isolation does not read what pyproject.toml
@@ -248,6 +248,7 @@ class PlatformWheel(bdist_wheel):
 
 
 if __name__ == "__main__":
+    require_writable(Path.cwd())
     setup(
         ext_modules=LIBRARIES,
         cmdclass={"build_ext": BuildLibraries, "bdist_wheel": PlatformWheel},

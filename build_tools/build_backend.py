@@ -8,6 +8,7 @@ runs the interpreter, which isolation does not replace, to locate the installed 
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -76,6 +77,18 @@ def find_torch(python: str = sys.executable) -> Torch:
         oldest = ".".join(map(str, OLDEST_TORCH))
         fail(f"torch {version} in {root} is too old: `pip install 'torch>={oldest}'` first")
     return Torch(version, Path(root), cuda)
+
+
+def require_writable(folder: Path) -> None:
+    """Fail if no file can be made in `folder`: setuptools would print a traceback."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        fail(
+            f"cannot write to {folder}, where the build puts its files ({error.strerror}): copy the "
+            "folder, and build the copy"
+        )
 
 
 def get_requires_for_build_wheel(config_settings=None):

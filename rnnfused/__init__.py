@@ -16,6 +16,7 @@ if sys.argv[:1] == ["-m"]:
 
         guard()  # Ctrl-C ends the command quietly from here on
 
+from . import torch_version  # noqa: F401, I001 (first: others do not load beside an old torch)
 from . import cuda, functional, generation, reference, scratch
 from .cell import RNNCell
 from .clip import clip_gradients

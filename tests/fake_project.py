@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ class Project:
     def run(self, *command, cuda=False, **environment):
         """Run setup.py. The last line of its error output becomes ``last_words``."""
         defaults = {
-            "CXX": str(self.root / "compiler"),
+            "CXX": shlex.quote(str(self.root / "compiler")),
             "CUDA_HOME": str(self.root / "toolkit"),
             "RNNFUSED_CUDA": "1" if cuda else "0",
             "RNNFUSED_CUDA_ARCHS": "",

@@ -1,5 +1,6 @@
 """The build: the torch that it finds, the sources that it recompiles, its library and wheel."""
 
+import ctypes
 import importlib.util
 import json
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from fake_project import ISA, ROOT, Project, backend, build
 from setuptools import Distribution
+
+from rnnfused.torch_version import OLDEST_TORCH
 
 
 @pytest.fixture
@@ -77,6 +80,10 @@ def test_with_an_old_torch_the_build_says_to_install_a_newer(python):
     install_torch(python, "2.9.1+cpu")
     reason = reason_of_failure(python)
     assert "torch 2.9.1+cpu" in reason and "pip install 'torch>=2.10'" in reason
+
+
+def test_build_and_import_need_the_same_torch():
+    assert OLDEST_TORCH == backend.OLDEST_TORCH
 
 
 def test_without_a_compiler_the_build_says_so(monkeypatch):
@@ -190,6 +197,39 @@ def test_the_commands_are_written_down_for_clang_tidy(project):
             wanted = [option for option in compiled[command["file"]] if option.startswith("-m")]
             assert {"-Icsrc", "-std=c++17", *wanted} <= options
         project.build()
+
+
+def test_a_path_with_spaces(tmp_path):
+    folder = tmp_path / "a path with spaces"
+    project = Project(folder)
+    assert set(project.build()[0]) == set(build.LIBRARIES[0].sources)
+    project.run("bdist_wheel", cuda=True)
+    assert len(list(folder.glob("dist/*.whl"))) == 1
+
+
+def obey_permissions():
+    """Take from root, if this is root, the right to write where the file mode forbids it."""
+    PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the rights of root are those of Linux")
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "setup.py", "bdist_wheel"], ["make", "build"]], ids=["pip", "make"]
+)
+def test_a_read_only_source_folder_is_named_in_one_line(project, command):
+    shutil.copy(ROOT / "Makefile", project.root)
+    folder = project.root.resolve()
+    options = {"capture_output": True, "text": True, "preexec_fn": obey_permissions}
+    folder.chmod(0o555)
+    try:
+        call = subprocess.run(command, cwd=folder, **options)
+    finally:
+        folder.chmod(0o755)
+    [line] = [line for line in (call.stdout + call.stderr).splitlines() if "rnnfused: " in line]
+    assert call.returncode != 0 and "Traceback" not in call.stderr
+    assert line.startswith("rnnfused: cannot write to ") and line.endswith("build the copy")
+    assert not (folder / "build").exists()
 
 
 def test_max_jobs_bounds_the_compilers(monkeypatch):

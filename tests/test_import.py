@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from python_process import run_python
 
 import rnnfused
@@ -51,3 +52,15 @@ def test_an_unbuilt_source_tree(tmp_path):
     message = result.stderr.strip().splitlines()[-1]
     assert f"ImportError: {tmp_path} is the source tree of rnnfused" in message
     assert "start Python in another folder" in message
+
+
+@pytest.mark.parametrize("version", ["2.9.1+cpu", "2.9.0a0+git1234", "1.13.1"])
+def test_an_old_torch(version):
+    # An attribute that old versions lack stands for all others.
+    code = f"import torch; torch.__version__ = {version!r}; del torch.Tensor; import rnnfused"
+    result = run_python(code)
+    message = result.stderr.strip().splitlines()[-1]
+    assert (
+        message.startswith("ImportError: rnnfused needs torch 2.10 or newer") and version in message
+    )
+    assert message.endswith("pip install 'torch>=2.10'")
