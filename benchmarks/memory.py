@@ -82,8 +82,8 @@ def measure_here(case, side, threads):
 
 
 def measure(case, side, threads):
-    """Measures both figures of a side, in a new process, forked from one that has imported this module."""
+    """Measures both figures of a side, in a new process, forked from one that has imported torch."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["rnnfused.bench.shape"])
     with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(measure_here, case, side, threads).result()

@@ -70,6 +70,7 @@ def test_parts_of_fixed_cost(part, in_turn):
     in_turn(FIXED_COST, "forward", part, ways(module, x, gradient)["forward"], parts[part])
 
 
+@pytest.mark.one_thread
 @pytest.mark.parametrize("case", NARROW, ids=str)
 def test_bfloat16(case, way, in_turn):
     """rnnfused in bfloat16 against rnnfused in float32. The share of the peak is of float32's."""

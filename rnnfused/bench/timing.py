@@ -16,7 +16,9 @@ Call = Callable[[], object]
 SETTLE_SECONDS = 0.1
 # Shorter calls are timed in blocks of this length.
 BLOCK_SECONDS = 0.005
-LEAST_ROUNDS = 3
+LEAST_ROUNDS = 2
+# A call of this length is warm after one.
+LONG_SECONDS = 0.3
 
 
 class Comparison(NamedTuple):
@@ -40,7 +42,7 @@ def nothing() -> None:
 def in_turn(ours: Call, theirs: Call, seconds: float, synchronize: Call = nothing) -> Comparison:
     """Times two calls in turn.
 
-    A block has calls of one side alone, after that side has settled. At least three blocks of each side are timed.
+    A block has calls of one side alone, after that side has settled. At least two blocks of each side are timed.
 
     Args:
         ours: makes a call of rnnfused. Its result is dropped.
@@ -82,10 +84,10 @@ class _Side:
     def __init__(self, call: Call, synchronize: Call):
         self.call, self.synchronize = call, synchronize
         self.times: list[float] = []
-        self._mean_of(1)  # loads code, packs weights
-        self.seconds = self._mean_of(1)
-        if self.seconds < SETTLE_SECONDS:
-            self.seconds = min(self.seconds, self._mean_of(1))
+        self.seconds = self._mean_of(1)  # and loads code
+        for _ in range(2):
+            if self.seconds < LONG_SECONDS:
+                self.seconds = min(self.seconds, self._mean_of(1))
         self.repeats = max(1, math.ceil(BLOCK_SECONDS / max(self.seconds, 1e-9)))
         # A single thread leaves nothing that spins.
         self.settling = SETTLE_SECONDS if torch.get_num_threads() > 1 else 0.0
