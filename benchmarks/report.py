@@ -37,6 +37,7 @@ COLUMNS = {
     "nn.RNN": "`torch.nn.RNN`",
     "jax": "jax (`jit`, `lax.scan`)",
     "onnxruntime": "ONNX Runtime (forward)",
+    "onednn": "oneDNN's primitive",
     "own eager": "rnnfused under `torch.compile`, against eager",
 }
 
@@ -85,7 +86,10 @@ def speed_table(measured):
     processors, newest = measured.processors, measured.processors[0]
     comparisons, _ = by_case(newest)
     threads = fewest_threads(comparisons)
-    lines = ["| T, B, I, H | " + " | ".join(COLUMNS.values()) + " |", "|---" * 5 + "|"]
+    lines = [
+        "| T, B, I, H | " + " | ".join(COLUMNS.values()) + " |",
+        "|---" * (1 + len(COLUMNS)) + "|",
+    ]
     for case in HEADLINE:
         cells = [headline_cell(comparisons, case, threads, peer) for peer in COLUMNS]
         lines.append(f"| {case.replace('-', ', ')} | " + " | ".join(cells) + " |")

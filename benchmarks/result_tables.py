@@ -204,8 +204,8 @@ def cost_of_lengths(comparisons):
                 cells.append(f"T {case.split('-')[0]}: {ours:.2f} and {theirs:.2f}")
         if cells:
             yield (
-                f"Rows of random lengths, {title}: time per token, as a multiple of that of a dense call, with "
-                f"`lengths` in rnnfused and packed in `nn.RNN`: {', '.join(cells)}."
+                f"Rows of random lengths, {title}: time per token, as a multiple of that of a dense call of as many "
+                f"rows and of the mean length, with `lengths` in rnnfused and packed in `nn.RNN`: {', '.join(cells)}."
             )
 
 

@@ -36,7 +36,7 @@ def test_sides_take_turns(one_thread, monkeypatch):
 
 def test_a_time_is_the_median_of_blocks(one_thread, monkeypatch):
     clock = [0.0]
-    durations = {"A": iter([1.0, 1.0, 5.0, 2.0]), "B": iter([9.0, 7.0, 8.0, 3.0])}
+    durations = {"A": iter([1.0, 1.0, 1.0, 5.0, 2.0]), "B": iter([9.0, 9.0, 7.0, 8.0, 3.0])}
 
     def call(side):
         clock[0] += next(durations[side])
@@ -44,7 +44,7 @@ def test_a_time_is_the_median_of_blocks(one_thread, monkeypatch):
     monkeypatch.setattr(timing, "peak", lambda: 1.0)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(timing, "LEAST_ROUNDS", 3)
-    # The first call of each side warms up; the others are blocks.
+    # Two calls of each side warm up; the others are blocks.
     taken = timing.in_turn(lambda: call("A"), lambda: call("B"), 0.0)
     assert taken == (2.0, 7.0, 1.0)
 

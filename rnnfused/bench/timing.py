@@ -17,8 +17,6 @@ SETTLE_SECONDS = 0.1
 # Shorter calls are timed in blocks of this length.
 BLOCK_SECONDS = 0.005
 LEAST_ROUNDS = 2
-# A call of this length is warm after one.
-LONG_SECONDS = 0.3
 
 
 class Comparison(NamedTuple):
@@ -84,10 +82,10 @@ class _Side:
     def __init__(self, call: Call, synchronize: Call):
         self.call, self.synchronize = call, synchronize
         self.times: list[float] = []
-        self.seconds = self._mean_of(1)  # and loads code
-        for _ in range(2):
-            if self.seconds < LONG_SECONDS:
-                self.seconds = min(self.seconds, self._mean_of(1))
+        self._mean_of(1)  # loads or compiles code
+        self.seconds = self._mean_of(1)
+        if self.seconds < SETTLE_SECONDS:
+            self.seconds = min(self.seconds, self._mean_of(1))
         self.repeats = max(1, math.ceil(BLOCK_SECONDS / max(self.seconds, 1e-9)))
         # A single thread leaves nothing that spins.
         self.settling = SETTLE_SECONDS if torch.get_num_threads() > 1 else 0.0
