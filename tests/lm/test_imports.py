@@ -9,10 +9,14 @@ FOLDER = Path(rnnfused.lm.__file__).parent
 PUBLIC = {
     "rnnfused",
     "rnnfused.arguments",  # checks of arguments, with one wording everywhere
+    "rnnfused.bench.processes",  # for the command rnnfused bench
+    "rnnfused.bench.shape",
     "rnnfused.functional",
+    "rnnfused.generation.memory",  # the check of a number of symbols
     "rnnfused.info",
     "rnnfused.scratch",
     "rnnfused.scratch.plot",
+    "rnnfused.wording",  # numbers in messages
 }
 
 
