@@ -53,7 +53,7 @@ CASES = [
     Case(180, 20, 50, 500, tokens=True),
 ]
 
-# What grows: its sizes, and the case of a size.
+# Axes of growth: sizes, and the case of a size.
 AXES = {
     "T": ([10, 100, 1000, 10_000, 100_000], lambda steps: Case(steps, 8, 64, 64)),
     "B": ([1, 4, 16, 64, 256, 1024, 4096], lambda rows: Case(35, rows, 200, 200)),

@@ -11,7 +11,7 @@ from rnnfused.bench import timing
 from rnnfused.bench.shape import ways
 
 POINTS = [(axis, size) for axis, (sizes, _) in AXES.items() for size in sizes]
-# A point of both sides takes about this long, or three calls of each.
+# Both sides of a point take about this long; a long call is timed twice.
 SECONDS = 0.1
 
 

@@ -21,8 +21,6 @@ SHAPES = [
     (4, 16, 128, 512),  # a W that exceeds L2
 ]
 PASSES = ["forward", "backward"]
-
-
 LANES = 8  # float32 values of a multiply-add
 
 
@@ -112,16 +110,15 @@ def functions(path):
     for line in path.read_text().split("\n\n", 1)[1].splitlines():
         if line.startswith("fn="):
             function = line.removeprefix("fn=")
-        elif re.match(
-            r"[\d+*-]", line
-        ):  # a place and its instructions; after calls=, those of the function called
+        # A place and its instructions; after calls=, the instructions of the function called.
+        elif re.match(r"[\d+*-]", line):
             own[function] += 0 if is_call else int(line.split()[1])
         is_call = line.startswith("calls=")
     return own
 
 
 def _version():
-    """The compiler's version as GCC writes it into what it builds."""
+    """The compiler's version as GCC writes it into a library."""
     first = _output([*programs.COMPILER, "--version"]).split("\n")[0]
     return first.partition(" ")[2]
 
