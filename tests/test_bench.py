@@ -100,7 +100,7 @@ def test_states_that_differ_are_an_error(monkeypatch):
         Shape, "inputs", lambda self: (ours, theirs._replace(module=wrong), gradient)
     )
     with pytest.raises(ValueError, match="rnnfused and torch.nn.RNN give different states"):
-        worker.measure(SMALL, "forward", 0.001)
+        next(worker.measure(SMALL, 0.001))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -14,11 +15,11 @@ from .timing import in_turn, nothing
 TOLERANCES = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 
-def measure(shape: Shape, way: str, seconds: float) -> dict[str, float]:
+def measure(shape: Shape, seconds: float) -> Iterator[dict[str, float]]:
     """Times both sides in this process.
 
-    Returns:
-        "ours" and "theirs", median seconds per call, and "peak", operations per second.
+    Yields:
+        For each way "ours" and "theirs", median seconds per call, and "peak", operations per second.
 
     Raises:
         ValueError: the two sides give different states.
@@ -35,8 +36,8 @@ def measure(shape: Shape, way: str, seconds: float) -> dict[str, float]:
     del states, expected
     device = torch.device(shape.device)
     synchronize = nothing if device.type == "cpu" else getattr(torch, device.type).synchronize
-    found = in_turn(calls[0][way], calls[1][way], seconds, synchronize)
-    return found._asdict()
+    for way in WAYS:
+        yield in_turn(calls[0][way], calls[1][way], seconds, synchronize)._asdict()
 
 
 def main() -> None:
@@ -44,15 +45,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent reports the interrupt
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
-    shape = Shape(**given["shape"])
-    for way in WAYS:
-        try:
-            result: dict[str, object] = dict(measure(shape, way, given["seconds"]))
-        except (RuntimeError, ValueError, MemoryError, NotImplementedError) as error:
-            result = {"error": str(error).partition("\n")[0], "kind": type(error).__name__}
-        print(json.dumps(result), flush=True)
-        if "error" in result:
-            return
+    try:
+        for result in measure(Shape(**given["shape"]), given["seconds"]):
+            print(json.dumps(result), flush=True)
+    except (RuntimeError, ValueError, MemoryError, NotImplementedError) as error:
+        text = str(error).partition("\n")[0]
+        print(json.dumps({"error": text, "kind": type(error).__name__}), flush=True)
 
 
 def arguments(shape: Shape, threads: int, seconds: float) -> list[str]:
