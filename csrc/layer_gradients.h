@@ -3,7 +3,8 @@
 //   dW_ih = sum_t d_t^T x_t (a token sum of d_t for token ids)    db = sum_t d_t    dW_hh = sum_t d_t^T h_{t-1}
 //   dx = d W_ih
 //
-// This file makes the parameters of these products; the caller runs them. No torch and no kernels here.
+// This file makes the parameters of these products for rows that all run in every step; the caller runs them. Those of
+// other batches: cpu/ragged_backward.cpp. No torch and no kernels here.
 #pragma once
 
 #include <cstring>
@@ -18,12 +19,12 @@ struct LayerGradients {
   void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) for token ids
   void* weight_hh = nullptr;  // (hidden, hidden), or one square per head
   void* bias = nullptr;       // (hidden)
-  Sequence input;             // its rows are in the order of d's
+  Sequence input;             // past a row's end nothing is written
 };
 
 struct LayerBackwardParams {
   BackwardParams loop;
-  bool in_parts = false;  // only a part of d exists at a time: for a padded batch without lengths or heads
+  bool in_parts = false;  // only a part of d exists at a time: for a batch of one head whose rows run in every step
   ConstSequence input;
   ConstIds ids;  // the input as token ids; null: it is `input`
   int64_t input_size = 0;
@@ -88,12 +89,9 @@ struct LayerBackwardParams {
   void for_each_sum(const Run& run) const {
     const ConstSequence d = {loop.grad_projections.data, loop.grad_projections.time_stride,
                              loop.grad_projections.batch_stride};
-    const int64_t steps = loop.is_flat() ? 1 : loop.num_steps;
-    const int64_t rows = loop.is_flat() ? loop.num_rows : loop.batch_size;
+    const int64_t steps = loop.num_steps, rows = loop.batch_size;
     if (gradients.weight_ih && ids.data) {
       run(token_sum(d, steps, rows));
-    } else if (gradients.weight_ih && loop.lengths) {
-      run(sum_of_runs({d, 0, loop.hidden_size}, {input, 0, input_size}, 0, gradients.weight_ih));
     } else if (gradients.weight_ih) {
       run(sum(steps, rows, {d, 0, loop.hidden_size}, {input, 0, input_size}, gradients.weight_ih, adds));
     }
@@ -155,24 +153,6 @@ struct LayerBackwardParams {
     return params;
   }
 
-  // The sum over every row's steps except its last `left_out`.
-  ProductSumParams sum_of_runs(const Side& left, const Side& right, int64_t left_out, void* result) const {
-    ProductSumParams params;
-    params.outer = loop.batch_size;
-    params.left_size = left.size;
-    params.right_size = right.size;
-    params.dtype = loop.dtype;
-    params.left = rows_of(left, true);
-    params.right = rows_of(right, true);
-    params.result = result;
-    params.adds = adds;
-    params.inner = loop.num_steps;
-    params.lengths = loop.lengths;
-    params.run_starts = loop.sequence_rows;
-    params.left_out = left_out;
-    return params;
-  }
-
   TokenSumParams token_sum(const ConstSequence& d, int64_t steps, int64_t rows) const {
     TokenSumParams params;
     params.outer = steps;
@@ -197,42 +177,12 @@ struct LayerBackwardParams {
     const int64_t now = loop.reverse ? 0 : 1, before = loop.reverse ? 1 : 0;
     if (continues) {
       return run(sum(steps, loop.batch_size, {d, 0, size}, {h, before - now, size}, result, adds));
-    } else if (loop.lengths) {
-      run(sum_of_runs({d, now, size}, {h, before, size}, 1, result));
-    } else if (!loop.batch_sizes) {
-      run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, result, adds));
-    } else {
-      // The rows that take part in two successive steps are the first ones of both.
-      run(sum(0, 0, {d, 0, size}, {h, 0, size}, result, adds));
-      for (int64_t t = 0; t + 1 < steps; ++t) {
-        run(sum(1, loop.batch_sizes[t + 1], {d, loop.step_starts[t + now], size},
-                {h, loop.step_starts[t + before], size}, result, true));
-      }
     }
+    run(sum(steps - 1, loop.batch_size, {d, now, size}, {h, before, size}, result, adds));
     if (!h_0.data) return;
     const ConstSequence first = {h_0.data, 0, h_0.batch_stride};
-    if (loop.lengths) {
-      for (int64_t i = 0; i < loop.batch_size && loop.lengths[i] > 0; ++i) {
-        const ConstSequence d_of_row = skip(d, loop.sequence_rows[i] * d.batch_stride, item_bytes());
-        const ConstSequence h_0_of_row = skip(first, loop.state_rows[i] * first.batch_stride, item_bytes());
-        const int64_t start = loop.reverse ? loop.lengths[i] - 1 : 0;
-        run(sum(1, 1, {d_of_row, start, size}, {h_0_of_row, 0, size}, result, true));
-      }
-      return;
-    }
-    if (!loop.batch_sizes || !loop.reverse) {
-      const int64_t start = loop.reverse ? loop.step_start(steps - 1) : 0;
-      run(sum(1, loop.batch_size, {d, start, size}, {first, 0, size}, result, true));
-      return;
-    }
-    // In reverse, each row starts at its own last step.
-    for (int64_t t = 0; t < steps; ++t) {
-      const int64_t begin = t + 1 < steps ? loop.batch_sizes[t + 1] : 0, end = loop.batch_sizes[t];
-      if (begin == end) continue;
-      const ConstSequence late = {static_cast<const char*>(h_0.data) + begin * h_0.batch_stride * item_bytes(), 0,
-                                  h_0.batch_stride};
-      run(sum(1, end - begin, {d, loop.step_starts[t] + begin, size}, {late, 0, size}, result, true));
-    }
+    const int64_t start = loop.reverse ? steps - 1 : 0;
+    run(sum(1, loop.batch_size, {d, start, size}, {first, 0, size}, result, true));
   }
 };
 

@@ -100,6 +100,11 @@ struct RecurrenceParams {
   const int64_t* state_rows = nullptr;
   // Rows of flat sequences: (num_rows, hidden), packed or row after row, with batch_stride = time_stride. Else -1.
   int64_t num_rows = -1;
+  // In a part of a ragged batch (CPU, cpu/ragged.h): where its projections or its d of each step start, in rows, and
+  // the loop's i-th row is the i-th there; null: they lie as the other sequences do. And the number of rows that ran
+  // before the loop's first step, and of those that run on after its last.
+  const int64_t* part_starts = nullptr;
+  int64_t rows_before = 0, rows_after = 0;
   ConstMatrix weight_hh;
   int64_t head_stride = 0;  // of weight_hh
 
@@ -108,6 +113,8 @@ struct RecurrenceParams {
   int64_t sequence_row(int64_t row) const { return sequence_rows ? sequence_rows[row] : row; }
   int64_t state_row(int64_t row) const { return state_rows ? state_rows[row] : row; }
   bool is_flat() const { return num_rows >= 0; }
+  // Whether rows end at different steps.
+  bool is_ragged() const { return batch_sizes || lengths; }
 
  protected:
   void take_head(int64_t head) {
@@ -131,7 +138,7 @@ struct ForwardParams : RecurrenceParams {
   State h_n;                      // each row's state after its own last step; null: not wanted (CPU)
 
   // Whether every row takes part in every step, in a single head.
-  bool is_plain() const { return !batch_sizes && !lengths && num_heads == 1; }
+  bool is_plain() const { return !is_ragged() && num_heads == 1; }
 
   // The parameters of steps [first, last) of a plain call. The caller sets their projections.
   ForwardParams part(int64_t first, int64_t last) const {
@@ -216,7 +223,7 @@ struct ProjectionParams {
   }
 };
 
-// (outer, inner, size) rows. Element (o, i, j) lies at data[run_start(o) * outer_stride + i * inner_stride + j].
+// (outer, inner, size) rows. Element (o, i, j) lies at data[o * outer_stride + i * inner_stride + j].
 struct Rows {
   const void* data = nullptr;
   int64_t outer_stride = 0;
@@ -232,18 +239,9 @@ struct ProductSumParams {
   Rows left, right;
   void* result = nullptr;  // (left_size, right_size) in sum_dtype, contiguous
   bool adds = false;       // adds to the result's old values
-  // For runs of different lengths, (outer) each: the length, and the start in units of outer_stride. The last `left_out`
-  // rows of a run are left out. Null: runs of `inner` rows, in order.
-  const int64_t* lengths = nullptr;
-  const int64_t* run_starts = nullptr;
-  int64_t left_out = 0;
-
-  int64_t length(int64_t run) const { return !lengths ? inner : lengths[run] > left_out ? lengths[run] - left_out : 0; }
-  int64_t run_start(int64_t run) const { return run_starts ? run_starts[run] : run; }
 
   // Joins rows that all lie at one distance into one run.
   void join_rows() {
-    if (lengths) return;
     if (inner == 1) {
       std::swap(inner, outer);
       left.inner_stride = left.outer_stride;

@@ -10,12 +10,6 @@ template <class Run>
 void for_each_run(const RecurrenceParams& loop, const ConstSequence& from, int64_t from_bytes, const Sequence& to,
                   int64_t to_bytes, ProjectionParams product, const Run& run) {
   const int64_t steps = loop.num_steps, rows = loop.batch_size;
-  if (loop.is_flat()) {
-    product.rows = loop.num_rows;
-    product.input = {from.data, from.time_stride};
-    product.output = {to.data, to.time_stride};
-    return run(product);
-  }
   // Runs follow the order of memory.
   const bool by_batch = rows == 1 || (steps > 1 && from.is_batch_first());
   product.rows = by_batch ? steps : rows;

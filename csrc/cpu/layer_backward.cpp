@@ -10,6 +10,7 @@
 #include "cpu/packed.h"
 #include "cpu/part_size.h"
 #include "cpu/products.h"
+#include "cpu/ragged_layer.h"
 #include "cpu/recurrence.h"
 #include "cpu/share.h"
 #include "cpu/tuning.h"
@@ -140,6 +141,7 @@ void run_in_parts(const LayerBackwardParams& layer, const Workers& workers) {
 void run_layer_backward(const LayerBackwardParams& layer, const Workers& workers) {
   if (layer.loop.batch_size == 0) return GradientSums::clear(layer);
   check_work(loop_work(layer.loop));
+  if (layer.loop.is_ragged()) return run_ragged_backward(layer, workers);
   if (layer.in_parts) return run_in_parts(layer, workers);
   const GradientSums sums(layer, true);
   LayerBackwardParams in_sums = layer;

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <optional>
-#include <vector>
 
 #include "cpu/dispatch.h"
 #include "cpu/memory.h"
 #include "cpu/packed.h"
 #include "cpu/products.h"
+#include "cpu/ragged_layer.h"
 #include "cpu/recurrence.h"
 #include "cpu/share.h"
 #include "cpu/tuning.h"
@@ -21,8 +21,8 @@ namespace {
 class InputProjection {
  public:
   InputProjection(const ForwardParams& layer, const Workers& workers)
-      : is_batch_first_(!layer.is_flat() && layer.input.is_batch_first()),
-        rows_(layer.is_flat() ? layer.num_rows : product_of(layer.num_steps, layer.batch_size)),
+      : is_batch_first_(layer.input.is_batch_first()),
+        rows_(product_of(layer.num_steps, layer.batch_size)),
         workers_(workers) {
     product_.in_size = layer.input_size;
     product_.out_size = layer.hidden_size;
@@ -39,12 +39,10 @@ class InputProjection {
   // Makes the projections of `part` in `memory`, laid out as the input, and hands them to the part's loop.
   void run(ForwardParams& part, void* memory) {
     const int64_t steps = part.num_steps, batch = part.batch_size, hidden = part.hidden_size;
-    const Sequence to = part.is_flat()    ? Sequence{memory, hidden, hidden}
-                        : is_batch_first_ ? Sequence{memory, hidden, steps * hidden}
-                                          : Sequence{memory, batch * hidden, hidden};
+    const Sequence to = is_batch_first_ ? Sequence{memory, hidden, steps * hidden}
+                                        : Sequence{memory, batch * hidden, hidden};
     part.projections = {to.data, to.time_stride, to.batch_stride};
     const int64_t sum_bytes = bytes_of(sum_dtype(part.dtype));
-    if (part.lengths && !part.is_flat()) return run_to_ends(part, to, sum_bytes);
     for_each_run(part, part.input, bytes_of(part.dtype), to, sum_bytes, product_, [&](const ProjectionParams& run) {
       if (run.rows == rows_) return run_projection(run, workers_);
       if (!weight_) weight_.emplace(run.dtype, run.weight, run.in_size, hidden, workers_);
@@ -53,21 +51,6 @@ class InputProjection {
   }
 
  private:
-  // Makes the projections of each row up to its end.
-  void run_to_ends(const ForwardParams& part, const Sequence& to, int64_t sum_bytes) {
-    std::vector<ProjectionParams> runs;
-    for (int64_t i = 0; i < part.batch_size && part.lengths[i] > 0; ++i) {
-      const int64_t row = part.sequence_row(i);
-      product_.rows = part.lengths[i];
-      product_.input = {skip(part.input, row * part.input.batch_stride, bytes_of(part.dtype)).data,
-                        part.input.time_stride};
-      product_.output = {skip(to, row * to.batch_stride, sum_bytes).data, to.time_stride};
-      runs.push_back(product_);
-    }
-    const PackedMatrix weight(part.dtype, product_.weight, product_.in_size, part.hidden_size, workers_);
-    run_packed_projections(runs, weight, workers_);
-  }
-
   const bool is_batch_first_;
   const int64_t rows_;
   const Workers& workers_;
@@ -113,6 +96,8 @@ void run_projected_forward(ForwardParams params, Workers workers) {
 void run_layer_forward(const ForwardParams& params, const Workers& workers) {
   if (cpu_kernels().projects(params.num_heads > 1 ? params.of_head(0) : params)) {
     run_forward(params, workers);
+  } else if (params.is_ragged()) {
+    run_ragged_forward(params, workers);
   } else {
     run_projected_forward(params, workers);
   }

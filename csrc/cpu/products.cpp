@@ -35,32 +35,6 @@ void run_packed_projection(const ProjectionParams& params, const PackedMatrix& w
       workers);
 }
 
-void run_packed_projections(const std::vector<ProjectionParams>& runs, const PackedMatrix& weight,
-                            const Workers& workers) {
-  if (runs.empty()) return;
-  const CpuKernels& cpu = cpu_kernels();
-  const ProjectionParams& one = runs[0];
-  const PackedBias bias(one.dtype, one.bias_ih, one.bias_hh, one.out_size);
-  ProjectionParams all = one;
-  all.rows = 0;
-  std::vector<int64_t> starts;
-  for (const ProjectionParams& run : runs) {
-    starts.push_back(all.rows);
-    all.rows += run.rows;
-  }
-  const auto share = [&](void* scratch, int64_t begin, int64_t end) {
-    const auto after = std::upper_bound(starts.begin(), starts.end(), begin);
-    for (size_t i = after - starts.begin() - 1; i < runs.size() && starts[i] < end; ++i) {
-      const int64_t first = std::max<int64_t>(begin - starts[i], 0);
-      const int64_t last = std::min(end - starts[i], runs[i].rows);
-      if (first < last) cpu.project(runs[i], weight.data(), bias.data(), scratch, first, last);
-    }
-  };
-  share_items(
-      all.rows, product_of(all.rows, all.in_size, all.out_size),
-      [&](int64_t) { return cpu.project_scratch_bytes(all); }, share, workers);
-}
-
 void run_projection(const ProjectionParams& params, const Workers& workers) {
   if (params.rows == 0 || params.out_size == 0) return;
   check_work(product_of(params.rows, params.in_size, params.out_size));
@@ -87,7 +61,7 @@ void run_product_sum(const ProductSumParams& params, const Workers& workers) {
     return;
   }
   const int64_t work = product_of(params.outer, params.inner, params.left_size, params.right_size);
-  if (!params.lengths) check_work(work);
+  check_work(work);
   share_items(
       params.left_size, work, [&](int64_t) { return cpu.sum_scratch_bytes(params); },
       [&](void* scratch, int64_t begin, int64_t end) { cpu.sum_products(params, scratch, begin, end); }, workers);

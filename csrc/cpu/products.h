@@ -1,8 +1,6 @@
 // Runs the matrix products beside the time loop on the CPU, shared among workers.
 #pragma once
 
-#include <vector>
-
 #include "cpu/packed.h"
 #include "cpu/workers.h"
 #include "params.h"
@@ -12,10 +10,6 @@ namespace rnnfused {
 // out = in W^T + b; the second form has W^T packed already.
 void run_projection(const ProjectionParams& params, const Workers& workers);
 void run_packed_projection(const ProjectionParams& params, const PackedMatrix& weight, const Workers& workers);
-
-// The projections of several runs of rows, which are alike but for their rows and places.
-void run_packed_projections(const std::vector<ProjectionParams>& runs, const PackedMatrix& weight,
-                            const Workers& workers);
 
 void run_product_sum(const ProductSumParams& params, const Workers& workers);
 void run_token_sum(const TokenSumParams& params, const Workers& workers);

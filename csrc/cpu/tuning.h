@@ -45,6 +45,8 @@ constexpr int64_t kMinWorkPerWorker = 500'000;
 constexpr int64_t kMinPackPerWorker = 200'000;
 // Bytes of gradient sums that are worth one more worker, when the workers' sums are added up.
 constexpr int64_t kMinAddPerWorker = 32 * 1024;
+// Bytes of rows to copy to or from the memory of a part that are worth one more worker.
+constexpr int64_t kMinGatherPerWorker = 128 * 1024;
 // Groups of rows have gradient sums of their own, so that workers can share the groups (part_size.h). The least rows of
 // a group, and the least terms of its sums: of two groups, which cost one worker up to 4%; and of more.
 constexpr int64_t kMinRowsOfTwo = 8;

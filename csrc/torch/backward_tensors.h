@@ -28,7 +28,9 @@ struct BackwardTensors {
     if (clip) params.clip = *clip;
     problem.read_extents();
     problem.fill(params, output, weight_hh, nonlinearity, reverse);
-    if (needs_grad_projections) problem.clear_past_ends(params.grad_projections, bytes_of(params.dtype));
+    if (needs_grad_projections) {
+      problem.clear_past_ends(params.grad_projections, problem.hidden_size, bytes_of(params.dtype));
+    }
     problem.pass_states(params.grad_h_n, params.grad_h_0, bytes_of(params.dtype));
   }
 };

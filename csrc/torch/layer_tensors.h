@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "layer_gradients.h"
@@ -146,7 +147,7 @@ struct LayerTensors {
     params.h_n = {h_n.mutable_data_ptr(), problem.hidden_size};
     problem.read_extents();
     problem.fill(params, weight_hh, weight_hh, nonlinearity, reverse);
-    problem.clear_past_ends(params.output, bytes_of(params.dtype));
+    problem.clear_past_ends(params.output, problem.hidden_size, bytes_of(params.dtype));
     problem.pass_states(params.h_0, params.h_n, bytes_of(params.dtype));
   }
 };
@@ -190,6 +191,8 @@ struct LayerBackwardTensors {
                         {}};
     if (needs_input && weight_ih) {
       params.gradients.input = problem.view<void*>(grad_input, grad_input.mutable_data_ptr(), "grad_input");
+      problem.clear_past_ends(params.gradients.input, params.input_size, params.item_bytes());
+      if (hidden() == 0) std::memset(grad_input.mutable_data_ptr(), 0, grad_input.numel() * params.item_bytes());
     }
   }
 
@@ -198,7 +201,8 @@ struct LayerBackwardTensors {
 
   // Whether all of d must have memory at once.
   static bool needs_d(const Extents& extents, const OptionalTensor& weight_ih, const Tensor& weight_hh) {
-    return !weight_ih || extents.batch_sizes || extents.lengths || weight_hh.dim() == 3;
+    const bool is_ragged = extents.batch_sizes || extents.lengths;
+    return !weight_ih || (weight_hh.dim() == 3 && !is_ragged);
   }
 
   static void check_saved_input(const Tensor& input, const Tensor& output, bool needs_input) {

@@ -148,12 +148,12 @@ class Problem {
   }
 
   // Writes zeros past the ends of rows, which no step writes.
-  void clear_past_ends(const Sequence& sequence, int64_t item_bytes) const {
-    if (num_rows >= 0 || hidden_size == 0) return;
+  void clear_past_ends(const Sequence& sequence, int64_t size, int64_t item_bytes) const {
+    if (num_rows >= 0 || size == 0) return;
     for (size_t i = 0; i < lengths.size(); ++i) {
       const Sequence row = skip(sequence, sequence_rows[i] * sequence.batch_stride, item_bytes);
       for (int64_t t = lengths[i]; t < num_steps; ++t) {
-        std::memset(skip(row, t * row.time_stride, item_bytes).data, 0, hidden_size * item_bytes);
+        std::memset(skip(row, t * row.time_stride, item_bytes).data, 0, size * item_bytes);
       }
     }
   }

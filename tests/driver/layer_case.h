@@ -184,7 +184,7 @@ class LayerCase {
     if (random_.chance(60)) loop.grad_h_n = given_state();
     if (random_.chance(60)) loop.grad_h_0 = state_result();
     if (random_.chance(20)) loop.clip = 0.5;
-    params.in_parts = input_kind_ != projections && kind_ == dense && heads_ == 1;
+    params.in_parts = input_kind_ != projections && (heads_ == 1 || kind_ != dense);
     if (!params.in_parts) {
       loop.grad_projections = sequence(buffers_.results(elements(hidden_, 0) * bytes()), hidden_, 0);
     }

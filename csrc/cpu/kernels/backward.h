@@ -33,16 +33,21 @@ struct BackwardStep {
 
   bool finish_multiplies() const { return params.grad_h_0.data != nullptr; }
 
+  // The d of a row of the loop.
+  RNNFUSED_INLINE T* d_at(int64_t part_start, int64_t row) const {
+    return row_at<T>(params.grad_projections, part_start, params.part_starts ? row : params.sequence_row(row));
+  }
+
   // Initial sums of zero; prefetches the memory that emit() reads and writes.
   template <class Use>
-  RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t, const Use& use) const {
-    const auto from = [&, start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t, Sum<T>*)
+  RNNFUSED_INLINE void product(int64_t start, int64_t part_start, int64_t begin, int64_t, const Use& use) const {
+    const auto from = [&, start, part_start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t, Sum<T>*)
                           __attribute__((always_inline)) -> Start<T> {
       for (int64_t row = begin + first; row < begin + first + rows; ++row) {
         const int64_t at = params.sequence_row(row);
         if (params.grad_output.data) prefetch_row<false>(row_at<T>(params.grad_output, start, at) + column, columns);
         prefetch_row<false>(row_at<T>(params.output, start, at) + column, columns);
-        prefetch_row<true>(row_at<T>(params.grad_projections, start, at) + column, columns);
+        prefetch_row<true>(d_at(part_start, row) + column, columns);
       }
       return {};
     };
@@ -50,8 +55,8 @@ struct BackwardStep {
   }
 
   // Rows from `before` on are at their last step in time, where grad_h_n enters.
-  RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t before, const Sums<T>& of, Operand<T>* next,
-                            int64_t next_stride) const {
+  RNNFUSED_INLINE void emit(int64_t start, int64_t part_start, int64_t begin, int64_t before, const Sums<T>& of,
+                            Operand<T>* next, int64_t next_stride) const {
     const bool clips = params.clip < __builtin_inf();
     const Sum<T> most = static_cast<Sum<T>>(params.clip);
     // d from the gradient of h. NaN passes through.
@@ -76,7 +81,7 @@ struct BackwardStep {
                            params.state_row(begin + row) * params.grad_h_n.batch_stride + of.column;
       }
       const T* h = row_at<T>(params.output, start, at) + of.column;
-      T* d = row_at<T>(params.grad_projections, start, at) + of.column;
+      T* d = d_at(part_start, begin + row) + of.column;
       int64_t j = 0;
       for (; j + kLanes<T> <= of.columns; j += kLanes<T>) {
         Vector<T> grad = load(sums + j);

@@ -20,9 +20,11 @@ RNNFUSED_INLINE Vector<T> activate(Vector<T> x) {
   }
 }
 
-// Whether each step copies its rows of x first, because in place they would evict each other from L1.
+// Whether each step copies its rows of x first: they have another order, or in place they would evict each other from
+// L1.
 template <class T>
 RNNFUSED_INLINE bool copies_input(const ForwardParams& params) {
+  if (params.sequence_rows) return true;
   return params.batch_size > 1 && !kConverts<T> &&
          static_cast<uint64_t>(params.input.batch_stride) * sizeof(Operand<T>) % kInputAliasBytes == 0;
 }
@@ -61,7 +63,8 @@ struct ForwardStep {
   bool finish_multiplies() const { return false; }
 
   template <class Use>
-  RNNFUSED_INLINE void product(int64_t start, int64_t begin, int64_t rows, const Use& use_from) const {
+  RNNFUSED_INLINE void product(int64_t start, int64_t part_start, int64_t begin, int64_t rows,
+                               const Use& use_from) const {
     const auto use = [&](const auto& from, Factor<T> input, int count) __attribute__((always_inline)) {
       use_from(
           [&](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t width,
@@ -85,22 +88,27 @@ struct ForwardStep {
       if (copies_input<T>(params)) {
         const int64_t copy_stride = padded_stride<T>(params.input_size);
         for (int64_t row = 0; row < rows; ++row) {
-          copy_row(input + row * stride, input_copy + row * copy_stride, params.input_size);
+          copy_row(input + (order ? order[row] : row) * stride, input_copy + row * copy_stride, params.input_size);
         }
         input = input_copy;
         stride = copy_stride;
       }
       use(FromBias<T>{packed_bias}, Factor<T>{input, stride, packed_ih, params.input_size}, 1);
-    } else if (sizeof(T) < sizeof(Sum<T>) && params.projections_are_sums) {
-      use(FromRows<T, Sum<T>>{row_at<Sum<T>>(params.projections, start, first), params.projections.batch_stride, order},
-          Factor<T>(), 0);
     } else {
-      use(FromRows<T, T>{row_at<T>(params.projections, start, first), params.projections.batch_stride, order},
-          Factor<T>(), 0);
+      const int64_t stride = params.projections.batch_stride;
+      const int64_t* const order_of_sums = params.part_starts ? nullptr : order;
+      const int64_t first_of_sums = order_of_sums ? 0 : begin;
+      if (sizeof(T) < sizeof(Sum<T>) && params.projections_are_sums) {
+        use(FromRows<T, Sum<T>>{row_at<Sum<T>>(params.projections, part_start, first_of_sums), stride, order_of_sums},
+            Factor<T>(), 0);
+      } else {
+        use(FromRows<T, T>{row_at<T>(params.projections, part_start, first_of_sums), stride, order_of_sums},
+            Factor<T>(), 0);
+      }
     }
   }
 
-  RNNFUSED_INLINE void emit(int64_t start, int64_t begin, int64_t, const Sums<T>& of, Operand<T>* next,
+  RNNFUSED_INLINE void emit(int64_t start, int64_t, int64_t begin, int64_t, const Sums<T>& of, Operand<T>* next,
                             int64_t next_stride) const {
     const auto emit_rows = [&](int64_t columns) __attribute__((always_inline)) {
       const Sum<T>* sums = of.sums;

@@ -59,10 +59,10 @@ static int64_t backward_scratch_bytes(const BackwardParams& params, int64_t rows
 
 // The loop makes the projections of token ids, which need no product. It does not make those of few rows, which share
 // too little of each read of W_ih, unless the work is small; nor where W_ih would evict W_hh from L2; nor of rows
-// that every step would convert again, or whose rows have another order.
+// that every step would convert again.
 static bool projects(const ForwardParams& params) {
   if (params.ids.data) return true;
-  if (params.input_size == 0 || params.sequence_rows) return false;
+  if (params.input_size == 0) return false;
   return for_dtype(params.dtype, [&](auto zero) {
     using T = decltype(zero);
     const int64_t work = product_of(params.num_steps, params.batch_size, params.input_size, params.hidden_size);

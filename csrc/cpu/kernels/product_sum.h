@@ -178,7 +178,7 @@ void sum_products(const ProductSumParams& params, Operand<T>* scratch, int64_t b
   Operand<T>* const block = scratch + right_elements<T>(params);
   const bool as_is = is_short<T>(params);
   // Runs of one length that are shorter than a strip are joined.
-  const int64_t together = params.lengths || params.inner == 0 ? 1 : kStripRows / params.inner;
+  const int64_t together = params.inner == 0 ? 1 : kStripRows / params.inner;
   for (int64_t column = 0; column < params.right_size; column += kBlockColumns<T>) {
     const int64_t columns = smaller(params.right_size - column, kBlockColumns<T>);
     bool first = !params.adds;
@@ -206,11 +206,11 @@ void sum_products(const ProductSumParams& params, Operand<T>* scratch, int64_t b
       }
     }
     for (int64_t outer = 0; together <= 1 && outer < params.outer; ++outer) {
-      const int64_t length = params.length(outer), strips = (length + kStripRows - 1) / kStripRows;
-      const Parts parts(length, strips);
+      const int64_t strips = (params.inner + kStripRows - 1) / kStripRows;
+      const Parts parts(params.inner, strips);
       for (int64_t strip = 0; strip < strips; ++strip) {
         const int64_t inner = parts.begin(strip);
-        add(params.run_start(outer), inner, 1, parts.begin(strip + 1) - inner);
+        add(outer, inner, 1, parts.begin(strip + 1) - inner);
       }
     }
     if (!first) continue;

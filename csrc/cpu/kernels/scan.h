@@ -79,9 +79,11 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
     }
   }
   const auto rows_in = [&](int64_t i) -> int64_t {  // this worker's rows in the loop's i-th step
-    if (i < 0 || i >= params.num_steps) return 0;
     const int64_t t = step.ascending ? i : params.num_steps - 1 - i;
-    const int64_t rows = smaller(params.rows_in_step(t), end) - begin;
+    const int64_t of_all = i < 0                   ? params.rows_before
+                           : i < params.num_steps ? params.rows_in_step(t)
+                                                   : params.rows_after;
+    const int64_t rows = smaller(of_all, end) - begin;
     return rows > 0 ? rows : 0;
   };
   // Each member of a team has its own columns.
@@ -114,19 +116,19 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
     take_columns(0, 1);
     return true;
   };
-  int64_t before = 0;
+  int64_t before = rows_in(-1);
   int64_t now = rows_in(0);
   for (int64_t i = 0; i < params.num_steps; ++i) {
     const int64_t after = rows_in(i + 1);
     if (now > 0 && i >= member.first_step) {
       const int64_t t = step.ascending ? i : params.num_steps - 1 - i;
-      const int64_t start = params.step_start(t);
-      step.product(start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
+      const int64_t start = params.step_start(t), part_start = params.part_starts ? params.part_starts[t] : start;
+      step.product(start, part_start, begin, now, [&](const auto& from, Factor<T> before_it, int count) {
         const Factor<T> of_state = {state, stride, packed, size};
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
         multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, first_column, last_column,
                     i % 2 == 1, from, [&](const Sums<T>& sums) {
-                      step.emit(start, begin, before, sums, next + sums.first * stride + sums.column, stride);
+                      step.emit(start, part_start, begin, before, sums, next + sums.first * stride + sums.column, stride);
                     });
       });
       if (!goes_on(i)) return;
