@@ -9,9 +9,9 @@ from rnnfused import functional
 
 pytestmark = pytest.mark.usefixtures("restore_threads")
 
-# T, B, I, H. In float64: several parts, forward and backward; many rows, so that a part has a few steps; one row after
-# another ends; weights that exceed a cache; one part.
-SHAPES = [(300, 20, 70, 64), (40, 150, 9, 40), (1500, 3, 5, 48), (60, 12, 30, 300), (12, 5, 4, 6)]
+# T, B, I, H. In float64, backward runs in several parts but for the last shape. Forward, few rows and an input weight that
+# does not fit beside W_hh are projected in several parts, the others step by step.
+SHAPES = [(300, 20, 70, 64), (40, 150, 9, 40), (1200, 7, 70, 64), (100, 40, 300, 200), (12, 5, 4, 6)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 reverses = pytest.mark.parametrize("reverse", [False, True])
 
@@ -110,6 +110,17 @@ def test_lengths_equal_rows_alone(shape, reverse, threads, given, layout):
     else:
         run = problem.padded(reverse, layout == "batch first")
     assert_equal_to_rows(problem.results(run), problem.results(problem.rows_alone(reverse)))
+
+
+@shapes
+@reverses
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_states_of_other_dtypes(shape, reverse, dtype):
+    problem = Problem(shape, True, dtype)
+    with torch.no_grad():
+        got = problem.padded(reverse)(problem.x, problem.h_0)
+        expected = problem.rows_alone(reverse)(problem.x, problem.h_0)
+    assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
 
 
 @shapes
