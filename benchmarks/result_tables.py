@@ -193,7 +193,7 @@ def options(comparisons):
 
 
 def cost_of_lengths(comparisons):
-    """Rows of random lengths beside a dense call of as many tokens, by number of steps; ours and nn.RNN's."""
+    """Rows of random lengths beside a dense call of as many tokens, by case; ours and nn.RNN's."""
     for way, title in WAYS.items():
         cells = []
         for (case, _, of_way), against in comparisons.items():
@@ -201,11 +201,12 @@ def cost_of_lengths(comparisons):
                 ours, theirs = (
                     1 / typical(against[name]) for name in ("own dense", "nn.RNN dense")
                 )
-                cells.append(f"T {case.split('-')[0]}: {ours:.2f} and {theirs:.2f}")
+                cells.append(f"{case} {ours:.2f} and {theirs:.2f}")
         if cells:
             yield (
                 f"Rows of random lengths, {title}: time per token, as a multiple of that of a dense call of as many "
-                f"rows and of the mean length, with `lengths` in rnnfused and packed in `nn.RNN`: {', '.join(cells)}."
+                f"rows and of the mean length, with `lengths` in rnnfused and packed in `nn.RNN` (T-B-I-H): "
+                f"{', '.join(cells)}."
             )
 
 

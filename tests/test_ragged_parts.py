@@ -11,7 +11,13 @@ pytestmark = pytest.mark.usefixtures("restore_threads")
 
 # T, B, I, H. In float64, backward runs in several parts but for the last shape. Forward, few rows and an input weight that
 # does not fit beside W_hh are projected in several parts, the others step by step.
-SHAPES = [(300, 20, 70, 64), (40, 150, 9, 40), (1200, 7, 70, 64), (100, 40, 300, 200), (12, 5, 4, 6)]
+SHAPES = [
+    (300, 20, 70, 64),
+    (40, 150, 9, 40),
+    (1200, 7, 70, 64),
+    (100, 40, 300, 200),
+    (12, 5, 4, 6),
+]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape)))
 reverses = pytest.mark.parametrize("reverse", [False, True])
 
@@ -81,7 +87,9 @@ class Problem:
             options = {"lengths": self.lengths, "reverse": reverse}
             output, h_n = functional.rnn_layer(flat, *self.weights, h_0, **options)
             rows = output.split(lengths)
-            full = [torch.cat([row, row.new_zeros(x.size(0) - len(row), row.size(1))]) for row in rows]
+            full = [
+                torch.cat([row, row.new_zeros(x.size(0) - len(row), row.size(1))]) for row in rows
+            ]
             return torch.stack(full, 1), h_n
 
         return run
@@ -141,7 +149,9 @@ def test_packed_rows_equal_rows_with_lengths(shape, dtype):
     data = pack_padded_sequence(padded, lengths).data
     assert torch.equal(data, output.data) and torch.equal(padded_n, h_n)
     got = torch.autograd.grad((data, padded_n), leaves, (gradient, gradient_n))
-    for name, value, other in zip(["x", *dict(layer.named_parameters())], got, expected, strict=True):
+    for name, value, other in zip(
+        ["x", *dict(layer.named_parameters())], got, expected, strict=True
+    ):
         assert torch.equal(value, other), name
 
 

@@ -39,8 +39,8 @@ class InputProjection {
   // Makes the projections of `part` in `memory`, laid out as the input, and hands them to the part's loop.
   void run(ForwardParams& part, void* memory) {
     const int64_t steps = part.num_steps, batch = part.batch_size, hidden = part.hidden_size;
-    const Sequence to = is_batch_first_ ? Sequence{memory, hidden, steps * hidden}
-                                        : Sequence{memory, batch * hidden, hidden};
+    const Sequence to =
+        is_batch_first_ ? Sequence{memory, hidden, steps * hidden} : Sequence{memory, batch * hidden, hidden};
     part.projections = {to.data, to.time_stride, to.batch_stride};
     const int64_t sum_bytes = bytes_of(sum_dtype(part.dtype));
     for_each_run(part, part.input, bytes_of(part.dtype), to, sum_bytes, product_, [&](const ProjectionParams& run) {

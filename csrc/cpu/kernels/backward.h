@@ -41,8 +41,8 @@ struct BackwardStep {
   // Initial sums of zero; prefetches the memory that emit() reads and writes.
   template <class Use>
   RNNFUSED_INLINE void product(int64_t start, int64_t part_start, int64_t begin, int64_t, const Use& use) const {
-    const auto from = [&, start, part_start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns, int64_t, Sum<T>*)
-                          __attribute__((always_inline)) -> Start<T> {
+    const auto from = [&, start, part_start, begin](int64_t first, int64_t rows, int64_t column, int64_t columns,
+                                                    int64_t, Sum<T>*) __attribute__((always_inline)) -> Start<T> {
       for (int64_t row = begin + first; row < begin + first + rows; ++row) {
         const int64_t at = params.sequence_row(row);
         if (params.grad_output.data) prefetch_row<false>(row_at<T>(params.grad_output, start, at) + column, columns);

@@ -80,9 +80,9 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
   }
   const auto rows_in = [&](int64_t i) -> int64_t {  // this worker's rows in the loop's i-th step
     const int64_t t = step.ascending ? i : params.num_steps - 1 - i;
-    const int64_t of_all = i < 0                   ? params.rows_before
+    const int64_t of_all = i < 0                  ? params.rows_before
                            : i < params.num_steps ? params.rows_in_step(t)
-                                                   : params.rows_after;
+                                                  : params.rows_after;
     const int64_t rows = smaller(of_all, end) - begin;
     return rows > 0 ? rows : 0;
   };
@@ -128,7 +128,8 @@ void scan_rows(const Step& step, const PackedWeights& weights, Operand<T>* scrat
         const Factor<T> one[2] = {of_state, {}}, two[2] = {before_it, of_state};
         multiply<T>(count == 0 ? one : two, count + 1, now, starts_at_zero ? before : now, first_column, last_column,
                     i % 2 == 1, from, [&](const Sums<T>& sums) {
-                      step.emit(start, part_start, begin, before, sums, next + sums.first * stride + sums.column, stride);
+                      step.emit(start, part_start, begin, before, sums, next + sums.first * stride + sums.column,
+                                stride);
                     });
       });
       if (!goes_on(i)) return;
