@@ -33,6 +33,8 @@ SECOND_ORDER = [Case(32, 1, 28, 32), SUBNORMAL, Case(64, 32, 128, 256)]
 COMPILED = [Case(32, 1, 28, 32), SUBNORMAL]
 CELL = Case(1, 20, 28, 32)
 LENGTHS = Case(64, 64, 128, 256)
+CROWDED = [Case(32, 1, 256, 256), Case(32, 1, 1024, 1024)]
+CROWD = 64  # threads
 PACKED = [*(Case(steps, 8, 64, 64) for steps in (10, 100, 1000, 4000)), Case(200, 64, 256, 256)]
 
 CASES = [

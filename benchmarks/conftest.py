@@ -52,9 +52,10 @@ def pytest_generate_tests(metafunc):
 def record(request):
     """Records figures: ``record(section, key, figures)``."""
     session = request.config.stash[RESULTS]
+    threads = request.config.option.threads or torch.get_num_threads()
 
     def add(section, key, figures):
-        session.add(section, {**key, "threads": torch.get_num_threads()}, figures)
+        session.add(section, {**key, "threads": threads}, figures)
 
     return add
 

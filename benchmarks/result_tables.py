@@ -3,6 +3,7 @@
 import math
 import statistics
 
+from cases import CROWD
 from peers import PEERS
 
 WAYS = {"forward": "forward", "forward_backward": "forward + backward"}
@@ -185,6 +186,8 @@ def options(comparisons):
         "own eager": "A layer under `torch.compile`, times faster than the same layer in eager mode",
         "nn.RNNCell": "`RNNCell`, times faster than `torch.nn.RNNCell`",
         "nn.RNN packed": "Rows with `lengths`, times faster than `nn.RNN` on the same rows packed",
+        "nn.RNN crowded": f"With {CROWD} threads on as many cores as above, times faster than `nn.RNN`",
+        "own threads": "The same, times faster than our own call with a thread per core",
         "own padded": "Rows with `lengths`, times faster than our own call on all steps",
     }
     for name, text in names.items():

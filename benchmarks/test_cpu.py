@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from cases import (
     CELL,
     COMPILED,
+    CROWD,
+    CROWDED,
     FIXED_COST,
     LENGTHS,
     NARROW,
@@ -163,6 +165,30 @@ def test_cost_of_lengths(case, kind, way, in_turn):
     ragged = ways(module, x, gradient, call)[way]
     dense = ways(module, x[:steps].contiguous(), gradient[:steps].contiguous())[way]
     in_turn(case, way, kind, ragged, dense, scale=tokens / (steps * case.batch_size))
+
+
+@pytest.mark.parametrize("against", ["nn.RNN crowded", "own threads"])
+@pytest.mark.parametrize("case", CROWDED, ids=str)
+def test_more_threads_than_cores(case, against, way, in_turn):
+    """Many more threads than cores, against nn.RNN with as many, and against rnnfused with a thread per core."""
+    ours, theirs, gradient = inputs(case)
+    threads = torch.get_num_threads()
+
+    def with_threads(count, call):
+        def run():
+            torch.set_num_threads(count)
+            try:
+                return call()
+            finally:
+                torch.set_num_threads(threads)
+
+        return run
+
+    own, other = (ways(*side, gradient)[way] for side in (ours, theirs))
+    if against == "own threads":
+        in_turn(case, way, against, with_threads(CROWD, own), own)
+    else:
+        in_turn(case, way, against, *(with_threads(CROWD, call) for call in (own, other)))
 
 
 def random_lengths(case):

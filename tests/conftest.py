@@ -10,6 +10,9 @@ from instruction_sets import skip_unless_here
 
 import rnnfused
 
+# Tests set more threads than some machines have processors, and mean as many workers.
+os.environ.setdefault("RNNFUSED_PROCESSORS", "64")
+
 
 def pytest_addoption(parser):
     """Add the options of tests/fuzz, which pytest reads before it knows that folder."""

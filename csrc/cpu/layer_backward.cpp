@@ -38,7 +38,7 @@ struct PackedLayer {
     const int64_t hidden = loop.hidden_size;
     const PartSize size = part_size(layer, std::max<int64_t>(loop.batch_size, 1));
     const bool is_one_part = size.rows >= loop.batch_size && size.steps >= loop.num_steps;
-    if (is_one_part && team_size(loop, workers.count) > 1 && workers_pack(loop, 0, workers.count)) return;
+    if (is_one_part && team_size(loop, workers) > 1 && workers_pack(loop, 0, workers)) return;
     weight_hh.emplace(loop.dtype, loop.weight_hh, hidden, hidden, workers);
     if (!layer.gradients.input.data) return;
     weight_ih.emplace(loop.dtype, layer.weight_ih, hidden, layer.input_size, workers);
@@ -90,7 +90,7 @@ void add_groups(const LayerBackwardParams& layer, std::vector<std::optional<Grad
                 const Workers& workers) {
   const int64_t count = static_cast<int64_t>(sums.size());
   const int64_t adders =
-      worker_count(product_of(count - 1, GradientSums::bytes(layer)), kMinAddPerWorker, workers.count);
+      worker_count(product_of(count - 1, GradientSums::bytes(layer)), kMinAddPerWorker, workers);
   workers.run(adders, [&](int64_t share) {
     for (int64_t i = 1; i < count; ++i) sums[0]->add(layer, *sums[i], share, adders);
   });
@@ -103,7 +103,7 @@ void run_in_parts(const LayerBackwardParams& layer, const Workers& workers) {
   const int64_t hidden = loop.hidden_size, rows = loop.batch_size;
   const int64_t depth = 2 * hidden + std::min(layer.input_size, kTooLarge);
   const int64_t work = product_of(loop.num_steps, rows, hidden, depth);
-  const int64_t groups = row_groups(layer), count = worker_count(work, kMinWorkPerWorker, workers.count);
+  const int64_t groups = row_groups(layer), count = worker_count(work, kMinWorkPerWorker, workers);
   const int64_t most_groups = (groups + count - 1) / count;  // of one worker
   const bool shares_groups = count > 1 && 4 * most_groups * count <= 5 * groups;
   const bool each_packs = shares_groups && PackedLayer::bytes(layer) <= kResidentBytes;

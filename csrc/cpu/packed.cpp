@@ -20,7 +20,7 @@ PackedMatrix::PackedMatrix(Dtype dtype, const ConstMatrix& matrix, int64_t depth
   const CpuKernels& cpu = cpu_kernels();
   memory_.allocate(cpu.packed_bytes(dtype, depth, columns));
   const int64_t panels = panel_count(dtype, columns);
-  const int64_t packers = worker_count(product_of(depth, columns), kMinPackPerWorker, std::min(workers.count, panels));
+  const int64_t packers = worker_count(product_of(depth, columns), kMinPackPerWorker, workers, panels);
   const Parts parts(panels, packers);
   workers.run(packers, [&](int64_t i) {
     cpu.pack(dtype, matrix, depth, columns, memory_.get(), parts.begin(i), parts.begin(i + 1));

@@ -13,10 +13,10 @@ namespace {
 
 // The number of workers that should each make some columns of a projection and pack their part of the weight; 1 where
 // workers should share the rows instead. Columns suit few rows, if the panels divide evenly.
-int64_t column_workers(const ProjectionParams& params, int64_t most_workers) {
+int64_t column_workers(const ProjectionParams& params, const Workers& workers) {
   const int64_t panels = panel_count(params.dtype, params.out_size);
   const int64_t count = worker_count(product_of(params.rows, params.in_size, params.out_size), kMinWorkPerWorker,
-                                     std::min(most_workers, panels));
+                                     workers, panels);
   const int64_t rounded_up = (panels + count - 1) / count * count;
   return params.rows <= params.out_size && 8 * rounded_up <= 9 * panels ? count : 1;
 }
@@ -38,7 +38,7 @@ void run_packed_projection(const ProjectionParams& params, const PackedMatrix& w
 void run_projection(const ProjectionParams& params, const Workers& workers) {
   if (params.rows == 0 || params.out_size == 0) return;
   check_work(product_of(params.rows, params.in_size, params.out_size));
-  const int64_t count = column_workers(params, workers.count);
+  const int64_t count = column_workers(params, workers);
   if (count > 1) {
     const int64_t panels = panel_count(params.dtype, params.out_size);
     const int64_t panel_columns = cpu_kernels().panel_columns(params.dtype);

@@ -45,7 +45,7 @@ void RaggedPart::take(RecurrenceParams& loop, bool ascends) const {
 template <class Run>
 void RaggedPart::for_each_row(int64_t bytes, const Workers& workers, const Run& run) const {
   const int64_t steps = last_ - first_;
-  const int64_t count = worker_count(product_of(rows(), bytes), kMinGatherPerWorker, std::min(workers.count, steps));
+  const int64_t count = worker_count(product_of(rows(), bytes), kMinGatherPerWorker, workers, steps);
   const Parts shares(rows(), count);
   workers.run(count, [&](int64_t share) {
     const int64_t begin = shares.begin(share), end = shares.begin(share + 1);

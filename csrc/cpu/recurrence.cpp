@@ -48,7 +48,7 @@ bool run_team(const RecurrenceParams& params, int64_t input_size, const PackedWe
 // value and step. Returns whether a team waited long.
 bool run_rows(const RecurrenceParams& params, int64_t input_size, int64_t depth, const PackedWeights& weights,
               ScratchBytes scratch_bytes, RunRows run, const Workers& workers) {
-  const int64_t members = team_size(params, workers.count);
+  const int64_t members = team_size(params, workers);
   if (members > 1) return run_team(params, input_size, weights, members, scratch_bytes, run, workers);
   share_items(
       params.batch_size, product_of(params.num_steps, params.batch_size, depth, params.hidden_size),
@@ -63,23 +63,24 @@ bool run_rows(const RecurrenceParams& params, int64_t input_size, int64_t depth,
 
 }  // namespace
 
-int64_t team_size(const RecurrenceParams& params, int64_t most_workers) {
+int64_t team_size(const RecurrenceParams& params, const Workers& workers) {
   // Teams suit workers with so few rows each that they mostly read the weight, a weight larger than the nearest
   // cache, and steps that take long beside a meeting.
   const int64_t rows = params.batch_size, values = product_of(params.hidden_size, params.hidden_size);
-  if (rows >= kFewRowsPerWorker * most_workers || rows > kMaxTeamRows ||
+  if (rows >= kFewRowsPerWorker * workers.count || rows > kMaxTeamRows ||
       product_of(values, bytes_of(params.dtype)) < kMinTeamBytes) {
     return 1;
   }
-  const int64_t enough = worker_count(product_of(params.num_steps, rows, values), kMinWorkPerWorker, most_workers);
+  const int64_t enough = worker_count(product_of(params.num_steps, rows, values), kMinWorkPerWorker, workers);
   const int64_t panels = panel_count(params.dtype, params.hidden_size);
-  return worker_count(product_of(rows, values), kMinWorkPerMeeting, std::min({enough, panels, kMaxMembers}));
+  const int64_t worth_meeting = product_of(rows, values) / kMinWorkPerMeeting;
+  return std::max<int64_t>(1, std::min({worth_meeting, enough, panels, kMaxMembers}));
 }
 
-bool workers_pack(const RecurrenceParams& params, int64_t input_size, int64_t most_workers) {
+bool workers_pack(const RecurrenceParams& params, int64_t input_size, const Workers& workers) {
   const int64_t bytes = cpu_kernels().packed_bytes(params.dtype, params.hidden_size, params.hidden_size);
   const int64_t bytes_ih = cpu_kernels().packed_bytes(params.dtype, input_size, params.hidden_size);
-  if (team_size(params, most_workers) > 1) return bytes <= kMaxTeamPack && bytes_ih <= kResidentBytes;
+  if (team_size(params, workers) > 1) return bytes <= kMaxTeamPack && bytes_ih <= kResidentBytes;
   return bytes + bytes_ih <= kResidentBytes;
 }
 
@@ -116,7 +117,7 @@ void run_forward(const ForwardParams& params, const Workers& workers) {
   const PackedBias bias(dtype, params.bias_ih, params.bias_hh, hidden_size);
   PackedWeights weights;
   weights.bias = bias.data();
-  if (workers_pack(params, input_size, workers.count)) {
+  if (workers_pack(params, input_size, workers)) {
     run_packed_forward(params, weights, workers);
     return;
   }
@@ -138,7 +139,7 @@ void run_backward(const BackwardParams& params, const Workers& workers) {
         params, [&](int64_t head, const Workers& own) { run_backward(params.of_head(head), own); }, workers);
   }
   PackedWeights weights;
-  if (workers_pack(params, 0, workers.count)) {
+  if (workers_pack(params, 0, workers)) {
     run_packed_backward(params, weights, workers);
     return;
   }

@@ -17,10 +17,10 @@ bool run_packed_forward(const ForwardParams& params, const PackedWeights& weight
 bool run_packed_backward(const BackwardParams& params, const PackedWeights& weights, const Workers& workers);
 
 // The number of workers that should run the loop as a team; 1: none.
-int64_t team_size(const RecurrenceParams& params, int64_t most_workers);
+int64_t team_size(const RecurrenceParams& params, const Workers& workers);
 
 // Whether each worker should pack the weights that it uses. Otherwise the workers share packed weights, and each
 // fetches parts of them from the cache of the worker that packed them.
-bool workers_pack(const RecurrenceParams& params, int64_t input_size, int64_t most_workers);
+bool workers_pack(const RecurrenceParams& params, int64_t input_size, const Workers& workers);
 
 }  // namespace rnnfused

@@ -14,8 +14,8 @@ int64_t round_up_to_cache_line(int64_t bytes) { return (bytes + kCacheLine - 1) 
 
 }  // namespace
 
-int64_t worker_count(int64_t work, int64_t min_work, int64_t most) {
-  return std::max<int64_t>(1, std::min(work / min_work, most));
+int64_t worker_count(int64_t work, int64_t min_work, const Workers& workers, int64_t most) {
+  return std::max<int64_t>(1, std::min({work / product_of(min_work, workers.threads_per_worker), workers.count, most}));
 }
 
 void check_work(int64_t work) {
@@ -29,7 +29,7 @@ int64_t loop_work(const RecurrenceParams& params) {
 
 void share_items(int64_t items, int64_t work, FunctionRef<int64_t(int64_t)> scratch_bytes,
                  FunctionRef<void(void*, int64_t, int64_t)> run, const Workers& workers) {
-  const int64_t count = worker_count(work, kMinWorkPerWorker, std::min(workers.count, items));
+  const int64_t count = worker_count(work, kMinWorkPerWorker, workers, items);
   const int64_t bytes = round_up_to_cache_line(scratch_bytes((items + count - 1) / count));
   const Parts parts(items, count);
   Memory scratch(product_of(count, bytes));
@@ -39,7 +39,7 @@ void share_items(int64_t items, int64_t work, FunctionRef<int64_t(int64_t)> scra
 void share_heads(const RecurrenceParams& params, FunctionRef<void(int64_t, const Workers&)> run,
                  const Workers& workers) {
   const int64_t heads = params.num_heads;
-  const int64_t count = worker_count(loop_work(params), kMinWorkPerWorker, workers.count);
+  const int64_t count = worker_count(loop_work(params), kMinWorkPerWorker, workers);
   if (count == 1 || heads < count) {
     for (int64_t head = 0; head < heads; ++head) run(head, workers);
     return;

@@ -5,11 +5,12 @@
 
 #include "cpu/workers.h"
 #include "params.h"
+#include "sizes.h"
 
 namespace rnnfused {
 
-// The number of workers, from 1 to `most`, that leaves each at least `min_work`.
-int64_t worker_count(int64_t work, int64_t min_work, int64_t most);
+// The number of workers, from 1 to `most`, that leaves each at least `min_work`, which is worth the start of a thread.
+int64_t worker_count(int64_t work, int64_t min_work, const Workers& workers, int64_t most = kTooLarge);
 
 // Throws std::runtime_error for a number of multiply-adds that no machine can finish.
 void check_work(int64_t work);

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "cpu/layer_backward.h"
 #include "cpu/layer_forward.h"
 #include "cpu/linear_cross_entropy.h"
+#include "cpu/processors.h"
 #include "cpu/products.h"
 #include "cpu/recurrence.h"
 #include "torch/backward_tensors.h"
@@ -35,8 +37,13 @@ void parallel_for(int64_t count, rnnfused::Task task) {
   });
 }
 
-// torch's own threads.
-rnnfused::Workers torch_workers() { return {torch::stable::get_num_threads(), parallel_for}; }
+// torch's own threads, but no more than can run at the same time.
+rnnfused::Workers torch_workers() {
+  const int64_t threads = torch::stable::get_num_threads();
+  if (threads <= 1) return {};
+  const int64_t count = std::min(threads, rnnfused::available_processors());
+  return {count, parallel_for, threads / count};
+}
 
 void check_clip(std::optional<double> clip) { RNNFUSED_CHECK(!clip || *clip > 0, "state_grad_clip must be positive"); }
 
