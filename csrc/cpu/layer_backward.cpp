@@ -89,8 +89,7 @@ void run_parts(const LayerBackwardParams& layer, const PackedLayer& packed, int6
 void add_groups(const LayerBackwardParams& layer, std::vector<std::optional<GradientSums>>& sums,
                 const Workers& workers) {
   const int64_t count = static_cast<int64_t>(sums.size());
-  const int64_t adders =
-      worker_count(product_of(count - 1, GradientSums::bytes(layer)), kMinAddPerWorker, workers);
+  const int64_t adders = worker_count(product_of(count - 1, GradientSums::bytes(layer)), kMinAddPerWorker, workers);
   workers.run(adders, [&](int64_t share) {
     for (int64_t i = 1; i < count; ++i) sums[0]->add(layer, *sums[i], share, adders);
   });

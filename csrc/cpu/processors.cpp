@@ -42,14 +42,13 @@ int64_t rounded_up(double quota, double period) {
   return quota > 0 && period > 0 ? static_cast<int64_t>((quota + period - 1) / period) : 0;
 }
 
-// The quota of one group of version 2, from "max 100000" or "150000 100000"; or of version 1, from two files.
+// The quota of one group of version 2, from "150000 100000" or "max 100000"; or of version 1, from two files.
 int64_t quota_of(const std::string& group) {
-  std::string quota;
-  double period = 0;
-  if (std::ifstream(group + "/cpu.max") >> quota >> period) return rounded_up(std::atof(quota.c_str()), period);
+  double quota = 0, period = 0;
+  if (std::ifstream(group + "/cpu.max") >> quota >> period) return rounded_up(quota, period);
   if (!(std::ifstream(group + "/cpu.cfs_quota_us") >> quota)) return 0;
   if (!(std::ifstream(group + "/cpu.cfs_period_us") >> period)) return 0;
-  return rounded_up(std::atof(quota.c_str()), period);
+  return rounded_up(quota, period);
 }
 
 int64_t own_quota() {

@@ -15,8 +15,8 @@ namespace {
 // workers should share the rows instead. Columns suit few rows, if the panels divide evenly.
 int64_t column_workers(const ProjectionParams& params, const Workers& workers) {
   const int64_t panels = panel_count(params.dtype, params.out_size);
-  const int64_t count = worker_count(product_of(params.rows, params.in_size, params.out_size), kMinWorkPerWorker,
-                                     workers, panels);
+  const int64_t count =
+      worker_count(product_of(params.rows, params.in_size, params.out_size), kMinWorkPerWorker, workers, panels);
   const int64_t rounded_up = (panels + count - 1) / count * count;
   return params.rows <= params.out_size && 8 * rounded_up <= 9 * panels ? count : 1;
 }
