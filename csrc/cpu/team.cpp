@@ -13,6 +13,8 @@ using Clock = std::chrono::steady_clock;
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
 #endif
 }
 
