@@ -58,11 +58,13 @@ class Memory:
 
     def huge(self, dims, dtype):
         """A tensor that says it is larger than memory."""
-        sizes = [self.random.choice([1, 3, *HUGE]) for _ in range(dims)]
+        # No two are alike: two tensors of one such size could make a right call that takes an hour.
+        huge = [size + self.random.randrange(2**20) for size in HUGE]
+        sizes = [self.random.choice([1, 3, *huge]) for _ in range(dims)]
         try:
             return torch.zeros(1, dtype=dtype).expand(sizes)
         except RuntimeError:  # torch itself refuses the product
-            return torch.zeros([1] * dims, dtype=dtype).expand([2**38] + [1] * (dims - 1))
+            return torch.zeros([1] * dims, dtype=dtype).expand([huge[0]] + [1] * (dims - 1))
 
     def changed(self):
         """Whether a call wrote into an argument or beside it."""
