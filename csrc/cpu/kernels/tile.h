@@ -133,16 +133,22 @@ void tile(const Start<T>& start, const Factor<T>* factors, int count, Sum<T>* su
   }
 }
 
-// The tile for this many rows and vectors; vectors is a power of two up to max_vectors(rows).
-template <class T, int R = kMaxRows, int V = max_vectors(R)>
+template <class T, int R, int V = max_vectors(R)>
+RNNFUSED_INLINE TileFunction<T> tile_of_rows(int vectors) {
+  if constexpr (V > 1) {
+    if (vectors < V) return tile_of_rows<T, R, V / 2>(vectors);
+  }
+  return &tile<T, R, V>;
+}
+
+// The tile for this many rows and vectors; vectors is a power of two up to max_vectors(rows). One search after the
+// other: within each other, their inlined code would double with every row.
+template <class T, int R = kMaxRows>
 RNNFUSED_INLINE TileFunction<T> tile_for(int rows, int vectors) {
   if constexpr (R > 1) {
     if (rows < R) return tile_for<T, R - 1>(rows, vectors);
   }
-  if constexpr (V > 1) {
-    if (vectors < V) return tile_for<T, R, V / 2>(rows, vectors);
-  }
-  return &tile<T, R, V>;
+  return tile_of_rows<T, R>(vectors);
 }
 
 }  // namespace RNNFUSED_ISA
