@@ -102,8 +102,9 @@ class Problem {
       state_rows.push_back(b);
     }
     RNNFUSED_CHECK(num_rows < 0 || rows == num_rows, "lengths must add up to the rows of the data");
-    std::stable_sort(state_rows.begin(), state_rows.end(),
-                     [values = data](int64_t a, int64_t b) { return values[a] > values[b]; });
+    std::sort(state_rows.begin(), state_rows.end(), [values = data](int64_t a, int64_t b) {
+      return values[a] > values[b] || (values[a] == values[b] && a < b);
+    });
     for (const int64_t row : state_rows) {
       lengths.push_back(data[row]);
       sequence_rows.push_back(num_rows < 0 ? row : starts[row]);
