@@ -33,6 +33,12 @@ def test_threads_share_the_processors_of_the_process():
     assert workers_of_64_threads(one, RNNFUSED_PROCESSORS="") == 1
 
 
+@pytest.mark.skipif(os.cpu_count() < 2, reason="there is one processor")
+@pytest.mark.parametrize("binding", [{"OMP_PROC_BIND": "close"}, {"GOMP_CPU_AFFINITY": "0-1"}])
+def test_threads_that_openmp_pins_are_several_workers(binding):
+    assert workers_of_64_threads(RNNFUSED_PROCESSORS="", **binding) >= 2
+
+
 def test_the_variable_replaces_their_number():
     assert workers_of_64_threads(RNNFUSED_PROCESSORS="3") == 3
     assert workers_of_64_threads(RNNFUSED_PROCESSORS="100") == 64
