@@ -101,8 +101,8 @@ struct RecurrenceParams {
   // Rows of flat sequences: (num_rows, hidden), packed or row after row, with batch_stride = time_stride. Else -1.
   int64_t num_rows = -1;
   // In a part of a ragged batch (CPU, cpu/ragged.h): where its projections or its d of each step start, in rows, and
-  // the loop's i-th row is the i-th there; null: they lie as the other sequences do. And the number of rows that ran
-  // before the loop's first step, and of those that run on after its last.
+  // the loop's i-th row is the i-th there; null: they lie as the other sequences do. And the rows that ran before the
+  // loop's first step, and the rows that run on after its last.
   const int64_t* part_starts = nullptr;
   int64_t rows_before = 0, rows_after = 0;
   ConstMatrix weight_hh;

@@ -7,8 +7,8 @@
 
 namespace rnnfused {
 
-// At least 1. The processors that the calling thread may run on, but no more than the quota of the process's control
-// groups when the library was loaded. The environment variable RNNFUSED_PROCESSORS replaces both; throws
+// At least 1. The processors that the calling thread may run on, or all online ones where OpenMP pins threads; but no
+// more than the quota of the process's control groups at the first call. RNNFUSED_PROCESSORS replaces both; throws
 // std::runtime_error if it is no number from 1 to 1024.
 int64_t available_processors();
 
