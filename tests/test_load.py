@@ -67,15 +67,17 @@ def test_sixteen_threads_on_one_module(calls, seconds):
     assert min(counts) > 0
 
 
-def exits_with_success(calls):
-    """Forks; the child makes each call on one thread. Whether all results were right within a minute."""
+def exits_with_success(calls, threads=1):
+    """Forks; the child makes each call. Whether all results were right within a minute."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            torch.set_num_threads(1)  # as DataLoader's workers do
-            for call, expected in calls:
-                assert_same_bits(call(), expected)
+            torch.set_num_threads(threads)
+            results = [call() for call, _ in calls]
+            torch.set_num_threads(1)  # the comparison is torch's, which would wait for the parent's threads
+            for got, (_, expected) in zip(results, calls, strict=True):
+                assert_same_bits(got, expected)
             code = 0
         finally:
             os._exit(code)
@@ -108,6 +110,18 @@ def test_forks_while_other_threads_compute(calls, forks):
                 assert_same_bits(call(), expected)
 
     run_in_threads(work, range(4), timeout=60 + 10 * forks)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform lacks fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_fork_has_threads_of_its_own(restore_threads, threads):
+    """The child lacks the pool of OpenMP that its parent had started, and may start another."""
+    torch.manual_seed(0)
+    calls = list(calls_of(rnnfused.RNN(20, 512)))
+    torch.set_num_threads(2)
+    expected = [call() for call in calls]
+    assert exits_with_success(list(zip(calls, expected, strict=True)), threads)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")

@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <optional>
@@ -17,33 +16,20 @@
 #include "cpu/layer_backward.h"
 #include "cpu/layer_forward.h"
 #include "cpu/linear_cross_entropy.h"
-#include "cpu/processors.h"
 #include "cpu/products.h"
 #include "cpu/recurrence.h"
 #include "torch/backward_tensors.h"
 #include "torch/cross_entropy_tensors.h"
 #include "torch/generate_tensors.h"
 #include "torch/layer_tensors.h"
+#include "torch/threads.h"
 
 namespace {
 
 using rnnfused::OptionalTensor;
+using rnnfused::torch_workers;
 using rnnfused::with_contiguous_features;
 using torch::stable::Tensor;
-
-void parallel_for(int64_t count, rnnfused::Task task) {
-  torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) task(i);
-  });
-}
-
-// torch's own threads, but no more than can run at the same time.
-rnnfused::Workers torch_workers() {
-  const int64_t threads = torch::stable::get_num_threads();
-  if (threads <= 1) return {};
-  const int64_t count = std::min(threads, rnnfused::available_processors());
-  return {count, parallel_for, threads / count};
-}
 
 void check_clip(std::optional<double> clip) { RNNFUSED_CHECK(!clip || *clip > 0, "state_grad_clip must be positive"); }
 
