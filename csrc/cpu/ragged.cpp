@@ -9,19 +9,20 @@
 
 namespace rnnfused {
 
-std::vector<int64_t> ragged_part_starts(const RecurrenceParams& batch, int64_t part_rows) {
+RaggedParts::RaggedParts(const RecurrenceParams& batch, int64_t part_rows) {
   int64_t steps = 0, rows = 0;
   while (batch.batch_sizes && steps < batch.num_steps && batch.batch_sizes[steps] > 0) {
     rows += batch.batch_sizes[steps++];
   }
   const Parts ends(rows, std::max<int64_t>(1, rows / part_rows));
-  std::vector<int64_t> starts = {0};
-  int64_t before = 0;
+  int64_t start = 0, end = 0;  // of the part, in rows
   for (int64_t t = 0; t < steps; ++t) {
-    before += batch.batch_sizes[t];
-    if (before >= ends.begin(static_cast<int64_t>(starts.size()))) starts.push_back(t + 1);
+    end += batch.batch_sizes[t];
+    if (end < ends.begin(count() + 1)) continue;
+    starts.push_back(t + 1);
+    most_rows = std::max(most_rows, end - start);
+    start = end;
   }
-  return starts;
 }
 
 RaggedPart::RaggedPart(const RecurrenceParams& batch, int64_t first, int64_t last)

@@ -59,7 +59,14 @@ class RaggedPart {
   std::vector<int64_t> starts_;  // of each step, and the end of the last
 };
 
-// Where the parts of a ragged batch start, and the end of the last: parts of about `part_rows` rows, summed over steps.
-std::vector<int64_t> ragged_part_starts(const RecurrenceParams& batch, int64_t part_rows);
+// The parts of a ragged batch, of about `part_rows` rows, summed over steps.
+struct RaggedParts {
+  RaggedParts(const RecurrenceParams& batch, int64_t part_rows);
+
+  int64_t count() const { return static_cast<int64_t>(starts.size()) - 1; }
+
+  std::vector<int64_t> starts = {0};  // and the end of the last
+  int64_t most_rows = 0;              // of a part
+};
 
 }  // namespace rnnfused

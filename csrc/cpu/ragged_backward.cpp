@@ -34,27 +34,22 @@ class RaggedBackward {
   }
 
   void run() {
-    const std::vector<int64_t> starts = ragged_part_starts(loop_, part_rows_);
-    const int64_t parts = static_cast<int64_t>(starts.size()) - 1;
-    if (parts == 0) return GradientSums::clear(layer_);
-    int64_t most_rows = 0;
-    for (int64_t i = 0; i < parts; ++i) {
-      most_rows = std::max(most_rows, RaggedPart(loop_, starts[i], starts[i + 1]).rows());
-    }
+    const RaggedParts parts(loop_, part_rows_);
+    if (parts.count() == 0) return GradientSums::clear(layer_);
     const int64_t most_size = std::max(hidden_, layer_.ids.data ? 0 : layer_.input_size);
-    Memory d(product_of(most_rows, hidden_, item_bytes_));
-    Memory others(product_of(most_rows, std::max(product_of(most_size, item_bytes_), int64_t{sizeof(int64_t)})));
-    Memory d_after(parts > 1 ? product_of(loop_.batch_size, hidden_, item_bytes_) : 0);
-    if (parts > 1) {
+    Memory d(product_of(parts.most_rows, hidden_, item_bytes_));
+    Memory others(product_of(parts.most_rows, std::max(product_of(most_size, item_bytes_), int64_t{sizeof(int64_t)})));
+    Memory d_after(parts.count() > 1 ? product_of(loop_.batch_size, hidden_, item_bytes_) : 0);
+    if (parts.count() > 1) {
       std::memset(d_after.get(), 0, loop_.batch_size * hidden_ * item_bytes_);
       pack();
     }
-    for (int64_t i = 0; i < parts; ++i) {
-      const int64_t at = loop_.reverse ? i : parts - 1 - i;
-      const RaggedPart part(loop_, starts[at], starts[at + 1]);
+    for (int64_t i = 0; i < parts.count(); ++i) {
+      const int64_t at = loop_.reverse ? i : parts.count() - 1 - i;
+      const RaggedPart part(loop_, parts.starts[at], parts.starts[at + 1]);
       run_loop(part, d.get(), i > 0 ? d_after.get() : nullptr);
-      if (i + 1 < parts) {
-        const int64_t last = loop_.reverse ? starts[at + 1] - 1 : starts[at];
+      if (i + 1 < parts.count()) {
+        const int64_t last = loop_.reverse ? parts.starts[at + 1] - 1 : parts.starts[at];
         part.copy_step(last, d.get(), hidden_ * item_bytes_, d_after.get());
       }
       if (loop_.grad_projections.data) part.scatter(d.get(), hidden_, item_bytes_, loop_.grad_projections, workers_);

@@ -37,26 +37,22 @@ void run_ragged_forward(const ForwardParams& batch, Workers workers) {
   const int64_t item_bytes = bytes_of(batch.dtype), sum_bytes = bytes_of(sum_dtype(batch.dtype));
   const int64_t part_rows = workers.count * std::max(kPartBytes / (hidden * sum_bytes), kMinProjectedRows);
   // Heads pack their weights in each call of the loop: they run once.
-  const std::vector<int64_t> starts = ragged_part_starts(batch, batch.num_heads > 1 ? kTooLarge : part_rows);
-  const int64_t parts = static_cast<int64_t>(starts.size()) - 1;
-  int64_t most_rows = 0;
-  for (int64_t i = 0; i < parts; ++i) {
-    most_rows = std::max(most_rows, RaggedPart(batch, starts[i], starts[i + 1]).rows());
-  }
-  Memory input(product_of(most_rows, inputs, item_bytes)), projections(product_of(most_rows, hidden, sum_bytes));
-  Memory last_states(parts > 1 && !batch.h_n.data ? product_of(batch.batch_size, hidden, item_bytes) : 0);
+  const RaggedParts parts(batch, batch.num_heads > 1 ? kTooLarge : part_rows);
+  Memory input(product_of(parts.most_rows, inputs, item_bytes)),
+      projections(product_of(parts.most_rows, hidden, sum_bytes));
+  Memory last_states(parts.count() > 1 && !batch.h_n.data ? product_of(batch.batch_size, hidden, item_bytes) : 0);
   const State states = batch.h_n.data ? batch.h_n : State{last_states.get(), hidden};
-  if (parts > 1 && batch.reverse) copy_first_states(batch, states);
+  if (parts.count() > 1 && batch.reverse) copy_first_states(batch, states);
   std::optional<PackedMatrix> weight_hh, weight_ih;
   PackedWeights weights;
-  if (parts > 1) {
+  if (parts.count() > 1) {
     weight_hh.emplace(batch.dtype, transposed(batch.weight_hh), hidden, hidden, workers);
     weight_ih.emplace(batch.dtype, transposed(batch.weight_ih), inputs, hidden, workers);
     weights.hh = weight_hh->data();
   }
-  for (int64_t i = 0; i < parts; ++i) {
-    const int64_t at = batch.reverse ? parts - 1 - i : i;
-    const RaggedPart part(batch, starts[at], starts[at + 1]);
+  for (int64_t i = 0; i < parts.count(); ++i) {
+    const int64_t at = batch.reverse ? parts.count() - 1 - i : i;
+    const RaggedPart part(batch, parts.starts[at], parts.starts[at + 1]);
     ProjectionParams product;
     product.rows = part.rows();
     product.in_size = inputs;
@@ -81,7 +77,7 @@ void run_ragged_forward(const ForwardParams& batch, Workers workers) {
     loop.projections_are_sums = true;
     loop.projections = {projections.get(), hidden, hidden};
     loop.output = part.of(batch.output, item_bytes);
-    if (parts == 1) {
+    if (parts.count() == 1) {
       run_projection(product, workers);
       return run_forward(loop, workers);
     }
