@@ -185,6 +185,7 @@ def options(comparisons):
         "second order": "A gradient of a gradient, times faster than the reference loop",
         "own eager": "A layer under `torch.compile`, times faster than the same layer in eager mode",
         "nn.RNNCell": "`RNNCell`, times faster than `torch.nn.RNNCell`",
+        "textbook's step": "A single step of `RNNScratch`, times faster than the textbook's own code",
         "nn.RNN packed": "Rows with `lengths`, times faster than `nn.RNN` on the same rows packed",
         "nn.RNN crowded": f"With {CROWD} threads on as many cores as above, times faster than `nn.RNN`",
         "own threads": "The same, times faster than our own call with a thread per core",

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import (
-    CELL,
     COMPILED,
     CROWD,
     CROWDED,
@@ -18,6 +17,7 @@ from cases import (
     NARROW,
     PACKED,
     SECOND_ORDER,
+    STEPS,
     SUBNORMAL,
     inputs,
 )
@@ -26,6 +26,7 @@ from peers import PEERS
 import rnnfused
 from rnnfused.bench.shape import ways
 from rnnfused.ops import layer
+from rnnfused.scratch import RNNScratch
 
 
 def test_peer(case, way, peer, in_turn):
@@ -121,15 +122,35 @@ def test_torch_compile(case, way, in_turn):
 
 
 @pytest.mark.one_thread
-def test_cell(way, in_turn):
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_cell(case, way, in_turn):
     """One step of the cell, against nn.RNNCell."""
-    _, (_, x), gradient = inputs(CELL)
+    _, (_, x), gradient = inputs(case)
 
     def call_of(kind):
-        cell = kind(CELL.input_size, CELL.hidden_size)
+        cell = kind(case.input_size, case.hidden_size)
         return ways(cell, x[0], gradient[0], lambda x: (cell(x),))[way]
 
-    in_turn(CELL, way, "nn.RNNCell", *map(call_of, (rnnfused.RNNCell, torch.nn.RNNCell)))
+    in_turn(case, way, "nn.RNNCell", *map(call_of, (rnnfused.RNNCell, torch.nn.RNNCell)))
+
+
+@pytest.mark.one_thread
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_textbook_step(case, way, in_turn):
+    """One step of RNNScratch with a state, against the textbook's two products and tanh."""
+    _, (_, x), gradient = inputs(case)
+    rnn = RNNScratch(case.input_size, case.hidden_size)
+    state = torch.randn(case.batch_size, case.hidden_size)
+
+    def textbook(x):
+        outputs, h = [], state
+        for step in x:
+            h = torch.tanh(step @ rnn.W_xh + h @ rnn.W_hh + rnn.b_h)
+            outputs.append(h)
+        return outputs
+
+    calls = [lambda x: rnn(x, (state,))[0], textbook]
+    in_turn(case, way, "textbook's step", *(ways(rnn, x, gradient[0], call)[way] for call in calls))
 
 
 @pytest.mark.parametrize("theirs_packs", [True, False], ids=["nn.RNN packed", "own padded"])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import arguments, functional
+from . import arguments, functional, single_step
 from .ops import autocast
 from .ops.nonlinearity import check_nonlinearity
 from .special_inputs import is_checked_by_op, is_special, run_specially
@@ -62,15 +62,13 @@ class RNNCell(torch.nn.RNNCell):
         biases: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.bias:
             biases = (weight_of(self, "bias_ih"), weight_of(self, "bias_hh"))
+        weight_ih, nonlinearity = weight_of(self, "weight_ih"), self.nonlinearity
+        if single_step.suits_cell(input, hx, weight_hh) and nonlinearity in single_step.CELLS:
+            if hx is None:
+                hx = input.new_zeros(input.size(0), self.hidden_size)
+            return single_step.CELLS[nonlinearity](input, hx, weight_ih, weight_hh, *biases)
         h, _ = functional.run_layer(
-            input,
-            weight_of(self, "weight_ih"),
-            weight_hh,
-            *biases,
-            hx,
-            self.nonlinearity,
-            -1,
-            False,
+            input, weight_ih, weight_hh, *biases, hx, nonlinearity, -1, False
         )
         return h
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from .. import functional
+from .. import arguments, functional, single_step
 from ..ops import autocast
 from ..ops.compiled import copy_of_view
 from ..ops.sequence import without_step
@@ -46,7 +46,8 @@ class RNNScratch(nn.Module):
 
         Returns:
             ``(outputs, state)``: a list of num_steps tensors (batch, H), or one tensor
-            (num_steps, batch, H) if ``stacked``; and the last state (batch, H).
+            (num_steps, batch, H) if ``stacked``; and the last state (batch, H). Of a single step, the state
+            may be the tensor in the list, as in the textbook.
 
         Raises:
             ValueError: a shape or a device does not fit.
@@ -55,6 +56,11 @@ class RNNScratch(nn.Module):
         """
         if not isinstance(inputs, Tensor):
             inputs = _stack(inputs)
+        if not stacked and single_step.suits(inputs, self.W_hh) and _is_one_step(inputs):
+            h = single_step.textbook(inputs[0], self.W_xh, self.W_hh, self.b_h, state)
+            if h is not None:
+                return [h], h
+        arguments.check_layout("inputs", inputs)
         if is_integer(inputs):
             if inputs.dim() != 2:
                 raise ValueError(
@@ -129,6 +135,10 @@ class RNNScratchCell(nn.Module):
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
+        if single_step.suits(x, self.Wh) and x.dim() == 2:
+            step = single_step.textbook(x, self.Wx, self.Wh, self.b, h)
+            if step is not None:
+                return step
         if x.dim() != 2 or x.size(1) != self.num_inputs:
             raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
         _check_like_weights("x", x, self.Wx)
@@ -140,6 +150,10 @@ class RNNScratchCell(nn.Module):
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
         return f"{self.num_inputs}, {self.num_hidden}"
+
+
+def _is_one_step(inputs: Tensor) -> bool:
+    return 2 <= inputs.dim() <= 3 and inputs.size(0) == 1
 
 
 def _initial_parameters(
@@ -189,6 +203,7 @@ def _check_like_weights(
     weight: Tensor,
     dtype_of: Callable[[Tensor], torch.dtype] = lambda tensor: tensor.dtype,
 ) -> None:
+    arguments.check_layout(name, tensor)
     if tensor.dtype != weight.dtype and dtype_of(tensor) != dtype_of(weight):
         raise TypeError(f"{name} must be {weight.dtype} like the weights, got {tensor.dtype}")
     if tensor.device != weight.device:

@@ -1,0 +1,79 @@
+"""One step in torch's own operations, where they take less time than one call of the fused op.
+
+With gradients, a call of the op costs 40 us of Python, and torch's few operations 20. Without, the op wins where weights
+are small: it packs them in each call. ``torch.use_deterministic_algorithms(True)`` selects the op, whose results have the
+same bits on every machine.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from .ops.modes import is_any_autocast_active, is_differentiated, is_recorded
+
+_is_deterministic = torch._C._get_deterministic_algorithms
+# Elements of a weight that the op packs in less time than it saves, per row, and the most rows that count.
+_PACKED_PER_ROW = 128 * 128
+_MOST_ROWS = 4
+
+
+def suits(input: Any, weight: Any) -> bool:
+    """Whether torch's operations may take a step: of float32 or float64 on the CPU, not recorded or cast."""
+    return (
+        not is_recorded()  # first: compilers know that call, and not the others
+        and type(input) is Tensor
+        and type(weight) in (Parameter, Tensor)
+        and (weight.dtype is torch.float32 or weight.dtype is torch.float64)
+        and weight.is_cpu
+        and input.layout is torch.strided
+        and not input.is_nested
+        and not _is_deterministic()
+        and not is_any_autocast_active()
+    )
+
+
+def textbook(x: Tensor, weight_x: Tensor, weight_h: Tensor, bias: Tensor, h: Any) -> Tensor | None:
+    """``tanh(x W_x + h W_h + b)``; None where an argument is wrong, which the caller then explains.
+
+    Args:
+        x: (B, I), or token ids (B,).
+        weight_x: (I, H).
+        weight_h: (H, H).
+        bias: (H,).
+        h: (B, H), (1, H), one of these in a tuple, or None.
+    """
+    try:
+        if x.dim() == 1:
+            p = torch.embedding(weight_x, x) + bias
+        else:
+            p = torch.addmm(bias, x, weight_x)
+        if type(h) is tuple and len(h) == 1:
+            h = h[0]
+        if h is None:
+            h = p.new_zeros(p.shape)  # W_h gets a gradient of zeros
+        elif type(h) is not Tensor or h.layout is not torch.strided:
+            return None
+        elif h.shape != p.shape:
+            if h.shape != (1, p.size(1)):
+                return None
+            h = h.expand(p.shape)
+        p = torch.addmm(p, h, weight_h)
+    except (RuntimeError, IndexError):
+        return None
+    return torch.tanh(p)
+
+
+def suits_cell(input: Tensor, hx: Any, weight: Tensor) -> bool:
+    """Whether torch's cell takes the step of a batch (B, I) with a weight (H, H): where the op would take longer."""
+    if not (suits(input, weight) and input.dim() == 2 and (hx is None or hx.dim() == 2)):
+        return False
+    return is_differentiated() or weight.numel() > _PACKED_PER_ROW * min(input.size(0), _MOST_ROWS)
+
+
+CELLS: dict[str, Callable[..., Tensor]] = {
+    "tanh": torch.rnn_tanh_cell,
+    "relu": torch.rnn_relu_cell,
+}
