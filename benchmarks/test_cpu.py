@@ -139,18 +139,21 @@ def test_cell(case, way, in_turn):
 def test_textbook_step(case, way, in_turn):
     """One step of RNNScratch with a state, against the textbook's two products and tanh."""
     _, (_, x), gradient = inputs(case)
-    rnn = RNNScratch(case.input_size, case.hidden_size)
     state = torch.randn(case.batch_size, case.hidden_size)
 
-    def textbook(x):
-        outputs, h = [], state
-        for step in x:
-            h = torch.tanh(step @ rnn.W_xh + h @ rnn.W_hh + rnn.b_h)
-            outputs.append(h)
-        return outputs
+    class Textbook(RNNScratch):
+        def forward(self, inputs, state):
+            outputs, (h,) = [], state
+            for x in inputs:
+                h = torch.tanh(torch.matmul(x, self.W_xh) + torch.matmul(h, self.W_hh) + self.b_h)
+                outputs.append(h)
+            return outputs, h
 
-    calls = [lambda x: rnn(x, (state,))[0], textbook]
-    in_turn(case, way, "textbook's step", *(ways(rnn, x, gradient[0], call)[way] for call in calls))
+    def call_of(kind):
+        rnn = kind(case.input_size, case.hidden_size)
+        return ways(rnn, x, gradient[0], lambda x: rnn(x, (state,))[0])[way]
+
+    in_turn(case, way, "textbook's step", *map(call_of, (RNNScratch, Textbook)))
 
 
 @pytest.mark.parametrize("theirs_packs", [True, False], ids=["nn.RNN packed", "own padded"])

@@ -6,7 +6,7 @@ same bits on every machine.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ _PACKED_PER_ROW = 128 * 128
 _MOST_ROWS = 4
 
 
-def suits(input: Any, weight: Any) -> bool:
+def suits(input: Any, weight: Any) -> TypeGuard[Tensor]:
     """Whether torch's operations may take a step: of float32 or float64 on the CPU, not recorded or cast."""
     return (
         not is_recorded()  # first: compilers know that call, and not the others
@@ -35,16 +35,20 @@ def suits(input: Any, weight: Any) -> bool:
     )
 
 
-def textbook(x: Tensor, weight_x: Tensor, weight_h: Tensor, bias: Tensor, h: Any) -> Tensor | None:
+def textbook(
+    x: Tensor, weight_x: Tensor | None, weight_h: Tensor, bias: Tensor, h: Any
+) -> Tensor | None:
     """``tanh(x W_x + h W_h + b)``; None where an argument is wrong, which the caller then explains.
 
     Args:
         x: (B, I), or token ids (B,).
-        weight_x: (I, H).
+        weight_x: (I, H); None where a parametrization makes it.
         weight_h: (H, H).
         bias: (H,).
         h: (B, H), (1, H), one of these in a tuple, or None.
     """
+    if weight_x is None:
+        return None
     try:
         if x.dim() == 1:
             p = torch.embedding(weight_x, x) + bias

@@ -75,7 +75,9 @@ def exits_with_success(calls, threads=1):
         try:
             torch.set_num_threads(threads)
             results = [call() for call, _ in calls]
-            torch.set_num_threads(1)  # the comparison is torch's, which would wait for the parent's threads
+            torch.set_num_threads(
+                1
+            )  # the comparison is torch's, which would wait for the parent's threads
             for got, (_, expected) in zip(results, calls, strict=True):
                 assert_same_bits(got, expected)
             code = 0

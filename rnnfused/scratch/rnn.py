@@ -1,6 +1,7 @@
 """The textbook's RNNs, whole sequences and single steps, with all steps in one fused op."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,10 @@ class RNNScratch(nn.Module):
         """
         if not isinstance(inputs, Tensor):
             inputs = _stack(inputs)
-        if not stacked and single_step.suits(inputs, self.W_hh) and _is_one_step(inputs):
-            h = single_step.textbook(inputs[0], self.W_xh, self.W_hh, self.b_h, state)
+        weights = self._parameters  # attributes of a module are slow
+        weight_hh: Any = weights.get("W_hh")
+        if not stacked and single_step.suits(inputs, weight_hh) and _is_one_step(inputs):
+            h = single_step.textbook(inputs[0], weights.get("W_xh"), weight_hh, self.b_h, state)
             if h is not None:
                 return [h], h
         arguments.check_layout("inputs", inputs)
@@ -135,8 +138,10 @@ class RNNScratchCell(nn.Module):
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
-        if single_step.suits(x, self.Wh) and x.dim() == 2:
-            step = single_step.textbook(x, self.Wx, self.Wh, self.b, h)
+        weights = self._parameters  # attributes of a module are slow
+        weight_h: Any = weights.get("Wh")
+        if single_step.suits(x, weight_h) and x.dim() == 2:
+            step = single_step.textbook(x, weights.get("Wx"), weight_h, self.b, h)
             if step is not None:
                 return step
         if x.dim() != 2 or x.size(1) != self.num_inputs:
