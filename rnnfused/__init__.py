@@ -1,7 +1,7 @@
 """rnnfused: vanilla RNNs for PyTorch whose whole time loop is one fused op, forward and backward.
 
-Layers: ``RNN``, ``RNNCell``, ``TokenRNN``. Function: ``functional.rnn``. Swap in a model: ``replace_rnn``. Symbols
-from a model: ``generation``. Textbook classes: ``scratch``. Language model: ``rnnfused.lm``, imported separately.
+Layers: ``RNN``, ``RNNCell``, ``TokenRNN``. Function: ``functional.rnn``. Swap in a model: ``replace_rnn``. Single
+steps without gradients: ``prepare``. Symbols from a model: ``generation``. Textbook classes: ``scratch``. Language model: ``rnnfused.lm``, imported separately.
 """
 
 import sys
@@ -21,6 +21,7 @@ from . import cuda, functional, generation, reference, scratch
 from .cell import RNNCell
 from .clip import clip_gradients
 from .ops import cpu_capability
+from .prepared import PreparedRNN, prepare
 from .replace import replace_rnn, restore_rnn
 from .rnn import RNN
 from .token_rnn import TokenRNN
@@ -32,6 +33,7 @@ except PackageNotFoundError:  # the source tree on sys.path, not installed
 
 __all__ = [
     "RNN",
+    "PreparedRNN",
     "RNNCell",
     "TokenRNN",
     "__version__",
@@ -40,6 +42,7 @@ __all__ = [
     "cuda",
     "functional",
     "generation",
+    "prepare",
     "reference",
     "replace_rnn",
     "restore_rnn",

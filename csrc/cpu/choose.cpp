@@ -4,7 +4,7 @@
 #include <array>
 
 #include "cpu/dispatch.h"
-#include "cpu/tuning.h"
+#include "cpu/memory.h"
 #include "sizes.h"
 
 namespace rnnfused {
@@ -35,7 +35,7 @@ double uniform_of(uint64_t seed, uint64_t stream, uint64_t step) {
 int64_t Chooser::candidates_bytes(const Choice& choice, int64_t vocab_size) {
   const bool leaves_out = choice.temperature > 0 && (choice.top_p < 1 || choice.top_k > 0);
   if (!leaves_out) return 0;
-  return (product_of(vocab_size, sizeof(Candidate)) + kCacheLine - 1) / kCacheLine * kCacheLine;
+  return whole_lines(product_of(vocab_size, sizeof(Candidate)));
 }
 
 Chooser::Chooser(const Choice& choice, Dtype dtype, int64_t vocab_size, void* candidates)

@@ -16,6 +16,9 @@
 
 namespace rnnfused {
 
+// The bytes of whole cache lines that hold so many.
+inline int64_t whole_lines(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
+
 struct Block {
   char* memory = nullptr;
   int64_t bytes = 0;

@@ -15,16 +15,25 @@ int64_t panel_count(Dtype dtype, int64_t columns) {
   return (columns + panel_columns - 1) / panel_columns;
 }
 
-PackedMatrix::PackedMatrix(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns,
-                           const Workers& workers) {
-  const CpuKernels& cpu = cpu_kernels();
-  memory_.allocate(cpu.packed_bytes(dtype, depth, columns));
+void pack_matrix(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
+                 const Workers& workers) {
   const int64_t panels = panel_count(dtype, columns);
   const int64_t packers = worker_count(product_of(depth, columns), kMinPackPerWorker, workers, panels);
   const Parts parts(panels, packers);
   workers.run(packers, [&](int64_t i) {
-    cpu.pack(dtype, matrix, depth, columns, memory_.get(), parts.begin(i), parts.begin(i + 1));
+    cpu_kernels().pack(dtype, matrix, depth, columns, packed, parts.begin(i), parts.begin(i + 1));
   });
+}
+
+void pack_bias(Dtype dtype, const void* bias_ih, const void* bias_hh, int64_t columns, void* packed) {
+  if (bias_ih) cpu_kernels().to_sums(dtype, bias_ih, packed, columns, false);
+  if (bias_hh) cpu_kernels().to_sums(dtype, bias_hh, packed, columns, bias_ih != nullptr);
+}
+
+PackedMatrix::PackedMatrix(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns,
+                           const Workers& workers) {
+  memory_.allocate(cpu_kernels().packed_bytes(dtype, depth, columns));
+  pack_matrix(dtype, matrix, depth, columns, memory_.get(), workers);
 }
 
 WorkerWeights::WorkerWeights(const RecurrenceParams& params, int64_t input_size, const void* packed_bias)
@@ -38,12 +47,10 @@ WorkerWeights::WorkerWeights(const RecurrenceParams& params, int64_t input_size,
 
 PackedBias::PackedBias(Dtype dtype, const void* bias_ih, const void* bias_hh, int64_t columns) {
   if (!bias_ih && !bias_hh) return;
-  const CpuKernels& cpu = cpu_kernels();
-  const int64_t bytes = cpu.packed_bytes(sum_dtype(dtype), 1, columns);
+  const int64_t bytes = cpu_kernels().packed_bytes(sum_dtype(dtype), 1, columns);
   memory_.allocate(bytes);
   std::memset(memory_.get(), 0, bytes);
-  if (bias_ih) cpu.to_sums(dtype, bias_ih, memory_.get(), columns, false);
-  if (bias_hh) cpu.to_sums(dtype, bias_hh, memory_.get(), columns, true);
+  pack_bias(dtype, bias_ih, bias_hh, columns, memory_.get());
 }
 
 }  // namespace rnnfused

@@ -13,6 +13,13 @@ namespace rnnfused {
 // The number of panels in a packed matrix of `columns` columns.
 int64_t panel_count(Dtype dtype, int64_t columns);
 
+// Packs a (depth, columns) matrix into panels, shared among the workers.
+void pack_matrix(Dtype dtype, const ConstMatrix& matrix, int64_t depth, int64_t columns, void* packed,
+                 const Workers& workers);
+
+// Adds two biases, null for zeros, in sum_dtype. The memory holds zeros, for whole panels.
+void pack_bias(Dtype dtype, const void* bias_ih, const void* bias_hh, int64_t columns, void* packed);
+
 // A (depth, columns) matrix, packed into panels by the workers.
 class PackedMatrix {
  public:

@@ -24,14 +24,17 @@ int64_t column_workers(const ProjectionParams& params, const Workers& workers) {
 }  // namespace
 
 void run_packed_projection(const ProjectionParams& params, const PackedMatrix& weight, const Workers& workers) {
-  const CpuKernels& cpu = cpu_kernels();
   const PackedBias bias(params.dtype, params.bias_ih, params.bias_hh, params.out_size);
+  run_packed_projection(params, weight.data(), bias.data(), workers);
+}
+
+void run_packed_projection(const ProjectionParams& params, const void* weight, const void* bias,
+                           const Workers& workers) {
+  const CpuKernels& cpu = cpu_kernels();
   share_items(
       params.rows, product_of(params.rows, params.in_size, params.out_size),
       [&](int64_t) { return cpu.project_scratch_bytes(params); },
-      [&](void* scratch, int64_t begin, int64_t end) {
-        cpu.project(params, weight.data(), bias.data(), scratch, begin, end);
-      },
+      [&](void* scratch, int64_t begin, int64_t end) { cpu.project(params, weight, bias, scratch, begin, end); },
       workers);
 }
 

@@ -8,12 +8,6 @@
 #include "sizes.h"
 
 namespace rnnfused {
-namespace {
-
-int64_t round_up_to_cache_line(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
-
-}  // namespace
-
 int64_t worker_count(int64_t work, int64_t min_work, const Workers& workers, int64_t most) {
   return std::max<int64_t>(1, std::min({work / product_of(min_work, workers.threads_per_worker), workers.count, most}));
 }
@@ -30,7 +24,7 @@ int64_t loop_work(const RecurrenceParams& params) {
 void share_items(int64_t items, int64_t work, FunctionRef<int64_t(int64_t)> scratch_bytes,
                  FunctionRef<void(void*, int64_t, int64_t)> run, const Workers& workers) {
   const int64_t count = worker_count(work, kMinWorkPerWorker, workers, items);
-  const int64_t bytes = round_up_to_cache_line(scratch_bytes((items + count - 1) / count));
+  const int64_t bytes = whole_lines(scratch_bytes((items + count - 1) / count));
   const Parts parts(items, count);
   Memory scratch(product_of(count, bytes));
   workers.run(count, [&](int64_t i) { run(scratch.get() + i * bytes, parts.begin(i), parts.begin(i + 1)); });

@@ -22,6 +22,7 @@
 #include "torch/cross_entropy_tensors.h"
 #include "torch/generate_tensors.h"
 #include "torch/layer_tensors.h"
+#include "torch/prepared_tensors.h"
 #include "torch/threads.h"
 
 namespace {
@@ -146,6 +147,22 @@ std::tuple<Tensor, Tensor> generate(Tensor packed, Tensor states, Tensor ids, Te
   return {tensors.symbols, tensors.new_states};
 }
 
+Tensor pack_layer(Tensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih, OptionalTensor bias_hh) {
+  bias_ih = with_contiguous_features(bias_ih);
+  bias_hh = with_contiguous_features(bias_hh);
+  const rnnfused::PackedLayerTensors tensors(weight_ih, weight_hh, bias_ih, bias_hh);
+  rnnfused::pack_layer(tensors.params, static_cast<char*>(tensors.packed.mutable_data_ptr()), torch_workers());
+  return tensors.packed;
+}
+
+std::tuple<Tensor, Tensor> run_prepared(Tensor packed, Tensor input, Tensor states, int64_t input_size,
+                                        int64_t time_dim, int64_t nonlinearity) {
+  if (!rnnfused::is_ids(input)) input = with_contiguous_features(input);
+  const rnnfused::PreparedTensors tensors(packed, input, states, input_size, time_dim, nonlinearity);
+  rnnfused::run_prepared(tensors.params, torch_workers());
+  return {tensors.output, tensors.new_states};
+}
+
 int64_t cpu_multiply_add(int64_t rounds) {
   constexpr int64_t kMostRounds = int64_t{1} << 40;
   RNNFUSED_CHECK(rounds >= 0 && rounds <= kMostRounds, "rounds must be from 0 to 2^40");
@@ -199,6 +216,11 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "generate(Tensor packed, Tensor states, Tensor ids, Tensor streams, int vocab_size, int nonlinearity, "
       "int num_symbols, int first_step, float temperature, int top_k, float top_p, int seed) "
       "-> (Tensor symbols, Tensor new_states)");
+  // A layer's weights in the layout of the kernels of this process; and steps of layers from them, without gradients.
+  m.def("pack_layer(Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh) -> Tensor");
+  m.def(
+      "run_prepared(Tensor packed, Tensor input, Tensor states, int input_size, int time_dim, int nonlinearity) "
+      "-> (Tensor output, Tensor new_states)");
   m.def("cpu_capability() -> str");
   m.def("cpu_multiply_add(int rounds) -> int");
 }
@@ -213,6 +235,8 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("sum_of_products", TORCH_BOX(&sum_of_products));
   m.impl("pack_generator", TORCH_BOX(&pack_generator));
   m.impl("generate", TORCH_BOX(&generate));
+  m.impl("pack_layer", TORCH_BOX(&pack_layer));
+  m.impl("run_prepared", TORCH_BOX(&run_prepared));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rnnfused, CompositeExplicitAutograd, m) {

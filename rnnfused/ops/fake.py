@@ -125,3 +125,10 @@ def _(table, weights_hh, weights_ih, biases, head_weight, head_bias):
 def _(packed, states, ids, streams, vocab_size, nonlinearity, num_symbols, *others):
     _check_together(packed, states, ids, streams)
     return ids.new_empty((ids.size(0), num_symbols)), torch.empty_like(states)
+
+
+@register_fake("rnnfused::run_prepared")
+def _(packed, input, states, input_size, time_dim, nonlinearity):
+    _check_together(packed, input, states)
+    rows = input.shape if is_ids(input) else input.shape[:-1]
+    return states.new_empty((*rows, states.size(2))), torch.empty_like(states)

@@ -35,6 +35,8 @@ layer = below_autograd(torch.ops.rnnfused.layer.default)
 layer_backward = below_autograd(torch.ops.rnnfused.layer_backward.default)
 pack_generator = below_autograd(torch.ops.rnnfused.pack_generator.default)
 generate = below_autograd(torch.ops.rnnfused.generate.default)
+pack_layer = below_autograd(torch.ops.rnnfused.pack_layer.default)
+run_prepared = below_autograd(torch.ops.rnnfused.run_prepared.default)
 
 
 @functools.cache  # torch leaks the string that the op returns

@@ -1,0 +1,111 @@
+#include "cpu/prepared.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/dispatch.h"
+#include "cpu/memory.h"
+#include "cpu/packed.h"
+#include "cpu/products.h"
+#include "cpu/recurrence.h"
+#include "cpu/share.h"
+#include "cpu/tuning.h"
+#include "projection_runs.h"
+#include "sizes.h"
+
+namespace rnnfused {
+namespace {
+
+// The places of a packed layer.
+struct Places {
+  int64_t hh, bias, end;  // W_ih starts at 0
+
+  Places(Dtype dtype, int64_t input_size, int64_t hidden_size) {
+    const CpuKernels& cpu = cpu_kernels();
+    hh = whole_lines(cpu.packed_bytes(dtype, input_size, hidden_size));
+    bias = hh + whole_lines(cpu.packed_bytes(dtype, hidden_size, hidden_size));
+    end = bias + whole_lines(cpu.packed_bytes(sum_dtype(dtype), 1, hidden_size));
+  }
+
+  PackedWeights of(char* memory) const { return {memory + hh, memory, memory + bias}; }
+};
+
+// Makes the projections of some steps at a time, and runs the loop over them.
+void run_projected(const ForwardParams& layer, const PackedWeights& weights, Workers workers) {
+  ProjectionParams product;
+  product.in_size = layer.input_size;
+  product.out_size = layer.hidden_size;
+  product.dtype = layer.dtype;
+  product.keeps_sums = true;
+  const int64_t hidden = layer.hidden_size, row = layer.batch_size * hidden,
+                sum_bytes = bytes_of(sum_dtype(layer.dtype));
+  const int64_t part_rows = workers.count * std::max(kPartBytes / (hidden * sum_bytes), kMinProjectedRows);
+  const int64_t part_steps = std::min(layer.num_steps, std::max<int64_t>(1, part_rows / layer.batch_size));
+  Memory memory(product_of(part_steps, row, sum_bytes));
+  PackedWeights loop_weights = weights;
+  loop_weights.ih = nullptr;
+  loop_weights.bias = nullptr;
+  for (int64_t first = 0; first < layer.num_steps; first += part_steps) {
+    ForwardParams part = layer.part(first, std::min(first + part_steps, layer.num_steps));
+    const Sequence to = {memory.get(), row, hidden};
+    for_each_run(part, part.input, bytes_of(part.dtype), to, sum_bytes, product,
+                 [&](const ProjectionParams& run) { run_packed_projection(run, weights.ih, weights.bias, workers); });
+    part.input_size = 0;
+    part.projections = {to.data, to.time_stride, to.batch_stride};
+    part.projections_are_sums = true;
+    // On a busy machine the rest runs on one worker.
+    if (run_packed_forward(part, loop_weights, workers)) workers.count = 1;
+  }
+}
+
+}  // namespace
+
+int64_t packed_layer_bytes(Dtype dtype, int64_t input_size, int64_t hidden_size) {
+  return std::min(Places(dtype, input_size, hidden_size).end, kTooLarge);
+}
+
+int64_t PreparedParams::packed_bytes() const {
+  const int64_t first = packed_layer_bytes(call.dtype, call.input_size, call.hidden_size);
+  const int64_t other = packed_layer_bytes(call.dtype, call.hidden_size, call.hidden_size);
+  return std::min(first + product_of(num_layers - 1, other), kTooLarge);
+}
+
+void pack_layer(const ForwardParams& layer, char* memory, const Workers& workers) {
+  const int64_t inputs = layer.input_size, hidden = layer.hidden_size;
+  const Places places(layer.dtype, inputs, hidden);
+  std::memset(memory, 0, places.end);
+  pack_matrix(layer.dtype, transposed(layer.weight_ih), inputs, hidden, memory, workers);
+  pack_matrix(layer.dtype, transposed(layer.weight_hh), hidden, hidden, memory + places.hh, workers);
+  pack_bias(layer.dtype, layer.bias_ih, layer.bias_hh, hidden, memory + places.bias);
+}
+
+void run_prepared(const PreparedParams& params, const Workers& workers) {
+  const ForwardParams& call = params.call;
+  const int64_t item_bytes = bytes_of(call.dtype), batch = call.batch_size, hidden = call.hidden_size;
+  if (batch == 0 || hidden == 0) return;
+  check_work(loop_work(call));
+  // Layers write to this memory and to the output in turn, the highest to the output.
+  Memory between(params.num_layers > 1 ? product_of(call.num_steps, batch, hidden, item_bytes) : 0);
+  const Sequence outputs[2] = {call.output, {between.get(), batch * hidden, hidden}};
+  char* packed = params.packed;
+  ForwardParams layer = call;
+  for (int64_t l = 0; l < params.num_layers; ++l) {
+    const int64_t state = l * batch * hidden;
+    layer.h_0 = skip(ConstState{params.states, hidden}, state, item_bytes);
+    layer.h_n = skip(State{params.new_states, hidden}, state, item_bytes);
+    layer.output = outputs[(params.num_layers - 1 - l) % 2];
+    const Places places(call.dtype, layer.input_size, hidden);
+    const PackedWeights weights = places.of(packed);
+    if (cpu_kernels().projects(layer)) {
+      run_packed_forward(layer, weights, workers);
+    } else {
+      run_projected(layer, weights, workers);
+    }
+    packed += places.end;
+    layer.ids = {};
+    layer.input = {layer.output.data, layer.output.time_stride, layer.output.batch_stride};
+    layer.input_size = hidden;
+  }
+}
+
+}  // namespace rnnfused
