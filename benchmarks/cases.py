@@ -32,6 +32,7 @@ SUBNORMAL = Case(35, 20, 200, 200)
 SECOND_ORDER = [Case(32, 1, 28, 32), SUBNORMAL, Case(64, 32, 128, 256)]
 COMPILED = [Case(32, 1, 28, 32), SUBNORMAL]
 STEPS = [Case(1, 1, 28, 32), Case(1, 20, 28, 32), Case(1, 1, 256, 256), Case(1, 32, 256, 256)]
+PREPARED = [Case(1, 1, size, size) for size in (8, 64, 256)]
 LENGTHS = Case(64, 64, 128, 256)
 CROWDED = [Case(32, 1, 256, 256), Case(32, 1, 1024, 1024)]
 CROWD = 64  # threads

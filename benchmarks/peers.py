@@ -72,7 +72,8 @@ def compiled_nn_rnn(state, x, gradient) -> Ways:
     return compiled_ways(nn_rnn_module(state), x, gradient, MAX_COMPILED_NN_RNN_STEPS)
 
 
-def onnxruntime(state, x, gradient) -> Ways:
+def onnx_session(state, x, carries_state=False):
+    """A session of ONNX Runtime's RNN over X; with H too, the state before, it returns the state after."""
     import onnx
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
@@ -81,21 +82,31 @@ def onnxruntime(state, x, gradient) -> Ways:
     steps, batch, _ = x.shape
     bias = torch.cat([state["bias_ih_l0"], state["bias_hh_l0"]])
     weights = {"W": state["weight_ih_l0"], "R": state["weight_hh_l0"], "B": bias}
+    sequence, one_step = [steps, 1, batch, hidden_size], [1, batch, hidden_size]
+
+    def value(name, shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    names = ["X", *weights, *(["", "H"] if carries_state else [])]
+    results = ["", "Y"] if carries_state else ["Y"]
     graph = helper.make_graph(
-        [helper.make_node("RNN", ["X", *weights], ["Y"], hidden_size=hidden_size)],
+        [helper.make_node("RNN", names, results, hidden_size=hidden_size)],
         "rnn",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, list(x.shape))],
-        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [steps, 1, batch, hidden_size])],
+        [value("X", list(x.shape)), *([value("H", one_step)] if carries_state else [])],
+        [value("Y", one_step if carries_state else sequence)],
         [numpy_helper.from_array(w.detach().numpy()[None], name) for name, w in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = ort.InferenceSession(
+    return ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    inputs = {"X": x.numpy()}
+
+
+def onnxruntime(state, x, gradient) -> Ways:
+    session, inputs = onnx_session(state, x), {"X": x.numpy()}
     return {
         "forward": lambda: session.run(None, inputs)[0],
         "forward_backward": None,

@@ -6,6 +6,7 @@ The ratio of a comparison is the other side's median time divided by rnnfused's.
 from functools import partial
 
 import pytest
+import steppers
 import torch
 import torch.nn.functional as F
 from cases import (
@@ -16,6 +17,7 @@ from cases import (
     LENGTHS,
     NARROW,
     PACKED,
+    PREPARED,
     SECOND_ORDER,
     STEPS,
     SUBNORMAL,
@@ -154,6 +156,22 @@ def test_textbook_step(case, way, in_turn):
         return ways(rnn, x, gradient[0], lambda x: rnn(x, (state,))[0])[way]
 
     in_turn(case, way, "textbook's step", *map(call_of, (RNNScratch, Textbook)))
+
+
+@pytest.mark.one_thread
+@pytest.mark.parametrize("kind", steppers.PEERS)
+@pytest.mark.parametrize("case", PREPARED, ids=str)
+def test_prepared_step(case, kind, in_turn):
+    """One step after the other from packed weights, against peers; all carry a state."""
+    if kind != "nn.RNN":
+        pytest.importorskip(kind)
+    _, (module, x), _ = inputs(case)
+    ours, theirs = (
+        make(module.state_dict(), x) for make in (steppers.prepared, steppers.PEERS[kind])
+    )
+    for _ in range(3):
+        torch.testing.assert_close(ours(), torch.from_dlpack(theirs()).reshape(1, -1))
+    in_turn(case, "forward", f"{kind} step", ours, theirs)
 
 
 @pytest.mark.parametrize("theirs_packs", [True, False], ids=["nn.RNN packed", "own padded"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from .modes import below_autograd
+from .registry import impl
 
 LIBRARY = Path(__file__).parents[1] / "_cpu.so"
 CUDA_LIBRARY = LIBRARY.with_name("_cuda.so")  # exists where the build found nvcc
@@ -36,7 +37,9 @@ layer_backward = below_autograd(torch.ops.rnnfused.layer_backward.default)
 pack_generator = below_autograd(torch.ops.rnnfused.pack_generator.default)
 generate = below_autograd(torch.ops.rnnfused.generate.default)
 pack_layer = below_autograd(torch.ops.rnnfused.pack_layer.default)
-run_prepared = below_autograd(torch.ops.rnnfused.run_prepared.default)
+# Without gradients even where its arguments need them.
+impl("rnnfused::run_prepared", "Autograd", torch.library.fallthrough_kernel)
+run_prepared = torch.ops.rnnfused.run_prepared.default._op
 
 
 @functools.cache  # torch leaks the string that the op returns

@@ -275,6 +275,50 @@ def draw_raw_generate(memory):
     return Call("ops.generate", OPS.generate.default, arguments, None, False)
 
 
+def draw_raw_prepared(memory):
+    random = memory.random
+    layers, rows, hidden, inputs = (random.randrange(1, 5) for _ in range(4))
+    dtype = random.choice(DTYPES)
+    packed = [
+        OPS.pack_layer(
+            torch.randn(hidden, hidden if layer else inputs).to(dtype),
+            torch.randn(hidden, hidden).to(dtype),
+            random.choice([None, torch.randn(hidden).to(dtype)]),
+            None,
+        )
+        for layer in range(layers)
+    ]
+    time_dim = random.randrange(-1, 2)
+    steps = {-1: (), 0: (random.randrange(1, 4),), 1: (random.randrange(1, 4),)}[time_dim]
+    shape = (rows, *steps) if time_dim == 1 else (*steps, rows)
+    if random.random() < 0.3:
+        x = memory.tensor(shape, torch.int64, integers=inputs)
+    else:
+        x = memory.tensor((*shape, inputs), dtype)
+    arguments = {
+        "packed": torch.cat(packed),
+        "input": x,
+        "states": memory.tensor((layers, rows, hidden), dtype).contiguous(),
+        "input_size": inputs,
+        "time_dim": time_dim,
+        "nonlinearity": random.randrange(2),
+    }
+    return Call("ops.run_prepared", OPS.run_prepared.default, arguments, None, False)
+
+
+def draw_raw_pack_layer(memory):
+    random = memory.random
+    hidden, inputs = (random.randrange(5) for _ in range(2))
+    dtype = random.choice(DTYPES)
+    arguments = {
+        "weight_ih": memory.tensor((hidden, inputs), dtype),
+        "weight_hh": memory.tensor((hidden, hidden), dtype),
+        "bias_ih": memory.tensor((hidden,), dtype),
+        "bias_hh": None,
+    }
+    return Call("ops.pack_layer", OPS.pack_layer.default, arguments, None, False)
+
+
 DRAWS = [
     draw_rnn,
     draw_rnn,
@@ -289,6 +333,8 @@ DRAWS = [
     draw_raw_products,
     draw_raw_cross_entropy,
     draw_raw_generate,
+    draw_raw_pack_layer,
+    draw_raw_prepared,
 ]
 
 
