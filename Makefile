@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test lint demo bench accuracy instructions sanitize coverage fuzz docs dist matrix gpu-check clean help
+.PHONY: build test test-clang lint demo bench accuracy instructions sanitize coverage fuzz docs dist matrix wheels gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -59,6 +59,12 @@ dist: $(VENV)/dist.stamp  ## build the source distribution and the wheel into di
 
 matrix: $(VENV)/dist.stamp  ## build the wheel once, test it on the Pythons found, old and new torches (ARGS="3.12=2.11 3.14t=newest")
 	$(IN_VENV)/python .ci/matrix $(ARGS)
+
+wheels: $(VENV)/dist.stamp  ## build this machine's wheel for others into dist/, on Linux in manylinux's image (needs docker)
+	$(IN_VENV)/cibuildwheel --output-dir dist
+
+test-clang: $(VENV)/test.stamp  ## build with Clang, where a warning is an error, and run the tests on that (CXX=clang++-19)
+	.ci/clang $(ARGS)
 
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3, in nine minutes
 	.ci/gpu-check $(ARGS)

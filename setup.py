@@ -8,6 +8,7 @@ and every later torch. pyproject.toml describes the rest of the package.
 import hashlib
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -91,7 +92,10 @@ class Compiler:
         self.torch = torch
         self.identity = self._ask("--version")
         self.is_clang = "clang" in self.identity
-        self.is_x86_64 = self._ask("-dumpmachine").startswith("x86_64")
+        machine = self._ask("-dumpmachine")
+        self.is_x86_64 = machine.startswith("x86_64")
+        self.is_for_macos = "apple" in machine
+        self.is_for_linux = "linux" in machine
         self.host_flags = [] if self.is_clang else GCC_FLAGS
         self.nvcc = nvcc and Nvcc(nvcc, codes, self.command, self.host_flags)
 
@@ -151,9 +155,13 @@ class Compiler:
 
     def link(self, objects: list[str], libraries: list[str], target: str) -> None:
         """Link object files and torch's `libraries` into a shared library."""
-        # No rpath: `import torch`, which comes first, has already loaded the libraries.
+        # No rpath on Linux: `import torch`, which comes first, has already loaded the libraries.
         torch_libraries = [f"-L{self.torch.root}/lib", *(f"-l{name}" for name in libraries)]
-        strict = ["-Wl,-z,defs"] if sys.platform == "linux" else []  # a missing symbol fails here
+        strict = ["-Wl,-z,defs"] if self.is_for_linux else []  # a missing symbol fails here
+        if (
+            self.is_for_macos
+        ):  # what torch's own extensions do, and torch's folder beside the package
+            strict = ["-Wl,-undefined,dynamic_lookup", "-Wl,-rpath,@loader_path/../torch/lib"]
         cuda = self.nvcc.link_flags if self.nvcc else []
         user = shlex.split(os.environ.get("LDFLAGS", ""))
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -244,7 +252,9 @@ class PlatformWheel(bdist_wheel):
 
     def get_tag(self):
         """Return (python, abi, platform), without the interpreter that happened to build it."""
-        return ("py3", "none", super().get_tag()[2])
+        # A Python for both of Apple's processors builds for the one that it runs on.
+        system = super().get_tag()[2].replace("universal2", platform.machine())
+        return ("py3", "none", system)
 
 
 if __name__ == "__main__":

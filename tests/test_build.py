@@ -169,6 +169,20 @@ def test_other_processors_and_compilers_get_only_what_they_know(project):
     assert "-fno-gnu-unique" not in options and not any(o.startswith("-mavx") for o in options)
 
 
+def test_on_a_mac_torch_is_found_beside_the_package_and_no_second_openmp_is_linked(project):
+    project.set_compiler(version="Apple clang version 17", machine="arm64-apple-darwin24.0.0")
+    compiled, _ = project.build()
+    link = project.links["_cpu.so"]
+    assert "-Wl,-undefined,dynamic_lookup" in link and "-Wl,-z,defs" not in link
+    assert "-Wl,-rpath,@loader_path/../torch/lib" in link and "-ltorch_cpu" in link
+    assert (
+        "csrc/cpu/kernels/isa_baseline.cpp" in compiled
+        and "csrc/cpu/kernels/isa_avx2.cpp" not in compiled
+    )
+    words = {word for call in [link, *compiled.values()] for word in call}
+    assert not {word for word in words if "omp" in word or word == "-fno-gnu-unique"}
+
+
 def test_an_edit_made_while_the_compiler_runs_is_compiled_next_time(project):
     edit = "sleep 0.1; touch csrc/torch/register.cpp; sleep 0.1"
     project.set_compiler(meanwhile=f'case "$*" in *"-c csrc/torch/register.cpp"*) {edit} ;; esac')
@@ -244,6 +258,16 @@ def test_wheel_serves_every_python_on_one_platform():
     wheel.finalize_options()
     python, abi, platform = wheel.get_tag()
     assert (python, abi) == ("py3", "none") and platform != "any"
+
+
+@pytest.mark.parametrize("machine", ["arm64", "x86_64"])
+def test_wheel_of_a_python_for_both_processors_of_apple_names_one(machine, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    command = build.PlatformWheel(Distribution())
+    command.ensure_finalized()
+    command.root_is_pure, command.plat_name_supplied = False, True
+    command.plat_name = "macosx_11_0_universal2"
+    assert command.get_tag() == ("py3", "none", f"macosx_11_0_{machine}")
 
 
 def test_wheel_tells_type_checkers_that_it_is_annotated(project):

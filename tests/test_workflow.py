@@ -58,6 +58,8 @@ def test_jobs_call_targets_that_exist():
         ("test", "test"),
         ("instructions", "test"),
         ("package", "matrix"),
+        ("clang", "test-clang"),
+        ("wheels", "wheels"),
     ]
     assert {target for _, target in called} <= set(targets)
 
@@ -74,6 +76,16 @@ def test_the_wheel_is_tested_on_every_python_of_its_matrix():
     oldest = [PROJECT["requires-python"].removeprefix(">="), "{}.{}".format(*backend.OLDEST_TORCH)]
     assert oldest in pairs and ["3.14", "newest"] in pairs
     assert ("package", "make matrix ARGS=--strict") in COMMANDS  # a missing Python fails
+
+
+def test_the_wheels_are_for_the_oldest_python_and_leave_torch_out():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    oldest = "cp" + PROJECT["requires-python"].removeprefix(">=").replace(".", "")
+    assert settings["build"] == [f"{oldest}-manylinux_*", f"{oldest}-macosx_*"]
+    assert "--exclude libtorch_cpu.so" in settings["linux"]["repair-wheel-command"]
+    assert f"torch=={'.'.join(map(str, backend.OLDEST_TORCH))}" in settings["before-test"]
+    tests = re.findall(r"\{project\}/(\S+)", settings["test-command"])
+    assert tests and all((ROOT / test).is_file() for test in tests)
 
 
 def test_actions_are_pinned_by_major_version():

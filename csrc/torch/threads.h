@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <exception>
-#include <thread>
+#include <stdexcept>
 
 #include "cpu/processors.h"
 #include "cpu/workers.h"
@@ -25,15 +25,25 @@ inline void parallel_for(int64_t count, Task task) {
 // OpenMP gives each thread that calls it a pool. The pool of a thread that forked is gone in the child, where OpenMP
 // would wait for it forever; a new thread gets a new pool.
 inline void parallel_for_on_new_thread(int64_t count, Task task) {
-  std::exception_ptr failure;
-  std::thread([&] {
-    try {
-      parallel_for(count, task);
-    } catch (...) {
-      failure = std::current_exception();
+  struct Call {
+    int64_t count;
+    Task task;
+    std::exception_ptr failure;
+
+    static void* run(void* address) {
+      Call& call = *static_cast<Call*>(address);
+      try {
+        parallel_for(call.count, call.task);
+      } catch (...) {
+        call.failure = std::current_exception();
+      }
+      return nullptr;
     }
-  }).join();
-  if (failure) std::rethrow_exception(failure);
+  } call = {count, task, nullptr};
+  pthread_t thread;  // the names of a std::thread's templates would be exported
+  if (pthread_create(&thread, nullptr, &Call::run, &call) != 0) throw std::runtime_error("rnnfused: no thread starts");
+  pthread_join(thread, nullptr);
+  if (call.failure) std::rethrow_exception(call.failure);
 }
 
 inline bool is_forked = false;
