@@ -49,6 +49,8 @@ FLAGS = [
     "-DTORCH_TARGET_VERSION=0x{:02x}{:02x}000000000000".format(*OLDEST_TORCH),
 ]
 GCC_FLAGS = ["-fno-gnu-unique"]  # a unique symbol would prevent unloading of the library
+# On ARM, GCC moves loads up before it allocates registers; a tile's sums would then spill to memory.
+GCC_ARM_FLAGS = ["-fno-schedule-insns"]
 
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
 # One source per vector instruction set of x86-64; the library selects one at the first call.
@@ -96,7 +98,9 @@ class Compiler:
         self.is_x86_64 = machine.startswith("x86_64")
         self.is_for_macos = "apple" in machine
         self.is_for_linux = "linux" in machine
-        self.host_flags = [] if self.is_clang else GCC_FLAGS
+        self.host_flags = [] if self.is_clang else list(GCC_FLAGS)
+        if not self.is_clang and machine.startswith("aarch64"):
+            self.host_flags += GCC_ARM_FLAGS
         self.nvcc = nvcc and Nvcc(nvcc, codes, self.command, self.host_flags)
 
     def _ask(self, option: str) -> str:
@@ -232,7 +236,11 @@ class BuildLibraries(build_ext):
                 "file": source,
                 # clang-tidy rejects flags that only GCC has.
                 "arguments": [
-                    *(word for word in compiler.command_for(source) if word not in GCC_FLAGS),
+                    *(
+                        word
+                        for word in compiler.command_for(source)
+                        if word not in compiler.host_flags
+                    ),
                     "-c",
                     source,
                 ],

@@ -167,6 +167,13 @@ def test_other_processors_and_compilers_get_only_what_they_know(project):
     assert len(objects) == len(compiled) == len(build.LIBRARIES[0].sources) - 3
     options = {option for call in compiled.values() for option in call}
     assert "-fno-gnu-unique" not in options and not any(o.startswith("-mavx") for o in options)
+    assert "-fno-schedule-insns" not in options  # only GCC knows it
+    project.set_compiler("g++ 12", "aarch64-linux-gnu")
+    compiled, _ = project.build()
+    assert all("-fno-schedule-insns" in call for call in compiled.values())
+    project.set_compiler()
+    compiled, _ = project.build()
+    assert not any("-fno-schedule-insns" in call for call in compiled.values())
 
 
 def test_on_a_mac_torch_is_found_beside_the_package_and_no_second_openmp_is_linked(project):

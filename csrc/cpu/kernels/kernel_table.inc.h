@@ -139,12 +139,14 @@ static void from_sums(Dtype dtype, const void* sums, void* values, int64_t n) {
 static int64_t multiply_add(int64_t rounds, float* result) {
   constexpr int kSums = kMaxTileVectors < 24 ? 12 : 24;
   Vector<float> sums[kSums];
+#pragma GCC unroll 24
   for (int i = 0; i < kSums; ++i) sums[i] = splat(1.0f + i);
   const Vector<float> factor = splat(0.999f), addend = splat(0.001f);
   for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 24
     for (int i = 0; i < kSums; ++i) sums[i] = fma(sums[i], factor, addend);
   }
+#pragma GCC unroll 24
   for (int i = 1; i < kSums; ++i) sums[0] += sums[i];
   *result = sums[0][0];
   return rounds * kSums * kLanes<float>;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cpu/kernels/registers.h"
+#include "cpu/kernels/tails.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -34,17 +35,6 @@ RNNFUSED_INLINE Vector<float> lookup(const float (&row)[16], Bits<float> index) 
   const uint8x16x2_t table = {vld1q_u8(bytes), vld1q_u8(bytes + 16)};
   const Bits<float> of_bytes = (index & 7) * 0x04040404 + 0x03020100;
   return (Vector<float>)vqtbl2q_u8(table, (uint8x16_t)of_bytes);
-}
-
-template <class T>
-RNNFUSED_INLINE Vector<T> load_first(const T* from, int64_t n) {
-  Vector<T> v{};
-  for (int64_t i = 0; i < n; ++i) v[i] = from[i];
-  return v;
-}
-template <class T>
-RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = v[i];
 }
 
 }  // namespace RNNFUSED_ISA

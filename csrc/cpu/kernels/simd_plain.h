@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "cpu/kernels/registers.h"
+#include "cpu/kernels/tails.h"
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
@@ -62,17 +63,6 @@ RNNFUSED_INLINE Vector<float> lookup(const float (&row)[16], Bits<float> index) 
   Vector<float> v;
   for (int i = 0; i < kLanes<float>; ++i) v[i] = row[index[i] % 8];
   return v;
-}
-
-template <class T>
-RNNFUSED_INLINE Vector<T> load_first(const T* from, int64_t n) {
-  Vector<T> v{};
-  for (int64_t i = 0; i < n; ++i) v[i] = from[i];
-  return v;
-}
-template <class T>
-RNNFUSED_INLINE void store_first(T* to, Vector<T> v, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] = v[i];
 }
 
 }  // namespace RNNFUSED_ISA
