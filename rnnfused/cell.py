@@ -63,7 +63,10 @@ class RNNCell(torch.nn.RNNCell):
         if self.bias:
             biases = (weight_of(self, "bias_ih"), weight_of(self, "bias_hh"))
         weight_ih, nonlinearity = weight_of(self, "weight_ih"), self.nonlinearity
-        if single_step.suits_cell(input, hx, weight_hh) and nonlinearity in single_step.CELLS:
+        if (
+            single_step.suits_cell(input, hx, weight_ih, weight_hh)
+            and nonlinearity in single_step.CELLS
+        ):
             if hx is None:
                 hx = input.new_zeros(input.size(0), self.hidden_size)
             return single_step.CELLS[nonlinearity](input, hx, weight_ih, weight_hh, *biases)

@@ -9,9 +9,11 @@ from . import arguments
 from .cell import RNNCell
 from .ops import NONLINEARITIES
 from .ops.library import pack_layer, run_prepared
-from .ops.modes import outside_graphs
+from .ops.modes import is_fake, is_transformed, outside_graphs
+from .ops.nonlinearity import check_nonlinearity
 from .ops.tokens import is_ids
 from .rnn import RNN
+from .special_inputs import has_hooks
 from .token_rnn import TokenRNN
 
 _SINGLE_STEP = -1  # of the ops' time_dim
@@ -29,8 +31,9 @@ def prepare(module: RNN | RNNCell) -> "PreparedRNN":
         the module's (of its op's: see :func:`torch.use_deterministic_algorithms` for single steps).
 
     Raises:
-        TypeError: another module, or a dtype that no loop takes.
-        ValueError: two directions, heads, a parametrized weight, or another device.
+        TypeError: another module, a dtype that no loop takes, or several.
+        ValueError: two directions, heads, an overridden forward, a hook, a parametrized weight, another device, or
+            a wrong shape.
 
     Example::
 
@@ -44,10 +47,25 @@ def prepare(module: RNN | RNNCell) -> "PreparedRNN":
 class PreparedRNN:
     """What :func:`prepare` returns: layers with packed weights and a state of their own, for one thread.
 
-    It has no gradients, can be neither copied nor pickled, and refuses to run once a weight has been changed in
-    place: prepare the module again then. A change through ``weight.data``, and a weight that another tensor has
-    replaced, go unnoticed.
+    It has no gradients, can be neither copied nor pickled, and refuses to run once a weight has been changed or
+    replaced: prepare the module again then. Changes that autograd does not count go unnoticed: through
+    ``weight.data``, numpy, or an optimiser with ``fused=True``. Autocast has no effect. A NaN stays in the state until
+    :meth:`reset`.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_dtype",
+        "_has_ids",
+        "_hidden_size",
+        "_input_size",
+        "_nonlinearity",
+        "_num_layers",
+        "_packed",
+        "_state",
+        "_time_dim",
+        "_watched",
+    )
 
     def __init__(self, module: RNN | RNNCell):
         layers = _layers_of(module)
@@ -57,10 +75,15 @@ class PreparedRNN:
         self._dtype = layers[0][1].dtype
         self._nonlinearity = NONLINEARITIES[module.nonlinearity]
         self._time_dim = int(getattr(module, "batch_first", False))
-        weights = [weight for layer in layers for weight in layer if weight is not None]
+        parameters = module._parameters
         # Tensors made in inference mode have no version, and cannot change outside of it.
-        self._watched = [(w, w._version) for w in weights if not w.is_inference()]
-        self._packed = torch.cat([pack_layer(*layer) for layer in layers])
+        self._watched = [
+            (parameters, name, weight, weight.data_ptr(), weight._version)
+            for name, weight in parameters.items()
+            if weight is not None and not weight.is_inference()
+        ]
+        packed = [pack_layer(*layer) for layer in layers]
+        self._packed = packed[0] if len(packed) == 1 else torch.cat(packed)
         self._state: Tensor | None = None
 
     def step(self, x: Tensor) -> Tensor:
@@ -125,19 +148,24 @@ class PreparedRNN:
 
     @outside_graphs
     def _run(self, x: Tensor, time_dim: int) -> Tensor:
-        for weight, version in self._watched:
-            if weight._version != version:
-                raise RuntimeError(
-                    f"a weight of shape {tuple(weight.shape)} has changed since prepare(): prepare the module again"
-                )
+        for parameters, name, weight, address, version in self._watched:
+            if (
+                parameters.get(name) is not weight
+                or weight.data_ptr() != address
+                or weight._version != version
+            ):
+                raise RuntimeError(f"{name} has changed since prepare(): prepare the module again")
+        if is_transformed():
+            raise RuntimeError(
+                "step() and run() have no derivatives and no batches of calls: under torch.func, call the module"
+            )
         state = self._state
         # The op takes ids and features alike.
-        if state is None or not isinstance(x, Tensor) or is_ids(x) != self._has_ids:
+        if state is None or type(x) is not Tensor or is_ids(x) != self._has_ids:
             self._check(x, time_dim)
         if state is None:
-            state = torch.zeros(
-                self._num_layers, self._rows(x, time_dim), self._hidden_size, dtype=self._dtype
-            )
+            shape = self._num_layers, self._rows(x, time_dim), self._hidden_size
+            state = torch.zeros(shape, dtype=self._dtype, device="cpu")
         try:
             output: Tensor
             output, self._state = run_prepared(
@@ -156,6 +184,8 @@ class PreparedRNN:
         """Raises what is wrong with x."""
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
+        if is_fake(x):
+            raise TypeError("x must have values, got a FakeTensor")
         arguments.check_layout("x", x)
         if not x.is_cpu:
             raise ValueError(f"x must be on the CPU, got {x.device}")
@@ -190,6 +220,11 @@ class PreparedRNN:
                     f"x must be ids in [0, {self._input_size}), got values from {low} to {high}"
                 )
 
+    def __repr__(self) -> str:
+        return (
+            f"PreparedRNN({self._input_size}, {self._hidden_size}, num_layers={self._num_layers})"
+        )
+
     def __reduce__(self) -> Any:
         raise TypeError(
             "a PreparedRNN holds weights in this process's own layout: prepare the module again"
@@ -203,26 +238,48 @@ def _layers_of(module: Any) -> list[tuple[Tensor, Tensor, Tensor | None, Tensor 
             "module must be an rnnfused.RNN, TokenRNN or RNNCell (replace_rnn makes them of torch's), "
             f"got {type(module).__name__}"
         )
+    if type(module).forward not in (RNN.forward, RNNCell.forward) or has_hooks(module):
+        raise ValueError(
+            f"module must have no forward of its own and no hooks, which would not run, got {type(module).__name__}"
+        )
     if getattr(module, "bidirectional", False):
         raise ValueError("module must run in one direction: a step lacks the steps after it")
     if getattr(module, "heads", 1) != 1:
         raise ValueError(f"module must have one head, got {module.heads}")
+    check_nonlinearity(module.nonlinearity)
     num_layers: Any = module.num_layers if isinstance(module, RNN) else 0
     suffixes = [f"_l{i}" for i in range(num_layers)] or [""]  # those of a cell
-    names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if module.bias else [])]
+    hidden, inputs = module.hidden_size, module.input_size
     layers: Any = []
     for suffix in suffixes:
-        weights = []
-        for name in names:
-            weight = module._parameters.get(name + suffix)
-            if weight is None:
-                raise ValueError(f"module must have {name + suffix} as a plain parameter")
-            if not weight.is_cpu:
-                raise ValueError(
-                    f"module must be on the CPU, got {name + suffix} on {weight.device}"
-                )
-            arguments.check_dtype(name + suffix, weight)
-            weights.append(weight.detach())
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (hidden, inputs),
+            "weight_hh": (hidden, hidden),
+        }
+        if module.bias:
+            shapes |= {"bias_ih": (hidden,), "bias_hh": (hidden,)}
+        weights = [_weight_of(module, name + suffix, shape) for name, shape in shapes.items()]
         layers.append((*weights, *[None] * (4 - len(weights))))
+        inputs = hidden
+        if weights[0].dtype != layers[0][0].dtype or any(
+            w.dtype != weights[0].dtype for w in weights
+        ):
+            raise TypeError(
+                f"module must have one dtype, got {layers[0][0].dtype} and, in layer {len(layers) - 1}, "
+                f"{', '.join(sorted({str(w.dtype) for w in weights}))}"
+            )
     found: list[tuple[Tensor, Tensor, Tensor | None, Tensor | None]] = layers
     return found
+
+
+def _weight_of(module: Any, name: str, shape: tuple[int, ...]) -> Tensor:
+    weight: Tensor | None = module._parameters.get(name)
+    if weight is None:
+        raise ValueError(f"module must have {name} as a plain parameter")
+    arguments.check_layout(name, weight)
+    if not weight.is_cpu:
+        raise ValueError(f"module must be on the CPU, got {name} on {weight.device}")
+    if weight.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
+    arguments.check_dtype(name, weight)
+    return weight.detach()

@@ -5,6 +5,7 @@ are small: it packs them in each call. ``torch.use_deterministic_algorithms(True
 same bits on every machine.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
@@ -18,6 +19,18 @@ _is_deterministic = torch._C._get_deterministic_algorithms
 # Elements of a weight that the op packs in less time than it saves, per row, and the most rows that count.
 _PACKED_PER_ROW = 128 * 128
 _MOST_ROWS = 4
+_is_forked = False
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+if hasattr(
+    os, "register_at_fork"
+):  # a child whose parent has used torch's threads waits for them forever
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def suits(input: Any, weight: Any) -> TypeGuard[Tensor]:
@@ -28,9 +41,11 @@ def suits(input: Any, weight: Any) -> TypeGuard[Tensor]:
         and type(weight) in (Parameter, Tensor)
         and (weight.dtype is torch.float32 or weight.dtype is torch.float64)
         and weight.is_cpu
+        and input.is_cpu
         and input.layout is torch.strided
         and not input.is_nested
         and not _is_deterministic()
+        and not _is_forked
         and not is_any_autocast_active()
     )
 
@@ -47,7 +62,13 @@ def textbook(
         bias: (H,).
         h: (B, H), (1, H), one of these in a tuple, or None.
     """
-    if weight_x is None:
+    # torch would broadcast another bias, and read what a tensor on meta lacks.
+    if (
+        weight_x is None
+        or not weight_x.is_cpu
+        or not bias.is_cpu
+        or bias.shape != weight_h.shape[1:]
+    ):
         return None
     try:
         if x.dim() == 1:
@@ -58,7 +79,7 @@ def textbook(
             h = h[0]
         if h is None:
             h = p.new_zeros(p.shape)  # W_h gets a gradient of zeros
-        elif type(h) is not Tensor or h.layout is not torch.strided:
+        elif type(h) is not Tensor or not h.is_cpu or h.layout is not torch.strided:
             return None
         elif h.shape != p.shape:
             if h.shape != (1, p.size(1)):
@@ -70,9 +91,11 @@ def textbook(
     return torch.tanh(p)
 
 
-def suits_cell(input: Tensor, hx: Any, weight: Tensor) -> bool:
+def suits_cell(input: Tensor, hx: Any, weight_ih: Tensor, weight: Tensor) -> bool:
     """Whether torch's cell takes the step of a batch (B, I) with a weight (H, H): where the op would take longer."""
-    if not (suits(input, weight) and input.dim() == 2 and (hx is None or hx.dim() == 2)):
+    if not (suits(input, weight) and weight_ih.is_cpu and input.dim() == 2):
+        return False
+    if not (hx is None or hx.is_cpu and hx.dim() == 2):
         return False
     return is_differentiated() or weight.numel() > _PACKED_PER_ROW * min(input.size(0), _MOST_ROWS)
 

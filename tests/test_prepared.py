@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrizations
 
 import rnnfused
@@ -115,8 +116,11 @@ def test_states_are_given_and_taken():
         lambda m: torch.optim.SGD(m.parameters(), 0.1).step(),
         lambda m: m.load_state_dict(rnnfused.RNN(6, 20).state_dict()),
         lambda m: torch.nn.init.zeros_(m.bias_hh_l0),
+        lambda m: setattr(m, "bias_ih_l0", torch.nn.Parameter(torch.zeros(20))),
+        lambda m: m.load_state_dict(rnnfused.RNN(6, 20).state_dict(), assign=True),
+        lambda m: setattr(m.weight_hh_l0, "data", torch.zeros(20, 20)),
     ],
-    ids=["step", "load", "init"],
+    ids=["step", "load", "init", "replace", "assign", "data"],
 )
 def test_a_changed_weight_is_refused(change):
     module = rnnfused.RNN(6, 20)
@@ -184,6 +188,32 @@ def test_a_wrong_id_is_named(value, is_first):
         prepared.step(torch.tensor([0, 1], dtype=torch.int32))
 
 
+def changed(name, value):
+    module = rnnfused.RNN(6, 20, 2)
+    is_tensor = isinstance(value, torch.Tensor)
+    setattr(module, name, torch.nn.Parameter(value) if is_tensor else value)
+    return module
+
+
+def mixed():
+    module = rnnfused.RNN(6, 20, 2)
+    for name, weight in list(module.named_parameters()):
+        if name.endswith("l1"):
+            setattr(module, name, torch.nn.Parameter(weight.detach().double()))
+    return module
+
+
+class Overridden(rnnfused.RNN):
+    def forward(self, *arguments):
+        return super().forward(*arguments)
+
+
+def hooked():
+    module = rnnfused.RNN(6, 20)
+    module.register_forward_pre_hook(lambda module, arguments: None)
+    return module
+
+
 @pytest.mark.parametrize(
     ("error", "make", "message"),
     [
@@ -193,6 +223,15 @@ def test_a_wrong_id_is_named(value, is_first):
         (ValueError, lambda: rnnfused.RNN(6, 20, heads=2), "one head, got 2"),
         (ValueError, lambda: rnnfused.RNN(6, 20, device="meta"), "on the CPU, got weight_ih_l0 on meta"),
         (TypeError, lambda: rnnfused.RNN(6, 20, dtype=torch.complex64), "weight_ih_l0 must be float32"),
+        (ValueError, lambda: changed("nonlinearity", "gelu"), "nonlinearity"),
+        (ValueError, lambda: changed("weight_hh_l1", torch.zeros(20, 9)), r"weight_hh_l1 must have shape \(20, 20\), got \(20, 9\)"),
+        (ValueError, lambda: changed("weight_ih_l1", torch.zeros(20, 6)), r"weight_ih_l1 must have shape \(20, 20\), got \(20, 6\)"),
+        (ValueError, lambda: changed("bias_ih_l0", torch.tensor(1.0)), r"bias_ih_l0 must have shape \(20,\), got \(\)"),
+        (TypeError, lambda: changed("bias_ih_l1", torch.zeros(20).double()), "one dtype, got torch.float32 and, in layer 1, torch.float32, torch.float64"),
+        (TypeError, mixed, "one dtype, got torch.float32 and, in layer 1, torch.float64"),
+        (TypeError, lambda: changed("weight_hh_l1", torch.zeros(20, 20).to_sparse()), "weight_hh_l1 must be a dense tensor"),
+        (ValueError, lambda: Overridden(6, 20), "no forward of its own and no hooks.*got Overridden"),
+        (ValueError, hooked, "no forward of its own and no hooks"),
         (ValueError, lambda: parametrizations.weight_norm(rnnfused.RNN(6, 20), "weight_hh_l0"), "weight_hh_l0 as a plain"),
     ],
 )  # fmt: skip
@@ -261,6 +300,38 @@ def test_inference_mode_and_compiled_callers():
     prepared.reset()
     got = torch.compile(lambda x: 2 * prepared.step(x), backend="eager")(x)
     assert torch.equal(got, expected)
+
+
+def test_a_default_device_has_no_effect():
+    prepared, x = rnnfused.prepare(rnnfused.RNN(6, 20)), torch.randn(3, 6)
+    with torch.device("meta"):
+        assert prepared.step(x).is_cpu
+
+
+def test_transforms_and_fake_tensors_are_refused():
+    prepared, x = rnnfused.prepare(rnnfused.RNN(6, 20)), torch.randn(5, 3, 6)
+    calls = [
+        lambda: torch.vmap(prepared.step)(x),
+        lambda: torch.func.grad(lambda x: prepared.step(x).sum())(x[0]),
+        lambda: torch.func.jvp(prepared.step, (x[0],), (x[0],)),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match=r"under torch\.func, call the module"):
+            call()
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True) as mode,
+        pytest.raises(TypeError, match="FakeTensor"),
+    ):
+        prepared.step(mode.from_tensor(x[0]))
+    assert prepared.state is None
+    prepared.step(x[0])
+
+
+def test_repr_and_misspelt_attributes():
+    prepared = rnnfused.prepare(rnnfused.RNN(6, 20, 2))
+    assert repr(prepared) == "PreparedRNN(6, 20, num_layers=2)"
+    with pytest.raises(AttributeError):
+        prepared.sate = None
 
 
 def test_threads_with_objects_of_their_own():

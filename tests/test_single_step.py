@@ -162,6 +162,32 @@ def test_a_wrong_input_is_named(index):
         rnnfused.RNNCell(INPUT, HIDDEN)(x[0])
 
 
+@pytest.mark.parametrize("shape", [(3, HIDDEN), (1,), (), (1, HIDDEN)], ids=str)
+def test_another_bias_is_not_broadcast(deterministic, shape):
+    rnn, cell = RNNScratch(INPUT, HIDDEN), RNNScratchCell(INPUT, HIDDEN)
+    rnn.b_h = cell.b = torch.nn.Parameter(torch.zeros(shape))
+    with pytest.raises((RuntimeError, ValueError)):
+        rnn(torch.randn(1, B, INPUT))
+    with pytest.raises((RuntimeError, ValueError)):
+        cell(torch.randn(B, INPUT))
+
+
+@pytest.mark.parametrize("name", ["W_xh", "W_hh", "b_h"])
+def test_weights_without_values_are_refused(deterministic, name):
+    rnn = RNNScratch(INPUT, HIDDEN)
+    setattr(rnn, name, torch.nn.Parameter(getattr(rnn, name).to("meta")))
+    with pytest.raises((RuntimeError, ValueError, NotImplementedError)):
+        rnn(torch.randn(1, B, INPUT), torch.randn(B, HIDDEN))
+
+
+def test_inputs_without_values_are_refused(deterministic):
+    rnn, meta = RNNScratch(INPUT, HIDDEN), torch.randn(1, B, INPUT, device="meta")
+    with pytest.raises(ValueError, match="inputs must be on cpu like the weights, got meta"):
+        rnn(meta)
+    with pytest.raises(ValueError, match="state must be on cpu like the weights, got meta"):
+        rnn(torch.randn(1, B, INPUT), torch.randn(B, HIDDEN, device="meta"))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_types_and_autocast_stay_with_the_op(dtype):
     """Torch rounds each product; the op rounds their sum."""

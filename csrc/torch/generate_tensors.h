@@ -16,7 +16,7 @@ inline bool is_of_sums(const Tensor& tensor, Dtype dtype) { return dtype_of(tens
 
 // An uninitialised block of memory, as a tensor of bytes.
 inline Tensor new_bytes(const Tensor& model, int64_t bytes) {
-  RNNFUSED_CHECK(bytes < kTooLarge, "a generator of these sizes needs more memory than there can be");
+  RNNFUSED_CHECK(bytes < kTooLarge, "packed weights of these sizes need more memory than there can be");
   return new_tensor(model, aoti_torch_dtype_uint8(), {bytes}, {1});
 }
 
