@@ -84,6 +84,20 @@ def test_one_state_serves_every_row(cell):
     torch.testing.assert_close(cell(inputs, state)[0], cell(inputs, state.expand(3, 7))[0])
 
 
+class Subclass(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_subclasses_of_tensor(cell, steps):
+    x, state = torch.randn(steps, 2, 10), torch.randn(2, 7)
+    expected = cell(x, state)
+    for inputs, h in ((x.as_subclass(Subclass), state), (x, state.as_subclass(Subclass))):
+        outputs, last = cell(inputs, h)
+        torch.testing.assert_close(outputs[-1].as_subclass(torch.Tensor), expected[0][-1])
+        last.sum().backward()
+
+
 def test_one_step_cell():
     cell = RNNScratchCell(4, 6, sigma=0.5).double()
     shapes = {name: tuple(p.shape) for name, p in cell.named_parameters()}

@@ -103,9 +103,9 @@ def new_sequence(model: Tensor) -> Tensor:
 
 def without_step(state: Tensor) -> Tensor:
     """The new state (1, B, H) as (B, H), which is no view: a view cannot be detached in place."""
-    if state.is_cpu and not (is_recorded() or is_transformed()):
+    if type(state) is Tensor and state.is_cpu and not (is_recorded() or is_transformed()):
         return state.squeeze_(0)
-    # Transforms and private devices may refuse a change of shape in place.
+    # Transforms, private devices and subclasses, whose results are views, may refuse a change of shape in place.
     return state.squeeze(0).clone()
 
 
