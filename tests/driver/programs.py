@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from compiled import compiled
+from fake_project import build as project
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -28,16 +29,15 @@ def sources_of(csrc):
     return [HERE / "tables.cpp", *found]
 
 
-def build(name, compiler, flags, csrc=ROOT / "csrc", kernels=True):
-    """The path of the driver; its kernels, which take long to compile, are those of the project in any case."""
+KERNELS = ROOT / "csrc" / "cpu" / "kernels" / "isa_baseline.cpp"
+KERNEL_FILES = [KERNELS, *headers_of(ROOT / "csrc")]
+
+
+def build(name, compiler, flags, csrc=ROOT / "csrc", kernels=()):
+    """The path of the driver, with the object files of its kernels, which take long to compile."""
     options = [*compiler, *FLAGS, *flags]
     own_files = [path for path in sorted(HERE.glob("*.cpp")) if path.name != "tables.cpp"]
-    sources = [*own_files, *sources_of(csrc)]
-    if kernels:
-        own = ROOT / "csrc"
-        table = own / "cpu" / "kernels" / "isa_baseline.cpp"
-        command = [*options, f"-I{own}", "-c", str(table)]
-        sources.append(compiled(f"{name}_kernels.o", command, [table, *headers_of(own)]))
+    sources = [*own_files, *sources_of(csrc), *kernels]
     command = [*options, f"-I{csrc}", f"-I{HERE}", *map(str, sources)]
     return compiled(name, command, [*sources, *headers_of(csrc), *HERE.glob("*.h")])
 
@@ -45,7 +45,7 @@ def build(name, compiler, flags, csrc=ROOT / "csrc", kernels=True):
 def with_installed_kernels(*flags):
     """The driver that takes its kernels from the library."""
     options = ["-O1", "-DRNNFUSED_DRIVER_LIBRARY", "-ldl", *flags]
-    return build("driver", COMPILER, options, kernels=False)
+    return build("driver", COMPILER, options)
 
 
 def for_counting():
@@ -60,12 +60,28 @@ def for_counting():
     return compiled("instructions", command, [*sources, *headers_of(csrc), *HERE.glob("*.h")])
 
 
+def arm_compiler():
+    found = next(filter(shutil.which, ARM_COMPILERS), None)
+    if found is None:
+        pytest.skip("needs a cross compiler for aarch64")
+    return found
+
+
+def arm_kernels():
+    """The kernels for 64-bit ARM in assembly, from the options of the project's own build."""
+    flags = [flag for flag in project.FLAGS if "TORCH" not in flag]
+    flags += project.GCC_FLAGS + project.GCC_ARM_FLAGS
+    return compiled("arm_kernels.s", [arm_compiler(), *flags, "-S", str(KERNELS)], KERNEL_FILES)
+
+
 def for_arm():
     """The driver for 64-bit ARM."""
-    compiler = next(filter(shutil.which, ARM_COMPILERS), None)
-    if compiler is None or EMULATOR is None:
-        pytest.skip("needs a cross compiler for aarch64 and qemu's user mode")
-    return build("driver_arm", [compiler], ["-O2", "-static"])
+    if EMULATOR is None:
+        pytest.skip("needs qemu's user mode")
+    source = arm_kernels()
+    command = [arm_compiler(), "-x", "assembler", "-c", str(source)]
+    kernels = compiled("arm_kernels.o", command, [source])
+    return build("driver_arm", [arm_compiler()], ["-O2", "-static"], kernels=[kernels])
 
 
 def sanitized(*checks, csrc=ROOT / "csrc"):
@@ -79,4 +95,8 @@ def sanitized(*checks, csrc=ROOT / "csrc"):
     if cpu.exists() and " avx2 " in cpu.read_text():
         flags += ["-mavx2", "-mfma"]
     flags.append("-DRNNFUSED_EXACT_MEMORY")
-    return build(f"driver_{'_'.join(checks)}", COMPILER, flags, csrc=csrc)
+    name = f"driver_{'_'.join(checks)}"
+    # Of the project, wherever csrc lies.
+    command = [*COMPILER, *FLAGS, *flags, f"-I{ROOT / 'csrc'}", "-c", str(KERNELS)]
+    kernels = compiled(f"{name}_kernels.o", command, KERNEL_FILES)
+    return build(name, COMPILER, flags, csrc=csrc, kernels=[kernels])

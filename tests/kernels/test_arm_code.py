@@ -3,16 +3,13 @@
 No ARM processor runs the tests, so their speed is judged from the code.
 """
 
-import os
 import re
-import shutil
 import subprocess
 from typing import NamedTuple
 
 import pytest
 from compiled import ROOT
-from driver.programs import ARM_COMPILERS
-from fake_project import build
+from driver.programs import arm_compiler, arm_kernels
 
 PAGE = ROOT / "docs" / "cpu-kernel.md"
 # The compiler whose counts the page gives.
@@ -55,24 +52,9 @@ def innermost_loops(assembly):
 
 
 @pytest.fixture(scope="module")
-def compiler():
-    found = next((name for name in ARM_COMPILERS if shutil.which(name)), None)
-    if found is None:
-        pytest.skip("needs a cross compiler for aarch64")
-    return found
-
-
-@pytest.fixture(scope="module")
-def loops(compiler, tmp_path_factory):
-    """The innermost loops of the product kernels, as the project's build compiles them for ARM."""
-    output = tmp_path_factory.mktemp("arm") / "baseline.s"
-    flags = [flag for flag in build.FLAGS if "TORCH" not in flag]
-    flags += build.GCC_FLAGS + build.GCC_ARM_FLAGS
-    source = ["-S", "csrc/cpu/kernels/isa_baseline.cpp", "-o", str(output)]
-    subprocess.run(
-        [compiler, *flags, *source], cwd=ROOT, check=True, env={**os.environ, "LC_ALL": "C"}
-    )
-    found = list(innermost_loops(output.read_text()))
+def loops():
+    """The innermost loops of the product kernels."""
+    found = list(innermost_loops(arm_kernels().read_text()))
     products = [
         loop
         for loop in found
@@ -106,8 +88,10 @@ def test_a_row_has_sixteen_sums(loops):
     assert of_tile(loops, "f", 1, 8).multiply_adds % 8 == 0
 
 
-def test_the_page_has_the_counts(compiler, loops):
-    version = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True).stdout
+def test_the_page_has_the_counts(loops):
+    version = subprocess.run(
+        [arm_compiler(), "-dumpversion"], capture_output=True, text=True
+    ).stdout
     if version.strip().split(".")[0] != COUNTED:
         pytest.skip(f"the counts are those of GCC {COUNTED}")
     for rows, vectors in ((14, 2), (8, 2), (1, 8)):
