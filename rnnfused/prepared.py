@@ -181,7 +181,7 @@ class PreparedRNN:
         return x.size(1 if time_dim == 0 else 0) if batch_dims == 1 else 1
 
     def _check(self, x: Any, time_dim: int) -> None:
-        """Raises what is wrong with x."""
+        """Raises the error that explains a wrong x."""
         if not isinstance(x, Tensor):
             raise TypeError(f"x must be a Tensor, got {type(x).__name__}")
         if is_fake(x):

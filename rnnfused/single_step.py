@@ -27,9 +27,8 @@ def _note_fork() -> None:
     _is_forked = True
 
 
-if hasattr(
-    os, "register_at_fork"
-):  # a child whose parent has used torch's threads waits for them forever
+# A child whose parent has used torch's threads waits for them forever.
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 

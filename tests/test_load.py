@@ -75,9 +75,8 @@ def exits_with_success(calls, threads=1):
         try:
             torch.set_num_threads(threads)
             results = [call() for call, _ in calls]
-            torch.set_num_threads(
-                1
-            )  # the comparison is torch's, which would wait for the parent's threads
+            # torch.equal would wait for the parent's threads.
+            torch.set_num_threads(1)
             for got, (_, expected) in zip(results, calls, strict=True):
                 assert_same_bits(got, expected)
             code = 0
@@ -121,9 +120,8 @@ def test_a_fork_has_threads_of_its_own(restore_threads, threads):
     """The child lacks the pool of OpenMP that its parent had started, and may start another."""
     torch.manual_seed(0)
     calls = list(calls_of(rnnfused.RNN(20, 512)))
-    torch.use_deterministic_algorithms(
-        True
-    )  # steps of the cell are the op's, in the child in any case
+    # The cell then runs the op, as it does in the child.
+    torch.use_deterministic_algorithms(True)
     cell, x = rnnfused.RNNCell(256, 256), torch.randn(64, 256)
     calls.append(lambda: [cell(x)])
     torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""``prepare``: steps have the bits of the op, errors name the argument, changed weights are refused, memory is freed."""
+"""``prepare`` gives the bits of the op, names the wrong argument, refuses changed weights and frees its memory."""
 
 import copy
 import gc
@@ -20,7 +20,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 @pytest.fixture(autouse=True)
 def deterministic():
-    """Single steps of modules are those of the op, with its bits."""
+    """Modules run single steps by the op, so bits are comparable."""
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
     yield
@@ -80,11 +80,9 @@ def test_strided_inputs():
         x[:1, :1].expand(5, 6, 3)[..., :1].expand(5, 6, 6),
     ):
         prepared.reset()
-        assert torch.equal(prepared.run(strided), prepared_of(module).run(strided.contiguous()))
-
-
-def prepared_of(module):
-    return rnnfused.prepare(module)
+        assert torch.equal(
+            prepared.run(strided), rnnfused.prepare(module).run(strided.contiguous())
+        )
 
 
 def test_the_cell():

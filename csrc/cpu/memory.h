@@ -16,7 +16,7 @@
 
 namespace rnnfused {
 
-// The bytes of whole cache lines that hold so many.
+// Rounds a number of bytes up to whole cache lines.
 inline int64_t whole_lines(int64_t bytes) { return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine; }
 
 struct Block {

@@ -15,7 +15,7 @@ int64_t packed_layer_bytes(Dtype dtype, int64_t input_size, int64_t hidden_size)
 void pack_layer(const ForwardParams& layer, char* memory, const Workers& workers);
 
 struct PreparedParams {
-  // The sizes of the call, the input of the lowest layer and the output of the highest. Weights and states are unused.
+  // Holds the sizes, the input of the lowest layer and the output of the highest; not the weights or the states.
   ForwardParams call;
   int64_t num_layers = 0;
   char* packed = nullptr;        // the layers one after another; only read

@@ -15,7 +15,7 @@ RaggedParts::RaggedParts(const RecurrenceParams& batch, int64_t part_rows) {
     rows += batch.batch_sizes[steps++];
   }
   const Parts ends(rows, std::max<int64_t>(1, rows / part_rows));
-  int64_t start = 0, end = 0;  // of the part, in rows
+  int64_t start = 0, end = 0;  // the part's first row and its end
   for (int64_t t = 0; t < steps; ++t) {
     end += batch.batch_sizes[t];
     if (end < ends.begin(count() + 1)) continue;

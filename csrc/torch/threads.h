@@ -1,4 +1,4 @@
-// torch's own threads as the workers of a call, in a forked child too.
+// Lets torch's own threads work for a call, in a forked child too.
 #pragma once
 
 #include <pthread.h>

@@ -34,7 +34,7 @@ KERNEL_FILES = [KERNELS, *headers_of(ROOT / "csrc")]
 
 
 def build(name, compiler, flags, csrc=ROOT / "csrc", kernels=()):
-    """The path of the driver, with the object files of its kernels, which take long to compile."""
+    """Compiles the driver and links the object files of `kernels`; returns its path."""
     options = [*compiler, *FLAGS, *flags]
     own_files = [path for path in sorted(HERE.glob("*.cpp")) if path.name != "tables.cpp"]
     sources = [*own_files, *sources_of(csrc), *kernels]
@@ -96,7 +96,7 @@ def sanitized(*checks, csrc=ROOT / "csrc"):
         flags += ["-mavx2", "-mfma"]
     flags.append("-DRNNFUSED_EXACT_MEMORY")
     name = f"driver_{'_'.join(checks)}"
-    # Of the project, wherever csrc lies.
+    # The kernels are the project's, also beside another csrc.
     command = [*COMPILER, *FLAGS, *flags, f"-I{ROOT / 'csrc'}", "-c", str(KERNELS)]
     kernels = compiled(f"{name}_kernels.o", command, KERNEL_FILES)
     return build(name, COMPILER, flags, csrc=csrc, kernels=[kernels])

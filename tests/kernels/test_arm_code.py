@@ -84,7 +84,7 @@ def test_the_state_is_an_element_of_a_register(loops):
             assert loop.by_element >= loop.multiply_adds // 2, loop
 
 
-def test_a_row_has_sixteen_sums(loops):
+def test_a_row_has_eight_sums(loops):
     assert of_tile(loops, "f", 1, 8).multiply_adds % 8 == 0
 
 
