@@ -19,6 +19,11 @@ PartSize part_size(const LayerBackwardParams& layer, int64_t rows) {
   return {rows, std::min(loop.num_steps, std::max(least, kPartBytes / product_of(bytes, rows)))};
 }
 
+int64_t projected_rows(const RecurrenceParams& loop, const Workers& workers) {
+  const int64_t row_bytes = loop.hidden_size * bytes_of(sum_dtype(loop.dtype));
+  return workers.count * std::max(kPartBytes / row_bytes, kMinProjectedRows);
+}
+
 int64_t row_groups(const LayerBackwardParams& layer) {
   const int64_t bytes = GradientSums::bytes(layer), rows = layer.loop.batch_size;
   if (bytes > kMaxOwnSums) return 1;

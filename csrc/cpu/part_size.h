@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu/workers.h"
 #include "layer_gradients.h"
 
 namespace rnnfused {
@@ -15,6 +16,9 @@ struct PartSize {
 // steps of a few rows if they fit, else some steps of more rows, or of all rows where W is too large to be read again
 // for a few.
 PartSize part_size(const LayerBackwardParams& layer, int64_t rows);
+
+// The rows, summed over the steps, of a part whose projections are made before its loop: they stay in L2.
+int64_t projected_rows(const RecurrenceParams& loop, const Workers& workers);
 
 // The number of groups of rows that have gradient sums of their own, a power of two. It follows from the sizes alone:
 // the order of a sum must not depend on the number of workers.

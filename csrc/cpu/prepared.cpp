@@ -6,11 +6,9 @@
 #include "cpu/dispatch.h"
 #include "cpu/memory.h"
 #include "cpu/packed.h"
-#include "cpu/products.h"
+#include "cpu/projected_forward.h"
 #include "cpu/recurrence.h"
 #include "cpu/share.h"
-#include "cpu/tuning.h"
-#include "projection_runs.h"
 #include "sizes.h"
 
 namespace rnnfused {
@@ -29,34 +27,6 @@ struct Places {
 
   PackedWeights of(char* memory) const { return {memory + hh, memory, memory + bias}; }
 };
-
-// Makes the projections of some steps at a time, and runs the loop over them.
-void run_projected(const ForwardParams& layer, const PackedWeights& weights, Workers workers) {
-  ProjectionParams product;
-  product.in_size = layer.input_size;
-  product.out_size = layer.hidden_size;
-  product.dtype = layer.dtype;
-  product.keeps_sums = true;
-  const int64_t hidden = layer.hidden_size, row = layer.batch_size * hidden,
-                sum_bytes = bytes_of(sum_dtype(layer.dtype));
-  const int64_t part_rows = workers.count * std::max(kPartBytes / (hidden * sum_bytes), kMinProjectedRows);
-  const int64_t part_steps = std::min(layer.num_steps, std::max<int64_t>(1, part_rows / layer.batch_size));
-  Memory memory(product_of(part_steps, row, sum_bytes));
-  PackedWeights loop_weights = weights;
-  loop_weights.ih = nullptr;
-  loop_weights.bias = nullptr;
-  for (int64_t first = 0; first < layer.num_steps; first += part_steps) {
-    ForwardParams part = layer.part(first, std::min(first + part_steps, layer.num_steps));
-    const Sequence to = {memory.get(), row, hidden};
-    for_each_run(part, part.input, bytes_of(part.dtype), to, sum_bytes, product,
-                 [&](const ProjectionParams& run) { run_packed_projection(run, weights.ih, weights.bias, workers); });
-    part.input_size = 0;
-    part.projections = {to.data, to.time_stride, to.batch_stride};
-    part.projections_are_sums = true;
-    // On a busy machine the rest runs on one worker.
-    if (run_packed_forward(part, loop_weights, workers)) workers.count = 1;
-  }
-}
 
 }  // namespace
 
@@ -99,7 +69,7 @@ void run_prepared(const PreparedParams& params, const Workers& workers) {
     if (cpu_kernels().projects(layer)) {
       run_packed_forward(layer, weights, workers);
     } else {
-      run_projected(layer, weights, workers);
+      run_projected_forward(layer, weights, workers);
     }
     packed += places.end;
     layer.ids = {};

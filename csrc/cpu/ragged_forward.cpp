@@ -1,15 +1,14 @@
-#include <algorithm>
 #include <cstring>
 #include <optional>
 
 #include "cpu/memory.h"
 #include "cpu/packed.h"
+#include "cpu/part_size.h"
 #include "cpu/products.h"
 #include "cpu/ragged.h"
 #include "cpu/ragged_layer.h"
 #include "cpu/recurrence.h"
 #include "cpu/share.h"
-#include "cpu/tuning.h"
 #include "sizes.h"
 
 namespace rnnfused {
@@ -35,9 +34,8 @@ void run_ragged_forward(const ForwardParams& batch, Workers workers) {
   check_work(loop_work(batch));
   const int64_t hidden = batch.hidden_size, inputs = batch.input_size;
   const int64_t item_bytes = bytes_of(batch.dtype), sum_bytes = bytes_of(sum_dtype(batch.dtype));
-  const int64_t part_rows = workers.count * std::max(kPartBytes / (hidden * sum_bytes), kMinProjectedRows);
   // Heads pack their weights in each call of the loop: they run once.
-  const RaggedParts parts(batch, batch.num_heads > 1 ? kTooLarge : part_rows);
+  const RaggedParts parts(batch, batch.num_heads > 1 ? kTooLarge : projected_rows(batch, workers));
   Memory input(product_of(parts.most_rows, inputs, item_bytes)),
       projections(product_of(parts.most_rows, hidden, sum_bytes));
   Memory last_states(parts.count() > 1 && !batch.h_n.data ? product_of(batch.batch_size, hidden, item_bytes) : 0);

@@ -96,7 +96,7 @@ def test_data_races():
 FAULTS = [
     (
         ("address", "undefined"),
-        "layer_forward.cpp",
+        "projected_forward.cpp",
         "Memory memory(product_of(rows, hidden, sum_bytes));",
         "Memory memory(product_of(rows, hidden, sum_bytes) - 1);",
         "AddressSanitizer",
