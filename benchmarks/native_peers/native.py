@@ -1,19 +1,20 @@
 """Compiles the drivers of this folder on demand, and calls them. A driver runs a C library's RNN as a peer."""
 
 import ctypes
-import fcntl
 import functools
-import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 HERE = Path(__file__).parent
-BUILT = HERE.parents[1] / "build" / "benchmarks"
+sys.path.append(str(HERE.parents[1] / "build_tools"))
+from compiled import compiled  # noqa: E402
+
 COMPILE = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fopenmp"]
 
 
@@ -54,28 +55,17 @@ def missing(peer) -> str | None:
 
 @functools.cache
 def driver(peer) -> ctypes.CDLL:
-    """Returns the peer's compiled driver. Raises RuntimeError where the library or a compiler is missing."""
+    """Returns the peer's compiled driver.
+
+    Raises RuntimeError where the library or a compiler is missing, or the driver does not compile.
+    """
     reason = missing(peer)
     if reason:
         raise RuntimeError(reason)
     compiler = os.environ.get("CXX", "g++")
     source = HERE / f"{peer}.cpp"
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
     command = [compiler, *COMPILE, str(source), *LIBRARIES[peer].links]
-    key = hashlib.sha256("\n".join([version, *command]).encode())
-    for file in (source, HERE / "peer.h"):
-        key.update(file.read_bytes())
-    target = BUILT / f"{peer}.{key.hexdigest()[:16]}.so"
-    BUILT.mkdir(parents=True, exist_ok=True)
-    with (BUILT / f"{peer}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            partial = f"{target}.{os.getpid()}"
-            call = subprocess.run([*command, "-o", partial], capture_output=True, text=True)
-            if call.returncode:
-                raise RuntimeError(f"The driver of {peer} does not compile:\n{call.stderr}")
-            os.replace(partial, target)
-    library = ctypes.CDLL(str(target))
+    library = ctypes.CDLL(str(compiled(f"{peer}.so", command, [source, HERE / "peer.h"])))
     library.peer_destroy.restype = None
     for call in ("create", "forward", "forward_backward", "copy_gradients"):
         getattr(library, f"peer_{call}").restype = ctypes.c_char_p
