@@ -184,6 +184,7 @@ def options(comparisons):
     names = {
         "second order": "A gradient of a gradient, times faster than the reference loop",
         "own eager": "A layer under `torch.compile`, times faster than the same layer in eager mode",
+        "linear eager": "One `nn.Linear` under `torch.compile`, times faster than in eager mode",
         "nn.RNNCell": "`RNNCell`, times faster than `torch.nn.RNNCell`",
         "textbook's step": "A single step of `RNNScratch`, times faster than the textbook's own code",
         "nn.RNN step": "`prepare(module).step`, T = B = 1, H 8 to 256, times faster than `nn.RNN` without gradients",

@@ -124,6 +124,19 @@ def test_torch_compile(case, way, in_turn):
 
 
 @pytest.mark.one_thread
+def test_torch_compile_of_linear(way, in_turn):
+    """One linear under torch.compile, against itself in eager mode: the compiler's cost without a loop."""
+    case = COMPILED[0]
+    (_, x), _, gradient = inputs(case)
+    linear = torch.nn.Linear(case.input_size, case.hidden_size)
+    calls = (
+        ways(linear, x, gradient, lambda x, call=call: (call(x),))[way]
+        for call in (torch.compile(linear), linear)
+    )
+    in_turn(case, way, "linear eager", *calls)
+
+
+@pytest.mark.one_thread
 @pytest.mark.parametrize("case", STEPS, ids=str)
 def test_cell(case, way, in_turn):
     """One step of the cell, against nn.RNNCell."""
