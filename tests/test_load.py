@@ -53,7 +53,9 @@ def calls(restore_threads):
 
 
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
-def test_sixteen_threads_on_one_module(calls, seconds):
+@pytest.mark.parametrize("torch_threads", [2, 64])  # 64: the op's own threads, in turns
+def test_sixteen_threads_on_one_module(calls, seconds, torch_threads):
+    torch.set_num_threads(torch_threads)
     end = time.monotonic() + seconds
     counts = [0] * THREADS
 

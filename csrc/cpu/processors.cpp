@@ -32,10 +32,8 @@ int64_t named_processors() {
 
 int64_t processors_of_thread() {
 #ifdef __linux__
-  // OpenMP pins each thread, the caller's too, where one of these is set: its affinity then says nothing.
-  for (const char* const name : {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"}) {
-    if (std::getenv(name)) return std::max<int64_t>(sysconf(_SC_NPROCESSORS_ONLN), 1);
-  }
+  // A pinned thread's affinity says nothing.
+  if (openmp_pins_threads()) return std::max<int64_t>(sysconf(_SC_NPROCESSORS_ONLN), 1);
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(CPU_COUNT(&set), 1);
 #endif
@@ -82,6 +80,13 @@ int64_t processor_quota(const std::string& groups, const std::string& root) {
     }
   }
   return least;
+}
+
+bool openmp_pins_threads() {
+  for (const char* const name : {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"}) {
+    if (std::getenv(name)) return true;
+  }
+  return false;
 }
 
 int64_t available_processors() {

@@ -12,6 +12,9 @@ namespace rnnfused {
 // std::runtime_error if it is no number from 1 to 1024.
 int64_t available_processors();
 
+// Whether OpenMP pins each of its threads to some processors, the caller of its pool too. Threads inherit that.
+bool openmp_pins_threads();
+
 // The least CPU quota of a process's control groups, in whole processors, rounded up; 0: none. `groups` is the content
 // of /proc/self/cgroup, `root` the folder where the groups are mounted.
 int64_t processor_quota(const std::string& groups, const std::string& root);

@@ -9,7 +9,7 @@
 
 namespace rnnfused {
 int64_t worker_count(int64_t work, int64_t min_work, const Workers& workers, int64_t most) {
-  return std::max<int64_t>(1, std::min({work / product_of(min_work, workers.threads_per_worker), workers.count, most}));
+  return std::max<int64_t>(1, std::min({work / min_work, workers.count, most}));
 }
 
 void check_work(int64_t work) {

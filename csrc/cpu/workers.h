@@ -34,7 +34,6 @@ using ParallelFor = void (*)(int64_t count, Task task);
 struct Workers {
   int64_t count = 1;
   ParallelFor parallel_for = nullptr;
-  int64_t threads_per_worker = 1;  // that parallel_for starts: more than one where threads outnumber processors
 
   void run(int64_t tasks, Task task) const {
     if (tasks > 1 && parallel_for) return parallel_for(tasks, task);

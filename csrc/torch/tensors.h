@@ -26,7 +26,7 @@ using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 // The dtype's number in torch's C interface. It takes one call, unlike scalar_type().
 inline int32_t dtype_number(const Tensor& tensor) {
   int32_t number;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &number));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &number));
   return number;
 }
 
@@ -45,7 +45,7 @@ struct DeviceNumber {
   int32_t type, index;
 
   explicit DeviceNumber(const Tensor& tensor) : index(tensor.get_device_index()) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
   }
   bool operator==(const DeviceNumber& other) const { return type == other.type && index == other.index; }
 };

@@ -12,9 +12,9 @@
 #include "attempts.h"
 #include "buffer.h"
 #include "cpu/dispatch.h"
+#include "cpu/own_threads.h"
 #include "head_case.h"
 #include "layer_case.h"
-#include "pool.h"
 
 using namespace rnnfused;
 
@@ -36,7 +36,7 @@ int main(int count, char** arguments) {
     return 2;
   }
   const int64_t calls = std::atoll(arguments[1]), seed = std::atoll(arguments[2]);
-  const Workers workers = pool_workers(std::atoll(arguments[3]));
+  const Workers workers = {std::atoll(arguments[3]), run_on_own_threads};
   std::fprintf(stderr, "kernels: %s\n", cpu_kernels().name);
   for (int64_t i = 0; i < calls; ++i) {
     Random random(seed * 1'000'003 + i);
