@@ -100,10 +100,10 @@ def test_quota_of_control_groups(tmp_path, name):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     csrc = ROOT / "csrc"
-    sources = [ROOT / "tests" / "processors.cpp", csrc / "cpu" / "processors.cpp"]
+    sources = [ROOT / "tests" / "processor_quota.cpp", csrc / "cpu" / "processors.cpp"]
     compiler = [os.environ.get("CXX", "c++"), "-std=c++17", f"-I{csrc}"]
     program = compiled(
-        "processors",
+        "processor_quota",
         [*compiler, *map(str, sources)],
         [*sources, csrc / "cpu" / "processors.h"],
     )
