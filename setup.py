@@ -53,11 +53,14 @@ GCC_FLAGS = ["-fno-gnu-unique"]  # a unique symbol would prevent unloading of th
 GCC_ARM_FLAGS = ["-fno-schedule-insns"]
 
 AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"]
-# One source per vector instruction set of x86-64; the library selects one at the first call.
+# For each processor, one source per vector instruction set beyond its baseline; the library selects at the first call.
 ISA_FLAGS = {
-    "csrc/cpu/kernels/isa_avx2.cpp": ["-mavx2", "-mfma"],
-    "csrc/cpu/kernels/isa_avx512.cpp": AVX512,
-    "csrc/cpu/kernels/isa_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
+    "x86_64": {
+        "csrc/cpu/kernels/isa_avx2.cpp": ["-mavx2", "-mfma"],
+        "csrc/cpu/kernels/isa_avx512.cpp": AVX512,
+        "csrc/cpu/kernels/isa_avx512_bf16.cpp": [*AVX512, "-mavx512bf16"],
+    },
+    "aarch64": {"csrc/cpu/kernels/isa_neon_bf16.cpp": ["-march=armv8.2-a+bf16"]},
 }
 
 LIBRARIES = [
@@ -68,8 +71,7 @@ LIBRARIES = [
         sources=[
             "csrc/torch/register.cpp",
             *sorted(map(str, Path("csrc/cpu").glob("*.cpp"))),
-            "csrc/cpu/kernels/isa_baseline.cpp",
-            *ISA_FLAGS,
+            "csrc/cpu/kernels/isa_baseline.cpp",  # and after it those of ISA_FLAGS
         ],
         libraries=["torch_cpu"],
     ),
@@ -95,11 +97,12 @@ class Compiler:
         self.identity = self._ask("--version")
         self.is_clang = "clang" in self.identity
         machine = self._ask("-dumpmachine")
-        self.is_x86_64 = machine.startswith("x86_64")
+        processor = machine.split("-")[0].replace("arm64", "aarch64")  # Apple's name
+        self.isa_flags = ISA_FLAGS.get(processor, {})
         self.is_for_macos = "apple" in machine
         self.is_for_linux = "linux" in machine
         self.host_flags = [] if self.is_clang else list(GCC_FLAGS)
-        if not self.is_clang and machine.startswith("aarch64"):
+        if not self.is_clang and processor == "aarch64":
             self.host_flags += GCC_ARM_FLAGS
         self.nvcc = nvcc and Nvcc(nvcc, codes, self.command, self.host_flags)
 
@@ -123,7 +126,7 @@ class Compiler:
         return [
             *FLAGS,
             *self.host_flags,
-            *ISA_FLAGS.get(source, []),
+            *self.isa_flags.get(source, []),
             "-isystem",  # not -I, which would show warnings about torch's headers
             f"{self.torch.root}/include",
             *(self.nvcc.include_flags if self.nvcc else []),
@@ -220,14 +223,16 @@ class BuildLibraries(build_ext):
                 Path(folder, "rnnfused", "_cuda.so").unlink(missing_ok=True)
         self.commands = []
         super().run()
-        # For clang-tidy and editors: how each source is compiled.
-        Path("build/compile_commands.json").write_text(json.dumps(self.commands, indent=1) + "\n")
+        # For clang-tidy and editors: how each source is compiled for use in place.
+        if self.inplace:
+            commands = json.dumps(self.commands, indent=1)
+            Path("build/compile_commands.json").write_text(commands + "\n")
 
     def build_extension(self, ext):
         """Compile the sources in parallel, then link them."""
         cuda = ext.name == "rnnfused._cuda"
         compiler = Compiler(self.torch, self.nvcc if cuda else None, self.codes)
-        sources = [s for s in ext.sources if compiler.is_x86_64 or s not in ISA_FLAGS]
+        sources = ext.sources if cuda else [*ext.sources, *compiler.isa_flags]
         jobs = job_count()
         threads = max(1, jobs // len(sources))
         self.commands += [

@@ -70,7 +70,9 @@ def make_nvcc(home, release="13.0", architectures="80 86 90 100 120", status=0):
 
 KERNELS = {"csrc/cuda/one.cu", "csrc/cuda/two.cu"}
 REGISTER = {"csrc/torch/register.cpp", "csrc/torch/register_cuda.cpp"}
-ISA = {source for source in build.LIBRARIES[0].sources if "/isa_" in source}
+# What a compiler for x86-64 compiles.
+CPU_SOURCES = [*build.LIBRARIES[0].sources, *build.ISA_FLAGS["x86_64"]]
+ISA = {source for source in CPU_SOURCES if "/isa_" in source}
 
 
 class Project:
@@ -85,7 +87,13 @@ class Project:
             "csrc/cpu/kernels/tile.h",
             "csrc/cuda/scan.cuh",
         ]
-        sources = [*build.LIBRARIES[0].sources, *KERNELS, *REGISTER, "rnnfused/__init__.py"]
+        sources = [
+            *CPU_SOURCES,
+            *build.ISA_FLAGS["aarch64"],
+            *KERNELS,
+            *REGISTER,
+            "rnnfused/__init__.py",
+        ]
         for source in [*sources, *headers]:
             (root / source).parent.mkdir(parents=True, exist_ok=True)
             (root / source).touch()

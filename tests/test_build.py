@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fake_project import ISA, ROOT, Project, backend, build
+from fake_project import CPU_SOURCES, ISA, ROOT, Project, backend, build
 from setuptools import Distribution
 
 from rnnfused.torch_version import OLDEST_TORCH
@@ -101,7 +101,7 @@ def project(tmp_path):
 
 def test_only_what_changed_is_compiled_again(project):
     compiled, _ = project.build()
-    assert set(compiled) == set(build.LIBRARIES[0].sources)
+    assert set(compiled) == set(CPU_SOURCES)
     assert project.build()[0] == {}
     project.touch("csrc/torch/register.cpp")
     assert set(project.build()[0]) == {"csrc/torch/register.cpp"}
@@ -110,8 +110,8 @@ def test_only_what_changed_is_compiled_again(project):
 @pytest.mark.parametrize(
     ("header", "compiled"),
     [
-        ("csrc/params.h", set(build.LIBRARIES[0].sources)),
-        ("csrc/cpu/team.h", set(build.LIBRARIES[0].sources)),
+        ("csrc/params.h", set(CPU_SOURCES)),
+        ("csrc/cpu/team.h", set(CPU_SOURCES)),
         ("csrc/cpu/kernels/tile.h", ISA),
         ("csrc/torch/tensors.h", {"csrc/torch/register.cpp"}),
         ("csrc/cuda/scan.cuh", set()),
@@ -164,7 +164,10 @@ def test_wide_instructions_stay_in_their_own_source_and_behind_the_baseline(proj
 def test_other_processors_and_compilers_get_only_what_they_know(project):
     project.set_compiler("clang version 17", "aarch64-linux-gnu")
     compiled, objects = project.build()
-    assert len(objects) == len(compiled) == len(build.LIBRARIES[0].sources) - 3
+    expected = {*build.LIBRARIES[0].sources, *build.ISA_FLAGS["aarch64"]}
+    assert set(compiled) == expected and len(objects) == len(expected)
+    assert "-march=armv8.2-a+bf16" in compiled["csrc/cpu/kernels/isa_neon_bf16.cpp"]
+    assert sum("-march=armv8.2-a+bf16" in call for call in compiled.values()) == 1
     options = {option for call in compiled.values() for option in call}
     assert "-fno-gnu-unique" not in options and not any(o.startswith("-mavx") for o in options)
     assert "-fno-schedule-insns" not in options  # only GCC knows it
@@ -182,10 +185,8 @@ def test_on_a_mac_torch_is_found_beside_the_package_and_no_second_openmp_is_link
     link = project.links["_cpu.so"]
     assert "-Wl,-undefined,dynamic_lookup" in link and "-Wl,-z,defs" not in link
     assert "-Wl,-rpath,@loader_path/../torch/lib" in link and "-ltorch_cpu" in link
-    assert (
-        "csrc/cpu/kernels/isa_baseline.cpp" in compiled
-        and "csrc/cpu/kernels/isa_avx2.cpp" not in compiled
-    )
+    isa = {source for source in compiled if "/isa_" in source}
+    assert isa == {f"csrc/cpu/kernels/isa_{name}.cpp" for name in ("baseline", "neon_bf16")}
     words = {word for call in [link, *compiled.values()] for word in call}
     assert not {word for word in words if "omp" in word or word == "-fno-gnu-unique"}
 
@@ -203,7 +204,7 @@ def test_an_interrupted_compilation_leaves_no_object(project):
     with pytest.raises(subprocess.CalledProcessError):
         project.build()
     project.set_compiler()
-    assert set(project.build()[0]) == set(build.LIBRARIES[0].sources)
+    assert set(project.build()[0]) == set(CPU_SOURCES)
 
 
 def test_the_commands_are_written_down_for_clang_tidy(project):
@@ -223,7 +224,7 @@ def test_the_commands_are_written_down_for_clang_tidy(project):
 def test_a_path_with_spaces(tmp_path):
     folder = tmp_path / "a path with spaces"
     project = Project(folder)
-    assert set(project.build()[0]) == set(build.LIBRARIES[0].sources)
+    assert set(project.build()[0]) == set(CPU_SOURCES)
     project.run("bdist_wheel", cuda=True)
     assert len(list(folder.glob("dist/*.whl"))) == 1
 

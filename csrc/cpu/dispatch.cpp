@@ -1,5 +1,11 @@
 #include "cpu/dispatch.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -8,8 +14,24 @@
 namespace rnnfused {
 namespace {
 
+#if defined(__aarch64__)
+// Whether the processor has BFDOT.
+bool has_bf16() {
+#if defined(__linux__)
+  constexpr unsigned long kBf16 = 1 << 14;  // HWCAP2_BF16, which older headers lack
+  return getauxval(AT_HWCAP2) & kBf16;
+#elif defined(__APPLE__)
+  int has = 0;
+  size_t size = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) == 0 && has;
+#else
+  return false;
+#endif
+}
+#endif
+
 const CpuKernels* best_kernels() {
-  for (const char* name : {"avx512_bf16", "avx512", "avx2"}) {
+  for (const char* name : {"avx512_bf16", "avx512", "avx2", "neon_bf16"}) {
     if (const CpuKernels* kernels = find_cpu_kernels(name)) return kernels;
   }
   return baseline_kernels();
@@ -21,7 +43,7 @@ const CpuKernels& choose_kernels() {
   if (const CpuKernels* kernels = find_cpu_kernels(wanted)) return *kernels;
   throw std::runtime_error(std::string("RNNFUSED_CPU_CAPABILITY is \"") + wanted +
                            "\", but this machine and build offer only up to \"" + best_kernels()->name +
-                           "\" of default, avx2, avx512, avx512_bf16");
+                           "\" of default, avx2, avx512, avx512_bf16, neon_bf16");
 }
 
 }  // namespace
@@ -38,6 +60,8 @@ const CpuKernels* find_cpu_kernels(const char* name) {
   if (std::strcmp(name, "avx512_bf16") == 0 && has_avx512 && __builtin_cpu_supports("avx512bf16")) {
     return avx512_bf16_kernels();
   }
+#elif defined(__aarch64__)
+  if (std::strcmp(name, "neon_bf16") == 0 && has_bf16()) return neon_bf16_kernels();
 #endif
   return nullptr;
 }

@@ -81,5 +81,6 @@ const CpuKernels* baseline_kernels();
 const CpuKernels* avx2_kernels();
 const CpuKernels* avx512_kernels();
 const CpuKernels* avx512_bf16_kernels();
+const CpuKernels* neon_bf16_kernels();
 
 }  // namespace rnnfused

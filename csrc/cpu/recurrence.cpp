@@ -1,6 +1,7 @@
 #include "cpu/recurrence.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "cpu/dispatch.h"
@@ -73,8 +74,10 @@ int64_t team_size(const RecurrenceParams& params, const Workers& workers) {
   }
   const int64_t enough = worker_count(product_of(params.num_steps, rows, values), kMinWorkPerWorker, workers);
   const int64_t panels = panel_count(params.dtype, params.hidden_size);
-  const int64_t worth_meeting = product_of(rows, values) / kMinWorkPerMeeting;
-  return std::max<int64_t>(1, std::min({worth_meeting, enough, panels, kMaxMembers}));
+  const int64_t work = product_of(rows, values);
+  // With this number the model's step is shortest (tuning.h).
+  const auto fastest = static_cast<int64_t>(std::sqrt(work / (kTeamWorkPerNs * kMeetingNsPerMember)));
+  return std::max<int64_t>(1, std::min({work / kMinWorkPerMeeting, fastest, enough, panels, kMaxMembers}));
 }
 
 bool workers_pack(const RecurrenceParams& params, int64_t input_size, const Workers& workers) {

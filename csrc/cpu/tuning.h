@@ -71,6 +71,12 @@ constexpr int64_t kMaxMembers = 64;
 constexpr int64_t kMinTeamBytes = 128 * 1024;
 // Multiply-adds of a member per step: a meeting of running threads takes 0.1 us.
 constexpr int64_t kMinWorkPerMeeting = 32'000;
+// A step of n members takes about work / (n kTeamWorkPerNs) + kMeetingNs + n kMeetingNsPerMember nanoseconds: each member
+// reads a cache line of every other one. The first is the rate of one row whose W lies in L2; the last two are estimates
+// from the 0.1 us of two members, as no machine with many cores was at hand (docs/cpu-kernel.md).
+constexpr int64_t kTeamWorkPerNs = 45;
+constexpr int64_t kMeetingNs = 50;
+constexpr int64_t kMeetingNsPerMember = 25;
 // Bytes of packed W up to which each member packs the panels that it uses.
 constexpr int64_t kMaxTeamPack = 16 * 1024 * 1024;
 // Nanoseconds that members wait for one of them before the team ends, plus multiply-adds of a step per nanosecond.

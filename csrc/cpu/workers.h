@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpu/float_mode.h"
+
 namespace rnnfused {
 
 // A reference to a callable, which must outlive it. Unlike std::function, it never allocates.
@@ -36,7 +38,13 @@ struct Workers {
   ParallelFor parallel_for = nullptr;
 
   void run(int64_t tasks, Task task) const {
-    if (tasks > 1 && parallel_for) return parallel_for(tasks, task);
+    if (tasks > 1 && parallel_for) {
+      const FloatMode mode = float_mode();  // the caller's
+      return parallel_for(tasks, [&](int64_t i) {
+        const FloatModeGuard guard(mode);
+        task(i);
+      });
+    }
     for (int64_t i = 0; i < tasks; ++i) task(i);
   }
 };

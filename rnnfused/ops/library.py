@@ -44,7 +44,7 @@ run_prepared = torch.ops.rnnfused.run_prepared.default._op
 
 @functools.cache  # torch leaks the string that the op returns
 def cpu_capability() -> str:
-    """The instruction set of the CPU kernels: ``"default"``, ``"avx2"``, ``"avx512"`` or ``"avx512_bf16"``.
+    """The instruction set of the CPU kernels: ``"default"``, ``"avx2"``, ``"avx512"``, ``"avx512_bf16"``, ``"neon_bf16"``.
 
     The best set that the machine supports, unless the environment variable ``RNNFUSED_CPU_CAPABILITY`` forces
     another. The variable is read at the first call.

@@ -44,6 +44,20 @@ class Hash {
   uint64_t value_ = 0xcbf29ce484222325u;
 };
 
+// Sums of bfloat16 values, but for NaN between rows: of the magnitudes, and with signs that depend on the place.
+struct Norms {
+  double magnitudes = 0, sum = 0;
+
+  void add(uint16_t half, int64_t place) {
+    const uint32_t bits = uint32_t{half} << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    if (value != value) return;
+    magnitudes += value < 0 ? -value : value;
+    sum += Random(place).chance(50) ? value : -value;
+  }
+};
+
 // Aligned as torch's tensors are; a byte beyond the end is another's, which AddressSanitizer sees.
 class Buffer {
  public:
@@ -60,6 +74,15 @@ class Buffer {
   void* data() { return data_; }
   int64_t bytes() const { return bytes_; }
   void add_to(Hash& hash) const { hash.add(data_, bytes_); }
+  Norms bfloat16_norms() const {
+    Norms norms;
+    for (int64_t i = 0; i < bytes_ / 2; ++i) {
+      uint16_t half;
+      std::memcpy(&half, data_ + 2 * i, sizeof half);
+      norms.add(half, i);
+    }
+    return norms;
+  }
 
   void fill(Dtype dtype, Random& random, double scale) {
     for (int64_t i = 0; i < bytes_ / bytes_of(dtype); ++i) set(dtype, i, random.value() * scale);
@@ -116,6 +139,11 @@ class Buffers {
     Hash hash;
     for (const Buffer& result : results_) result.add_to(hash);
     return hash.value();
+  }
+  std::vector<Norms> bfloat16_norms() const {
+    std::vector<Norms> norms;
+    for (const Buffer& result : results_) norms.push_back(result.bfloat16_norms());
+    return norms;
   }
 
  private:

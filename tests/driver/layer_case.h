@@ -38,6 +38,10 @@ class LayerCase {
     return buffers_.hash();
   }
 
+  bool is_bfloat16() const { return dtype_ == Dtype::bfloat16; }
+  // Of each result, after run().
+  std::vector<Norms> bfloat16_norms() const { return buffers_.bfloat16_norms(); }
+
  private:
   enum Kind { dense, packed, padded_lengths, flat_lengths };
   enum InputKind { features, ids, projections };

@@ -67,21 +67,26 @@ def arm_compiler():
     return found
 
 
-def arm_kernels():
+def arm_kernels(name="baseline"):
     """The kernels for 64-bit ARM in assembly, from the options of the project's own build."""
+    source = f"csrc/cpu/kernels/isa_{name}.cpp"
     flags = [flag for flag in project.FLAGS if "TORCH" not in flag]
     flags += project.GCC_FLAGS + project.GCC_ARM_FLAGS
-    return compiled("arm_kernels.s", [arm_compiler(), *flags, "-S", str(KERNELS)], KERNEL_FILES)
+    flags += project.ISA_FLAGS["aarch64"].get(source, [])
+    command = [arm_compiler(), *flags, "-S", str(ROOT / source)]
+    return compiled(f"arm_{name}.s", command, [ROOT / source, *headers_of(ROOT / "csrc")])
 
 
-def for_arm():
+def for_arm(name="baseline"):
     """The driver for 64-bit ARM."""
     if EMULATOR is None:
         pytest.skip("needs qemu's user mode")
-    source = arm_kernels()
-    command = [arm_compiler(), "-x", "assembler", "-c", str(source)]
-    kernels = compiled("arm_kernels.o", command, [source])
-    return build("driver_arm", [arm_compiler()], ["-O2", "-static"], kernels=[kernels])
+    source = arm_kernels(name)
+    march = project.ISA_FLAGS["aarch64"].get(f"csrc/cpu/kernels/isa_{name}.cpp", [])
+    command = [arm_compiler(), *march, "-x", "assembler", "-c", str(source)]
+    kernels = compiled(f"arm_{name}.o", command, [source])
+    flags = ["-O2", "-static", f"-DRNNFUSED_DRIVER_KERNELS={name}_kernels"]
+    return build(f"driver_arm_{name}", [arm_compiler()], flags, kernels=[kernels])
 
 
 def sanitized(*checks, csrc=ROOT / "csrc"):

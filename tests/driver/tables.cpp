@@ -19,6 +19,8 @@ const CpuKernels* find(const char* name) {
   using Find = const CpuKernels* (*)(const char*);
   return reinterpret_cast<Find>(dlsym(library, "rnnfused_cpu_kernels"))(name);
 }
+#elif defined(RNNFUSED_DRIVER_KERNELS)
+const CpuKernels* find(const char*) { return RNNFUSED_DRIVER_KERNELS(); }
 #else
 const CpuKernels* find(const char*) { return baseline_kernels(); }
 #endif

@@ -70,6 +70,28 @@ def test_arm_gives_the_bits_of_avx2():
     assert results([programs.EMULATOR, programs.for_arm()], threads=3, calls=60) == expected[:60]
 
 
+def norms(command):
+    """For each layer in bfloat16, the norms of its results: of the magnitudes, and with signs."""
+    process = run(command, more=["norms"])
+    assert process.returncode == 0, process.stderr
+    found = {}
+    for line in process.stdout.splitlines():
+        name, _, numbers = line.rpartition(":")
+        found[name] = [float(number) for number in numbers.split()]
+    assert len(found) > CALLS // 8
+    return found
+
+
+def test_pairs_of_bfloat16_on_arm_give_nearly_the_results_of_single_products():
+    one = norms([programs.EMULATOR, programs.for_arm()])
+    pairs = norms([programs.EMULATOR, programs.for_arm("neon_bf16")])
+    assert one.keys() == pairs.keys() and one != pairs
+    for name, expected in one.items():
+        # A magnitude, then a sum with signs, which sees values in wrong places.
+        for i, (a, b) in enumerate(zip(expected, pairs[name], strict=True)):
+            assert abs(a - b) <= 0.02 * expected[i // 2 * 2], name
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_allocation_may_fail(threads):
     """The call then throws, waits for no thread that gave up, and leaves nothing that changes the next call."""

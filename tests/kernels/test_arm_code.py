@@ -44,25 +44,26 @@ def innermost_loops(assembly):
         if any(each.startswith(".L") for each in body):
             continue
         words = [each.strip() for each in body if re.match(r"\s+[a-z]", each)]
-        adds = [each for each in words if each.startswith("fmla")]
-        by_element = sum(re.search(r"\.[sd]\[\d\]", each) is not None for each in adds)
+        adds = [each for each in words if each.startswith(("fmla", "bfdot"))]
+        by_element = sum(re.search(r"\.(?:[sd]|2h)\[\d\]", each) is not None for each in adds)
         loads = sum(each.startswith(("ld", "ldur")) for each in words)
         on_stack = sum("[sp" in each for each in words)
         yield Loop(function, len(words), len(adds), by_element, loads, on_stack)
 
 
+def products(name):
+    """The innermost loops of the product kernels of an instruction set."""
+    found = list(innermost_loops(arm_kernels(name).read_text()))
+    pattern = re.compile(rf"_ZN\w*\d{name}(4tile|11add_product)I")
+    loops = [each for each in found if each.multiply_adds >= 8 and pattern.match(each.function)]
+    assert len(loops) > 100  # dtypes, rows, vectors
+    return loops
+
+
 @pytest.fixture(scope="module")
 def loops():
-    """The innermost loops of the product kernels."""
-    found = list(innermost_loops(arm_kernels().read_text()))
-    products = [
-        loop
-        for loop in found
-        if loop.multiply_adds >= 8
-        and re.match(r"_ZN\w*8baseline(4tile|11add_product)I", loop.function)
-    ]
-    assert len(products) > 100  # dtypes, rows, vectors
-    return products
+    """The innermost loops of the product kernels of the baseline."""
+    return products("baseline")
 
 
 def of_tile(loops, dtype, rows, vectors):
@@ -86,6 +87,15 @@ def test_the_state_is_an_element_of_a_register(loops):
 
 def test_a_row_has_sixteen_sums(loops):
     assert of_tile(loops, "f", 1, 16).multiply_adds % 16 == 0
+
+
+def test_pairs_of_bfloat16_are_elements_too():
+    """Twice the products of the float32 tile, in as many instructions."""
+    loops = products("neon_bf16")
+    assert not [loop for loop in loops if loop.on_stack]
+    [pairs, float32] = (of_tile(loops, dtype, 14, 2) for dtype in ("NS0_8Bfloat16E", "f"))
+    assert pairs.multiply_adds == float32.multiply_adds == 28
+    assert pairs.by_element >= 22 and pairs.instructions <= float32.instructions + 2
 
 
 def test_the_page_has_the_counts(loops):

@@ -17,6 +17,7 @@ KERNELS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma"],
     "baseline": ["--target=aarch64-linux-gnu"],
+    "neon_bf16": ["--target=aarch64-linux-gnu", "-march=armv8.2-a+bf16"],
 }
 
 
@@ -27,7 +28,7 @@ def limit_memory():
 @pytest.mark.skipif(CLANG is None, reason="there is no clang++")
 @pytest.mark.parametrize("name", KERNELS)
 def test_clang_compiles(name, tmp_path):
-    if name == "baseline" and not shutil.which("aarch64-linux-gnu-g++-12"):
+    if "aarch64" in KERNELS[name][0] and not shutil.which("aarch64-linux-gnu-g++-12"):
         pytest.skip("the headers of an ARM compiler are missing")
     source = f"csrc/cpu/kernels/isa_{name}.cpp"
     command = [CLANG, *FLAGS, *KERNELS[name], "-c", source, "-o", str(tmp_path / "object.o")]

@@ -20,7 +20,7 @@ template <>
 struct OperandOf<Float16> {
   using Type = float;
 };
-#if !defined(RNNFUSED_AVX512) || !defined(__AVX512BF16__)
+#if !defined(RNNFUSED_BF16_DOT)
 template <>
 struct OperandOf<Bfloat16> {
   using Type = float;
@@ -87,19 +87,39 @@ RNNFUSED_INLINE Vector<T> unpacked(const Operand<T>* from, int) {
   return load(from);
 }
 
-#if defined(RNNFUSED_AVX512) && defined(__AVX512BF16__)
+#if defined(RNNFUSED_BF16_DOT)
 
+#if defined(RNNFUSED_AVX512)
 template <>
 RNNFUSED_INLINE void multiply_add<Bfloat16>(Vector<float>& sum, Vector<float> columns, const Bfloat16* row) {
   int32_t pair;
   __builtin_memcpy(&pair, row, sizeof pair);
   sum = (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)columns, (__m512bh)_mm512_set1_epi32(pair));
 }
-
 template <>
 RNNFUSED_INLINE Vector<float> load_operands(const Bfloat16* from, int64_t n) {
   return (Vector<float>)_mm512_maskz_loadu_epi16(static_cast<__mmask32>((uint64_t{1} << n) - 1), from);
 }
+#else
+// The row's pair is one element of a register, as the state of a float32 multiply-add is.
+template <>
+RNNFUSED_INLINE void multiply_add<Bfloat16>(Vector<float>& sum, Vector<float> columns, const Bfloat16* row) {
+  float pair;
+  __builtin_memcpy(&pair, row, sizeof pair);
+  const float32x2_t element = {pair, 0.0f};
+  sum = (Vector<float>)vbfdotq_lane_f32((float32x4_t)sum, (bfloat16x8_t)columns, vreinterpret_bf16_f32(element), 0);
+}
+template <>
+RNNFUSED_INLINE Vector<float> load_operands(const Bfloat16* from, int64_t n) {
+  Vector<float> v = {};
+  if (n == kLanes<Bfloat16> * 2) {
+    __builtin_memcpy(&v, from, sizeof v);
+  } else {
+    __builtin_memcpy(&v, from, n * sizeof *from);
+  }
+  return v;
+}
+#endif
 
 template <>
 RNNFUSED_INLINE Vector<float> unpacked<Bfloat16>(const Bfloat16* from, int k) {

@@ -124,9 +124,19 @@ void copy_columns(const Strip<T>& from, int64_t runs, int64_t size, int count, O
       store_packed<T>(to,
                       [&](int64_t i) { return k + i < rows ? load_first(from.row(k + i, size), count) : Vector<T>{}; });
     } else {
-      static_assert(kTogether == 1, "pairs come with wide registers");
-      const T* const row = from.row(k, size);
-      for (int r = 0; r < count; ++r) convert(row[r], to[r]);
+#pragma GCC unroll 2
+      for (int i = 0; i < kTogether; ++i) {
+        const bool exists = k + i < rows;
+        const T* const row = exists ? from.row(k + i, size) : nullptr;
+        for (int r = 0; r < count; ++r) {
+          Operand<T>& value = to[r * kTogether + i];
+          if (exists) {
+            convert(row[r], value);
+          } else {
+            value = {};
+          }
+        }
+      }
     }
   }
 }

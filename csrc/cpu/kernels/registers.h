@@ -26,6 +26,12 @@
 #define RNNFUSED_REGISTERS 16
 #endif
 
+// Whether a multiply-add takes two products of bfloat16.
+#if (defined(RNNFUSED_AVX512) && defined(__AVX512BF16__)) || \
+    (defined(RNNFUSED_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
+#define RNNFUSED_BF16_DOT
+#endif
+
 #define RNNFUSED_INLINE inline __attribute__((always_inline))
 
 namespace rnnfused {
