@@ -100,6 +100,31 @@ def test_any_number_of_threads(way, shape):
                 assert torch.equal(got, one)
 
 
+@pytest.mark.parametrize("threads", [2, 3, 64])  # 64: the op's own threads
+def test_threads_flush_subnormals_where_their_caller_does(threads):
+    torch.manual_seed(0)
+    layer, x = rnnfused.RNN(8, 64, bias=False), torch.randn(50, 200, 8) * 1e-38
+    gradient = torch.full((50, 200, 64), 1e-38)
+    x.requires_grad_()
+
+    def small(threads):
+        """The states, mostly subnormal, and the gradients of x."""
+        torch.set_num_threads(threads)
+        output, _ = layer(x)
+        return [output, *torch.autograd.grad(output, x, gradient)]
+
+    kept = small(threads)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        expected, flushed = small(1), small(threads)
+    finally:
+        torch.set_flush_denormal(False)
+    for got, one, other in zip(flushed, expected, kept, strict=True):
+        assert torch.equal(got.view(torch.int32), one.view(torch.int32))
+        assert not torch.equal(one.view(torch.int32), other.view(torch.int32))
+
+
 def train(threads):
     """Returns the digest of a two-layer model's parameters after 1,000 steps of training."""
     torch.set_num_threads(threads)
