@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from cases import CROWD
+from cases import CHUNKS, CROWD, LONG
 from peers import PEERS
 
 WAYS = {"forward": "forward", "forward_backward": "forward + backward"}
@@ -185,6 +185,8 @@ def options(comparisons):
         "second order": "A gradient of a gradient, times faster than the reference loop",
         "own eager": "A layer under `torch.compile`, times faster than the same layer in eager mode",
         "linear eager": "One `nn.Linear` under `torch.compile`, times faster than in eager mode",
+        "own whole row": f"One row of {LONG.num_steps:,} steps, H {LONG.hidden_size}, in {CHUNKS} chunks of "
+        "`functional.rnn`, times faster than in one",
         "nn.RNNCell": "`RNNCell`, times faster than `torch.nn.RNNCell`",
         "textbook's step": "A single step of `RNNScratch`, times faster than the textbook's own code",
         "nn.RNN step": "`prepare(module).step`, T = B = 1, H 8 to 256, times faster than `nn.RNN` without gradients",

@@ -10,11 +10,13 @@ import steppers
 import torch
 import torch.nn.functional as F
 from cases import (
+    CHUNKS,
     COMPILED,
     CROWD,
     CROWDED,
     FIXED_COST,
     LENGTHS,
+    LONG,
     NARROW,
     PACKED,
     PREPARED,
@@ -134,6 +136,19 @@ def test_torch_compile_of_linear(way, in_turn):
         for call in (torch.compile(linear), linear)
     )
     in_turn(case, way, "linear eager", *calls)
+
+
+@pytest.mark.one_thread
+def test_chunks(in_turn):
+    """One long row in chunks, against the same row in one; torch's initial weights, which forget."""
+    weight_hh = torch.nn.RNN(1, LONG.hidden_size).weight_hh_l0.detach()
+    projections = torch.randn(LONG.num_steps, 1, LONG.hidden_size)
+
+    def call(chunks):
+        return partial(rnnfused.functional.rnn, projections, weight_hh, chunks=chunks)
+
+    assert torch.equal(call(CHUNKS)()[0], call(1)()[0])
+    in_turn(LONG, "forward", "own whole row", call(CHUNKS), call(1))
 
 
 @pytest.mark.one_thread

@@ -14,6 +14,7 @@ from .arguments import (
     explain,
     hidden_size_of,
 )
+from .chunks import check_chunks, run_in_chunks
 from .cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .export import onnx
 from .ops import compiled, complex
@@ -41,6 +42,9 @@ def rnn(
     batch_sizes: Tensor | None = None,
     lengths: Tensor | None = None,
     state_grad_clip: float | None = None,
+    chunks: int = 1,
+    warm_up: int = 1000,
+    tolerance: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Runs ``h_t = f(p_t + h_{t-1} W_hh^T)`` over all steps in one fused call, and BPTT in another.
 
@@ -70,6 +74,13 @@ def rnn(
             elementwise, where it enters the nonlinearity (Graves, "Generating Sequences With Recurrent
             Neural Networks", 2013). All gradients follow from the clipped ``d_t``. They are no function's
             gradients, so second and forward-mode derivatives are refused. None: no clipping.
+        chunks: K, for one long row without gradients: the steps run as K rows at once, which share each read of
+            ``weight_hh``. Each but the first starts ``warm_up`` steps early, from zeros. If the recurrence forgets
+            its first state within these, the result has the bits of the call with one chunk. Otherwise the chunk
+            runs again from the right state, until it meets the states that it replaces; the call then takes longer.
+        warm_up: steps, 0 or more; with one chunk, unused.
+        tolerance: the largest difference of two states that are taken as equal where chunks meet; with one chunk,
+            unused.
 
     Returns:
         ``(output, h_n)``: every state, shaped and laid out as ``projections``, zero past a row's end; and
@@ -79,9 +90,15 @@ def rnn(
     Raises:
         TypeError: an argument is not a tensor (or a bool), or of an unsupported or a different dtype.
         ValueError: a shape, a device, ``batch_sizes``, ``lengths``, ``state_grad_clip`` or ``nonlinearity``
-            is wrong.
-        RuntimeError: (second or forward-mode derivatives) ``state_grad_clip`` is given.
+            is wrong; or there are several chunks and several rows, ``reverse``, ``batch_sizes`` or ``lengths``.
+        RuntimeError: (second or forward-mode derivatives) ``state_grad_clip`` is given; or there are several chunks
+            and a gradient, a transform or a compiler needs the graph.
     """
+    if chunks != 1:
+        check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
+        options = check_chunks(chunks, warm_up, tolerance, projections, weight_hh, h_0)
+        others = {"reverse": reverse, "batch_sizes": batch_sizes, "lengths": lengths}
+        return _in_chunks(projections, weight_hh, h_0, nonlinearity, batch_first, others, options)
     return _checked_layer(
         projections,
         None,
@@ -95,6 +112,38 @@ def rnn(
         lengths,
         state_grad_clip,
     )
+
+
+def _in_chunks(
+    projections: Tensor,
+    weight_hh: Tensor,
+    h_0: Tensor | None,
+    nonlinearity: str,
+    batch_first: bool,
+    others: dict[str, Any],
+    options: tuple[int, int, float],
+) -> tuple[Tensor, Tensor]:
+    """:func:`rnn` with ``options``: chunks, the warm-up and the tolerance. ``others`` must not be used."""
+    for name, value in others.items():
+        if value is not None and value is not False:
+            raise ValueError(f"chunks must be 1 with {name}, got {options[0]}")
+    if isinstance(projections, Tensor):
+        cast_to = projections.device.type
+        projections, _, weight_hh, _, h_0 = cast(  # type: ignore[assignment]
+            cast_to, projections, None, weight_hh, None, h_0
+        )
+    _check(projections, None, weight_hh, None, h_0, batch_first, None, None)
+    moved = projections.transpose(0, 1) if batch_first else projections
+    if moved.size(1) != 1:
+        raise ValueError(
+            f"chunks must be 1 for more than one row, got {options[0]} for {moved.size(1)} rows"
+        )
+
+    def loop(projections: Tensor, h_0: Tensor | None) -> tuple[Tensor, Tensor]:
+        return rnn(projections, weight_hh, h_0, nonlinearity=nonlinearity)
+
+    output, h_n = run_in_chunks(loop, moved, h_0, *options)
+    return output.transpose(0, 1) if batch_first else output, h_n
 
 
 def rnn_layer(
