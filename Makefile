@@ -11,7 +11,7 @@ IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml setup.py $(shell find build_tools csrc -type f ! -name '*.py[cod]')
 
-.PHONY: build test test-clang lint demo bench accuracy instructions sanitize coverage fuzz docs dist matrix wheels gpu-check clean help
+.PHONY: build test test-arm test-clang lint demo bench accuracy instructions sanitize coverage fuzz docs dist matrix wheels gpu-check clean help
 
 build: $(VENV)/test.stamp  ## compile the library and install the project into .venv, editable
 
@@ -45,7 +45,7 @@ instructions: $(VENV)/test.stamp  ## count the instructions of four layers with 
 sanitize: $(VENV)/test.stamp  ## run csrc/cpu with the sanitizers of addresses, undefined behaviour and threads (half an hour)
 	.ci/sanitize $(ARGS)
 
-coverage: $(VENV)/coverage.stamp  ## measure which lines and branches of csrc/cpu the tests reach; the report goes into build/coverage
+coverage: $(VENV)/coverage.stamp  ## measure which lines and branches of csrc/cpu the tests reach, into build/coverage and docs/evidence.md
 	.ci/coverage $(ARGS)
 
 fuzz: $(VENV)/test.stamp  ## make 20,000 random calls, right and wrong, with another seed each time (ARGS="--fuzz-seed 7")
@@ -65,6 +65,9 @@ wheels: $(VENV)/dist.stamp  ## build this machine's wheel for others into dist/,
 
 test-clang: $(VENV)/test.stamp  ## build with Clang, where a warning is an error, and run the tests on that (CXX=clang++-19)
 	.ci/clang $(ARGS)
+
+test-arm: $(VENV)/test.stamp  ## build for 64-bit ARM and run the core of the tests under qemu (Debian, Ubuntu; an hour)
+	.ci/arm $(ARGS)
 
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3, in nine minutes
 	.ci/gpu-check $(ARGS)

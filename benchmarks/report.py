@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import accuracy_report
+import coverage_report
 import growth_report
 import learning_report
 import temporal_report
@@ -49,6 +50,7 @@ class Measured(NamedTuple):
     learning: dict  # records of learning_curve.py, by change
     accuracy: dict  # results of accuracy.py
     temporal: dict  # records of temporal_order.py, by way and length
+    coverage: dict  # results of `make coverage`
 
 
 def load():
@@ -58,7 +60,11 @@ def load():
         raise SystemExit(f"{RESULTS} has no results: run `make bench` first")
     files.sort(key=lambda results: max(r["date"] for r in results["times"]), reverse=True)
     return Measured(
-        files, learning_report.by_change(), accuracy_report.load(), temporal_report.by_way()
+        files,
+        learning_report.by_change(),
+        accuracy_report.load(),
+        temporal_report.by_way(),
+        coverage_report.load(),
     )
 
 
@@ -141,12 +147,18 @@ def loop_table(measured):
     return accuracy_report.loop_table(measured.accuracy)
 
 
+def coverage_sentences(measured):
+    """How many lines and branches of the CPU's code the tests reach."""
+    return coverage_report.sentences(measured.coverage)
+
+
 # File: the generated parts in it.
 PARTS = {
     "README.md": {"speed": speed_table, "learning": learning_sentence},
     "docs/performance.md": {"tables": full_tables, "growth": growth_sentences},
     "docs/language-model.md": {"learning": learning_table, "temporal order": temporal_table},
     "docs/accuracy.md": {"tanh": tanh_table, "loops": loop_table},
+    "docs/evidence.md": {"coverage": coverage_sentences},
 }
 
 

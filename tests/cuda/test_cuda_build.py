@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fake_project import CPU_SOURCES, KERNELS, REGISTER, Project, backend, build, make_nvcc, nvcc
+from fake_project import CPU_SOURCES, KERNELS, REGISTER, Project, backend, make_nvcc, nvcc
 
 
 @pytest.fixture
