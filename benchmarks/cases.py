@@ -36,7 +36,7 @@ PREPARED = [Case(1, 1, size, size) for size in (8, 64, 256)]
 LENGTHS = Case(64, 64, 128, 256)
 CROWDED = [Case(32, 1, 256, 256), Case(32, 1, 1024, 1024)]
 CROWD = 64  # threads
-LONG, CHUNKS = Case(100_000, 1, 512, 512), 12
+LONG, CHUNKS = Case(100_000, 1, 512, 512), 6
 PACKED = [*(Case(steps, 8, 64, 64) for steps in (10, 100, 1000, 4000)), Case(200, 64, 256, 256)]
 
 CASES = [

@@ -2,9 +2,10 @@
 
 A loop over one row reads W_hh from the cache in every step, which takes longer than its multiply-adds. Several rows
 share each read. So each chunk of the steps is a row, and starts some steps early, from zeros: a recurrence that forgets
-its first state has then met the states of the whole sequence, mostly to the bit. A chunk that has not runs again.
+its first state has then met the states of the whole sequence, but for rounding. A chunk that has not runs again.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,13 +18,13 @@ from .ops.modes import is_recorded, is_transformed
 Loop = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 # A call's states are copied: few enough to need little memory, so many that packing W_hh again costs nothing.
-_STEPS_PER_CALL = 1024
+_STEPS_PER_CALL = 512
 
 
 def check_chunks(
     chunks: object, warm_up: object, tolerance: object, *tensors: object
-) -> tuple[int, int, float]:
-    """The three as numbers, for a call with these tensors.
+) -> tuple[int, int, float | None]:
+    """The three as numbers, or None for the tolerance, for a call with these tensors.
 
     Raises:
         TypeError, ValueError: they are not numbers in their range.
@@ -31,10 +32,12 @@ def check_chunks(
     """
     chunks = arguments.check_int("chunks", chunks, 1)
     warm_up = arguments.check_int("warm_up", warm_up, 0)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
-        raise TypeError(f"tolerance must be a number, got {tolerance!r}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0, got {tolerance!r}")
+    if tolerance is not None:
+        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
+            raise TypeError(f"tolerance must be a number or None, got {tolerance!r}")
+        if not tolerance >= 0:
+            raise ValueError(f"tolerance must be at least 0, got {tolerance!r}")
+        tolerance = float(tolerance)
     if chunks > 1:
         if is_recorded() or is_transformed():
             raise RuntimeError(
@@ -46,7 +49,7 @@ def check_chunks(
                 f"chunks must be 1 where a tensor needs a gradient, got {chunks}: "
                 "call it under torch.no_grad(), or detach the tensors"
             )
-    return chunks, warm_up, float(tolerance)
+    return chunks, warm_up, tolerance
 
 
 def run_in_chunks(
@@ -55,15 +58,17 @@ def run_in_chunks(
     h_0: Tensor | None,
     chunks: int,
     warm_up: int,
-    tolerance: float,
+    tolerance: float | None,
 ) -> tuple[Tensor, Tensor]:
     """The loop over one row, (T, 1, H), as ``chunks`` rows at once.
 
     Returns:
         (T, 1, H) states and (1, H) the last one, as ``loop(projections, h_0)``. At the join of two chunks, states
-        differ by ``tolerance`` at most.
+        differ by ``tolerance`` at most; None: by the rounding of a sum of H terms.
     """
     num_steps, _, size = projections.shape
+    if tolerance is None:
+        tolerance = torch.finfo(projections.dtype).eps * math.sqrt(size)
     length = (num_steps - warm_up) // chunks
     if chunks == 1 or length < 1:
         return loop(projections, h_0)

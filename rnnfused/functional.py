@@ -44,7 +44,7 @@ def rnn(
     state_grad_clip: float | None = None,
     chunks: int = 1,
     warm_up: int = 1000,
-    tolerance: float = 0.0,
+    tolerance: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Runs ``h_t = f(p_t + h_{t-1} W_hh^T)`` over all steps in one fused call, and BPTT in another.
 
@@ -76,11 +76,12 @@ def rnn(
             gradients, so second and forward-mode derivatives are refused. None: no clipping.
         chunks: K, for one long row without gradients: the steps run as K rows at once, which share each read of
             ``weight_hh``. Each but the first starts ``warm_up`` steps early, from zeros. If the recurrence forgets
-            its first state within these, the result has the bits of the call with one chunk. Otherwise the chunk
-            runs again from the right state, until it meets the states that it replaces; the call then takes longer.
+            its first state within these, two chunks have nearly the same state where they meet. Otherwise the later
+            one runs again from the right state, until it meets the states that it replaces; that takes longer.
         warm_up: steps, 0 or more; with one chunk, unused.
-        tolerance: the largest difference of two states that are taken as equal where chunks meet; with one chunk,
-            unused.
+        tolerance: the largest difference of two states that have met. None: the machine epsilon of the dtype times
+            the root of H, about the rounding of either state. 0: the result has the bits of the call with one chunk,
+            but rounding keeps the states of many units apart, and all chunks run again. With one chunk, unused.
 
     Returns:
         ``(output, h_n)``: every state, shaped and laid out as ``projections``, zero past a row's end; and
@@ -121,7 +122,7 @@ def _in_chunks(
     nonlinearity: str,
     batch_first: bool,
     others: dict[str, Any],
-    options: tuple[int, int, float],
+    options: tuple[int, int, float | None],
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn` with ``options``: chunks, the warm-up and the tolerance. ``others`` must not be used."""
     for name, value in others.items():
