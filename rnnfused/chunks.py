@@ -2,29 +2,34 @@
 
 A loop over one row reads W_hh from the cache in every step, which takes longer than its multiply-adds. Several rows
 share each read. So each chunk of the steps is a row, and starts some steps early, from zeros: a recurrence that forgets
-its first state has then met the states of the whole sequence, but for rounding. A chunk that has not runs again.
+its first state has then met the states of the whole sequence, but for rounding. Where two chunks meet, their states are
+compared; the later chunk runs again if they differ. Nothing is compared after that: what a tolerated difference becomes
+is up to the recurrence.
 """
 
 import math
+import numbers
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from . import arguments
-from .ops.modes import is_recorded, is_transformed
+from .ops.modes import hides_values, is_recorded, is_transformed
 
 # The loop over (T, B, H) projections and a state (B, H) or None, to all states and the last one.
 Loop = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
-# A call's states are copied: few enough to need little memory, so many that packing W_hh again costs nothing.
-_STEPS_PER_CALL = 512
+# Steps of all chunks in a call: its states are copied. Few enough to need little memory; and so many steps of each
+# chunk, but for a great many chunks, that packing W_hh again costs little.
+_STEPS_PER_CALL = 3072
+_LEAST_STEPS = 32
 
 
 def check_chunks(
     chunks: object, warm_up: object, tolerance: object, *tensors: object
-) -> tuple[int, int, float | None]:
-    """The three as numbers, or None for the tolerance, for a call with these tensors.
+) -> tuple[int, int, float]:
+    """The three as numbers, for a call with these tensors.
 
     Raises:
         TypeError, ValueError: they are not numbers in their range.
@@ -32,24 +37,27 @@ def check_chunks(
     """
     chunks = arguments.check_int("chunks", chunks, 1)
     warm_up = arguments.check_int("warm_up", warm_up, 0)
-    if tolerance is not None:
-        if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
-            raise TypeError(f"tolerance must be a number or None, got {tolerance!r}")
-        if not tolerance >= 0:
-            raise ValueError(f"tolerance must be at least 0, got {tolerance!r}")
-        tolerance = float(tolerance)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
+        raise TypeError(f"tolerance must be a number, got {tolerance!r}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be at least 0, got {tolerance!r}")
     if chunks > 1:
-        if is_recorded() or is_transformed():
+        given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+        no_values = any(tensor.is_meta or hides_values(tensor) for tensor in given)
+        if is_recorded() or is_transformed() or no_values:
             raise RuntimeError(
-                "chunks must be 1 in a compiled, traced or transformed call: what runs again depends on values"
+                "chunks must be 1 in a compiled, traced or transformed call, and for tensors without values: "
+                "what runs again depends on values"
             )
-        given = (tensor for tensor in tensors if isinstance(tensor, Tensor))
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
             raise RuntimeError(
                 f"chunks must be 1 where a tensor needs a gradient, got {chunks}: "
                 "call it under torch.no_grad(), or detach the tensors"
             )
-    return chunks, warm_up, tolerance
+    try:
+        return chunks, warm_up, float(tolerance)
+    except OverflowError:  # an int
+        return chunks, warm_up, math.inf
 
 
 def run_in_chunks(
@@ -58,17 +66,15 @@ def run_in_chunks(
     h_0: Tensor | None,
     chunks: int,
     warm_up: int,
-    tolerance: float | None,
+    tolerance: float,
 ) -> tuple[Tensor, Tensor]:
     """The loop over one row, (T, 1, H), as ``chunks`` rows at once.
 
     Returns:
-        (T, 1, H) states and (1, H) the last one, as ``loop(projections, h_0)``. At the join of two chunks, states
-        differ by ``tolerance`` at most; None: by the rounding of a sum of H terms.
+        (T, 1, H) states and (1, H) the last one: to the bit those of ``loop(projections, h_0)`` with ``tolerance`` 0.
+        Otherwise the state before a chunk and the one that it assumed differ by ``tolerance`` at most.
     """
     num_steps, _, size = projections.shape
-    if tolerance is None:
-        tolerance = torch.finfo(projections.dtype).eps * math.sqrt(size)
     length = (num_steps - warm_up) // chunks
     if chunks == 1 or length < 1:
         return loop(projections, h_0)
@@ -83,11 +89,11 @@ def run_in_chunks(
 
     # Without h_0 no chunk has a first state: the first step is f(p) even if W_hh holds NaN.
     state = None if h_0 is None else torch.cat([h_0, h_0.new_zeros(chunks - 1, size)])
-    for first, count in _calls(0, warm_up):
+    for first, count in _calls(0, warm_up, chunks):
         states, state = loop(of_chunks(projections, first, count), state)
         output[first : first + count, 0] = states[:, 0]
     assumed = output.new_zeros(chunks, size) if state is None else state
-    for first, count in _calls(warm_up, warm_up + length):
+    for first, count in _calls(warm_up, warm_up + length, chunks):
         states, state = loop(of_chunks(projections, first, count), state)
         of_chunks(output, first, count).copy_(states)
 
@@ -106,7 +112,7 @@ def _run_again(
 ) -> None:
     """Corrects steps [first, last) from the state before them, until the new states meet those that they replace."""
     state = output[first - 1]
-    for at, count in _calls(first, last):
+    for at, count in _calls(first, last, 1):
         states, state = loop(projections[at : at + count], state)
         met = not _differ(state, output[at + count - 1], tolerance)
         output[at : at + count] = states
@@ -114,10 +120,11 @@ def _run_again(
             return
 
 
-def _calls(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The first step and the number of steps of each call for steps [first, last)."""
-    for at in range(first, last, _STEPS_PER_CALL):
-        yield at, min(_STEPS_PER_CALL, last - at)
+def _calls(first: int, last: int, chunks: int) -> Iterator[tuple[int, int]]:
+    """The first step and the number of steps of each call for steps [first, last) of so many chunks."""
+    most = max(_LEAST_STEPS, _STEPS_PER_CALL // chunks)
+    for at in range(first, last, most):
+        yield at, min(most, last - at)
 
 
 def _differ(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -44,7 +44,7 @@ def rnn(
     state_grad_clip: float | None = None,
     chunks: int = 1,
     warm_up: int = 1000,
-    tolerance: float | None = None,
+    tolerance: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Runs ``h_t = f(p_t + h_{t-1} W_hh^T)`` over all steps in one fused call, and BPTT in another.
 
@@ -75,13 +75,15 @@ def rnn(
             Neural Networks", 2013). All gradients follow from the clipped ``d_t``. They are no function's
             gradients, so second and forward-mode derivatives are refused. None: no clipping.
         chunks: K, for one long row without gradients: the steps run as K rows at once, which share each read of
-            ``weight_hh``. Each but the first starts ``warm_up`` steps early, from zeros. If the recurrence forgets
-            its first state within these, two chunks have nearly the same state where they meet. Otherwise the later
-            one runs again from the right state, until it meets the states that it replaces; that takes longer.
-        warm_up: steps, 0 or more; with one chunk, unused.
-        tolerance: the largest difference of two states that have met. None: the machine epsilon of the dtype times
-            the root of H, about the rounding of either state. 0: the result has the bits of the call with one chunk,
-            but rounding keeps the states of many units apart, and all chunks run again. With one chunk, unused.
+            ``weight_hh``. Each but the first starts ``warm_up`` steps early, from zeros. Where two chunks meet,
+            their states are compared. If they differ, the later chunk runs again from the right state, until its
+            states meet those that they replace; the call then takes longer than with one chunk.
+        warm_up: steps, 0 or more, which all chunks run at once; with one chunk, unused.
+        tolerance: the largest difference of two values that counts as none. With 0 the result has the bits of the
+            call with one chunk. But rounding keeps the states of a few hundred units apart forever: nothing is
+            gained without a tolerance somewhat above the rounding, such as 1e-5 in float32. It suits a recurrence
+            that forgets. A difference within it is not looked at again: it grows where the recurrence amplifies
+            it, and adds up from chunk to chunk where the recurrence remembers. With one chunk, unused.
 
     Returns:
         ``(output, h_n)``: every state, shaped and laid out as ``projections``, zero past a row's end; and
@@ -93,13 +95,16 @@ def rnn(
         ValueError: a shape, a device, ``batch_sizes``, ``lengths``, ``state_grad_clip`` or ``nonlinearity``
             is wrong; or there are several chunks and several rows, ``reverse``, ``batch_sizes`` or ``lengths``.
         RuntimeError: (second or forward-mode derivatives) ``state_grad_clip`` is given; or there are several chunks
-            and a gradient, a transform or a compiler needs the graph.
+            and a gradient, a transform or a compiler needs the graph, or a tensor has no values.
     """
-    if chunks != 1:
+    if type(chunks) is not int or chunks != 1:
         check_choices(nonlinearity, batch_first, reverse, state_grad_clip)
         options = check_chunks(chunks, warm_up, tolerance, projections, weight_hh, h_0)
         others = {"reverse": reverse, "batch_sizes": batch_sizes, "lengths": lengths}
-        return _in_chunks(projections, weight_hh, h_0, nonlinearity, batch_first, others, options)
+        if options[0] > 1:
+            return _in_chunks(
+                projections, weight_hh, h_0, nonlinearity, batch_first, others, options
+            )
     return _checked_layer(
         projections,
         None,
@@ -122,7 +127,7 @@ def _in_chunks(
     nonlinearity: str,
     batch_first: bool,
     others: dict[str, Any],
-    options: tuple[int, int, float | None],
+    options: tuple[int, int, float],
 ) -> tuple[Tensor, Tensor]:
     """:func:`rnn` with ``options``: chunks, the warm-up and the tolerance. ``others`` must not be used."""
     for name, value in others.items():

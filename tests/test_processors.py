@@ -39,6 +39,12 @@ def test_threads_that_openmp_pins_are_several_workers(binding):
     assert workers_of_64_threads(RNNFUSED_PROCESSORS="", **binding) >= 2
 
 
+@pytest.mark.parametrize("binding", [{"OMP_PROC_BIND": "FALSE"}, {"KMP_AFFINITY": "disabled"}])
+def test_threads_that_openmp_does_not_pin_have_their_affinity(binding):
+    one = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}})\n"
+    assert workers_of_64_threads(one, RNNFUSED_PROCESSORS="", **binding) == 1
+
+
 def test_the_variable_replaces_their_number():
     assert workers_of_64_threads(RNNFUSED_PROCESSORS="3") == 3
     assert workers_of_64_threads(RNNFUSED_PROCESSORS="100") == 64

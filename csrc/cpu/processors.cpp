@@ -6,6 +6,7 @@
 #endif
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -28,6 +29,21 @@ int64_t named_processors() {
                              "\", but must be a number of processors from 1 to 1024");
   }
   return count;
+}
+
+std::string lower_case_variable(const char* name) {
+  const char* const text = std::getenv(name);
+  std::string value(text ? text : "");
+  for (char& letter : value) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  return value;
+}
+
+// OpenMP's own rule: places imply that threads are pinned, unless OMP_PROC_BIND says no.
+bool pins_by_environment() {
+  const std::string bind = lower_case_variable("OMP_PROC_BIND"), intel = lower_case_variable("KMP_AFFINITY");
+  if (bind == "false" || intel == "disabled") return false;
+  if (!bind.empty() || !(intel.empty() || intel == "none")) return true;
+  return !lower_case_variable("OMP_PLACES").empty() || !lower_case_variable("GOMP_CPU_AFFINITY").empty();
 }
 
 int64_t processors_of_thread() {
@@ -83,10 +99,8 @@ int64_t processor_quota(const std::string& groups, const std::string& root) {
 }
 
 bool openmp_pins_threads() {
-  for (const char* const name : {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"}) {
-    if (std::getenv(name)) return true;
-  }
-  return false;
+  static const bool pins = pins_by_environment();
+  return pins;
 }
 
 int64_t available_processors() {
