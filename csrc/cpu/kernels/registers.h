@@ -27,8 +27,9 @@
 #endif
 
 // Whether a multiply-add takes two products of bfloat16.
-#if (defined(RNNFUSED_AVX512) && defined(__AVX512BF16__)) || \
-    (defined(RNNFUSED_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC))
+#if defined(RNNFUSED_AVX512) && defined(__AVX512BF16__)
+#define RNNFUSED_BF16_DOT
+#elif defined(RNNFUSED_NEON) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #define RNNFUSED_BF16_DOT
 #endif
 
