@@ -39,8 +39,12 @@ def check_chunks(
     warm_up = arguments.check_int("warm_up", warm_up, 0)
     if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
         raise TypeError(f"tolerance must be a number, got {tolerance!r}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0, got {tolerance!r}")
+    try:
+        number = float(tolerance)
+    except OverflowError:
+        number = math.nan
+    if not number >= 0:
+        raise ValueError(f"tolerance must be at least 0, and a float, got {tolerance!r}")
     if chunks > 1:
         given = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
         no_values = any(tensor.is_meta or hides_values(tensor) for tensor in given)
@@ -54,10 +58,7 @@ def check_chunks(
                 f"chunks must be 1 where a tensor needs a gradient, got {chunks}: "
                 "call it under torch.no_grad(), or detach the tensors"
             )
-    try:
-        return chunks, warm_up, float(tolerance)
-    except OverflowError:  # an int
-        return chunks, warm_up, math.inf
+    return chunks, warm_up, number
 
 
 def run_in_chunks(
