@@ -41,6 +41,20 @@ def as_int(need: str, value: Any) -> int:
         raise TypeError(f"{need}, got {value!r}") from None
 
 
+def as_float(need: str, value: Any) -> float:
+    """The value as a float, NaN if it is too large for one; bools are not taken.
+
+    Raises:
+        TypeError: it is no real number; the message begins with ``need``.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{need}, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
 def check_int(name: str, value: Any, least: int) -> int:
     """The value as an int, by ``as_int``.
 
@@ -102,12 +116,7 @@ def check_state_grad_clip(value: float | None) -> float | None:
     """
     if value is None or type(value) is float and value > 0:
         return value
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"state_grad_clip must be a number or None, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.nan
+    number = as_float("state_grad_clip must be a number or None", value)
     if not number > 0:
         raise ValueError(f"state_grad_clip must be positive, and a float, got {value!r}")
     return number

@@ -7,8 +7,6 @@ compared; the later chunk runs again if they differ. Nothing is compared after t
 is up to the recurrence.
 """
 
-import math
-import numbers
 from collections.abc import Callable, Iterator
 
 import torch
@@ -20,10 +18,9 @@ from .ops.modes import hides_values, is_recorded, is_transformed
 # The loop over (T, B, H) projections and a state (B, H) or None, to all states and the last one.
 Loop = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
-# Steps of all chunks in a call: its states are copied. Few enough to need little memory; and so many steps of each
-# chunk, but for a great many chunks, that packing W_hh again costs little.
+# Steps of all chunks in a call, whose states are copied: few need little memory, many pack W_hh rarely.
 _STEPS_PER_CALL = 3072
-_LEAST_STEPS = 32
+_LEAST_STEPS = 32  # of each chunk in a call, however many chunks there are
 
 
 def check_chunks(
@@ -37,12 +34,7 @@ def check_chunks(
     """
     chunks = arguments.check_int("chunks", chunks, 1)
     warm_up = arguments.check_int("warm_up", warm_up, 0)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
-        raise TypeError(f"tolerance must be a number, got {tolerance!r}")
-    try:
-        number = float(tolerance)
-    except OverflowError:
-        number = math.nan
+    number = arguments.as_float("tolerance must be a number", tolerance)
     if not number >= 0:
         raise ValueError(f"tolerance must be at least 0, and a float, got {tolerance!r}")
     if chunks > 1:
