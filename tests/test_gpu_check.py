@@ -84,7 +84,7 @@ exit 0
 
 STAGES = (
     "preflight build-probe plans probe two-grids build kernels benchmark-first modules "
-    "memcheck racecheck synccheck benchmark-rest ncu-1 ncu-2 ncu-3"
+    "sweep memcheck racecheck synccheck benchmark-rest ncu-1 ncu-2 ncu-3"
 ).split()
 ROOTS = {"preflight", "build-probe", "build"}
 OF_THE_LIBRARY = {"kernels", "modules", "benchmark-first", "benchmark-rest"}

@@ -334,6 +334,15 @@ def test_cases_go_from_the_simplest_to_the_hardest(host_gpu):
     assert {name[2] for name in names if name[0] == "auto"} >= {"64x512", "256x1024", "1024x32"}
 
 
+def test_the_sweep_runs_every_plan_at_a_shape_of_the_benchmark(host_gpu):
+    status, rows, _ = host_gpu("--sweep", "--list", fault="no GPU")
+    names = [row["case"].split("/") for row in rows]
+    assert status == 0 and len({name[0] for name in names}) == 2 + 4 * 3 + 7
+    status, rows, _ = host_gpu("--sweep", "--only", "none/float32/1024x32")
+    assert status == 0 and [row["status"] for row in finished(rows)] == ["ok", "ok"]
+    assert all(row["estimated_us_per_step"] >= 0 and row["us_per_step"] >= 0 for row in finished(rows))
+
+
 @pytest.mark.parametrize("arguments", [[], ["--plans"], ["--two-grids"]], ids=str)
 def test_no_gpu_is_said(host_gpu, arguments):
     status, rows, error = host_gpu(*arguments, fault="no GPU")

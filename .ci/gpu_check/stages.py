@@ -135,6 +135,12 @@ def all_stages(folder: Path, prebuilt: bool) -> list[Stage]:
             needs=("build",),
             environment=fused,
         ),
+        Stage(
+            "sweep",
+            watched(folder, "sweep.jsonl", "--sweep", *limited),
+            90,
+            needs=("build-probe",),
+        ),
         *(
             Stage(
                 tool,

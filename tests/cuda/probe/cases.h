@@ -120,6 +120,22 @@ inline std::vector<Case> all_cases() {
   return cases;
 }
 
+// Every plan at the shapes of the benchmark, to compare the planner's choices and estimates with.
+inline std::vector<Case> sweep_cases() {
+  std::vector<std::string> plans = {"", "none"};
+  for (int blocks = 2; blocks <= 16; blocks *= 2) {
+    for (const char* send : {"", ",send=wide", ",send=bulk"}) plans.push_back("cluster," + std::to_string(blocks) + send);
+  }
+  for (int blocks = 2; blocks <= 128; blocks *= 2) plans.push_back("grid," + std::to_string(blocks));
+  std::vector<Case> cases;
+  for (const Shape& shape : kShapes) {
+    for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16}) {
+      for (const std::string& plan : plans) add_shape(cases, plan, dtype, shape);
+    }
+  }
+  return cases;
+}
+
 // One of each kind of team in a few steps, for tools that make a kernel a hundred times slower.
 inline std::vector<Case> few_cases() {
   std::vector<Case> cases;

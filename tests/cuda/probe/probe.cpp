@@ -6,6 +6,7 @@
 //     --only NAME           those whose name starts with NAME, or is NAME
 //     --few                 a few cases of a few steps, without times; few steps of the grids
 //     --time-limit S        a kernel that waits longer gives up
+//     --sweep               every plan at the shapes of the benchmark
 //   probe --list            the names of the cases; needs no GPU
 //   probe --plans           the planner's choices
 //   probe --two-grids       two cooperative launches at the same time
@@ -58,6 +59,7 @@ void run(const Case& tested, bool timed, Row& row) {
   DeviceCall call(tested);
   row.put("used_plan", name_of(call.plan())).put("details", cuda::describe(call.plan()));
   row.put("hidden_size", call.hidden_size()).put("num_steps", call.num_steps());
+  row.put("estimated_us_per_step", call.plan().estimated_us);
   call.launch(call.num_steps());
   finish_launch();
   const auto results = call.results();
@@ -188,7 +190,7 @@ int run_two_grids(int blocks, bool few) {
 
 struct Options {
   std::string mode, only;
-  bool few = false;
+  bool few = false, sweep = false;
   int64_t from = 0;
   double time_limit = 1;
 };
@@ -207,6 +209,8 @@ Options parse(int count, char** words) {
       options.time_limit = std::stod(words[++i]);
     } else if (word == "--few") {
       options.few = true;
+    } else if (word == "--sweep") {
+      options.sweep = true;
     } else if (word == "--list" || word == "--plans" || word == "--two-grids") {
       options.mode = word;
     } else {
@@ -218,7 +222,7 @@ Options parse(int count, char** words) {
 }
 
 int run_all(const Options& options) {
-  const std::vector<Case> cases = options.few ? few_cases() : all_cases();
+  const std::vector<Case> cases = options.few ? few_cases() : options.sweep ? sweep_cases() : all_cases();
   if (options.mode == "--list") return list(cases);
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
