@@ -5,10 +5,6 @@
 // suffice: a block writes h_{t+1} over h_{t-1} in a peer only after it has received the peer's part of h_t. The peer
 // sends that after the __syncthreads that follows its last read of h_{t-1}.
 //
-// Send::bulk: a block first writes its own part into its own shared memory. The copy engine reads it from there, and a
-// proxy fence orders the writes before it. The block overwrites that part two steps later, when all peers have received
-// it: each sends its next part only after that.
-//
 // A thread that waits in vain goes on to the next barrier of its block, where all its threads agree to stop.
 #pragma once
 
@@ -34,22 +30,33 @@ __device__ __forceinline__ void init_barrier(uint64_t* barrier) {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-__device__ __forceinline__ void expect_bytes(uint64_t* barrier, uint32_t bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
-               : "memory");
+__device__ __forceinline__ void expect_bytes(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-// Whether the barrier's phase of this parity has ended; it may wait for a while.
-__device__ __forceinline__ bool has_ended(uint64_t* barrier, uint32_t parity) {
+// Whether the barrier's phase of this parity has ended; it may wait for a while. The bytes were written by other blocks,
+// so the acquire is of the cluster. It is of shared memory alone where PTX can say so: one of all memory would empty the
+// L1 cache in every step.
+__device__ __forceinline__ bool has_ended(uint32_t barrier, uint32_t parity) {
   uint32_t done;
-  // acquire.cluster: the bytes were written by other blocks.
+#if __CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1208
+  asm volatile(
+      "{\n.reg .pred p;\n"
+      "mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n}\n"
+      "fence.acquire.sync_restrict::shared::cluster.cluster;"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+#else
   asm volatile(
       "{\n.reg .pred p;\n"
       "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
       "selp.u32 %0, 1, 0, p;\n}"
       : "=r"(done)
-      : "r"(shared_address(barrier)), "r"(parity)
+      : "r"(barrier), "r"(parity)
       : "memory");
+#endif
   return done;
 }
 
@@ -70,22 +77,12 @@ __device__ __forceinline__ void send(uint32_t to, Word value, uint32_t barrier) 
   }
 }
 
-// Sends 16 bytes.
 template <class Word>
-__device__ __forceinline__ void send_wide(uint32_t to, const Word (&values)[16 / sizeof(Word)], uint32_t barrier) {
+__device__ __forceinline__ void send_16_bytes(uint32_t to, const Word (&values)[16 / sizeof(Word)], uint32_t barrier) {
   uint32_t bits[4];
   memcpy(bits, values, sizeof bits);
   asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
                "r"(bits[0]), "r"(bits[1]), "r"(bits[2]), "r"(bits[3]), "r"(barrier)
-               : "memory");
-}
-
-// Later asynchronous copies see the thread's stores to shared memory, and those that it has seen.
-__device__ __forceinline__ void fence_for_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-__device__ __forceinline__ void send_bulk(uint32_t to, uint32_t from, uint32_t bytes, uint32_t barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-               "r"(from), "r"(bytes), "r"(barrier)
                : "memory");
 }
 
@@ -94,7 +91,14 @@ class ClusterTeam : public BlockTeam<Product> {
  public:
   using typename BlockTeam<Product>::Member;
   using typename BlockTeam<Product>::Word;
-  using BlockTeam<Product>::BlockTeam;
+
+  __device__ __forceinline__ explicit ClusterTeam(const Surroundings& around)
+      : BlockTeam<Product>(around),
+        blocks_(kept(around.plan.blocks)),
+        parts_(kept(around.plan.parts)),
+        barriers_(kept_address(around.barriers)),
+        states_(kept_address(around.memory)),
+        state_bytes_(static_cast<uint32_t>(state_words<Product>(around.plan) * sizeof(Word))) {}
 
   __device__ __forceinline__ bool stopped() const { return stopped_; }
 
@@ -102,12 +106,6 @@ class ClusterTeam : public BlockTeam<Product> {
     if (threadIdx.x == 0) {
       init_barrier(&this->around_.barriers[0]);
       init_barrier(&this->around_.barriers[1]);
-    }
-    if constexpr (kSend == Send::bulk) {
-      fence_for_copies();  // the peers' copies come after the first contents of the states
-      for (int rank = 0; rank < this->around_.plan.blocks; ++rank) {
-        if (rank != this->me_.rank) arriving_ += part_words(rank);
-      }
     }
     cluster_sync();  // every barrier exists before any block sends
   }
@@ -126,19 +124,11 @@ class ClusterTeam : public BlockTeam<Product> {
   }
 
   template <class Phase, class Meanwhile>
-  __device__ __forceinline__ void exchange(int next, int rows, int64_t words, int64_t step, const Phase& phase,
+  __device__ __forceinline__ void exchange(int next, int, int words, int64_t step, const Phase& phase,
                                            const Meanwhile& meanwhile) {
-    uint64_t* barrier = &this->around_.barriers[next];
-    if (threadIdx.x == 0) {
-      const int64_t arriving = kSend == Send::bulk ? int64_t(rows) * arriving_ : words;
-      expect_bytes(barrier, static_cast<uint32_t>(arriving * sizeof(Word)));
-    }
+    const uint32_t barrier = barriers_ + next * sizeof(uint64_t);
+    if (this->me_.index == 0) expect_bytes(barrier, words * sizeof(Word));
     phase(this->me_);
-    if constexpr (kSend == Send::bulk) {
-      fence_for_copies();
-      __syncthreads();
-      send_rows(next, rows);
-    }
     meanwhile(this->me_);
     const uint32_t parity = parities_ >> next & 1;
     if (!stopped_) arrived_ = this->wait(step, next, [&] { return has_ended(barrier, parity); });
@@ -146,85 +136,63 @@ class ClusterTeam : public BlockTeam<Product> {
     __syncwarp();  // the lanes leave the waiting loop one by one
   }
 
-  template <class WordOf>
-  __device__ __forceinline__ void publish(const Member& me, int next, const WordOf& word_of) const {
-    Word* const state = this->state(next);
-    if constexpr (kSend == Send::bulk) {
-      this->write(me, state, word_of);
-    } else if constexpr (kSend == Send::wide) {
-      publish_wide(me, next, word_of);
+  template <int kCount>
+  __device__ __forceinline__ void publish(const Member& me, int next, int rows) const {
+    const uint32_t state = states_ + next * state_bytes_, barrier = barriers_ + next * sizeof(uint64_t);
+    // Orders every lane's reads of the sums before any send: a thread that receives the state overwrites the sums.
+    __syncwarp();
+    if constexpr (kSend == Send::wide) {
+      send_wide<kCount>(me, state, barrier, rows);
     } else {
-      uint32_t to[Product::kItems];
-      bool exists[Product::kItems];
-#pragma unroll
-      for (int n = 0; n < Product::kItems; ++n) {
-        int word = 0;
-        exists[n] = word_of(n, word);
-        to[n] = shared_address(state + word);
-      }
-      for_each_rank(next, 0, 1, [&](int rank, uint32_t barrier) {
-#pragma unroll
-        for (int n = 0; n < Product::kItems; ++n) {
-          if (exists[n]) send(address_in(to[n], rank), me.results[n], barrier);
-        }
-      });
+      send_words<kCount>(me, state, barrier, rows);
     }
   }
 
  private:
-  // Calls `use(rank, its barrier)` for every `stride`-th rank. Different blocks begin at different ranks.
-  template <class Use>
-  __device__ __forceinline__ void for_each_rank(int next, int first, int stride, const Use& use) const {
-    const int blocks = this->around_.plan.blocks;
-    const uint32_t barrier = shared_address(&this->around_.barriers[next]);
-    for (int i = first; i < blocks; i += stride) {
-      const int rank = (this->me_.rank + i) & (blocks - 1);
-      use(rank, address_in(barrier, rank));
+  // Calls `use(rank)` for the thread's share of the ranks, where so many neighbours share them. Different blocks begin at
+  // different ranks.
+  template <int kLeastSharers, class Use>
+  __device__ __forceinline__ void for_each_rank(int sharers, const Use& use) const {
+    const int first = this->me_.index & (sharers - 1);
+#pragma unroll
+    for (int n = 0; n < kMaxCluster / kLeastSharers; ++n) {
+      if (n * sharers >= blocks_) break;
+      const int i = first + n * sharers;
+      if (i < blocks_) use((this->me_.rank + i) & (blocks_ - 1));
     }
+  }
+
+  template <int kCount>
+  __device__ __forceinline__ void send_words(const Member& me, uint32_t state, uint32_t barrier, int rows) const {
+    for_each_rank<1>(parts_, [&](int rank) {
+      const uint32_t to_barrier = address_in(barrier, rank);
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) {
+        if (me.items[n].row >= rows) continue;
+        send(address_in(state + me.items[n].word * sizeof(Word), rank), me.results[n], to_barrier);
+      }
+    });
   }
 
   // The lanes whose words make 16 bytes exchange them; then each sends all 16 to its share of the ranks.
-  template <class WordOf>
-  __device__ __forceinline__ void publish_wide(const Member& me, int next, const WordOf& word_of) const {
+  template <int kCount>
+  __device__ __forceinline__ void send_wide(const Member& me, uint32_t state, uint32_t barrier, int rows) const {
     constexpr int kWide = kWideWords<Product>;
-    const int lane = me.index % kWide;
-    // Orders every lane's reads of the sums before any send: a thread that receives the state overwrites the sums.
-    __syncwarp();
+    const int sharers = kWide * parts_, first_lane = me.index & 31 & ~(sharers - 1);
+    Word values[kCount][kWide];
 #pragma unroll
-    for (int n = 0; n < Product::kItems; ++n) {
-      Word values[kWide];
+    for (int n = 0; n < kCount; ++n) {
 #pragma unroll
-      for (int i = 0; i < kWide; ++i) values[i] = __shfl_sync(~0u, me.results[n], i, kWide);
-      int word = 0;
-      if (!word_of(n, word)) continue;  // for all of these lanes or for none
-      const uint32_t to = shared_address(this->state(next) + word - lane);
-      for_each_rank(next, lane, kWide,
-                    [&](int rank, uint32_t barrier) { send_wide(address_in(to, rank), values, barrier); });
+      for (int i = 0; i < kWide; ++i) values[n][i] = __shfl_sync(~0u, me.results[n], first_lane + i * parts_);
     }
-  }
-
-  // Words from a rank's first to its last in a row, with the gaps between slices.
-  __device__ __forceinline__ int part_words(int rank) const {
-    const Plan& plan = this->around_.plan;
-    const int first = rank * plan.units;
-    const int end = first + plan.units < this->around_.hidden_size ? first + plan.units : this->around_.hidden_size;
-    return Product::word(plan, 0, end - 1) + 1 - Product::word(plan, 0, first);
-  }
-
-  // Copies the block's part of each row to each peer, a copy per thread.
-  __device__ __forceinline__ void send_rows(int next, int rows) const {
-    const Plan& plan = this->around_.plan;
-    const int rank = this->me_.rank, log2_blocks = 31 - __clz(plan.blocks);
-    const uint32_t bytes = part_words(rank) * sizeof(Word);
-    const uint32_t barrier = shared_address(&this->around_.barriers[next]);
-    const uint32_t first = shared_address(this->state(next) + Product::word(plan, 0, rank * plan.units));
-    const uint32_t row_bytes = Product::row_words(plan) * sizeof(Word);
-    for (int i = threadIdx.x; i < rows << log2_blocks; i += plan.threads) {
-      const int to = (rank + i) & (plan.blocks - 1);
-      if (to == rank) continue;
-      const uint32_t from = first + (i >> log2_blocks) * row_bytes;
-      send_bulk(address_in(from, to), from, bytes, address_in(barrier, to));
-    }
+    for_each_rank<kWide>(sharers, [&](int rank) {
+      const uint32_t to_barrier = address_in(barrier, rank);
+#pragma unroll
+      for (int n = 0; n < kCount; ++n) {
+        if (me.items[n].row >= rows) continue;  // of all of these lanes or of none
+        send_16_bytes(address_in(state + (me.items[n].word & ~(kWide - 1)) * sizeof(Word), rank), values[n], to_barrier);
+      }
+    });
   }
 
   // Nothing tells a sender that its bytes have landed, so it waits a thousand times longer than they take.
@@ -233,8 +201,10 @@ class ClusterTeam : public BlockTeam<Product> {
     }
   }
 
+  const int blocks_, parts_;
+  // In the block's shared memory: both barriers, and both states.
+  const uint32_t barriers_, states_, state_bytes_;
   uint32_t parities_ = 0;
-  int arriving_ = 0;      // words of a row that all peers send, with Send::bulk
   bool arrived_ = true;   // the last state, as far as this thread knows
   bool stopped_ = false;  // the block's threads agree
 };

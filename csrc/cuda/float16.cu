@@ -3,7 +3,7 @@
 namespace rnnfused {
 namespace cuda {
 
-const CudaKernels kFloat16Kernels = make_kernels<__half, SendsWords<Mma<__half>>>();
+const CudaKernels kFloat16Kernels = make_kernels<__half, Mma<__half>>();
 
 }  // namespace cuda
 }  // namespace rnnfused

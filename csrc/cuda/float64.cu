@@ -3,7 +3,7 @@
 namespace rnnfused {
 namespace cuda {
 
-const CudaKernels kFloat64Kernels = make_kernels<double, SendsWords<Fma<double>>>();
+const CudaKernels kFloat64Kernels = make_kernels<double, Fma<double>>();
 
 }  // namespace cuda
 }  // namespace rnnfused

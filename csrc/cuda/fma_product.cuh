@@ -19,7 +19,6 @@ struct Fma {
   static constexpr int kLanes = 1;   // threads that share a slice and a group
   static constexpr int kRows = 1;    // rows are multiplied in multiples of this
   static constexpr int kDepths[] = {8, 16, 32, 36};
-  static constexpr bool kSendsWordsAlone = false;
   // kUnits * depth weights and little else fit a thread's 255 registers; a double takes two.
   RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) {
     return depth * static_cast<int>(sizeof(T)) <= 36 * 4 ? 256 : 0;
@@ -37,6 +36,7 @@ struct Fma {
 
   RNNFUSED_PHASE static Word pack(const T (&values)[kValues]) { return values[0]; }
   RNNFUSED_PHASE static void unpack(Word word, T (&values)[kValues]) { values[0] = word; }
+  RNNFUSED_PHASE static void load_sums(const T* from, T (&values)[kValues]) { values[0] = *from; }
 
   // The product for a depth known at compile time.
   template <int kDepth>
@@ -78,8 +78,9 @@ struct Fma<T_>::Of : Fma<T_> {
   template <class Team, class Member>
   RNNFUSED_PHASE static void multiply(Team& team, Member& me, const Plan& plan, const Word* state, T* sums, int begin,
                                       int end) {
-    for (int row = begin; row < end; ++row) {
-      const T* from = state + word(plan, row, me.slice * kDepth);
+    const T* from = state + word(plan, begin, me.slice * kDepth);
+    T* to = sums + me.slice * me.shared.between_sums + begin * me.shared.sum_row + me.group * kUnits;
+    for (int row = begin; row < end; ++row, from += me.shared.state_row, to += me.shared.sum_row) {
       T acc[kUnits] = {};
 #pragma unroll
       for (int d = 0; d < kDepth; d += 4) {
@@ -91,7 +92,6 @@ struct Fma<T_>::Of : Fma<T_> {
           for (int u = 0; u < kUnits; ++u) acc[u] += me.weights[u][d + e] * h[e];
         }
       }
-      T* to = sums + (me.slice * plan.batch_tile + row) * sum_row(plan) + me.group * kUnits;
       team.store4(to, acc);
     }
   }

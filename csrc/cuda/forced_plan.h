@@ -17,6 +17,7 @@ struct ForcedPlan {
   int blocks = 0;  // 0: none is asked for
   Exchange exchange = Exchange::none;
   int batch_tile = 0;  // 0: as many rows as the planner would take
+  bool has_send = false;
   Send send = Send::words;
 };
 
@@ -37,16 +38,16 @@ inline int skip_number(const char*& tail) {
   return number;
 }
 
-// Reads ",tile=4" or ",send=bulk" at `tail`, which then points after it; false if neither stands there for the first
+// Reads ",tile=4" or ",send=wide" at `tail`, which then points after it; false if neither stands there for the first
 // time.
-inline bool parse_option(const char*& tail, ForcedPlan& plan, bool& has_send) {
+inline bool parse_option(const char*& tail, ForcedPlan& plan) {
   if (plan.batch_tile == 0 && skip(tail, ",tile=")) return (plan.batch_tile = skip_number(tail)) > 0;
-  if (has_send || plan.exchange != Exchange::cluster || !skip(tail, ",send=")) return false;
-  has_send = true;
+  if (plan.has_send || plan.exchange != Exchange::cluster || !skip(tail, ",send=")) return false;
+  plan.has_send = true;
   const struct {
     const char* text;
     Send send;
-  } sends[] = {{"words", Send::words}, {"wide", Send::wide}, {"bulk", Send::bulk}};
+  } sends[] = {{"words", Send::words}, {"wide", Send::wide}};
   for (const auto& choice : sends) {
     if (!skip(tail, choice.text)) continue;
     plan.send = choice.send;
@@ -56,7 +57,7 @@ inline bool parse_option(const char*& tail, ForcedPlan& plan, bool& has_send) {
 }
 
 // Parses RNNFUSED_CUDA_PLAN: "none", "cluster,8" or "grid,32"; after it at most one ",tile=4", and for a cluster at most
-// one ",send=words", ",send=wide" or ",send=bulk". Null or empty: no plan. Throws std::runtime_error on any other text.
+// one ",send=words" or ",send=wide". Null or empty: no plan. Throws std::runtime_error on any other text.
 inline ForcedPlan parse_plan(const char* text) {
   ForcedPlan plan;
   if (!text || !*text) return plan;
@@ -70,15 +71,14 @@ inline ForcedPlan parse_plan(const char* text) {
     const int most = is_cluster ? kMaxCluster : kMaxGridTeam;
     if (plan.blocks < 2 || plan.blocks > most || (plan.blocks & (plan.blocks - 1))) plan.blocks = 0;
   }
-  bool has_send = false;
   while (plan.blocks && *tail) {
-    if (!parse_option(tail, plan, has_send)) plan.blocks = 0;
+    if (!parse_option(tail, plan)) plan.blocks = 0;
   }
   if (plan.blocks == 0) {
     throw std::runtime_error(
         "RNNFUSED_CUDA_PLAN must be none, cluster,N or grid,N with N a power of two, 2 to " +
         std::to_string(kMaxCluster) + " or " + std::to_string(kMaxGridTeam) +
-        " blocks, and may end with ,tile=ROWS and, for a cluster, ,send=words, wide or bulk; got " + text);
+        " blocks, and may end with ,tile=ROWS and, for a cluster, ,send=words or wide; got " + text);
   }
   return plan;
 }
@@ -89,11 +89,11 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
                 const TeamsOf& teams_of) {
   const auto attempt = [&](int64_t teams) {
     Plan plan = make_plan<Product>(hidden_size, batch_size, forced.blocks, forced.exchange, teams, device.shared_bytes);
-    plan.send = forced.send;
-    if (!can_send<Product>(plan, hidden_size, forced.send)) plan.batch_tile = 0;
+    if (forced.has_send) plan.send = forced.send;
+    if (!can_send<Product>(plan, hidden_size, plan.send)) plan.batch_tile = 0;
     if (forced.batch_tile == 0 || plan.batch_tile == 0) return plan;
     if (forced.batch_tile > most_rows<Product>(plan)) plan.batch_tile = 0;
-    if (plan.batch_tile > 0) plan.batch_tile = forced.batch_tile;
+    if (plan.batch_tile > 0) set_rows<Product>(plan, forced.batch_tile);
     if (shared_bytes<Product>(plan) > device.shared_bytes) plan.batch_tile = 0;
     return plan;
   };
@@ -110,7 +110,7 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
   if (possible == 0) {
     throw std::runtime_error("RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" +
                              std::to_string(hidden_size) + " and a batch of " + std::to_string(batch_size) +
-                             " rows on this GPU, or a way to send that its dtype or these sizes lack");
+                             " rows on this GPU, or a way to send that these sizes lack");
   }
   plan.estimated_us = static_cast<float>(estimated_step_us<Product>(device, plan, hidden_size, batch_size, possible));
   return plan;

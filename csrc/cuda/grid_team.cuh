@@ -65,7 +65,7 @@ class GridTeam : public BlockTeam<Product> {
   __device__ __forceinline__ bool stopped() const { return stopped_; }
 
   template <class Phase, class Meanwhile>
-  __device__ __forceinline__ void exchange(int next, int rows, int64_t, int64_t step, const Phase& phase,
+  __device__ __forceinline__ void exchange(int next, int rows, int, int64_t step, const Phase& phase,
                                            const Meanwhile& meanwhile) {
     uint32_t* const flags = reinterpret_cast<uint32_t*>(this->around_.global);
     phase(this->me_);
@@ -84,9 +84,9 @@ class GridTeam : public BlockTeam<Product> {
     stopped_ = __syncthreads_or(!arrived);
   }
 
-  template <class WordOf>
-  __device__ __forceinline__ void publish(const Member& me, int next, const WordOf& word_of) const {
-    this->write(me, global_state(next), word_of);
+  template <int kCount>
+  __device__ __forceinline__ void publish(const Member& me, int next, int rows) const {
+    this->template write<kCount>(me, global_state(next), rows);
   }
 
  private:

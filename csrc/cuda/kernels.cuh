@@ -78,13 +78,9 @@ Kernel<Step> kernel_of_depth(const Plan& plan) {
       case Exchange::cluster: break;
     }
     if (plan.send == Send::words) return scan_kernel<Product, kDepth, Exchange::cluster, Send::words, Step>;
-    if constexpr (!Product::kSendsWordsAlone) {
-      return plan.send == Send::wide ? scan_kernel<Product, kDepth, Exchange::cluster, Send::wide, Step>
-                                     : scan_kernel<Product, kDepth, Exchange::cluster, Send::bulk, Step>;
-    }
+    return scan_kernel<Product, kDepth, Exchange::cluster, Send::wide, Step>;
   }
-  throw std::logic_error(
-      "rnnfused: a plan must have a depth that its threads can hold, and a way to send that its dtype has");
+  throw std::logic_error("rnnfused: a plan must have a depth that its threads can hold");
 }
 
 // The kernel of a plan, whose depth is the product's n-th or a later one.
@@ -196,7 +192,7 @@ void launch(const Params& params, const Plan& plan, void* workspace, const Watch
   cudaLaunchAttribute attribute;
   cudaLaunchConfig_t config = configuration<Product>(plan, tiles_of(plan, params.batch_size), attribute);
   config.stream = stream;
-  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, Step{params}, plan, static_cast<char*>(workspace), watchdog));
+  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, make_step<Product, typename Step::Stored>(params), plan, static_cast<char*>(workspace), watchdog));
 }
 
 template <class Stored, class Product>

@@ -58,10 +58,10 @@ Plan plan_for(const RecurrenceParams& params) {
   const ForcedPlan forced = parse_plan(std::getenv("RNNFUSED_CUDA_PLAN"));
   // Queries of the driver take longer than a short call, so plans are cached.
   static std::mutex mutex;
-  static std::map<std::tuple<int, Dtype, int64_t, int64_t, int, Exchange, int, Send>, Plan> plans;
+  static std::map<std::tuple<int, Dtype, int64_t, int64_t, int, Exchange, int, bool, Send>, Plan> plans;
   const std::lock_guard<std::mutex> lock(mutex);
   const auto key = std::make_tuple(index, params.dtype, params.hidden_size, params.batch_size, forced.blocks,
-                                   forced.exchange, forced.batch_tile, forced.send);
+                                   forced.exchange, forced.batch_tile, forced.has_send, forced.send);
   const auto known = plans.find(key);
   if (known != plans.end()) return known->second;
   if (plans.size() >= kMaxPlans) plans.clear();  // a caller whose batches all differ

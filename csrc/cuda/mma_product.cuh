@@ -27,9 +27,8 @@ struct Mma {
   static constexpr int kLanes = 32;
   static constexpr int kRows = 8;
   static constexpr int kDepths[] = {32, 128, 256};
-  static constexpr bool kSendsWordsAlone = false;
-  // A lane's weights take depth / 2 registers. With 384 threads each has 168 registers, with 256 all 255.
-  RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 128 ? 256 : 384; }
+  // A lane's weights take depth / 2 registers, of 168 with 384 threads and of 255 with 256.
+  RNNFUSED_EVERYWHERE static constexpr int max_threads(int depth) { return depth > 32 ? 256 : 384; }
   RNNFUSED_EVERYWHERE static constexpr int max_items(int) { return kItemsPerThread; }
 
   // Four words more than the values: a warp reads 8 rows at once from different banks.
@@ -48,6 +47,10 @@ struct Mma {
     memcpy(stored, &word, sizeof word);
     values[0] = static_cast<T>(stored[0]);
     values[1] = static_cast<T>(stored[1]);
+  }
+
+  RNNFUSED_PHASE static void load_sums(const T* from, T (&values)[kValues]) {
+    memcpy(values, __builtin_assume_aligned(from, sizeof values), sizeof values);
   }
 
   // The product for a depth known at compile time.
@@ -75,7 +78,7 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       team.phase([&](auto& me) {
-        Word* stage = staged(team, me, plan);
+        Word* stage = staged(me);
 #pragma unroll 1
         for (int i = me.index; i < plan.slices * units * 8; i += plan.threads) {
           const int unit = i / 8 % units, k = i / 8 / units * kDepth + tile * 16 + i % 8 * kValues;
@@ -84,7 +87,7 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
       });
       team.phase([&](auto& me) {
         const int q = me.index % kLanes / 4, r = me.index % 4;
-        const Word* from = staged(team, me, plan) + (me.slice * units + me.group * kUnits + q) * 8 + r;
+        const Word* from = staged(me) + (me.slice * units + me.group * kUnits + q) * 8 + r;
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -97,9 +100,9 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
   }
 
   // The staging area has 8 words per unit and slice, and reuses the memory of 8 rows of sums.
-  template <class Team, class Member>
-  RNNFUSED_PHASE static Word* staged(Team& team, const Member& me, const Plan& plan) {
-    return reinterpret_cast<Word*>(Shared<Mma>(team.memory(me), plan).sums());
+  template <class Member>
+  RNNFUSED_PHASE static Word* staged(const Member& me) {
+    return reinterpret_cast<Word*>(me.shared.sums);
   }
 
   template <class Team, class Member>
@@ -113,18 +116,18 @@ struct Mma<Stored_>::Of : Mma<Stored_> {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
         const auto load_b = [&](int lane, Word(&b)[2]) {
-          const Word* words = from + lane / 4 * row_words(plan) + tile * 8 + lane % 4;
+          const Word* words = from + lane / 4 * me.shared.state_row + tile * 8 + lane % 4;
           b[0] = words[0];
           b[1] = words[4];
         };
         team.template mma<Stored>(me, me.weights[tile], load_b, acc[tile % 2]);
       }
-      T* to = sums + (me.slice * tile_rows<Mma>(plan) + row) * sum_row(plan) + me.group * kUnits;
+      T* to = sums + me.slice * me.shared.between_sums + row * me.shared.sum_row + me.group * kUnits;
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          to[(2 * r + i % 2) * sum_row(plan) + m * 16 + q + i / 2 * 8] = acc[0][m][i] + acc[1][m][i];
+          to[(2 * r + i % 2) * me.shared.sum_row + m * 16 + q + i / 2 * 8] = acc[0][m][i] + acc[1][m][i];
         }
       }
     }

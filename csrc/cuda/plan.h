@@ -18,11 +18,10 @@ enum class Exchange : int32_t {
   grid,     // through global memory, in a cooperative launch: larger teams, and before Hopper
 };
 
-// How a block of a cluster sends its part of the new state. Which is fastest has not been measured.
+// How a block of a cluster sends its part of the new state.
 enum class Send : int32_t {
   words,  // st.async of one word per thread and peer
-  wide,   // st.async of 16 bytes, which the lanes of a warp gather first
-  bulk,   // the asynchronous copy engine: cp.async.bulk of each row to each peer
+  wide,   // st.async of 16 bytes, which the lanes of a warp gather first; faster where both can be
 };
 
 constexpr int kMaxPortableCluster = 8;  // blocks that every GPU with clusters allows
@@ -36,6 +35,8 @@ struct Plan {
   int groups = 0;      // parts of a block's units
   int threads = 0;     // per block
   int batch_tile = 0;  // rows per team
+  int items = 0;       // words of a new state that a thread finishes, at most
+  int parts = 1;       // neighbouring threads that share a word's sums, where there are more threads than words
   int row_factor = 0;
   Send send = Send::words;
   float estimated_us = 0;  // of a step, by cost.h
@@ -55,9 +56,7 @@ inline std::string describe(const Plan& plan) {
   return team + ", " + std::to_string(plan.units) + " units a block, tile of " + std::to_string(plan.batch_tile) +
          (plan.batch_tile == 1 ? " row, depth " : " rows, depth ") + std::to_string(plan.depth) + ", " +
          std::to_string(plan.threads) + " threads" +
-         (plan.send == Send::wide   ? ", wide sends"
-          : plan.send == Send::bulk ? ", bulk sends"
-                                    : "");
+         (plan.send == Send::wide ? ", wide sends" : "");
 }
 
 struct Device {
@@ -79,38 +78,54 @@ RNNFUSED_EVERYWHERE int64_t state_words(const Plan& plan) {
   return int64_t(tile_rows<Product>(plan)) * Product::row_words(plan);
 }
 
+// Elements from a slice's sums to the next one's. Threads that share a word read one slice each, from different banks.
+template <class Product>
+RNNFUSED_EVERYWHERE int64_t sums_stride(const Plan& plan) {
+  constexpr int kBanks = 128 / static_cast<int>(sizeof(typename Product::T));  // elements in all banks
+  const int64_t elements = int64_t(tile_rows<Product>(plan)) * Product::sum_row(plan);
+  if (plan.parts == 1) return elements;
+  const int64_t wanted = kBanks / plan.parts;
+  return elements + ((wanted - elements) % kBanks + kBanks) % kBanks;
+}
+
 template <class Product>
 inline int64_t shared_bytes(const Plan& plan) {
-  const int64_t sums = int64_t(plan.slices) * tile_rows<Product>(plan) * Product::sum_row(plan);
   return plan.states() * state_words<Product>(plan) * sizeof(typename Product::Word) +
-         sums * sizeof(typename Product::T);
+         plan.slices * sums_stride<Product>(plan) * sizeof(typename Product::T);
 }
 
 // Words of the copies and stores of 16 bytes.
 template <class Product>
 constexpr int kWideWords = 16 / static_cast<int>(sizeof(typename Product::Word));
 
-// A product whose clusters send words alone. It compiles sooner.
-template <class Product>
-struct SendsWords : Product {
-  static constexpr bool kSendsWordsAlone = true;
-};
-
 // Whether a cluster may send in this way: each block's part of a row must consist of whole 16 bytes.
 template <class Product>
 bool can_send(const Plan& plan, int64_t hidden_size, Send send) {
   if (send == Send::words) return true;
-  if (Product::kSendsWordsAlone) return false;
   constexpr int kUnitsOf16Bytes = kWideWords<Product> * Product::kValues;
   const bool whole = plan.units % kUnitsOf16Bytes == 0 && hidden_size % kUnitsOf16Bytes == 0;
   // The lanes that gather 16 bytes must own neighbours in one row.
-  return plan.exchange == Exchange::cluster && whole && (send == Send::bulk || plan.threads % kWideWords<Product> == 0);
+  return plan.exchange == Exchange::cluster && whole && plan.threads % kWideWords<Product> == 0;
 }
 
 // The rows whose words the threads of a block finish in a step.
 template <class Product>
 int64_t most_rows(const Plan& plan) {
   return int64_t(Product::max_items(plan.depth)) * plan.threads / (plan.units / Product::kValues);
+}
+
+// Gives a plan its rows.
+template <class Product>
+void set_rows(Plan& plan, int rows) {
+  const int words = rows * (plan.units / Product::kValues);
+  plan.batch_tile = rows;
+  plan.items = (words + plan.threads - 1) / plan.threads;
+  plan.parts = 1;
+  const auto fits = [&](int parts) {
+    return words * parts <= plan.threads && parts <= plan.slices && parts <= kMaxParts &&
+           plan.threads % (kWideWords<Product> * parts) == 0;
+  };
+  while (rows > 0 && fits(2 * plan.parts)) plan.parts *= 2;
 }
 
 // The layout for a team of `blocks` blocks; batch_tile is 0 if the weight does not fit. A team gets the rows that let
@@ -137,7 +152,11 @@ Plan make_plan(int64_t hidden_size, int64_t batch_size, int blocks, Exchange exc
     if (plan.threads > Product::max_threads(depth)) continue;
     const int64_t wanted = (batch_size + teams - 1) / teams, most = most_rows<Product>(plan);
     plan.batch_tile = static_cast<int>(wanted < 1 ? 1 : wanted < most ? wanted : most);
-    while (plan.batch_tile > 0 && shared_bytes<Product>(plan) > shared_limit) --plan.batch_tile;
+    set_rows<Product>(plan, plan.batch_tile);
+    while (plan.batch_tile > 0 && shared_bytes<Product>(plan) > shared_limit) {
+      set_rows<Product>(plan, plan.batch_tile - 1);
+    }
+    plan.send = can_send<Product>(plan, hidden_size, Send::wide) ? Send::wide : Send::words;
     if (plan.batch_tile > 0) break;
   }
   return plan;

@@ -25,6 +25,20 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// The address in a register. The compiler would else ask for the start of shared memory in every step.
+__device__ __forceinline__ uint32_t kept_address(const void* pointer) {
+  uint32_t address;
+  asm volatile("mov.u32 %0, %1;" : "=r"(address) : "r"(shared_address(pointer)));
+  return address;
+}
+
+// The number of the thread in its block, which else is asked for in every step too.
+__device__ __forceinline__ int kept_thread() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
 #define RNNFUSED_MMA(type, a, b, c)                                         \
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type       \
                ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
@@ -50,7 +64,7 @@ class BlockTeam {
   using Word = typename Product::Word;
 
   __device__ __forceinline__ explicit BlockTeam(const Surroundings& around) : around_(around) {
-    me_.index = threadIdx.x;
+    me_.index = kept_thread();
     me_.rank = blockIdx.x % around.plan.blocks;
   }
 
@@ -73,17 +87,27 @@ class BlockTeam {
   // Runs a phase whose publish() sends `words` words of the state `next`, its first `rows` rows, to every block.
   // `meanwhile` runs while they are in flight.
   template <class Phase, class Meanwhile>
-  __device__ __forceinline__ void exchange(int, int, int64_t, int64_t, const Phase& phase, const Meanwhile& meanwhile) {
+  __device__ __forceinline__ void exchange(int, int, int, int64_t, const Phase& phase, const Meanwhile& meanwhile) {
     phase(me_);
     meanwhile(me_);
     __syncthreads();
   }
 
-  // Sends the thread's results, words of the state `next`, to every block. `word_of(n, word)` locates the n-th; it is
-  // false if there is none.
-  template <class WordOf>
-  __device__ __forceinline__ void publish(const Member& me, int next, const WordOf& word_of) const {
-    write(me, state(next), word_of);
+  // Adds the values of the threads that share a word, in each of them.
+  template <class T, int kValues>
+  __device__ __forceinline__ void add_parts(const Member&, int parts, T (&values)[kValues]) const {
+#pragma unroll
+    for (int distance = 1; distance < kMaxParts; distance *= 2) {
+      if (distance >= parts) break;
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) values[v] += __shfl_xor_sync(~0u, values[v], distance);
+    }
+  }
+
+  // Sends the thread's results, words of the first `rows` rows of the state `next`, to every block.
+  template <int kCount>
+  __device__ __forceinline__ void publish(const Member& me, int next, int rows) const {
+    write<kCount>(me, state(next), rows);
   }
 
   __device__ __forceinline__ static void load4(const float* from, float (&to)[4]) {
@@ -124,15 +148,15 @@ class BlockTeam {
 
  protected:
   __device__ __forceinline__ Word* state(int which) const {
-    return Shared<Product>(around_.memory, around_.plan).state(which);
+    return me_.shared.state(which);
   }
 
-  template <class WordOf>
-  __device__ __forceinline__ static void write(const Member& me, Word* to, const WordOf& word_of) {
+  template <int kCount>
+  __device__ __forceinline__ static void write(const Member& me, Word* to, int rows) {
+    if (me.part != 0) return;
 #pragma unroll
-    for (int n = 0; n < Product::kItems; ++n) {
-      int word;
-      if (word_of(n, word)) to[word] = me.results[n];
+    for (int n = 0; n < kCount; ++n) {
+      if (me.items[n].row < rows) to[me.items[n].word] = me.results[n];
     }
   }
 

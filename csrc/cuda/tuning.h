@@ -11,8 +11,12 @@ namespace cuda {
 constexpr int kMaxCluster = 16;
 // Blocks of the largest team that exchanges states through global memory.
 constexpr int kMaxGridTeam = 128;
+// Blocks that may share a multiprocessor.
+constexpr int kMaxSharers = 8;
 // Words of a new state that one thread finishes per step.
 constexpr int kItemsPerThread = 4;
+// Threads that share the sums of one word, at most: each halving costs a shuffle.
+constexpr int kMaxParts = 8;
 // Failed polls of a waiting thread between looks at the time and the alarm, about 20 us. A look takes about 2 us.
 constexpr int kPollsPerLook = 32;
 // Nanoseconds after which a store into another block of a cluster has surely landed; it takes less than 1,000.

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <string>
 #include <tuple>
@@ -60,9 +61,16 @@ void run(Params& params, const Problem& problem, const Tensor& model) {
   rnnfused::cuda::launch(params, plan, workspace.mutable_data_ptr(), stream);
 }
 
+// A sequence as the kernels take it: its features are contiguous, and a step's rows lie within 32 bits of each other.
+Tensor as_sequence(const Tensor& tensor) {
+  const bool has_rows = tensor.dim() == 3 && tensor.size(1) > 1;
+  const bool is_far = has_rows && tensor.stride(1) > UINT32_MAX / (tensor.size(1) + 1);
+  return is_far ? torch::stable::contiguous(tensor) : with_contiguous_features(tensor);
+}
+
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
                                    int64_t nonlinearity, bool reverse) {
-  projections = with_contiguous_features(projections);
+  projections = as_sequence(projections);
   h_0 = with_contiguous_features(h_0);
   rnnfused::LayerTensors tensors(projections, {}, weight_hh, {}, {}, h_0, {batch_sizes, {}}, 0, nonlinearity, reverse);
   run(tensors.params, tensors.problem, projections);
@@ -72,9 +80,9 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
 std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output,
                                     Tensor weight_hh, OptionalTensor batch_sizes, int64_t nonlinearity, bool reverse,
                                     bool needs_h_0) {
-  grad_output = with_contiguous_features(grad_output);
+  if (grad_output) grad_output = as_sequence(*grad_output);
   grad_h_n = with_contiguous_features(grad_h_n);
-  output = with_contiguous_features(output);
+  output = as_sequence(output);
   rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}}, 0, nonlinearity,
                                     reverse, {}, needs_h_0);
   run(tensors.params, tensors.problem, output);

@@ -26,7 +26,8 @@ class Sample(NamedTuple):
 
 def batch_sizes(num_steps: int, rows: int) -> Tensor:
     """(T,), rows per step: all at first, about half of them at last."""
-    return torch.tensor([rows - rows // 2 * step // num_steps for step in range(num_steps)])
+    sizes = [rows - rows // 2 * step // num_steps for step in range(num_steps)]
+    return torch.tensor(sizes, device="cpu")
 
 
 def sample(

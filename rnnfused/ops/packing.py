@@ -14,7 +14,8 @@ class PackedRows:
         self.sequence, self.batch_size = sequence, lengths.numel()
         order = lengths.argsort(descending=True, stable=True)
         order = order[lengths[order] > 0]
-        steps = torch.arange(int(lengths.max()) if lengths.numel() else 0)
+        most = int(lengths.max()) if lengths.numel() else 0
+        steps = torch.arange(most, device=lengths.device)
         active = steps.unsqueeze(1) < lengths[order]  # (T, B)
         self.batch_sizes = active.sum(1)
         if sequence.dim() == 3:

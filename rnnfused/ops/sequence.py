@@ -124,7 +124,7 @@ def _packed_positions(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The step and the place in the batch of every packed row; the first row of every step."""
     starts = batch_sizes.cumsum(0) - batch_sizes
     step = torch.repeat_interleave(batch_sizes)
-    place = torch.arange(step.numel()) - starts[step]
+    place = torch.arange(step.numel(), device=step.device) - starts[step]
     return step, place, starts
 
 
@@ -162,7 +162,7 @@ def _rows_before(extents: Extents, reverse: bool) -> Tensor:
     """The row one step earlier, for every row of an (N, H) sequence behind B first rows."""
     batch_sizes, lengths = extents
     if batch_sizes is None:
-        rows = torch.arange(int(lengths.sum())) + lengths.numel()
+        rows = torch.arange(int(lengths.sum()), device=lengths.device) + lengths.numel()
         rows = rows + 1 if reverse else rows - 1
         exist = lengths > 0
         ends = lengths.cumsum(0)
@@ -182,7 +182,7 @@ def _last_rows(sequence: Tensor, extents: Extents, reverse: bool) -> Tensor:
     """The position of each batch row's last step in this direction, in the (N, H) or flattened (T, B, H) sequence."""
     batch_sizes, lengths = extents
     if batch_sizes is not None:
-        places = torch.arange(int(batch_sizes[0]))
+        places = torch.arange(int(batch_sizes[0]), device=batch_sizes.device)
         if reverse:
             return places
         _, _, starts = _packed_positions(batch_sizes)
@@ -191,7 +191,7 @@ def _last_rows(sequence: Tensor, extents: Extents, reverse: bool) -> Tensor:
     if sequence.dim() == 2:
         ends = lengths.cumsum(0)
         return ends - lengths if reverse else ends - 1
-    batch = torch.arange(sequence.size(1))
+    batch = torch.arange(sequence.size(1), device="cpu" if lengths is None else lengths.device)
     if reverse:
         return batch
     last = sequence.size(0) - 1 if lengths is None else lengths - 1

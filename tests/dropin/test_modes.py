@@ -17,7 +17,7 @@ from test_state import (
     sample,
 )
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 import rnnfused
@@ -72,6 +72,24 @@ def test_lengths_are_on_the_cpu_under_any_default_device():
     with torch.device("meta"):
         output, _ = ours(x, lengths=[2, 5, 3])
     torch.testing.assert_close(output, ours(x, lengths=[2, 5, 3])[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("form", ["lengths", "packed"])
+def test_complex_rows_under_any_default_device(form, bidirectional):
+    """Complex layers go the way of layers on other devices, whose sizes are tensors too."""
+    ours = rnnfused.RNN(4, 6, bidirectional=bidirectional, dtype=torch.complex64)
+    x = torch.randn(5, 3, 4, dtype=torch.complex64, requires_grad=True)
+    packed = PackedSequence(torch.randn(5, 4, dtype=torch.complex64), torch.tensor([2, 2, 1]))
+
+    def run():
+        output = ours(packed)[0].data if form == "packed" else ours(x, lengths=[2, 5, 3])[0]
+        return output, *torch.autograd.grad(output.abs().sum(), tuple(ours.parameters()))
+
+    expected = run()
+    with torch.device("meta"):
+        found = run()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 @each_class

@@ -86,7 +86,7 @@ class HostTeam {
   }
 
   template <class Phase, class Meanwhile>
-  void exchange(int next, int rows, int64_t words, int64_t, const Phase& run, const Meanwhile& meanwhile) {
+  void exchange(int next, int rows, int words, int64_t, const Phase& run, const Meanwhile& meanwhile) {
     const Plan& plan = plan_;
     sent_.assign(plan.blocks, 0);
     next_ = next;
@@ -106,11 +106,14 @@ class HostTeam {
     }
   }
 
-  template <class WordOf>
-  void publish(const Member& me, int next, const WordOf& word_of) {
-    for (int n = 0; n < Product::kItems; ++n) {
-      int word;
-      if (word_of(n, word)) publish(next, word, me.results[n]);
+  // A plan of the emulator has one part: its threads run one after another.
+  template <class T, int kValues>
+  void add_parts(const Member&, int, T (&)[kValues]) {}
+
+  template <int kCount>
+  void publish(const Member& me, int next, int rows) {
+    for (int n = 0; n < kCount; ++n) {
+      if (me.items[n].row < rows) publish_word(next, me.items[n].word, me.results[n]);
     }
   }
 
@@ -153,14 +156,16 @@ class HostTeam {
  private:
   static constexpr size_t kAlignment = 16;
 
-  void publish(int next, int word, Word value) {
+  void publish_word(int next, int word, Word value) {
     const Plan& plan = plan_;
     if (next != next_ || word < 0 || word >= state_words<Product>(plan)) {
       throw std::runtime_error("a word was sent to another state than the one waited for");
     }
     if (plan.exchange == Exchange::grid) global_[next * state_words<Product>(plan) + word] = value;
     for (int rank = 0; rank < plan.blocks; ++rank) {
-      if (plan.exchange != Exchange::grid) Shared<Product>(block(rank), plan).state(next)[word] = value;
+      Shared<Product> shared;
+      shared.place(block(rank), plan);
+      if (plan.exchange != Exchange::grid) shared.state(next)[word] = value;
       sent_[rank] += 1;
     }
   }
@@ -194,6 +199,7 @@ void run_step(const Step& step, const Plan& plan, unsigned seed) {
     constexpr int kDepth = Product::kDepths[n];
     if (plan.depth != kDepth) return run_step<Product, n + 1>(step, plan, seed);
     using Own = typename Product::template Of<kDepth>;
+    if (plan.parts != 1) throw std::logic_error("threads share a word");
     std::mt19937 random(seed);
     for (int64_t row = 0; row < step.params.batch_size; row += plan.batch_tile) {
       HostTeam<Own> team(plan, random);
@@ -231,31 +237,33 @@ class Emulator {
   void forward(const py::array& projections, const py::array& weight, const std::optional<py::array>& h_0,
                py::array& output, py::array& h_n, const std::vector<int64_t>& batch_sizes, bool relu, bool reverse,
                const std::vector<int64_t>&) const {
-    run<ForwardStep>(ForwardArrays(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse));
+    run(ForwardArrays(projections, weight, h_0, output, h_n, batch_sizes, relu, reverse));
   }
 
   void backward(const std::optional<py::array>& grad_output, const std::optional<py::array>& grad_h_n,
                 const py::array& output, const py::array& weight, py::array& grad_projections,
                 const std::optional<py::array>& grad_h_0, const std::vector<int64_t>& batch_sizes, bool relu,
                 bool reverse, const std::vector<int64_t>&) const {
-    run<BackwardStep>(
+    run(
         BackwardArrays(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0, batch_sizes, relu, reverse));
   }
 
  private:
-  template <template <class> class Step, class Params>
+  template <class Params>
   void run(const Params& params) const {
     switch (params.dtype) {
-      case Dtype::float32: return run_product<Fma<float>>(Step<float>{params});
-      case Dtype::float64: return run_product<Fma<double>>(Step<double>{params});
-      case Dtype::bfloat16: return run_product<Mma<Bfloat16>>(Step<Bfloat16>{params});
+      case Dtype::float32: return run_product<Fma<float>>(make_step<Fma<float>, float>(params));
+      case Dtype::float64: return run_product<Fma<double>>(make_step<Fma<double>, double>(params));
+      case Dtype::bfloat16: return run_product<Mma<Bfloat16>>(make_step<Mma<Bfloat16>, Bfloat16>(params));
       case Dtype::float16: throw std::runtime_error("the host has no float16");
     }
   }
 
   template <class Product, class Step>
   void run_product(const Step& step) const {
-    run_step<Product>(step, plan<Product>(step.params.hidden_size, step.params.batch_size), seed_);
+    Plan own = plan<Product>(step.params.hidden_size, step.params.batch_size);
+    own.parts = 1;
+    run_step<Product>(step, own, seed_);
   }
 
   const int multiprocessors_, for_clusters_;

@@ -1,7 +1,6 @@
 """GPUs for the planner of csrc/cuda, and a table of its choices: python tests/kernels/cuda_gpus.py."""
 
-# Multiprocessors, shared memory and clocks by NVIDIA's data sheets. Clusters that run at once: limits of a public log
-# for 8 blocks (15 on an H100); the others follow from groups of 16 or 18 multiprocessors.
+# Multiprocessors, shared memory and clocks by NVIDIA's data sheets. Clusters that run at once: as measured on an H100.
 GPUS = {
     "H100": dict(
         multiprocessors=132,
@@ -9,7 +8,7 @@ GPUS = {
         major=9,
         minor=0,
         gigahertz=1.755,
-        clusters={2: 66, 4: 32, 8: 15, 16: 7},
+        clusters={2: 66, 4: 30, 8: 15, 16: 7},
     ),
     "A100": dict(multiprocessors=108, shared_kilobytes=163, major=8, minor=0, gigahertz=1.41),
     "L4": dict(multiprocessors=58, shared_kilobytes=99, major=8, minor=9, gigahertz=2.04),

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 
@@ -28,15 +29,20 @@ struct Gpu {
   Device device;
   std::map<int, int64_t> clusters;
 
-  int64_t teams_of(const Plan& plan) const {
-    if (plan.exchange != Exchange::cluster) return device.multiprocessors / plan.blocks;
+  // Blocks on a multiprocessor: by its 65,536 registers, all 255 of each thread, and by its shared memory.
+  int64_t teams_of(const Plan& plan, int64_t shared) const {
+    const int64_t threads = (plan.threads + 31) / 32 * 32;
+    const int64_t resident = std::min<int64_t>({32, 65536 / (threads * 255), device.shared_bytes / (shared + 1024)});
+    if (plan.exchange != Exchange::cluster) {
+      return std::max<int64_t>(1, resident) * device.multiprocessors / plan.blocks;
+    }
     const auto known = clusters.find(plan.blocks);
     return known == clusters.end() ? 0 : known->second;
   }
 
   template <class Product>
   Plan plan_with(int64_t hidden_size, int64_t batch_size, const std::string& forced) const {
-    const auto teams = [&](const Plan& plan) { return teams_of(plan); };
+    const auto teams = [&](const Plan& plan) { return teams_of(plan, shared_bytes<Product>(plan)); };
     const ForcedPlan wanted = parse_plan(forced.c_str());
     return wanted.blocks > 0 ? force_plan<Product>(wanted, device, hidden_size, batch_size, teams)
                              : choose_plan<Product>(device, hidden_size, batch_size, teams);
@@ -44,7 +50,7 @@ struct Gpu {
 
   Plan plan(const std::string& dtype, int64_t hidden_size, int64_t batch_size, const std::string& forced) const {
     if (dtype == "float32") return plan_with<Fma<float>>(hidden_size, batch_size, forced);
-    if (dtype == "float64") return plan_with<SendsWords<Fma<double>>>(hidden_size, batch_size, forced);
+    if (dtype == "float64") return plan_with<Fma<double>>(hidden_size, batch_size, forced);
     return plan_with<Mma<Half>>(hidden_size, batch_size, forced);
   }
 

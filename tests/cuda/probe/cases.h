@@ -100,9 +100,7 @@ inline std::vector<Case> all_cases() {
   for (int blocks = 2; blocks <= 16; blocks *= 2) {
     const std::string cluster = "cluster," + std::to_string(blocks);
     for (const Dtype dtype : kDtypes) add_plan(cases, cluster, dtype, kSteps, true);
-    for (const char* send : {",send=wide", ",send=bulk"}) {
-      for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16}) add_plan(cases, cluster + send, dtype, kSteps, true);
-    }
+    for (const Dtype dtype : kDtypes) add_plan(cases, cluster + ",send=words", dtype, kSteps, true);
   }
   for (int blocks = 2; blocks <= 64; blocks *= 2) {
     for (const Dtype dtype : kDtypes) add_plan(cases, "grid," + std::to_string(blocks), dtype, kSteps, true);
@@ -110,23 +108,22 @@ inline std::vector<Case> all_cases() {
   for (const Shape& shape : kShapes) {
     for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16, Dtype::float16}) add_shape(cases, "", dtype, shape);
   }
-  // The ways of sending, where they matter.
-  for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16}) {
-    for (const char* send : {"", ",send=wide", ",send=bulk"}) {
-      add_shape(cases, std::string("cluster,8") + send, dtype, {64, 512});
-      add_shape(cases, std::string("cluster,16") + send, dtype, {64, 1024});
-    }
-  }
   return cases;
 }
 
 // Every plan at the shapes of the benchmark, to compare the planner's choices and estimates with.
 inline std::vector<Case> sweep_cases() {
-  std::vector<std::string> plans = {"", "none"};
+  std::vector<std::string> plans = {""};
+  const auto add_tiles = [&](const std::string& plan, int most) {
+    plans.push_back(plan);
+    for (int rows = 1; rows <= most; rows *= 2) plans.push_back(plan + ",tile=" + std::to_string(rows));
+  };
+  add_tiles("none", 8);
   for (int blocks = 2; blocks <= 16; blocks *= 2) {
-    for (const char* send : {"", ",send=wide", ",send=bulk"}) plans.push_back("cluster," + std::to_string(blocks) + send);
+    add_tiles("cluster," + std::to_string(blocks), 16);
+    plans.push_back("cluster," + std::to_string(blocks) + ",send=words");
   }
-  for (int blocks = 2; blocks <= 128; blocks *= 2) plans.push_back("grid," + std::to_string(blocks));
+  for (int blocks = 8; blocks <= 128; blocks *= 2) add_tiles("grid," + std::to_string(blocks), 1);
   std::vector<Case> cases;
   for (const Shape& shape : kShapes) {
     for (const Dtype dtype : {Dtype::float32, Dtype::bfloat16}) {

@@ -33,13 +33,14 @@ bool with_product(Dtype dtype, int depth, const Use& use) {
   return false;
 }
 
+// Calls `use` with the product of a dtype, of any depth.
 template <class Use>
-void with_stored(Dtype dtype, const Use& use) {
+void with_any_depth(Dtype dtype, const Use& use) {
   switch (dtype) {
-    case Dtype::float32: return use(float());
-    case Dtype::float64: return use(double());
-    case Dtype::bfloat16: return use(__nv_bfloat16());
-    case Dtype::float16: return use(__half());
+    case Dtype::float32: return use(Fma<float>());
+    case Dtype::float64: return use(Fma<double>());
+    case Dtype::bfloat16: return use(Mma<__nv_bfloat16>());
+    case Dtype::float16: return use(Mma<__half>());
   }
 }
 
@@ -146,8 +147,9 @@ int write_step(const Call* call, bool forward, char* to) {
     size = sizeof step;
     std::memcpy(to, &step, sizeof step);
   };
-  with_stored(call->dtype, [&](auto stored) {
-    using Stored = decltype(stored);
+  with_any_depth(call->dtype, [&](auto product) {
+    using Product = decltype(product);
+    using Stored = typename Product::Stored;
     if (forward) {
       ForwardParams params;
       fill(params);
@@ -155,7 +157,7 @@ int write_step(const Call* call, bool forward, char* to) {
       params.h_0 = call->initial;
       params.output = call->result;
       params.h_n = call->last;
-      write(ForwardStep<Stored>{params});
+      write(make_step<Product, Stored>(params));
     } else {
       BackwardParams params;
       fill(params);
@@ -164,7 +166,7 @@ int write_step(const Call* call, bool forward, char* to) {
       params.output = call->output;
       params.grad_projections = call->result;
       params.grad_h_0 = call->last;
-      write(BackwardStep<Stored>{params});
+      write(make_step<Product, Stored>(params));
     }
   });
   return size;

@@ -11,7 +11,7 @@ from .machine import Machine
 from .memory import Global
 
 EXCHANGES = {"none": 0, "cluster": 1, "grid": 2}
-SENDS = {"words": 0, "wide": 1, "bulk": 2}
+SENDS = {"words": 0, "wide": 1}
 DTYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
 SHARED_LIMIT = 226 * 1024
 MOST_RANKS = 128  # of a team

@@ -41,6 +41,7 @@ class Mbarriers:
         self.known = {}  # (block, offset): Mbarrier
         self.count = np.zeros(machine.blocks, int)
         self.fenced = np.zeros(machine.threads, bool)
+        self.awaiting = {}  # thread: what a relaxed wait saw and a fence may acquire
 
     def init(self, threads, addresses, counts):
         machine = self.machine
@@ -102,7 +103,7 @@ class Mbarriers:
             barrier.end_phase_if_done()
         machine.changed()
 
-    def try_wait(self, threads, addresses, parities, scope):
+    def try_wait(self, threads, addresses, parities, order, scope):
         """Whether the phase of this parity has ended, per thread; also false at random."""
         machine = self.machine
         seen = machine.clocks.seen
@@ -119,10 +120,20 @@ class Mbarriers:
             passing = lanes[machine.random.random(lanes.size) < machine.poll_success]
             done[passing] = True
             visible = barrier.completed.visible(SCOPES[scope], block)
-            if visible is not None:
+            if visible is None:
+                continue
+            if order == "acquire":
                 machine.clocks.acquire(threads[passing], visible)
+            else:
+                self.awaiting.update(dict.fromkeys(threads[passing].tolist(), visible))
         machine.idle(threads[~done])
         return done
+
+    def fence(self, threads):
+        """The acquire of what relaxed waits have seen, restricted to shared memory."""
+        for thread in threads:
+            if thread in self.awaiting:
+                self.machine.clocks.acquire(np.array([thread]), self.awaiting.pop(thread))
 
     def check_end(self):
         for (block, offset), barrier in self.known.items():

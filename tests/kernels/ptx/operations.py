@@ -187,13 +187,14 @@ def arrive(out, operands, expects, scope):
 
 
 @rule(
-    r"mbarrier\.(?:try_wait|test_wait)\.parity(?:\.acquire)?(\.cta|\.cluster)?(?:\.shared)?(?:::cta)?\.b64",
+    r"mbarrier\.(?:try_wait|test_wait)\.parity(?:\.(acquire|relaxed))?(\.cta|\.cluster)?(?:\.shared)?(?:::cta)?\.b64",
     waits=True,
 )
-def try_wait(out, operands, scope):
+def try_wait(out, operands, order, scope):
     assert out.guard is None
     address, parity = out.address(operands[1], "u32"), out.read(operands[2], "u32")
-    done = f"m.mbarriers.try_wait(t, {address}, {parity}, {(scope or '.cta')[1:]!r})"
+    how = f"{order or 'acquire'!r}, {(scope or '.cta')[1:]!r}"
+    done = f"m.mbarriers.try_wait(t, {address}, {parity}, {how})"
     out.write(operands[0], done, "pred")
 
 
@@ -201,6 +202,12 @@ def try_wait(out, operands, scope):
 def fence_init(out, operands):
     assert out.guard is None
     out.emit("m.mbarriers.fence_creation(t)")
+
+
+@rule(r"fence\.acquire\.sync_restrict::shared::cluster\.cluster", waits=True)
+def fence_of_waits(out, operands):
+    assert out.guard is None
+    out.emit("m.mbarriers.fence(t)")
 
 
 SCOPE = r"\.(cta|cluster|gpu|sys)"

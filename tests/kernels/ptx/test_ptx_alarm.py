@@ -18,8 +18,8 @@ STEP, RANK = 2, 1
 EDITS = [  # in one step, one block does not do its part
     (
         "cluster_team.cuh",
-        "    phase(this->me_);\n    if constexpr",
-        f"    if (step != {STEP} || this->me_.rank != {RANK}) phase(this->me_);\n    if constexpr",
+        "    phase(this->me_);\n    meanwhile",
+        f"    if (step != {STEP} || this->me_.rank != {RANK}) phase(this->me_);\n    meanwhile",
     ),
     (
         "grid_team.cuh",
