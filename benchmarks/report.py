@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import accuracy_report
 import coverage_report
+import cuda_report
 import growth_report
 import learning_report
 import temporal_report
@@ -51,6 +52,7 @@ class Measured(NamedTuple):
     accuracy: dict  # results of accuracy.py
     temporal: dict  # records of temporal_order.py, by way and length
     coverage: dict  # results of `make coverage`
+    cuda: dict  # results on NVIDIA GPUs
 
 
 def load():
@@ -65,6 +67,7 @@ def load():
         accuracy_report.load(),
         temporal_report.by_way(),
         coverage_report.load(),
+        cuda_report.load(),
     )
 
 
@@ -152,10 +155,26 @@ def coverage_sentences(measured):
     return coverage_report.sentences(measured.coverage)
 
 
+def cuda_sentence(measured):
+    """The range of the results on NVIDIA GPUs."""
+    return cuda_report.sentence(measured.cuda)
+
+
+def cuda_table(measured):
+    """The results on NVIDIA GPUs."""
+    return cuda_report.table(measured.cuda)
+
+
+def cuda_estimates(measured):
+    """How good the planner's choices are."""
+    return cuda_report.estimates(measured.cuda)
+
+
 # File: the generated parts in it.
 PARTS = {
-    "README.md": {"speed": speed_table, "learning": learning_sentence},
-    "docs/performance.md": {"tables": full_tables, "growth": growth_sentences},
+    "README.md": {"speed": speed_table, "gpu": cuda_sentence, "learning": learning_sentence},
+    "docs/performance.md": {"tables": full_tables, "gpu": cuda_table, "growth": growth_sentences},
+    "docs/cuda-loop.md": {"estimates": cuda_estimates},
     "docs/language-model.md": {"learning": learning_table, "temporal order": temporal_table},
     "docs/accuracy.md": {"tanh": tanh_table, "loops": loop_table},
     "docs/evidence.md": {"coverage": coverage_sentences},

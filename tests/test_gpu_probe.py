@@ -296,6 +296,11 @@ def test_a_gpu_that_gave_an_error_is_used_no_more(host_gpu):
     assert host_gpu("--few", "--from", later)[0] == 0
 
 
+def test_cases_may_be_left_out(host_gpu):
+    _, rows, _ = host_gpu("--few", "--without", "cluster")
+    assert {row["plan"] for row in finished(rows)} == {"none", "grid,4"}
+
+
 def test_a_plan_that_holds_no_call_is_refused(host_gpu):
     status, rows, _ = host_gpu("--only", "none/float32/full")
     assert status == 0 and [row["status"] for row in finished(rows)] == ["refused", "refused"]
@@ -317,7 +322,7 @@ def test_two_grids_at_once(host_gpu, fault, expected):
     assert len(finished(rows)) == 3
 
 
-SENDS = (",send=wide", ",send=bulk")
+SENDS = (",send=words",)
 
 
 def test_cases_go_from_the_simplest_to_the_hardest(host_gpu):
@@ -329,7 +334,7 @@ def test_cases_go_from_the_simplest_to_the_hardest(host_gpu):
     grids = [f"grid,{n}" for n in (2, 4, 8, 16, 32, 64)]
     assert plans == ["none", *clusters, *grids, "auto"]
     ways = {tuple(name[1:]) for name in names if name[0] == "cluster,8"}
-    assert len(ways) == 4 * 3 * 2 + 4
+    assert len(ways) == 4 * 3 * 2
     # The table of plans, and the benchmark, have the same shapes.
     assert {name[2] for name in names if name[0] == "auto"} >= {"64x512", "256x1024", "1024x32"}
 
@@ -337,10 +342,13 @@ def test_cases_go_from_the_simplest_to_the_hardest(host_gpu):
 def test_the_sweep_runs_every_plan_at_a_shape_of_the_benchmark(host_gpu):
     status, rows, _ = host_gpu("--sweep", "--list", fault="no GPU")
     names = [row["case"].split("/") for row in rows]
-    assert status == 0 and len({name[0] for name in names}) == 2 + 4 * 3 + 7
+    plans = {name[0] for name in names}
+    assert status == 0 and {"auto", "none", "none,tile=4", "cluster,8,tile=2", "grid,32"} <= plans
     status, rows, _ = host_gpu("--sweep", "--only", "none/float32/1024x32")
     assert status == 0 and [row["status"] for row in finished(rows)] == ["ok", "ok"]
-    assert all(row["estimated_us_per_step"] >= 0 and row["us_per_step"] >= 0 for row in finished(rows))
+    assert all(
+        row["estimated_us_per_step"] >= 0 and row["us_per_step"] >= 0 for row in finished(rows)
+    )
 
 
 @pytest.mark.parametrize("arguments", [[], ["--plans"], ["--two-grids"]], ids=str)

@@ -190,7 +190,8 @@ class ClusterTeam : public BlockTeam<Product> {
 #pragma unroll
       for (int n = 0; n < kCount; ++n) {
         if (me.items[n].row >= rows) continue;  // of all of these lanes or of none
-        send_16_bytes(address_in(state + (me.items[n].word & ~(kWide - 1)) * sizeof(Word), rank), values[n], to_barrier);
+        send_16_bytes(address_in(state + (me.items[n].word & ~(kWide - 1)) * sizeof(Word), rank), values[n],
+                      to_barrier);
       }
     });
   }

@@ -85,8 +85,7 @@ double exchange_cycles(const Plan& plan, int64_t hidden_size) {
     case Exchange::none: break;
     case Exchange::cluster:
       return finish + costs::kCluster + plan.blocks * costs::kPerClusterBlock + bytes / costs::kClusterBytes;
-    case Exchange::grid:
-      return finish + costs::kGrid + plan.blocks * costs::kPerGridBlock + bytes / costs::kGridBytes;
+    case Exchange::grid: return finish + costs::kGrid + plan.blocks * costs::kPerGridBlock + bytes / costs::kGridBytes;
   }
   return finish + costs::kOneBlock;
 }

@@ -75,10 +75,10 @@ inline ForcedPlan parse_plan(const char* text) {
     if (!parse_option(tail, plan)) plan.blocks = 0;
   }
   if (plan.blocks == 0) {
-    throw std::runtime_error(
-        "RNNFUSED_CUDA_PLAN must be none, cluster,N or grid,N with N a power of two, 2 to " +
-        std::to_string(kMaxCluster) + " or " + std::to_string(kMaxGridTeam) +
-        " blocks, and may end with ,tile=ROWS and, for a cluster, ,send=words or wide; got " + text);
+    throw std::runtime_error("RNNFUSED_CUDA_PLAN must be none, cluster,N or grid,N with N a power of two, 2 to " +
+                             std::to_string(kMaxCluster) + " or " + std::to_string(kMaxGridTeam) +
+                             " blocks, and may end with ,tile=ROWS and, for a cluster, ,send=words or wide; got " +
+                             text);
   }
   return plan;
 }
@@ -108,9 +108,9 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
     if (!all && forced.exchange == Exchange::grid) possible = 0;
   }
   if (possible == 0) {
-    throw std::runtime_error("RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" +
-                             std::to_string(hidden_size) + " and a batch of " + std::to_string(batch_size) +
-                             " rows on this GPU, or a way to send that these sizes lack");
+    throw std::runtime_error(
+        "RNNFUSED_CUDA_PLAN asks for a plan that does not hold hidden_size=" + std::to_string(hidden_size) +
+        " and a batch of " + std::to_string(batch_size) + " rows on this GPU, or a way to send that these sizes lack");
   }
   plan.estimated_us = static_cast<float>(estimated_step_us<Product>(device, plan, hidden_size, batch_size, possible));
   return plan;

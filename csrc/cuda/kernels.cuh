@@ -192,7 +192,8 @@ void launch(const Params& params, const Plan& plan, void* workspace, const Watch
   cudaLaunchAttribute attribute;
   cudaLaunchConfig_t config = configuration<Product>(plan, tiles_of(plan, params.batch_size), attribute);
   config.stream = stream;
-  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, make_step<Product, typename Step::Stored>(params), plan, static_cast<char*>(workspace), watchdog));
+  RNNFUSED_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, make_step<Product, typename Step::Stored>(params), plan,
+                                         static_cast<char*>(workspace), watchdog));
 }
 
 template <class Stored, class Product>

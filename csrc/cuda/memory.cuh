@@ -38,10 +38,10 @@ template <class Product>
 struct Shared {
   using Word = typename Product::Word;
   using T = typename Product::T;
-  Word* states;      // (states, tile_rows, row_words)
-  T* sums;           // (slices, tile_rows, sum_row)
-  int between;        // words from a state to the other
-  int between_sums;   // from a slice to the next
+  Word* states;            // (states, tile_rows, row_words)
+  T* sums;                 // (slices, tile_rows, sum_row)
+  int between;             // words from a state to the other
+  int between_sums;        // from a slice to the next
   int state_row, sum_row;  // of a row
 
   RNNFUSED_PHASE void place(char* memory, const Plan& plan) {
@@ -66,10 +66,10 @@ struct Thread {
   Shared<Product> shared;
   typename Product::Weights weights;
   Item items[Product::kItems];
-  int least_row;  // of the items
-  int part;       // of the sums of its words, which it shares with its neighbours
-  int num_slices, slice_stride;  // of that part: sums to add, and elements from one to the next
-  typename Product::Word inputs[Product::kItems][2];       // of the step
+  int least_row;                                      // of the items
+  int part;                                           // of the sums of its words, which it shares with its neighbours
+  int num_slices, slice_stride;                       // of that part: sums to add, and elements from one to the next
+  typename Product::Word inputs[Product::kItems][2];  // of the step
   typename Product::Word next_inputs[Product::kItems][2];  // on their way
   typename Product::Word results[Product::kItems];
 };

@@ -49,8 +49,13 @@ struct Mma {
     values[1] = static_cast<T>(stored[1]);
   }
 
+  struct alignas(kValues * sizeof(T)) Pair {
+    T values[kValues];
+  };
   RNNFUSED_PHASE static void load_sums(const T* from, T (&values)[kValues]) {
-    memcpy(values, __builtin_assume_aligned(from, sizeof values), sizeof values);
+    const Pair pair = *reinterpret_cast<const Pair*>(from);
+    values[0] = pair.values[0];
+    values[1] = pair.values[1];
   }
 
   // The product for a depth known at compile time.

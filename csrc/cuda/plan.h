@@ -55,8 +55,7 @@ inline std::string describe(const Plan& plan) {
                                                               : "one block";
   return team + ", " + std::to_string(plan.units) + " units a block, tile of " + std::to_string(plan.batch_tile) +
          (plan.batch_tile == 1 ? " row, depth " : " rows, depth ") + std::to_string(plan.depth) + ", " +
-         std::to_string(plan.threads) + " threads" +
-         (plan.send == Send::wide ? ", wide sends" : "");
+         std::to_string(plan.threads) + " threads" + (plan.send == Send::wide ? ", wide sends" : "");
 }
 
 struct Device {

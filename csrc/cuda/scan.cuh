@@ -152,7 +152,8 @@ struct Scan {
     me.least_row = kNoRow;
 #pragma unroll
     for (int n = 0; n < Product::kItems; ++n) {
-      const int i = (me.index + n * plan.threads) / plan.parts, row = plan.row_of(i), local = (i - row * words) * kValues;
+      const int i = (me.index + n * plan.threads) / plan.parts, row = plan.row_of(i),
+                local = (i - row * words) * kValues;
       const int unit = me.rank * plan.units + local;
       const bool exists = n < plan.items && row < plan.batch_tile && unit < step.params.hidden_size;
       Item& item = me.items[n];

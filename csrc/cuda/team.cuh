@@ -147,9 +147,7 @@ class BlockTeam {
   }
 
  protected:
-  __device__ __forceinline__ Word* state(int which) const {
-    return me_.shared.state(which);
-  }
+  __device__ __forceinline__ Word* state(int which) const { return me_.shared.state(which); }
 
   template <int kCount>
   __device__ __forceinline__ static void write(const Member& me, Word* to, int rows) {

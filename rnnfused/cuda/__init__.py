@@ -4,7 +4,7 @@ The fused kernels keep W_hh in registers for the whole loop. They take the hidde
 hold at once. Every other call is one matrix product per step, as separate launches or replayed as a CUDA graph
 (:mod:`rnnfused.cuda.graphs`).
 
-None of this has run on hardware yet. So by default the user's device decides (:mod:`rnnfused.cuda.decider`): a way is
+The kernels have run on an H100 alone. So by default the user's device decides (:mod:`rnnfused.cuda.decider`): a way is
 taken where its results are right and it is the fastest. :func:`report` shows the choices. docs/environment.md explains
 the variable that forces one.
 """

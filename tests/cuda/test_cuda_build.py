@@ -81,7 +81,7 @@ def test_all_nvccs_together_keep_to_the_jobs(project):
 @pytest.mark.parametrize(
     ("change", "compiled"),
     [
-        ({"RNNFUSED_CUDA_ARCHS": "90a"}, KERNELS),
+        ({"RNNFUSED_CUDA_ARCHS": "75"}, KERNELS),  # no other build's, whatever GPU this machine has
         ({"NVCC_APPEND_FLAGS": "-lineinfo"}, KERNELS),
         ({"CXXFLAGS": "-g"}, {*CPU_SOURCES, *REGISTER}),
     ],

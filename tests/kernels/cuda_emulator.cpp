@@ -244,8 +244,7 @@ class Emulator {
                 const py::array& output, const py::array& weight, py::array& grad_projections,
                 const std::optional<py::array>& grad_h_0, const std::vector<int64_t>& batch_sizes, bool relu,
                 bool reverse, const std::vector<int64_t>&) const {
-    run(
-        BackwardArrays(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0, batch_sizes, relu, reverse));
+    run(BackwardArrays(grad_output, grad_h_n, output, weight, grad_projections, grad_h_0, batch_sizes, relu, reverse));
   }
 
  private:

@@ -4,6 +4,7 @@
 //   probe                   all cases
 //     --from N              from the N-th on
 //     --only NAME           those whose name starts with NAME, or is NAME
+//     --without NAME        not those whose name starts with NAME
 //     --few                 a few cases of a few steps, without times; few steps of the grids
 //     --time-limit S        a kernel that waits longer gives up
 //     --sweep               every plan at the shapes of the benchmark
@@ -79,6 +80,13 @@ void run(const Case& tested, bool timed, Row& row) {
   row.put("us", all).put("us_per_step", (all - first_half) / static_cast<double>(call.num_steps() - half));
 }
 
+struct Options {
+  std::string mode, only, without;
+  bool few = false, sweep = false;
+  int64_t from = 0;
+  double time_limit = 1;
+};
+
 // Prints the row of a case; returns the exit status.
 int run_and_print(const Case& tested, int64_t index, bool timed) {
   Row started;
@@ -103,10 +111,17 @@ int run_and_print(const Case& tested, int64_t index, bool timed) {
   return result;
 }
 
-int run_cases(const std::vector<Case>& cases, int64_t from, const std::string& only, bool timed) {
+bool starts_with(const std::string& text, const std::string& start) {
+  return text.compare(0, start.size(), start) == 0;
+}
+
+int run_cases(const std::vector<Case>& cases, const Options& options) {
+  const bool timed = !options.few;
   int worst = 0;
-  for (size_t i = from; i < cases.size(); ++i) {
-    if (cases[i].name().compare(0, only.size(), only) != 0) continue;
+  for (size_t i = options.from; i < cases.size(); ++i) {
+    const std::string name = cases[i].name();
+    if (!starts_with(name, options.only)) continue;
+    if (!options.without.empty() && starts_with(name, options.without)) continue;
     const int status = run_and_print(cases[i], static_cast<int64_t>(i), timed);
     if (status == kDead) return kDead;
     worst = status > worst ? status : worst;
@@ -188,23 +203,18 @@ int run_two_grids(int blocks, bool few) {
   return is_dead() ? kDead : kWrong;
 }
 
-struct Options {
-  std::string mode, only;
-  bool few = false, sweep = false;
-  int64_t from = 0;
-  double time_limit = 1;
-};
-
 Options parse(int count, char** words) {
   Options options;
   for (int i = 1; i < count; ++i) {
     const std::string word = words[i];
-    const bool takes_value = word == "--from" || word == "--only" || word == "--time-limit";
+    const bool takes_value = word == "--from" || word == "--only" || word == "--without" || word == "--time-limit";
     if (takes_value && i + 1 == count) throw std::invalid_argument(word + " needs a value");
     if (word == "--from") {
       options.from = std::stoll(words[++i]);
     } else if (word == "--only") {
       options.only = words[++i];
+    } else if (word == "--without") {
+      options.without = words[++i];
     } else if (word == "--time-limit") {
       options.time_limit = std::stod(words[++i]);
     } else if (word == "--few") {
@@ -241,7 +251,7 @@ int run_all(const Options& options) {
     }
     return worst;
   }
-  return run_cases(cases, options.from, options.only, !options.few);
+  return run_cases(cases, options);
 }
 
 }  // namespace

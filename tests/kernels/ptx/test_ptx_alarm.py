@@ -68,7 +68,7 @@ def test_a_block_that_leaves_at_once_after_an_alarm_is_found(programs, tmp_path)
 
 
 @pytest.mark.parametrize("where", CASES, ids=["cluster", "grid"])
-@pytest.mark.parametrize("first_step", [500, 900])
+@pytest.mark.parametrize("first_step", [900, 1200])
 def test_a_block_that_sleeps_too_long_stops_its_team(programs, where, first_step):
     call = draw(first_step, **{**CALL, **where, "steps": 9})
     print(call)
@@ -82,7 +82,7 @@ def test_a_block_that_sleeps_too_long_stops_its_team(programs, where, first_step
 
 def call_with_a_late_block(programs, seed):
     """A block wakes long after its team has raised the alarm; return the error."""
-    late = Sleeper(RANK, 500 + 50 * seed, lambda machine: machine.now > 10**15 + 10**10)
+    late = Sleeper(RANK, 900 + 50 * seed, lambda machine: machine.now > 10**15 + 10**10)
     with pytest.raises((Alarm, BadAccess, BarrierMisuse)) as caught:
         draw(seed, **{**CALL, **CLUSTER, "steps": 9}).check(programs, sleeper=late)
     return caught.value
