@@ -20,6 +20,7 @@ class FakeGraphs(graphs.Graphs):
 
     def record(self, loop):
         self.captures += 1
+        loop()  # as before a capture on a GPU
 
         def replay():
             self.replays += 1
@@ -66,6 +67,20 @@ def test_every_call_equals_the_loop(fake, batch_sizes, reverse, given):
         check(fake, seed=seed, batch_sizes=batch_sizes, reverse=reverse, given=given)
     # Forward and backward are each captured once, and replayed from the second call on.
     assert (fake.captures, fake.replays) == (2, 6)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_weight_that_requires_gradients(fake, inference):
+    """The ops run without gradients, but on the caller's parameters; a failed capture would only warn."""
+    forward, gradients, rest = arguments()
+    weight = forward[1].clone().requires_grad_()
+    with torch.inference_mode() if inference else torch.no_grad():
+        expected = stepwise.forward(*forward)
+        for _ in range(3):
+            output, _ = stepwise.forward(forward[0], weight, *forward[2:], run=fake.run)
+            grads = stepwise.backward(*gradients, output, weight, *rest[1:], None, True, run=fake.run)
+    torch.testing.assert_close(output, expected[0], rtol=0, atol=0)
+    assert (fake.captures, fake.replays) == (2, 4) and not grads[0].requires_grad
 
 
 def test_results_do_not_share_the_graphs_memory(fake):

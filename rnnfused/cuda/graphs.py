@@ -99,7 +99,8 @@ class Graph:
 
     def __init__(self, capture, loop, results, others, options):
         self.lock = threading.Lock()  # held from the first copy to the last
-        with torch.inference_mode(False):  # its tensors are written outside of that mode too
+        # Its tensors are written outside of inference mode too. Leaving that mode turns gradients on.
+        with torch.inference_mode(False), torch.no_grad():
             self.results = [torch.zeros_like(x) for x in results]
             self.others = [None if x is None else torch.empty_like(x).copy_(x) for x in others]
             self.size = _bytes_of([*self.results, *self.others])
