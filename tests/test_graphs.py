@@ -78,7 +78,9 @@ def test_a_weight_that_requires_gradients(fake, inference):
         expected = stepwise.forward(*forward)
         for _ in range(3):
             output, _ = stepwise.forward(forward[0], weight, *forward[2:], run=fake.run)
-            grads = stepwise.backward(*gradients, output, weight, *rest[1:], None, True, run=fake.run)
+            grads = stepwise.backward(
+                *gradients, output, weight, *rest[1:], None, True, run=fake.run
+            )
     torch.testing.assert_close(output, expected[0], rtol=0, atol=0)
     assert (fake.captures, fake.replays) == (2, 4) and not grads[0].requires_grad
 

@@ -188,7 +188,7 @@ class Decider:
                 ways.append(FUSED)
             if len(ways) == 1:
                 return Choice(STEPS, plan, reason="no other way takes the call")
-            num_steps = timing.timed_steps(call)
+            num_steps = timing.timed_steps(call, self.gpu.spare_bytes(call.device))
             if num_steps is None:
                 return Choice(STEPS, plan, reason="a timing would take too much memory")
             medians, failures = timing.measure(self.gpu, call, num_steps, ways)

@@ -35,6 +35,11 @@ class Gpu:
         """A context in which the device is the current one."""
         return torch.cuda.device(device)
 
+    def spare_bytes(self, device: torch.device) -> int:
+        """Bytes that a timing may take: a small share of the device's memory, and of what is free of it."""
+        free, total = torch.cuda.mem_get_info(device)
+        return min(total // 64, free // 8)
+
     def can_measure(self, device: torch.device) -> bool:
         """Whether this thread may wait for the device: it captures no graph, and no wait is an error."""
         if torch.cuda.get_sync_debug_mode() != 0:

@@ -17,17 +17,21 @@ from .ways import FUSED, GRAPHED, STEPS
 
 ROUNDS = 5
 ENOUGH_SECONDS = 0.1  # of rounds; at least two are made
-MAX_BYTES = 2**28  # of all tensors
+MAX_BYTES = 2**28  # of all tensors; more on a device with much memory
 # That exist at once, at most: arguments, results, a graph's own, those of a comparison.
 SEQUENCES = 12
 LEAST_STEPS = 4  # fewer steps say little about a long loop
 
 
-def timed_steps(call: Call) -> int | None:
-    """How many steps are timed; None where so large a batch should not be."""
+def timed_steps(call: Call, spare_bytes: int = 0) -> int | None:
+    """How many steps are timed; None where so large a batch should not be.
+
+    A fused kernel first loads the weight, which weighs more in few steps than in the caller's many. So a device with
+    bytes to spare times more steps of a large batch.
+    """
     bytes_of_step = SEQUENCES * call.batch_size * call.hidden_size * call.dtype.itemsize
     most = min(call.num_steps, MOST_TIMED_STEPS)
-    steps = min(most, MAX_BYTES // bytes_of_step)
+    steps = min(most, max(MAX_BYTES, spare_bytes) // bytes_of_step)
     return steps if steps >= min(most, LEAST_STEPS) else None
 
 

@@ -31,7 +31,7 @@ class FakeGpu:
         self.times = {"fused": 1.0, "graphed": 2.0, "steps": 3.0}
         self.fault = lambda op, arguments, results: results
         self.calls = {"forward_fused": 0, "backward_fused": 0}
-        self.timings = self.captures = self.plans = 0
+        self.timings = self.captures = self.plans = self.spare = 0
         self.alarm, self.limits, self.forced = "", [], ""
         self.may_measure = self.may_capture = self.has_library = True
         self.plan_of = lambda device, dtype, hidden_size, rows: PLAN
@@ -54,6 +54,9 @@ class FakeGpu:
 
     def on(self, device):
         return contextlib.nullcontext()
+
+    def spare_bytes(self, device):
+        return self.spare
 
     def can_measure(self, device):
         return self.may_measure

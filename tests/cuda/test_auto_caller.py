@@ -172,6 +172,17 @@ def test_a_timing_takes_bounded_memory(gpu, loops, batch, hidden, steps, expecte
         assert values * 4 <= timing.MAX_BYTES
 
 
+def test_a_device_with_memory_to_spare_times_more_steps_of_a_large_batch(gpu, loops, monkeypatch):
+    call = loops._call(
+        torch.empty(1, 1, 1).expand(512, 256, 1024), torch.empty(1, 1), None, False, False
+    )
+    assert timing.timed_steps(call, 2**30) == 85
+    assert timing.timed_steps(call, 2**40) == 128
+    monkeypatch.setattr(timing, "MAX_BYTES", 1)
+    gpu.spare = 2**20
+    assert run(loops) == ("fused", "fused")
+
+
 def test_a_batch_too_large_to_time_goes_step_by_step(gpu, loops, monkeypatch):
     monkeypatch.setattr(timing, "MAX_BYTES", 1000)
     assert run(loops) == ("steps", "steps")
