@@ -1,6 +1,10 @@
-"""Sentences and tables of the results on NVIDIA GPUs: cuda.jsonl of compare_cuda.py, cuda_sweep.jsonl of the probe."""
+"""Sentences and tables of the results on NVIDIA GPUs: cuda.jsonl of compare_cuda.py, cuda_sweep.jsonl of the probe.
+
+python benchmarks/cuda_report.py build/gpu-check/sweep.jsonl    makes the latter
+"""
 
 import json
+import sys
 
 from results import CPU
 
@@ -91,9 +95,22 @@ def estimates(measured):
     losses = []
     for found in calls.values():
         chosen = [row["us_per_step"] for row in found if row["plan"] == ""]
-        if chosen:
+        if chosen and len({row["details"] for row in found}) > 1:
             losses.append(chosen[0] / min(row["us_per_step"] for row in found))
     return (
-        f"Of {len(rows)} measured calls, in {len(calls)} combinations of dtype, direction and shape, the planner's choice "
-        f"takes {min(losses):.2f} to {max(losses):.2f} times as long as the fastest plan."
+        f"In {len(losses)} combinations of dtype, direction and shape with several plans, {len(rows)} measured calls in "
+        f"all, the planner's choice takes {min(losses):.2f} to {max(losses):.2f} times as long as the fastest plan."
     )
+
+
+def keep(path):
+    """Makes the file of the sweep from the one that gpu-check has written."""
+    keys = ("plan", "details", "dtype", "way", "batch_size", "hidden_size", "num_steps")
+    keys += ("us_per_step", "estimated_us_per_step")
+    rows = [json.loads(line) for line in open(path)]
+    timed = [{key: row[key] for key in keys} for row in rows if "us_per_step" in row]
+    SWEEP.write_text("".join(json.dumps(row) + "\n" for row in timed))
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1])

@@ -16,28 +16,29 @@ struct Rates {
   double multiply_adds;         // float32
   double multiply_adds_double;  // float64
   double tensor_products;       // multiply-adds of the tensor cores, 16-bit types with float32 sums
+  double mma_products;          // the same by mma.sync, which reaches half of them on Hopper (arXiv 2402.13499)
 };
 
 // CUDA C++ Programming Guide, "Arithmetic Instructions" (first two); NVIDIA's whitepapers of GH100, GA100, AD102 and
 // GB202 (tensor cores).
 inline Rates rates_of(int major, int minor) {
-  if (major == 8 && minor == 0) return {64, 32, 1024};
-  if (major == 9 || major == 10) return {128, 64, 2048};
-  return {128, 2, 512};
+  if (major == 8 && minor == 0) return {64, 32, 1024, 1024};
+  if (major == 9 || major == 10) return {128, 64, 2048, 1024};
+  return {128, 2, 512, 512};
 }
 
 namespace costs {
 
-// Fitted to 378 plans at the shapes of the benchmark on an H100, in cycles (benchmarks/results/cuda_sweep.jsonl):
-// what a step of each kind of team takes beside the product, and what each further block of the team adds.
+// Fitted to a sweep of plans at the shapes of the benchmark on an H100, in cycles: what a step of each kind of team
+// takes beside the product, and what each further block of the team adds.
 constexpr double kOneBlock = 540, kCluster = 1040, kPerClusterBlock = 19, kGrid = 3450, kPerGridBlock = 25;
 // Around a pass over 8 rows of tensor products; for each value that a thread finishes; bytes per cycle through L2.
 constexpr double kPerPass = 258, kPerValue = 115, kGridBytes = 10.7;
 // Bytes per cycle that a block of a cluster receives. The fit shows no cost up to 20 KB a step; arXiv 2501.12084 has 16.
 constexpr double kClusterBytes = 32;
 // Cycles from an instruction to the next that needs its result: a multiply-add; an mma.m16n8k16, of which two sums
-// alternate (arXiv 2402.13499); a load of shared memory. And cycles of a scheduler for an mma.m16n8k16.
-constexpr double kMultiplyAddLatency = 4, kTensorLatency = 33, kSharedLatency = 30, kTensorIssue = 8;
+// alternate (arXiv 2402.13499); a load of shared memory. And the multiply-adds of an mma.m16n8k16.
+constexpr double kMultiplyAddLatency = 4, kTensorLatency = 33, kSharedLatency = 30, kTensorProducts = 2048;
 // Microseconds of a step by torch's kernels in a CUDA graph.
 constexpr double kStepByKernels = 3.6;
 // The part of its peak that a matrix product of a step reaches: cuBLAS at some hundred rows; assumed.
@@ -65,7 +66,7 @@ double multiply_cycles(const Rates& rates, const Plan& plan, int64_t resident) {
   double busy, latency, around;
   if (uses_tensor_cores<Product>) {
     const double tiles = plan.depth / 16;
-    busy = turns * tiles * 2 * costs::kTensorIssue * (2048 / rates.tensor_products);
+    busy = turns * tiles * 2 * costs::kTensorProducts / (rates.mma_products / 4);
     latency = tiles * costs::kTensorLatency / 2;
     around = costs::kPerPass;
   } else {

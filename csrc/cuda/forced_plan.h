@@ -104,7 +104,10 @@ Plan force_plan(const ForcedPlan& forced, const Device& device, int64_t hidden_s
   if (possible > 0 && forced.exchange != Exchange::none && needed() > possible) {
     const Plan larger = attempt(possible);
     const bool all = larger.batch_tile > 0 && larger.batch_tile * teams_of(larger) >= batch_size;
-    if (all) plan = larger;
+    if (all) {
+      plan = larger;
+      possible = teams_of(larger);
+    }
     if (!all && forced.exchange == Exchange::grid) possible = 0;
   }
   if (possible == 0) {

@@ -12,7 +12,7 @@ namespace rnnfused {
 namespace cuda {
 
 struct CudaKernels {
-  // The layout of a call on the current device; blocks is 0 where the kernels would be slower. A forced plan that does
+  // The layout of a call on the current device; blocks is 0 where the kernels would surely be slower. A forced plan that does
   // not hold the call is a std::runtime_error.
   Plan (*plan)(const Device& device, const ForcedPlan& forced, int64_t hidden_size, int64_t batch_size);
   // Bytes of workspace in global memory.

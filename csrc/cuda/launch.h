@@ -12,8 +12,8 @@
 namespace rnnfused {
 namespace cuda {
 
-// The layout of a call on the current device; blocks is 0 where a matrix product per step is faster: the weight does
-// not fit, or the teams that hold it do not run the whole batch at once. RNNFUSED_CUDA_PLAN forces a plan; throws
+// The layout of a call on the current device; blocks is 0 where a matrix product per step is surely faster, the weight
+// does not fit, or the teams that hold it do not run the whole batch at once. RNNFUSED_CUDA_PLAN forces a plan; throws
 // std::runtime_error if it names none or if it does not hold the call.
 Plan plan_for(const RecurrenceParams& params);
 

@@ -50,7 +50,8 @@ struct Plan {
 
 // The layout in words, such as "cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads".
 inline std::string describe(const Plan& plan) {
-  const std::string team = plan.exchange == Exchange::cluster ? "cluster of " + std::to_string(plan.blocks)
+  const std::string sent = plan.send == Send::words ? " sending words" : "";  // by another kernel
+  const std::string team = plan.exchange == Exchange::cluster ? "cluster of " + std::to_string(plan.blocks) + sent
                            : plan.exchange == Exchange::grid  ? "grid of " + std::to_string(plan.blocks)
                                                               : "one block";
   return team + ", " + std::to_string(plan.units) + " units a block, tile of " + std::to_string(plan.batch_tile) +

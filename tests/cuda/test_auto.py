@@ -174,7 +174,7 @@ def test_the_time_limit_is_short_in_a_check_and_restored(gpu, loops):
 def test_each_forced_plan_is_checked(gpu, loops):
     """Also where the variable changes during the process: the library reads it at every call."""
     gpu.plan_of = lambda *key: f"cluster of {2 if gpu.forced == 'cluster,2' else 8}, 4 units"
-    for count, forced in enumerate(["", "cluster,2", "cluster,8", "cluster,8,send=bulk", ""]):
+    for count, forced in enumerate(["", "cluster,2", "cluster,8", "cluster,8,send=words", ""]):
         gpu.forced = forced
         assert run(loops) == ("fused", "fused")
         assert len(loops.decider.checked) == min(count + 1, 4)
@@ -184,7 +184,7 @@ def test_each_forced_plan_is_checked(gpu, loops):
         "cluster of 8",
         "cluster of 2 by RNNFUSED_CUDA_PLAN=cluster,2",
         "cluster of 8 by RNNFUSED_CUDA_PLAN=cluster,8",
-        "cluster of 8 by RNNFUSED_CUDA_PLAN=cluster,8,send=bulk",
+        "cluster of 8 by RNNFUSED_CUDA_PLAN=cluster,8,send=words",
     ]
 
 

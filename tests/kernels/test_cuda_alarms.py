@@ -5,7 +5,7 @@ from threads import run_in_threads
 
 TEXT = (
     "rnnfused: an earlier fused call stopped on cuda:1, because blocks of its kernel waited 2.50 s for each other. "
-    "Its results are incomplete. Its layout: cluster of 8, 64 units a block, tile of 4 rows, depth 32, 256 threads. "
+    "Its results are incomplete. Its layout: cluster of 8 sending words, 64 units a block, tile of 4 rows, depth 32, 256 threads. "
     "Rank 5 of team 0 waited in step 16 for barrier 1. Rank 2 of team 0 waited in step 17 for barrier 0. "
     "RNNFUSED_CUDA_FUSED=0 avoids the fused kernels."
 )

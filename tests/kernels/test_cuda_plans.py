@@ -126,7 +126,10 @@ def test_the_planner_takes_a_plan_that_is_nearly_the_fastest(h100):
         by_call.setdefault(tuple(row[key] for key in keys), []).append(row)
     for call, measured in by_call.items():
         plan = str(h100.plan(call[0], call[2], call[3]))
-        times = {row["details"]: row["us_per_step"] for row in measured}
+        times = {}
+        for row in measured:  # a plan may be there twice: as the planner's choice, and forced
+            times.setdefault(row["details"], []).append(row["us_per_step"])
+        times = {details: min(found) for details, found in times.items()}
         assert times[plan] < 1.25 * min(times.values()), (call, plan)
 
 

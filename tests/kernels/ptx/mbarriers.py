@@ -130,7 +130,7 @@ class Mbarriers:
         return done
 
     def fence(self, threads):
-        """The acquire of what relaxed waits have seen, restricted to shared memory."""
+        """The acquire of what relaxed waits have seen. PTX restricts it to shared memory; here it orders all."""
         for thread in threads:
             if thread in self.awaiting:
                 self.machine.clocks.acquire(np.array([thread]), self.awaiting.pop(thread))
