@@ -5,6 +5,7 @@ python benchmarks/cuda_report.py build/gpu-check/sweep.jsonl    makes the latter
 
 import json
 import sys
+from pathlib import Path
 
 from results import CPU
 
@@ -107,7 +108,7 @@ def keep(path):
     """Makes the file of the sweep from the one that gpu-check has written."""
     keys = ("plan", "details", "dtype", "way", "batch_size", "hidden_size", "num_steps")
     keys += ("us_per_step", "estimated_us_per_step")
-    rows = [json.loads(line) for line in open(path)]
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     timed = [{key: row[key] for key in keys} for row in rows if "us_per_step" in row]
     SWEEP.write_text("".join(json.dumps(row) + "\n" for row in timed))
 

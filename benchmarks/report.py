@@ -125,59 +125,33 @@ def growth_sentences(measured):
     return growth_report.sentences(measured.processors[0])
 
 
-def learning_sentence(measured):
-    """The result of the language model's defaults."""
-    return learning_report.sentence(measured.learning)
-
-
-def learning_table(measured):
-    """The language model's defaults beside other settings."""
-    return learning_report.table(measured.learning)
-
-
-def temporal_table(measured):
-    """The runs that learn the temporal order of two symbols, by length."""
-    return temporal_report.table(measured.temporal)
-
-
-def tanh_table(measured):
-    """The errors of tanh by instruction set."""
-    return accuracy_report.tanh_table(measured.accuracy)
-
-
-def loop_table(measured):
-    """The errors of whole loops beside other implementations."""
-    return accuracy_report.loop_table(measured.accuracy)
-
-
-def coverage_sentences(measured):
-    """How many lines and branches of the CPU's code the tests reach."""
-    return coverage_report.sentences(measured.coverage)
-
-
-def cuda_sentence(measured):
-    """The range of the results on NVIDIA GPUs."""
-    return cuda_report.sentence(measured.cuda)
-
-
-def cuda_table(measured):
-    """The results on NVIDIA GPUs."""
-    return cuda_report.table(measured.cuda)
-
-
-def cuda_estimates(measured):
-    """How good the planner's choices are."""
-    return cuda_report.estimates(measured.cuda)
+def of(name, make):
+    """Makes a generated part from one field of Measured."""
+    return lambda measured: make(getattr(measured, name))
 
 
 # File: the generated parts in it.
 PARTS = {
-    "README.md": {"speed": speed_table, "gpu": cuda_sentence, "learning": learning_sentence},
-    "docs/performance.md": {"tables": full_tables, "gpu": cuda_table, "growth": growth_sentences},
-    "docs/cuda-loop.md": {"estimates": cuda_estimates},
-    "docs/language-model.md": {"learning": learning_table, "temporal order": temporal_table},
-    "docs/accuracy.md": {"tanh": tanh_table, "loops": loop_table},
-    "docs/evidence.md": {"coverage": coverage_sentences},
+    "README.md": {
+        "speed": speed_table,
+        "gpu": of("cuda", cuda_report.sentence),
+        "learning": of("learning", learning_report.sentence),
+    },
+    "docs/performance.md": {
+        "tables": full_tables,
+        "gpu": of("cuda", cuda_report.table),
+        "growth": growth_sentences,
+    },
+    "docs/cuda-loop.md": {"estimates": of("cuda", cuda_report.estimates)},
+    "docs/language-model.md": {
+        "learning": of("learning", learning_report.table),
+        "temporal order": of("temporal", temporal_report.table),
+    },
+    "docs/accuracy.md": {
+        "tanh": of("accuracy", accuracy_report.tanh_table),
+        "loops": of("accuracy", accuracy_report.loop_table),
+    },
+    "docs/evidence.md": {"coverage": of("coverage", coverage_report.sentences)},
 }
 
 
