@@ -149,8 +149,8 @@ class ClusterTeam : public BlockTeam<Product> {
   }
 
  private:
-  // Calls `use(rank)` for the thread's share of the ranks, where so many neighbours share them. Different blocks begin at
-  // different ranks.
+  // Calls `use(rank)` for the thread's share of the ranks, which it shares with its neighbours. Blocks begin at different
+  // ranks.
   template <int kLeastSharers, class Use>
   __device__ __forceinline__ void for_each_rank(int sharers, const Use& use) const {
     const int first = this->me_.index & (sharers - 1);

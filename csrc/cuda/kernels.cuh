@@ -54,13 +54,8 @@ __global__ void __launch_bounds__(Product::max_threads(kDepth), 1)
     using Own = typename Product::template Of<kDepth>;
     using Team = typename TeamOf<Own, kExchange, kSend>::Type;
     const int64_t tile = blockIdx.x / plan.blocks;
-    const Surroundings around = {plan,
-                                 watchdog,
-                                 tile,
-                                 static_cast<int>(step.params.hidden_size),
-                                 memory,
-                                 barriers,
-                                 workspace + tile * global_bytes<Product>(plan)};
+    const Surroundings around = {plan,   watchdog, tile,
+                                 memory, barriers, workspace + tile * global_bytes<Product>(plan)};
     Team team(around);
     Scan<Own, Step, Team>{step, plan, team, tile * plan.batch_tile}.run();
   }

@@ -73,7 +73,7 @@ struct Scan {
     team.end();
   }
 
-  // All steps, where a thread finishes at most so many words in one.
+  // Runs all steps. A thread finishes at most kCount words per step.
   template <int kCount, bool kPacked>
   RNNFUSED_PHASE void loop(int64_t i) {
     const int64_t num_steps = step.params.num_steps;

@@ -49,8 +49,7 @@ __device__ __forceinline__ int kept_thread() {
 struct Surroundings {
   const Plan& plan;
   const Watchdog& watchdog;
-  int64_t team;  // its number in the launch
-  int hidden_size;
+  int64_t team;        // its number in the launch
   char* memory;        // shared, shared_bytes(plan)
   uint64_t* barriers;  // two in shared memory, for a cluster
   char* global;        // global_bytes(plan), for a grid

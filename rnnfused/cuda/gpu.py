@@ -36,7 +36,7 @@ class Gpu:
         return torch.cuda.device(device)
 
     def spare_bytes(self, device: torch.device) -> int:
-        """Bytes that a timing may take: a small share of the device's memory, and of what is free of it."""
+        """Bytes that a timing may take: a small share of the device's memory, and of its free memory."""
         free, total = torch.cuda.mem_get_info(device)
         return min(total // 64, free // 8)
 
