@@ -62,12 +62,12 @@ void run(Params& params, const Problem& problem, const Tensor& model) {
   rnnfused::cuda::launch(params, plan, workspace.mutable_data_ptr(), stream);
 }
 
-// A sequence as the kernels take it: its features are contiguous, and a tile's rows in a step lie within 32 bits of each
-// other.Tensor as_sequence(const Tensor& tensor) {
-constexpr int64_t kMostRows = 2048;  // of a tile, and more than any plan has
-const int64_t dim = tensor.dim() - 2;
-const bool is_far = dim >= 0 && tensor.stride(dim) > UINT32_MAX / (std::min(tensor.size(dim), kMostRows) + 1);
-return is_far ? torch::stable::contiguous(tensor) : with_contiguous_features(tensor);
+// A sequence as the kernels take it: its features are contiguous, and the rows of a tile's step lie within 32 bits.
+Tensor as_sequence(const Tensor& tensor) {
+  constexpr int64_t kMostRows = 2048;  // of a tile, and more than any plan has
+  const int64_t dim = tensor.dim() - 2;
+  const bool is_far = dim >= 0 && tensor.stride(dim) > UINT32_MAX / (std::min(tensor.size(dim), kMostRows) + 1);
+  return is_far ? torch::stable::contiguous(tensor) : with_contiguous_features(tensor);
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
