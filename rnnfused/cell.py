@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import arguments, functional, single_step
+from . import arguments, layers, single_step
 from .ops import autocast
 from .ops.nonlinearity import check_nonlinearity
 from .special_inputs import is_checked_by_op, is_special, run_specially
@@ -70,9 +70,7 @@ class RNNCell(torch.nn.RNNCell):
             if hx is None:
                 hx = input.new_zeros(input.size(0), self.hidden_size)
             return single_step.CELLS[nonlinearity](input, hx, weight_ih, weight_hh, *biases)
-        h, _ = functional.run_layer(
-            input, weight_ih, weight_hh, *biases, hx, nonlinearity, -1, False
-        )
+        h, _ = layers.run_layer(input, weight_ih, weight_hh, *biases, hx, nonlinearity, -1, False)
         return h
 
     def _check(self, input: Any, hx: Any) -> Tensor:

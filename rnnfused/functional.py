@@ -1,9 +1,7 @@
 """The fused recurrence as functions: on projections, and with an input projection; and the loss of an output layer."""
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .arguments import (
@@ -16,15 +14,12 @@ from .arguments import (
 )
 from .chunks import check_chunks, run_in_chunks
 from .cross_entropy import linear_cross_entropy as linear_cross_entropy
-from .export import onnx
-from .ops import compiled, complex
+from .layers import run_layer
 from .ops.autocast import cast
 from .ops.autograd import layer, layer_without_step
 from .ops.compiled import copy_of_view
-from .ops.modes import is_any_autocast_active, is_recorded, is_transformed
-from .ops.nonlinearity import check_nonlinearity
-from .ops.sequence import past_end, without_step
-from .ops.tokens import check_ids
+from .ops.modes import is_transformed
+from .ops.sequence import without_step
 from .special_inputs import is_checked_by_op
 
 # input, weight_ih, weight_hh, bias, h_0
@@ -292,70 +287,3 @@ def _check(
         raise ValueError(f"bias must be ({hidden},), got {tuple(bias.shape)}")
     check_h_0(h_0, batch, hidden)
     return lengths
-
-
-def run_layer(
-    input: Tensor,
-    weight_ih: Tensor | None,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    h_0: Tensor | None,
-    nonlinearity: str,
-    time_dim: int,
-    reverse: bool,
-    batch_sizes: Tensor | None = None,
-    lengths: Tensor | None = None,
-    state_grad_clip: float | None = None,
-    run: Callable[..., tuple[Tensor, Tensor]] = layer,
-) -> tuple[Tensor, Tensor]:
-    """Runs the op ``layer`` of :mod:`rnnfused.ops` without checks: casts for autocast, routes exports and complex weights.
-
-    Differs from the op in two arguments: the nonlinearity is a name, and token ids may be of any integer dtype. No
-    result is a view, so autograd detects a change in place. ``run`` is the op of a real call that nothing records.
-    """
-    number = check_nonlinearity(nonlinearity)
-    has_ids = not (input.is_floating_point() or input.is_complex())
-    if has_ids:
-        is_uint64 = input.dtype is torch.uint64
-        input = input.long()
-        if lengths is not None and input.dim() == 2:  # past a row's end, ids may be anything
-            input = input.masked_fill(past_end(input, lengths, time_dim), 0)
-    if is_any_autocast_active():
-        input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(  # type: ignore[assignment]
-            input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
-        )
-    arguments = (
-        input,
-        weight_ih,
-        weight_hh,
-        bias_ih,
-        bias_hh,
-        h_0,
-        None if batch_sizes is None else batch_sizes.contiguous(),
-        lengths,
-        time_dim,
-        number,
-        reverse,
-        state_grad_clip,
-    )
-    if weight_hh.is_complex():
-        return complex.layer(*arguments)
-    if is_recorded():
-        return onnx.layer(*arguments) if onnx.is_exporting() else compiled.layer(*arguments)
-    return _with_ids_explained(is_uint64, *arguments) if has_ids else run(*arguments)
-
-
-def _with_ids_explained(
-    is_uint64: bool, ids: Any, weight_ih: Any, *others: Any
-) -> tuple[Tensor, Tensor]:
-    """The layer of token ids. The op validates them; Python reads them again only to explain a refusal."""
-    try:
-        return layer(ids, weight_ih, *others)
-    except (RuntimeError, IndexError):
-        try:
-            given = ids.view(torch.uint64) if is_uint64 else ids
-            check_ids(given, weight_ih.size(-1), weight_ih.device)
-        except (ValueError, IndexError) as explanation:
-            raise explanation from None
-        raise

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import arguments, functional
+from . import arguments, layers
 from .ops import autocast
 from .ops.compiled import copy_of_view
 from .ops.modes import is_recorded
@@ -315,27 +315,25 @@ class RNN(torch.nn.RNNBase):
     def _run_layers(
         self, output: Tensor, hx: Tensor | None, extents: Extents, time_dim: int
     ) -> tuple[Tensor, Tensor]:
-        states: list[Tensor] = []
         num_directions = 2 if self.bidirectional else 1
         if self.num_layers == num_directions == 1:
-            return self._run_direction(output, hx, extents, time_dim, 0)
+            return self._run_layer(output, hx, extents, time_dim, 0)
         if hx is not None and hx.size(0) != self.num_layers * num_directions:
             raise RuntimeError(
                 f"hx must have {self.num_layers * num_directions} states in its first dimension, "
                 f"got shape {tuple(hx.shape)}"
             )
+        states: list[Tensor] = []
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout > 0 and self.training:
                 output = self._drop(output, time_dim)
-            directions = []
-            for _ in range(num_directions):
-                i = len(states)
-                h_0 = None if hx is None else copy_of_view(hx[i : i + 1])
-                states_of_direction, h_n = self._run_direction(output, h_0, extents, time_dim, i)
-                directions.append(states_of_direction)
-                states.append(h_n)
-            output = directions[0] if num_directions == 1 else torch.cat(directions, -1)
-        return output, torch.cat(states)
+            h_0 = hx
+            if hx is not None and self.num_layers > 1:
+                h_0 = hx[layer * num_directions : (layer + 1) * num_directions]
+                h_0 = h_0 if self.bidirectional else copy_of_view(h_0)
+            output, h_n = self._run_layer(output, h_0, extents, time_dim, layer)
+            states.append(h_n)
+        return output, torch.cat(states) if self.num_layers > 1 else states[0]
 
     def _drop(self, output: Tensor, time_dim: int) -> Tensor:
         # Dropout draws in memory order: with time outside, as in torch's RNN, masks are the same.
@@ -344,36 +342,48 @@ class RNN(torch.nn.RNNBase):
             return F.dropout(output, self.dropout).transpose(0, 1)
         return F.dropout(output, self.dropout)
 
-    def _run_direction(
-        self, input: Tensor, h_0: Tensor | None, extents: Extents, time_dim: int, i: int
+    def _run_layer(
+        self, input: Tensor, h_0: Tensor | None, extents: Extents, time_dim: int, layer: int
     ) -> tuple[Tensor, Tensor]:
-        """The i-th of all directions of all layers."""
-        parameter = self._parameters.get  # as weight_of, without a call for each
-        weights: list[Any] = [
-            getattr(self, name) if (weight := parameter(name)) is None else weight
-            for name in self._all_weights[i]
-        ]
-        biases = weights[2:] if self.bias else (None, None)
         try:
-            return functional.run_layer(  # type: ignore[call-arg]
+            if self.bidirectional:
+                return layers.run_both_directions(
+                    input,
+                    self._weights_of(2 * layer),
+                    self._weights_of(2 * layer + 1),
+                    h_0,
+                    self.nonlinearity,
+                    time_dim,
+                    *extents,
+                    self.state_grad_clip,
+                )
+            return layers.run_layer(  # type: ignore[call-arg]
                 input,
-                *weights[:2],
-                *biases,
+                *self._weights_of(layer),
                 h_0,
                 self.nonlinearity,
                 time_dim,
-                self.bidirectional and i % 2 == 1,
+                False,
                 *extents,
                 self.state_grad_clip,
             )
         except RuntimeError:
-            arguments.explain(self._check_weights, i)
+            arguments.explain(self._check_weights, layer)
             raise
 
-    def _check_weights(self, i: int) -> None:
-        """Checks the weights of the i-th direction, which a user may have replaced."""
+    def _weights_of(self, i: int) -> list[Any]:
+        """W_ih, W_hh, b_ih and b_hh of the i-th of all directions of all layers."""
+        parameter = self._parameters.get  # as weight_of, without a call for each
+        weights = [
+            getattr(self, name) if (weight := parameter(name)) is None else weight
+            for name in self._all_weights[i]
+        ]
+        return weights if self.bias else [*weights, None, None]
+
+    def _check_weights(self, layer: int) -> None:
+        """Checks the weights of a layer, which a user may have replaced."""
         directions = 2 if self.bidirectional else 1
-        features = self.input_size if i < directions else self.hidden_size * directions
+        features = self.input_size if layer == 0 else self.hidden_size * directions
         part = self.hidden_size // self.heads
         shapes = [
             (self.hidden_size, features),
@@ -382,15 +392,16 @@ class RNN(torch.nn.RNNBase):
             (self.hidden_size,),
         ]
         like = weight_of(self, "weight_hh_l0")
-        for name, shape in zip(self._all_weights[i], shapes, strict=False):
-            weight = weight_of(self, name)
-            if weight.shape != shape:
-                raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
-            if weight.dtype != like.dtype or weight.device != like.device:
-                raise RuntimeError(
-                    f"{name} must be {like.dtype} on {like.device} like weight_hh_l0, "
-                    f"got {weight.dtype} on {weight.device}"
-                )
+        for names in self._all_weights[layer * directions : (layer + 1) * directions]:
+            for name, shape in zip(names, shapes, strict=False):
+                weight = weight_of(self, name)
+                if weight.shape != shape:
+                    raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
+                if weight.dtype != like.dtype or weight.device != like.device:
+                    raise RuntimeError(
+                        f"{name} must be {like.dtype} on {like.device} like weight_hh_l0, "
+                        f"got {weight.dtype} on {weight.device}"
+                    )
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """The module that :func:`torch.jit.script` compiles in place of this one."""

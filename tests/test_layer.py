@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from raw_ops import TANH
 
 import rnnfused
-from rnnfused import functional, ops, reference
+from rnnfused import functional, layers, ops, reference
 from rnnfused.ops import matmul
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -286,7 +286,7 @@ def run_tokens(ids, one_hot, leaves, h_0=None, batch_first=False, batch_sizes=No
     input = F.one_hot(ids, weight_ih.size(1)).to(weight_ih.dtype) if one_hot else ids
     state = None if h_0 is None else h_0[None]
     options = "tanh", int(batch_first), False, batch_sizes
-    return functional.run_layer(input, weight_ih, weight_hh, bias, None, state, *options)
+    return layers.run_layer(input, weight_ih, weight_hh, bias, None, state, *options)
 
 
 @pytest.mark.parametrize("hidden", [1, 16, 31, 33, 100])

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 #include <utility>
 
 #include "layer_gradients.h"
@@ -119,6 +120,11 @@ void take_input(const Problem& problem, const Tensor& input, const Tensor& weigh
   params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
 }
 
+// Memory for the results of a layer, where others share it.
+struct LayerResults {
+  OptionalTensor output, h_n;
+};
+
 // The results and parameters of the op `layer`. Without weight_ih the input is the projections.
 struct LayerTensors {
   Problem problem;
@@ -127,10 +133,13 @@ struct LayerTensors {
 
   LayerTensors(const Tensor& input, const OptionalTensor& weight_ih, const Tensor& weight_hh,
                const OptionalTensor& bias_ih, const OptionalTensor& bias_hh, const OptionalTensor& h_0,
-               const Extents& extents, int64_t time_dim, int64_t nonlinearity, bool reverse)
+               const Extents& extents, int64_t time_dim, int64_t nonlinearity, bool reverse,
+               const LayerResults& results = {})
       : problem(input, extents, time_dim, hidden_size_of(weight_hh), weight_ih && is_ids(input)),
-        output(weight_ih ? new_tensor(weight_hh, problem.sequence_sizes(problem.hidden_size)) : new_sequence(input)),
-        h_n(new_tensor(weight_hh, problem.state_sizes())) {
+        output(results.output ? *results.output
+               : weight_ih    ? new_tensor(weight_hh, problem.sequence_sizes(problem.hidden_size))
+                              : new_sequence(input)),
+        h_n(results.h_n ? *results.h_n : new_tensor(weight_hh, problem.state_sizes())) {
     if (weight_ih) {
       take_input(problem, input, *weight_ih, weight_hh, params);
       params.bias_ih = bias_data(bias_ih, weight_hh, problem.hidden_size);
@@ -225,5 +234,12 @@ struct LayerBackwardTensors {
     return needed ? new_tensor(model, sizes) : new_tensor(model, {0});
   }
 };
+
+// The gradients of the input, W_ih, W_hh, the bias and h_0.
+using LayerGrads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+inline LayerGrads gradients_of(const LayerBackwardTensors& tensors) {
+  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias, tensors.loop.grad_h_0};
+}
 
 }  // namespace rnnfused

@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include <cstring>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -19,6 +18,7 @@
 #include "cpu/products.h"
 #include "cpu/recurrence.h"
 #include "torch/backward_tensors.h"
+#include "torch/both_directions.h"
 #include "torch/cross_entropy_tensors.h"
 #include "torch/generate_tensors.h"
 #include "torch/layer_tensors.h"
@@ -27,12 +27,11 @@
 
 namespace {
 
+using rnnfused::check_clip;
 using rnnfused::OptionalTensor;
 using rnnfused::torch_workers;
 using rnnfused::with_contiguous_features;
 using torch::stable::Tensor;
-
-void check_clip(std::optional<double> clip) { RNNFUSED_CHECK(!clip || *clip > 0, "state_grad_clip must be positive"); }
 
 std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih,
                                  OptionalTensor bias_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
@@ -69,11 +68,12 @@ std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, Optio
   return {tensors.grad_projections, tensors.grad_h_0};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
-    OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output, OptionalTensor input, OptionalTensor weight_ih,
-    Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths, int64_t time_dim,
-    int64_t nonlinearity, bool reverse, std::optional<double> state_grad_clip, bool needs_input, bool needs_weight_ih,
-    bool needs_weight_hh, bool needs_bias, bool needs_h_0) {
+rnnfused::LayerGrads layer_backward(OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output,
+                                    OptionalTensor input, OptionalTensor weight_ih, Tensor weight_hh,
+                                    OptionalTensor h_0, OptionalTensor batch_sizes, OptionalTensor lengths,
+                                    int64_t time_dim, int64_t nonlinearity, bool reverse,
+                                    std::optional<double> state_grad_clip, bool needs_input, bool needs_weight_ih,
+                                    bool needs_weight_hh, bool needs_bias, bool needs_h_0) {
   check_clip(state_grad_clip);
   grad_output = with_contiguous_features(grad_output);
   grad_h_n = with_contiguous_features(grad_h_n);
@@ -86,10 +86,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_backward(
   const bool needs_any = needs_input || needs_weight_ih || needs_weight_hh || needs_bias || needs_h_0;
   if (tensors.params.loop.hidden_size > 0 && needs_any) {
     rnnfused::run_layer_backward(tensors.params, torch_workers());
-  } else if (needs_input && weight_ih) {  // a sum over zero hidden units
-    std::memset(tensors.grad_input.mutable_data_ptr(), 0, tensors.grad_input.numel() * tensors.params.item_bytes());
   }
-  return {tensors.grad_input, tensors.grad_weight_ih, tensors.grad_weight_hh, tensors.grad_bias, tensors.loop.grad_h_0};
+  return rnnfused::gradients_of(tensors);
 }
 
 // Memory of its own, contiguous.
@@ -196,6 +194,21 @@ STABLE_TORCH_LIBRARY(rnnfused, m) {
       "bool reverse, float? state_grad_clip, bool needs_input, bool needs_weight_ih, bool needs_weight_hh, "
       "bool needs_bias, bool needs_h_0) -> (Tensor grad_input, Tensor grad_weight_ih, Tensor grad_weight_hh, "
       "Tensor grad_bias, Tensor grad_h_0)");
+  // A layer in both directions, with the features of its output side by side, its states one after the other, and
+  // gradients per direction.
+  m.def(
+      "both_directions(Tensor input, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, "
+      "Tensor weight_ih_reverse, Tensor weight_hh_reverse, Tensor? bias_ih_reverse, Tensor? bias_hh_reverse, "
+      "Tensor? h_0, Tensor? batch_sizes, Tensor? lengths, int time_dim, int nonlinearity, float? state_grad_clip) "
+      "-> (Tensor output, Tensor h_n)");
+  m.def(
+      "both_directions_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor input, "
+      "Tensor weight_ih, Tensor weight_hh, Tensor weight_ih_reverse, Tensor weight_hh_reverse, Tensor? h_0, "
+      "Tensor? batch_sizes, Tensor? lengths, int time_dim, int nonlinearity, float? state_grad_clip, "
+      "bool needs_input, bool needs_weight_ih, bool needs_weight_hh, bool needs_bias, bool needs_h_0) -> ("
+      "Tensor grad_input, Tensor grad_weight_ih, Tensor grad_weight_hh, Tensor grad_bias, Tensor grad_h_0, "
+      "Tensor grad_input_reverse, Tensor grad_weight_ih_reverse, Tensor grad_weight_hh_reverse, "
+      "Tensor grad_bias_reverse, Tensor grad_h_0_reverse)");
   m.def(
       "recurrence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor output, Tensor weight_hh, "
       "Tensor? batch_sizes, Tensor? lengths, int nonlinearity, bool reverse, float? state_grad_clip, "
@@ -229,6 +242,8 @@ STABLE_TORCH_LIBRARY_IMPL(rnnfused, CPU, m) {
   m.impl("recurrence_backward", TORCH_BOX(&recurrence_backward));
   m.impl("layer", TORCH_BOX(&layer));
   m.impl("layer_backward", TORCH_BOX(&layer_backward));
+  m.impl("both_directions", TORCH_BOX(&rnnfused::both_directions));
+  m.impl("both_directions_backward", TORCH_BOX(&rnnfused::both_directions_backward));
   m.impl("linear_cross_entropy", TORCH_BOX(&linear_cross_entropy));
   m.impl("copied", TORCH_BOX(&copied));
   m.impl("project", TORCH_BOX(&project));

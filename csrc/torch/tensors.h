@@ -23,6 +23,10 @@ using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 #define RNNFUSED_CHECK(condition, message) \
   if (!(condition)) throw std::runtime_error(std::string("rnnfused: ") + (message))
 
+inline void check_clip(std::optional<double> clip) {
+  RNNFUSED_CHECK(!clip || *clip > 0, "state_grad_clip must be positive");
+}
+
 // The dtype's number in torch's C interface. It takes one call, unlike scalar_type().
 inline int32_t dtype_number(const Tensor& tensor) {
   int32_t number;

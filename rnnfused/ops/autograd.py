@@ -49,13 +49,13 @@ class _Loop(NamedTuple):
     state_grad_clip: float | None
 
 
-def _save(ctx, *tensors: Tensor | None):
+def save(ctx, *tensors: Tensor | None):
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
     ctx.set_materialize_grads(False)
 
 
-def _needs(ctx, args):
+def needs_of(ctx, args):
     """Which arguments need a gradient, by name."""
     return args(*ctx.needs_input_grad[: len(args._fields)])
 
@@ -117,7 +117,7 @@ class Layer(torch.autograd.Function):
         ctx.options = (args.time_dim, args.nonlinearity, args.reverse, args.state_grad_clip)
         input = None if args.weight_ih is None else args.input  # projections are not saved
         weights, extents = (args.weight_ih, args.weight_hh), (args.batch_sizes, args.lengths)
-        _save(ctx, output[0], input, *weights, args.h_0, *extents)  # as in LayerBackwardArgs
+        save(ctx, output[0], input, *weights, args.h_0, *extents)  # as in LayerBackwardArgs
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -144,9 +144,9 @@ class Layer(torch.autograd.Function):
     def backward_of(ctx, saved, grad_output, grad_h_n):
         if grad_output is None and grad_h_n is None:
             return LayerArgs()
-        needs = _needs(ctx, LayerArgs)
+        needs = needs_of(ctx, LayerArgs)
         needs_bias = needs.bias_ih or needs.bias_hh
-        backward = _differentiable_layer_backward if is_differentiated() else library.layer_backward
+        backward = differentiable_layer_backward if is_differentiated() else library.layer_backward
         grad_input, grad_weight_ih, grad_weight_hh, grad_bias, grad_h_0 = backward(
             grad_output,
             grad_h_n,
@@ -242,7 +242,7 @@ def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
     )
 
 
-def _differentiable_layer_backward(*arguments):
+def differentiable_layer_backward(*arguments):
     """The op ``layer_backward``, with a graph of its own for the next derivative."""
     return layer_gradients(recurrence_backward, LayerBackwardArgs(*arguments))
 
@@ -256,7 +256,7 @@ class RecurrenceBackward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         tensors, ctx.options = inputs[:6], inputs[6:]
-        _save(ctx, *tensors, output[0])
+        save(ctx, *tensors, output[0])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -300,7 +300,7 @@ class RecurrenceBackward(torch.autograd.Function):
     def backward(ctx, u, c):
         args, d = _loop_backward_of(ctx)
         extents, reverse = Extents(args.batch_sizes, args.lengths), args.reverse
-        needs = _needs(ctx, RecurrenceBackwardArgs)
+        needs = needs_of(ctx, RecurrenceBackwardArgs)
         if not args.needs_h_0:
             c = None
         if u is None and c is None:
@@ -339,7 +339,7 @@ def _before_f(args, after, extents, reverse):
     return a if args.grad_h_n is None else add_to_last(a, args.grad_h_n, extents, reverse)
 
 
-def _register(function, op):
+def register(function, op):
     # For calls that are recorded as ops.
     register_autograd(op, function.backward, setup_context=function.setup_context)
     return op
@@ -347,9 +347,9 @@ def _register(function, op):
 
 _ops = torch.ops.rnnfused
 recurrence_backward = entry(
-    RecurrenceBackward, _register(RecurrenceBackward, _ops.recurrence_backward.default)
+    RecurrenceBackward, register(RecurrenceBackward, _ops.recurrence_backward.default)
 )
 # The one caller of ``layer`` asks itself whether calls are recorded.
 layer: Callable[..., tuple[Tensor, Tensor]] = entry(Layer)
 layer_without_step: Callable[..., tuple[Tensor, Tensor]] = entry(LayerWithoutStep)
-recorded_layer: Callable[..., tuple[Tensor, Tensor]] = _register(Layer, _ops.layer.default)
+recorded_layer: Callable[..., tuple[Tensor, Tensor]] = register(Layer, _ops.layer.default)

@@ -2,8 +2,15 @@
 
 import torch
 
+from .both_directions import split, split_backward
 from .modes import is_fake
-from .named_arguments import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
+from .named_arguments import (
+    BothDirectionsArgs,
+    BothDirectionsBackwardArgs,
+    LayerArgs,
+    LayerBackwardArgs,
+    RecurrenceBackwardArgs,
+)
 from .registry import register_fake
 from .sequence import Extents, Layout, new_sequence
 from .tokens import is_ids
@@ -91,6 +98,24 @@ def _(*arguments):
         wanted(args.needs_bias, hidden_size),
         grad_h_0,
     )
+
+
+@register_fake("rnnfused::both_directions")
+def _(*arguments):
+    args, _ = split(BothDirectionsArgs(*arguments))
+    output, h_n = torch.ops.rnnfused.layer(*args)
+    hidden_size = output.size(-1)
+    return (
+        output.new_empty((*output.shape[:-1], 2 * hidden_size)),
+        h_n.new_empty((2, *h_n.shape[1:])),
+    )
+
+
+@register_fake("rnnfused::both_directions_backward")
+def _(*arguments):
+    first, second = split_backward(BothDirectionsBackwardArgs(*arguments))
+    layer_backward = torch.ops.rnnfused.layer_backward
+    return (*layer_backward(*first), *layer_backward(*second))
 
 
 @register_fake("rnnfused::project")

@@ -9,7 +9,10 @@ from math import prod
 
 import torch
 
+from .both_directions import split, split_backward
 from .named_arguments import (
+    BothDirectionsArgs,
+    BothDirectionsBackwardArgs,
     CrossEntropyArgs,
     LayerArgs,
     LayerBackwardArgs,
@@ -50,16 +53,31 @@ def _projection(rows, weight_ih, input):
     return 0 if weight_ih is None or is_ids(input) else 2 * rows * weight_ih.numel()
 
 
+def _layer(args, rows):
+    return _loop(rows, args.weight_hh) + _projection(rows, args.weight_ih, args.input)
+
+
 @register_flop_formula(torch.ops.rnnfused.layer, get_raw=True)
 def _(*arguments, out_val, **__):
-    args = LayerArgs(*arguments)
-    rows = _rows(out_val[0])
-    return _loop(rows, args.weight_hh) + _projection(rows, args.weight_ih, args.input)
+    return _layer(LayerArgs(*arguments), _rows(out_val[0]))
+
+
+@register_flop_formula(torch.ops.rnnfused.both_directions, get_raw=True)
+def _(*arguments, out_val, **__):
+    return sum(_layer(args, _rows(out_val[0])) for args in split(BothDirectionsArgs(*arguments)))
 
 
 @register_flop_formula(torch.ops.rnnfused.layer_backward, get_raw=True)
 def _(*arguments, **__):
-    args = LayerBackwardArgs(*arguments)
+    return _layer_backward(LayerBackwardArgs(*arguments))
+
+
+@register_flop_formula(torch.ops.rnnfused.both_directions_backward, get_raw=True)
+def _(*arguments, **__):
+    return sum(map(_layer_backward, split_backward(BothDirectionsBackwardArgs(*arguments))))
+
+
+def _layer_backward(args):
     rows = _rows(args.output)
     projection = _projection(rows, args.weight_ih, args.input)
     weight = _loop(rows, args.weight_hh) if args.needs_weight_hh else 0

@@ -34,6 +34,8 @@ if torch.version.cuda is not None and CUDA_LIBRARY.exists():
 recurrence_backward = below_autograd(torch.ops.rnnfused.recurrence_backward.default)
 layer = below_autograd(torch.ops.rnnfused.layer.default)
 layer_backward = below_autograd(torch.ops.rnnfused.layer_backward.default)
+both_directions = below_autograd(torch.ops.rnnfused.both_directions.default)
+both_directions_backward = below_autograd(torch.ops.rnnfused.both_directions_backward.default)
 pack_generator = below_autograd(torch.ops.rnnfused.pack_generator.default)
 generate = below_autograd(torch.ops.rnnfused.generate.default)
 pack_layer = below_autograd(torch.ops.rnnfused.pack_layer.default)

@@ -55,6 +55,50 @@ class LayerGrads(NamedTuple):
     h_0: Tensor | bool | None
 
 
+class BothDirectionsArgs(NamedTuple):
+    """The arguments of the op ``both_directions``, or their gradients."""
+
+    input: Tensor | None = None
+    weight_ih: Tensor | None = None
+    weight_hh: Tensor | None = None
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
+    weight_ih_reverse: Tensor | None = None
+    weight_hh_reverse: Tensor | None = None
+    bias_ih_reverse: Tensor | None = None
+    bias_hh_reverse: Tensor | None = None
+    h_0: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+    time_dim: int | None = None
+    nonlinearity: int | None = None
+    state_grad_clip: float | None = None
+
+
+class BothDirectionsBackwardArgs(NamedTuple):
+    """The arguments of the op ``both_directions_backward``. Those from ``output`` to ``lengths`` are saved."""
+
+    grad_output: Tensor | None
+    grad_h_n: Tensor | None
+    output: Tensor
+    input: Tensor
+    weight_ih: Tensor
+    weight_hh: Tensor
+    weight_ih_reverse: Tensor
+    weight_hh_reverse: Tensor
+    h_0: Tensor | None
+    batch_sizes: Tensor | None
+    lengths: Tensor | None
+    time_dim: int
+    nonlinearity: int
+    state_grad_clip: float | None
+    needs_input: bool
+    needs_weight_ih: bool
+    needs_weight_hh: bool
+    needs_bias: bool
+    needs_h_0: bool
+
+
 class RecurrenceBackwardArgs(NamedTuple):
     """The arguments of the op ``recurrence_backward``, or their gradients."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import arguments, functional, single_step
+from .. import arguments, layers, single_step
 from ..ops import autocast
 from ..ops.compiled import copy_of_view
 from ..ops.sequence import without_step
@@ -79,7 +79,7 @@ class RNNScratch(nn.Module):
         if inputs.size(0) == 0:
             raise ValueError(f"inputs must have a step, got shape {tuple(inputs.shape)}")
         h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens, self.W_hh)
-        output, last = functional.run_layer(
+        output, last = layers.run_layer(
             inputs,
             self.W_xh.t(),
             self.W_hh.t(),
@@ -148,9 +148,7 @@ class RNNScratchCell(nn.Module):
             raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
         _check_like_weights("x", x, self.Wx)
         h = _unwrap_state(h, x.size(0), self.num_hidden, self.Wh)
-        return functional.run_layer(
-            x, self.Wx.t(), self.Wh.t(), self.b, None, h, "tanh", -1, False
-        )[0]
+        return layers.run_layer(x, self.Wx.t(), self.Wh.t(), self.b, None, h, "tanh", -1, False)[0]
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""

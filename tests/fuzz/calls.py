@@ -201,6 +201,63 @@ def draw_raw_backward(memory):
     return Call("ops.layer_backward", OPS.layer_backward.default, arguments, None, False)
 
 
+def _raw_of_both(memory, raw):
+    """The arguments of both directions from those of ``layer``."""
+    hidden, features = raw["weight_ih"].shape
+    dtype = raw["weight_hh"].dtype
+
+    def states():
+        return memory.tensor((2, *raw["h_0"].shape[1:]), dtype)
+
+    return {
+        "input": raw["input"],
+        "weight_ih": raw["weight_ih"],
+        "weight_hh": raw["weight_hh"],
+        "weight_ih_reverse": memory.tensor((hidden, features), dtype),
+        "weight_hh_reverse": memory.tensor(tuple(raw["weight_hh"].shape), dtype),
+        "h_0": None if raw["h_0"] is None else states(),
+        "batch_sizes": raw["batch_sizes"],
+        "lengths": raw["lengths"],
+        **{name: raw[name] for name in ("time_dim", "nonlinearity", "state_grad_clip")},
+    }
+
+
+def draw_raw_both(memory):
+    raw = draw_raw_layer(memory).arguments
+    both = _raw_of_both(memory, raw)
+    hidden = raw["weight_ih"].shape[0]
+    dtype = raw["weight_hh"].dtype
+    biases = {
+        f"bias_{name}": memory.tensor((hidden,), dtype) if memory.random.random() < 0.5 else None
+        for name in ("ih", "hh", "ih_reverse", "hh_reverse")
+    }
+    order = (
+        *("input", "weight_ih", "weight_hh", "bias_ih", "bias_hh"),
+        *("weight_ih_reverse", "weight_hh_reverse", "bias_ih_reverse", "bias_hh_reverse"),
+        *("h_0", "batch_sizes", "lengths", "time_dim", "nonlinearity", "state_grad_clip"),
+    )
+    arguments = {name: (both | biases)[name] for name in order}
+    return Call("ops.both_directions", OPS.both_directions.default, arguments, None, False)
+
+
+def draw_raw_both_backward(memory):
+    random = memory.random
+    raw = draw_raw_backward(memory).arguments
+    hidden = raw["weight_ih"].shape[0]
+    sizes, dtype = raw["output"].shape[:-1], raw["output"].dtype
+    arguments = {
+        "grad_output": memory.tensor((*sizes, 2 * hidden), dtype)
+        if random.random() < 0.7
+        else None,
+        "grad_h_n": None,
+        "output": memory.tensor((*sizes, 2 * hidden), dtype),
+        **_raw_of_both(memory, raw),
+        **{name: value for name, value in raw.items() if name.startswith("needs_")},
+    }
+    op = OPS.both_directions_backward.default
+    return Call("ops.both_directions_backward", op, arguments, None, False)
+
+
 def draw_raw_products(memory):
     random = memory.random
     rows, left, right = (random.randrange(1, 7) for _ in range(3))
@@ -330,6 +387,8 @@ DRAWS = [
     draw_raw_layer,
     draw_raw_backward,
     draw_raw_backward,
+    draw_raw_both,
+    draw_raw_both_backward,
     draw_raw_products,
     draw_raw_cross_entropy,
     draw_raw_generate,
