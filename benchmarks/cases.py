@@ -14,13 +14,15 @@ class Case(NamedTuple):
     input_size: int
     hidden_size: int
     tokens: bool = False  # rnnfused takes ids; peers take the same as one-hot rows
+    bidirectional: bool = False
 
     def __str__(self):
-        return "-".join(map(str, self[:4])) + ("-ids" if self.tokens else "")
+        ends = ["ids"] * self.tokens + ["both"] * self.bidirectional
+        return "-".join(map(str, [*self[:4], *ends]))
 
     @property
     def shape(self):
-        return Shape(*self[:4], ids=self.tokens)
+        return Shape(*self[:4], ids=self.tokens, bidirectional=self.bidirectional)
 
     def operations(self, way):
         """Returns the floating-point operations of the loop, its projection and the gradients of parameters."""
@@ -36,6 +38,10 @@ PREPARED = [Case(1, 1, size, size) for size in (8, 64, 256)]
 LENGTHS = Case(64, 64, 128, 256)
 CROWDED = [Case(32, 1, 256, 256), Case(32, 1, 1024, 1024)]
 CROWD = 64  # threads
+BOTH_DIRECTIONS = [
+    Case(steps, rows, size, size, bidirectional=True)
+    for steps, rows, size in [(100, 1, 128), (200, 1, 256), (100, 4, 128)]
+]
 LONG, CHUNKS = Case(100_000, 1, 512, 512), 6
 PACKED = [*(Case(steps, 8, 64, 64) for steps in (10, 100, 1000, 4000)), Case(200, 64, 256, 256)]
 

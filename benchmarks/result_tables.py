@@ -195,6 +195,8 @@ def options(comparisons):
         "nn.RNN packed": "Rows with `lengths`, times faster than `nn.RNN` on the same rows packed",
         "nn.RNN crowded": f"With {CROWD} threads on as many cores as above, times faster than `nn.RNN`",
         "own threads": "The same, times faster than our own call with a thread per core",
+        "nn.RNN both directions": "Bidirectional layers of few rows, times faster than `nn.RNN`",
+        "own directions": "The same, times faster than our own directions one after the other",
         "own padded": "Rows with `lengths`, times faster than our own call on all steps",
     }
     for name, text in names.items():

@@ -10,6 +10,7 @@ import steppers
 import torch
 import torch.nn.functional as F
 from cases import (
+    BOTH_DIRECTIONS,
     CHUNKS,
     COMPILED,
     CROWD,
@@ -236,6 +237,31 @@ def test_cost_of_lengths(case, kind, way, in_turn):
     ragged = ways(module, x, gradient, call)[way]
     dense = ways(module, x[:steps].contiguous(), gradient[:steps].contiguous())[way]
     in_turn(case, way, kind, ragged, dense, scale=tokens / (steps * case.batch_size))
+
+
+@pytest.mark.parametrize("against", ["nn.RNN both directions", "own directions"])
+@pytest.mark.parametrize("case", BOTH_DIRECTIONS, ids=str)
+def test_both_directions(case, against, way, in_turn):
+    """A bidirectional layer of few rows, against nn.RNN, and against rnnfused's directions one after the other."""
+    ours, theirs, gradient = inputs(case)
+    other, call = theirs, None
+    if against == "own directions":
+        other, call = ours, partial(one_after_the_other, ours[0])
+    calls = ways(*ours, gradient)[way], ways(*other, gradient, call)[way]
+    if way == "forward":
+        torch.testing.assert_close(calls[0](), calls[1](), rtol=1e-3, atol=1e-3)
+    in_turn(case, way, against, *calls)
+
+
+def one_after_the_other(module, x):
+    """The directions of a module as layers of their own; their states side by side."""
+    outputs = []
+    for end in ("l0", "l0_reverse"):
+        weights = [getattr(module, f"{name}_{end}") for name in ("weight_ih", "weight_hh")]
+        bias = getattr(module, f"bias_ih_{end}") + getattr(module, f"bias_hh_{end}")
+        reverse = end == "l0_reverse"
+        outputs.append(rnnfused.functional.rnn_layer(x, *weights, bias, reverse=reverse)[0])
+    return (torch.cat(outputs, -1),)
 
 
 @pytest.mark.parametrize("against", ["nn.RNN crowded", "own threads"])
