@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from .export import onnx
-from .ops import compiled, complex
+from .ops import compiled, complex, matmul
 from .ops.autocast import cast
-from .ops.autograd import layer
+from .ops.autograd import layer, sum_given
 from .ops.both_directions import both_directions
 from .ops.compiled import copy_of_view
 from .ops.modes import is_any_autocast_active, is_recorded, is_transformed
@@ -51,6 +51,10 @@ def run_layer(
         input, weight_ih, weight_hh, bias_ih, bias_hh, h_0 = cast(  # type: ignore[assignment]
             input.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0
         )
+    if matmul.HAS_ACCELERATE and weight_ih is not None and not (has_ids or is_recorded()):
+        if matmul.suits_accelerate(input, input.numel() * weight_ih.size(0)):
+            input = matmul.project(input, weight_ih, sum_given(bias_ih, bias_hh))
+            weight_ih = bias_ih = bias_hh = None
     arguments = (
         input,
         weight_ih,
@@ -131,6 +135,7 @@ def _runs_as_one_op(
         and all(weight is None or type(weight) in (Parameter, Tensor) for weight in first)
         and all(weight is None or type(weight) in (Parameter, Tensor) for weight in second)
         and not first[1].is_complex()
+        and not matmul.suits_accelerate(input, input.numel() * first[0].size(0))
     )
 
 

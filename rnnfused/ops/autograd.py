@@ -17,13 +17,13 @@ time (:func:`_linearized`). So :class:`RecurrenceBackward` is closed under diffe
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import library
-from .matmul import project, project_input, sum_by_head, sum_of_products, times
+from .matmul import project, project_input, suits_accelerate, sum_by_head, sum_of_products, times
 from .modes import entry, is_differentiated
 from .named_arguments import (
     LayerArgs,
@@ -60,10 +60,10 @@ def needs_of(ctx, args):
     return args(*ctx.needs_input_grad[: len(args._fields)])
 
 
-def sum_given(*terms):
+def sum_given(*terms: Tensor | None) -> Any:
     """The sum of the terms that are not None; None without any."""
-    terms = [term for term in terms if term is not None]
-    return sum(terms[1:], terms[0]) if terms else None
+    given = [term for term in terms if term is not None]
+    return sum(given[1:], given[0]) if given else None
 
 
 def _weight_gradient(d, h, h_0, weight_hh, extents, reverse):
@@ -146,7 +146,9 @@ class Layer(torch.autograd.Function):
             return LayerArgs()
         needs = needs_of(ctx, LayerArgs)
         needs_bias = needs.bias_ih or needs.bias_hh
-        backward = differentiable_layer_backward if is_differentiated() else library.layer_backward
+        output, hidden_size = saved[0], saved[0].size(-1)
+        is_apart = is_differentiated() or suits_accelerate(output, output.numel() * hidden_size)
+        backward = differentiable_layer_backward if is_apart else library.layer_backward
         grad_input, grad_weight_ih, grad_weight_hh, grad_bias, grad_h_0 = backward(
             grad_output,
             grad_h_n,
@@ -243,7 +245,7 @@ def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
 
 
 def differentiable_layer_backward(*arguments):
-    """The op ``layer_backward``, with a graph of its own for the next derivative."""
+    """The op ``layer_backward`` with its products apart, and with a graph of its own where one is recorded."""
     return layer_gradients(recurrence_backward, LayerBackwardArgs(*arguments))
 
 

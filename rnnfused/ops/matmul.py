@@ -10,6 +10,9 @@ Each is the derivative of the other, so both have derivatives of any order. With
 ``times`` and ``sum_by_head`` are the products with W_hh, which may have heads: diagonal blocks, (n, H/n, H/n).
 """
 
+import platform
+import sys
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +23,12 @@ from .tokens import is_ids, project_tokens
 
 # Multiply-adds below which a call of rnnfused's kernels costs more than it saves.
 MIN_WORK = 1_000_000
+
+# Whether torch multiplies by Apple's Accelerate, whose matrix unit outruns every vector instruction.
+HAS_ACCELERATE = sys.platform == "darwin" and platform.machine() == "arm64"
+# Multiply-adds of a product from which Accelerate is the faster one. An estimate, as no Mac was at hand: NEON takes 0.3 ms
+# for them on a core of an M1, torch's call and a pass over its result 0.1 ms.
+MIN_ACCELERATE_WORK = 16_000_000
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -34,6 +43,21 @@ def _has_kernel(model: Tensor, work: int) -> bool:
         and model.device.type == "cpu"
         and model.dtype in (torch.float32, torch.float64)
         and not (is_recorded() or is_transformed())
+        and not suits_accelerate(model, work)
+    )
+
+
+def suits_accelerate(model: Tensor, work: int) -> bool:
+    """Whether a product on the CPU of so many multiply-adds is torch's by Accelerate, and no kernel's of rnnfused.
+
+    Never under :func:`torch.use_deterministic_algorithms`, which asks for the bits of rnnfused's kernels.
+    """
+    return (
+        HAS_ACCELERATE
+        and work >= MIN_ACCELERATE_WORK
+        and model.is_cpu
+        and model.dtype in (torch.float32, torch.float64)
+        and not torch.are_deterministic_algorithms_enabled()
     )
 
 
