@@ -66,7 +66,7 @@ wheels: $(VENV)/dist.stamp  ## build this machine's wheel for others into dist/,
 test-clang: $(VENV)/test.stamp  ## build with Clang, where a warning is an error, and run the tests on that (CXX=clang++-19)
 	.ci/clang $(ARGS)
 
-test-arm: $(VENV)/test.stamp  ## build for 64-bit ARM and run the core of the tests under qemu (Debian, Ubuntu; an hour)
+test-arm:  ## build for 64-bit ARM and run the core of the tests under qemu (Debian, Ubuntu; an hour)
 	.ci/arm $(ARGS)
 
 gpu-check:  ## on a machine with an NVIDIA GPU: build, test and time the CUDA kernels with its own python3, in nine minutes
@@ -90,7 +90,7 @@ help:  ## list the targets
 $(VENV)/%.stamp: $(VENV)/torch.stamp $(SOURCES)
 	@echo 'rnnfused[$*]: compiling what has changed, installing ...'
 	@$(PIP) install --no-build-isolation --editable '.[$*]'
-	@test -e rnnfused/_cuda.so || echo 'rnnfused: built for the CPU only (this torch has no CUDA, or nvcc is missing; RNNFUSED_CUDA=1 insists)'
+	@test -e rnnfused/_cuda.so || echo 'rnnfused: built for the CPU only (RNNFUSED_CUDA=0, a torch without CUDA, or no nvcc; RNNFUSED_CUDA=1 insists)'
 	@touch $@
 
 # The build above is not isolated and needs setuptools: it then works without network when only sources change.
