@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from .export import onnx
 from .ops import compiled, complex, matmul
@@ -17,6 +16,7 @@ from .ops.modes import is_any_autocast_active, is_recorded, is_transformed
 from .ops.nonlinearity import check_nonlinearity
 from .ops.sequence import past_end
 from .ops.tokens import check_ids
+from .special_inputs import PLAIN_WEIGHTS
 
 # The weights of one direction: W_ih, W_hh, b_ih, b_hh.
 DirectionWeights = Sequence[Any]
@@ -128,14 +128,19 @@ def _runs_as_one_op(
     """Whether the op ``both_directions`` takes the call: ordinary tensors on the CPU that nothing records or transforms."""
     if is_recorded() or is_transformed() or is_any_autocast_active():
         return False
+    if matmul.HAS_ACCELERATE:
+        features = max(input.size(-1), 1) if input.is_floating_point() else 1
+        hidden_size = first[0].size(0)
+        work = input.numel() // features * hidden_size * max(features, hidden_size)
+        if matmul.suits_accelerate(first[0], work):
+            return False
     return (
         input.is_cpu
         and type(input) is Tensor
         and (h_0 is None or type(h_0) is Tensor)
-        and all(weight is None or type(weight) in (Parameter, Tensor) for weight in first)
-        and all(weight is None or type(weight) in (Parameter, Tensor) for weight in second)
+        and PLAIN_WEIGHTS.issuperset(map(type, first))
+        and PLAIN_WEIGHTS.issuperset(map(type, second))
         and not first[1].is_complex()
-        and not matmul.suits_accelerate(input, input.numel() * first[0].size(0))
     )
 
 

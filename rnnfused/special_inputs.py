@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from .ops.modes import is_recorded
 
 # The types of a weight in an ordinary call; None where a parametrization makes it.
-_PLAIN_WEIGHTS = (Parameter, Tensor, type(None))
+PLAIN_WEIGHTS = frozenset((Parameter, Tensor, type(None)))
 
 
 def is_checked_by_op(input: Any, hx: Any, weight: Any, has_ids: bool = False) -> TypeGuard[Tensor]:
@@ -37,7 +37,7 @@ def is_special(input: Any, hx: Any, weight: Any) -> bool:
     return (
         not isinstance(input, Tensor)
         or (hx is not None and not isinstance(hx, Tensor))
-        or type(weight) not in _PLAIN_WEIGHTS
+        or type(weight) not in PLAIN_WEIGHTS
     )
 
 

@@ -55,7 +55,8 @@ def results(module, way, shape, h_0=True):
         state = torch.randn(2, *state_rows, hidden, generator=generator).requires_grad_()
         leaves.append(state)
     options = {}
-    lengths = torch.randint(1, steps + 1, (batch,), generator=generator)
+    least = int(way == "packed")
+    lengths = torch.randint(least, steps + 1, (batch,), generator=generator)
     if way == "lengths":
         options["lengths"] = lengths
     if way == "packed":
@@ -114,7 +115,7 @@ def calls_of(run):
     return [event.name for event in profile.events() if event.name.startswith("rnnfused::")]
 
 
-def test_is_one_op_per_direction_of_the_derivative():
+def test_is_one_op_forward_and_one_backward():
     module = layer_of("dense", 4, 6)
     x = torch.randn(5, 2, 4, requires_grad=True)
     assert calls_of(lambda: module(x)[0].sum().backward()) == [
@@ -259,6 +260,58 @@ def test_a_wrong_weight_of_the_second_direction_is_named():
     module.weight_hh_l1_reverse = torch.nn.Parameter(torch.zeros(5, 5))
     with pytest.raises(RuntimeError, match="weight_hh_l1_reverse must have shape"):
         module(torch.zeros(2, 2, 3))
+
+
+def test_a_weight_without_values_is_refused():
+    for name, _ in rnnfused.RNN(3, 4, bidirectional=True).named_parameters():
+        module = rnnfused.RNN(3, 4, bidirectional=True)
+        setattr(module, name, torch.nn.Parameter(getattr(module, name).detach().to("meta")))
+        with pytest.raises(RuntimeError, match="must be" if "hh_l0" not in name else ""):
+            module(torch.randn(5, 2, 3))
+
+
+@pytest.mark.parametrize("index", [5, 6, 9])
+def test_wrong_tensors_without_values_are_refused(index):
+    tensors, others = arguments()
+    tensors = [tensor.detach().to("meta") for tensor in tensors]
+    tensors[index] = torch.zeros(3, 6, 6, dtype=torch.float64, device="meta")
+    with pytest.raises(RuntimeError):
+        OPS.both_directions(*tensors, *others)
+
+
+def test_sparse_weights_run_as_two_layers(monkeypatch):
+    module = rnnfused.RNN(3, 4, bidirectional=True)
+    x = torch.randn(5, 2, 3)
+    expected = module(x)[0]
+    module.weight_ih_l0 = torch.nn.Parameter(module.weight_ih_l0.detach().to_sparse())
+    torch.testing.assert_close(module(x)[0], expected)
+
+
+def test_a_traced_op_is_cast_by_autocast():
+    module = rnnfused.RNN(3, 4, bidirectional=True)
+    x = torch.randn(5, 2, 3)
+    traced = torch.fx.experimental.proxy_tensor.make_fx(module)(x)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        got, expected = traced(x)[0], module(x)[0]
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("needs", [(True,) * 5, (False, True, False, True, False)])
+def test_other_devices_run_two_layers(needs):
+    from rnnfused.ops import composite
+
+    tensors, (*extents, time_dim, nonlinearity, clip) = arguments()
+    tensors = [tensor.detach() for tensor in tensors]
+    options = (*extents, time_dim, nonlinearity, clip)
+    results = OPS.both_directions(*tensors, *options)
+    for got, wanted in zip(composite.both_directions(*tensors, *options), results, strict=True):
+        assert torch.equal(got, wanted)
+    input, *weights, h_0 = tensors
+    saved = (*results, results[0], input, *weights[:2], *weights[4:6], h_0, *options, *needs)
+    expected = OPS.both_directions_backward(*saved)
+    for got, wanted in zip(composite.both_directions_backward(*saved), expected, strict=True):
+        assert torch.equal(got, wanted)
 
 
 def test_the_two_gradients_of_the_biases_have_memory_of_their_own():

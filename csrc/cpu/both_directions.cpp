@@ -12,18 +12,22 @@
 namespace rnnfused {
 namespace {
 
-// Whether a worker per direction is faster than all workers for one direction after the other: where a direction is worth
-// a worker, and alone would occupy no more than two.
-bool runs_at_once(const RecurrenceParams& loop, int64_t work, const Workers& workers) {
-  if (workers.count < 2 || work < kMinWorkPerWorker) return false;
-  const int64_t sharing_rows = worker_count(work, kMinWorkPerWorker, workers, loop.batch_size);
-  return std::max(team_size(loop, workers), sharing_rows) <= 2;
+// Whether a worker per direction is faster than all workers for one direction after the other. `others`: multiply-adds of
+// a direction beside its loop, in products that any number of workers can share.
+bool runs_at_once(const RecurrenceParams& loop, int64_t others, const Workers& workers) {
+  const int64_t in_loop = loop_work(loop), all = in_loop + others;
+  if (workers.count < 2 || all < kMinWorkPerWorker) return false;
+  const int64_t sharing_rows =
+      worker_count(all, kMinWorkPerWorker, workers, product_of(loop.batch_size, loop.num_heads));
+  const int64_t members = loop.num_heads > 1 ? 1 : team_size(loop, workers);
+  const int64_t in_turn =
+      in_loop / std::max(members, sharing_rows) + others / worker_count(others, kMinWorkPerWorker, workers);
+  return all <= 2 * in_turn;
 }
 
-// Runs both directions. `work`: multiply-adds of one.
-void run_both(const RecurrenceParams& loop, int64_t work, FunctionRef<void(int64_t, const Workers&)> run,
+void run_both(const RecurrenceParams& loop, int64_t others, FunctionRef<void(int64_t, const Workers&)> run,
               const Workers& workers) {
-  if (runs_at_once(loop, work, workers)) {
+  if (runs_at_once(loop, others, workers)) {
     workers.run(2, [&](int64_t direction) { run(direction, Workers()); });
   } else {
     run(0, workers);
@@ -34,16 +38,18 @@ void run_both(const RecurrenceParams& loop, int64_t work, FunctionRef<void(int64
 }  // namespace
 
 void run_both_forward(const ForwardParams& first, const ForwardParams& second, const Workers& workers) {
+  const int64_t projection = product_of(all_rows(first), first.hidden_size, first.ids.data ? 0 : first.input_size);
   run_both(
-      first, loop_work(first),
+      first, projection,
       [&](int64_t direction, const Workers& own) { run_layer_forward(direction == 0 ? first : second, own); }, workers);
 }
 
 void run_both_backward(const LayerBackwardParams& first, const LayerBackwardParams& second, const Workers& workers) {
-  // The loop, and the sum of its products with the states.
-  const int64_t work = product_of(2, loop_work(first.loop));
+  const int64_t rows = all_rows(first.loop), features = first.ids.data ? 0 : first.input_size;
+  const int64_t weights = loop_work(first.loop) + product_of(rows, first.loop.hidden_size, features);
+  const int64_t input = first.gradients.input.data ? product_of(rows, first.loop.hidden_size, features) : 0;
   run_both(
-      first.loop, work,
+      first.loop, weights + input,
       [&](int64_t direction, const Workers& own) { run_layer_backward(direction == 0 ? first : second, own); },
       workers);
 }

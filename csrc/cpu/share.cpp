@@ -16,9 +16,12 @@ void check_work(int64_t work) {
   if (work >= kTooLarge) throw std::runtime_error("rnnfused: a call of these sizes would not end");
 }
 
+int64_t all_rows(const RecurrenceParams& params) {
+  return params.is_flat() ? params.num_rows : product_of(params.num_steps, params.batch_size);
+}
+
 int64_t loop_work(const RecurrenceParams& params) {
-  const int64_t rows = params.is_flat() ? params.num_rows : product_of(params.num_steps, params.batch_size);
-  return product_of(rows, params.hidden_size, params.hidden_size / params.num_heads);
+  return product_of(all_rows(params), params.hidden_size, params.hidden_size / params.num_heads);
 }
 
 void share_items(int64_t items, int64_t work, FunctionRef<int64_t(int64_t)> scratch_bytes,

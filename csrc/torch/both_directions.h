@@ -13,7 +13,8 @@ namespace rnnfused {
 // The part of a sequence (.., 2 hidden) that belongs to a direction, 0 or 1.
 inline OptionalTensor sequence_of(OptionalTensor sequence, int64_t direction, int64_t hidden_size) {
   if (!sequence) return {};
-  RNNFUSED_CHECK(last_size(*sequence) == 2 * hidden_size, "a sequence of both directions must have 2 hidden features");
+  RNNFUSED_CHECK(last_size(*sequence) == product_of(2, hidden_size),
+                 "a sequence of both directions must have 2 hidden features");
   return torch::stable::narrow(*sequence, sequence->dim() - 1, direction * hidden_size, hidden_size);
 }
 

@@ -1,6 +1,7 @@
 """The ops ``torch.ops.rnnfused``: their loading, derivatives and rules for torch's transformations.
 
 ``layer`` runs the whole time loop in one call, with its input projection; ``layer_backward`` returns the gradients.
+``both_directions`` is the same for a layer that also runs from the last step to the first.
 ``recurrence_backward`` is the backward loop alone, which every higher derivative is made of. Use them through
 :func:`rnnfused.functional.rnn` and the layers, which check their arguments (:class:`LayerArgs`):
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .modes import AUTOCAST_KEYS, is_any_autocast_active, without_autocast
+from .named_arguments import BothDirectionsArgs
 from .registry import impl
 
 
@@ -37,5 +38,13 @@ def _layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others):
         return torch.ops.rnnfused.layer(*tensors, *others)
 
 
+def _both_directions(*arguments):
+    args = BothDirectionsArgs(*arguments)
+    tensors = cast(args.weight_hh.device.type, *args[:10])
+    with without_autocast():
+        return torch.ops.rnnfused.both_directions(*tensors, *args[10:])
+
+
 for _key in AUTOCAST_KEYS:
     impl("rnnfused::layer", _key, _layer)
+    impl("rnnfused::both_directions", _key, _both_directions)

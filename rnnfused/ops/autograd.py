@@ -50,6 +50,7 @@ class _Loop(NamedTuple):
 
 
 def save(ctx, *tensors: Tensor | None):
+    """Saves the tensors for derivatives in either mode; gradients that are missing stay None."""
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
     ctx.set_materialize_grads(False)
@@ -342,7 +343,7 @@ def _before_f(args, after, extents, reverse):
 
 
 def register(function, op):
-    # For calls that are recorded as ops.
+    """Gives the op the derivative of an autograd Function, for calls that are recorded as ops; returns the op."""
     register_autograd(op, function.backward, setup_context=function.setup_context)
     return op
 

@@ -8,8 +8,15 @@ import torch
 
 from . import packing, stepwise
 from .autograd import layer_gradients, sum_given
+from .both_directions import split, split_backward
 from .matmul import project_input
-from .named_arguments import LayerArgs, LayerBackwardArgs, RecurrenceBackwardArgs
+from .named_arguments import (
+    BothDirectionsArgs,
+    BothDirectionsBackwardArgs,
+    LayerArgs,
+    LayerBackwardArgs,
+    RecurrenceBackwardArgs,
+)
 from .registry import impl
 from .sequence import Extents, Layout
 from .tokens import is_ids
@@ -78,7 +85,24 @@ def layer_backward(*arguments):
     return tuple(contiguous(name, grad) for name, grad in grads._asdict().items())
 
 
+def both_directions(*arguments):
+    """The op ``rnnfused::both_directions`` as two calls of ``layer``."""
+    first, second = (
+        torch.ops.rnnfused.layer(*args) for args in split(BothDirectionsArgs(*arguments))
+    )
+    return torch.cat([first[0], second[0]], -1), torch.cat([first[1], second[1]])
+
+
+def both_directions_backward(*arguments):
+    """The op ``rnnfused::both_directions_backward`` as two calls of ``layer_backward``."""
+    first, second = split_backward(BothDirectionsBackwardArgs(*arguments))
+    backward = torch.ops.rnnfused.layer_backward
+    return (*backward(*first), *backward(*second))
+
+
 _EVERY_DEVICE = "CompositeExplicitAutograd"
 impl("rnnfused::layer", _EVERY_DEVICE, layer_by(stepwise.forward))
 impl("rnnfused::layer_backward", _EVERY_DEVICE, layer_backward)
+impl("rnnfused::both_directions", _EVERY_DEVICE, both_directions)
+impl("rnnfused::both_directions_backward", _EVERY_DEVICE, both_directions_backward)
 impl("rnnfused::recurrence_backward", _EVERY_DEVICE, recurrence_backward_by(stepwise.backward))

@@ -102,8 +102,14 @@ def _(*arguments):
 
 @register_fake("rnnfused::both_directions")
 def _(*arguments):
-    args, _ = split(BothDirectionsArgs(*arguments))
-    output, h_n = torch.ops.rnnfused.layer(*args)
+    args = BothDirectionsArgs(*arguments)
+    if args.h_0 is not None and args.h_0.size(0) != 2:
+        raise RuntimeError(f"h_0 must have 2 states, got {args.h_0.size(0)}")
+    first, second = split(args)
+    _check_together(*args[:10], sizes=(args.batch_sizes, args.lengths))
+    (output, h_n), (other, _) = (torch.ops.rnnfused.layer(*each) for each in (first, second))
+    if other.shape != output.shape or first.weight_hh.shape != second.weight_hh.shape:
+        raise RuntimeError("both directions must have the same hidden size")
     hidden_size = output.size(-1)
     return (
         output.new_empty((*output.shape[:-1], 2 * hidden_size)),

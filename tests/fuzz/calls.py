@@ -245,13 +245,14 @@ def draw_raw_both_backward(memory):
     raw = draw_raw_backward(memory).arguments
     hidden = raw["weight_ih"].shape[0]
     sizes, dtype = raw["output"].shape[:-1], raw["output"].dtype
+    both = _raw_of_both(memory, raw)
     arguments = {
         "grad_output": memory.tensor((*sizes, 2 * hidden), dtype)
         if random.random() < 0.7
         else None,
-        "grad_h_n": None,
+        "grad_h_n": None if both["h_0"] is None else memory.tensor(tuple(both["h_0"].shape), dtype),
         "output": memory.tensor((*sizes, 2 * hidden), dtype),
-        **_raw_of_both(memory, raw),
+        **both,
         **{name: value for name, value in raw.items() if name.startswith("needs_")},
     }
     op = OPS.both_directions_backward.default
