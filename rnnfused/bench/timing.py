@@ -16,7 +16,7 @@ Call = Callable[[], object]
 SETTLE_SECONDS = 0.1
 # Shorter calls are timed in blocks of this length.
 BLOCK_SECONDS = 0.005
-LEAST_ROUNDS = 2
+LEAST_BLOCKS = 2
 
 
 class Comparison(NamedTuple):
@@ -53,7 +53,8 @@ def in_turn(ours: Call, theirs: Call, seconds: float, synchronize: Call = nothin
     """
     sides = [_Side(call, synchronize) for call in (ours, theirs)]
     round_seconds = sum(side.repeats * side.seconds + side.settling for side in sides)
-    rounds = max(LEAST_ROUNDS, int(seconds / max(round_seconds, 1e-9)))
+    rounds = int(seconds / max(round_seconds, 1e-9))
+    rounds = max(rounds, LEAST_BLOCKS - min(len(side.times) for side in sides))
     peaks = [peak()]
     for number in range(rounds):
         for side in sides:
@@ -86,6 +87,8 @@ class _Side:
         self.seconds = self._mean_of(1)
         if self.seconds < SETTLE_SECONDS:
             self.seconds = min(self.seconds, self._mean_of(1))
+        else:
+            self.times.append(self.seconds)  # of a long call, this is a block
         self.repeats = max(1, math.ceil(BLOCK_SECONDS / max(self.seconds, 1e-9)))
         # A single thread leaves nothing that spins.
         self.settling = SETTLE_SECONDS if torch.get_num_threads() > 1 else 0.0
