@@ -79,6 +79,12 @@ def workers_of(process):
     return found
 
 
+def has_ended(number):
+    """Whether the process has ended; its parent may not have asked."""
+    with open(f"/proc/{number}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "Z"
+
+
 @pytest.fixture
 def book(tmp_path):
     path = tmp_path / "book.txt"
@@ -140,7 +146,16 @@ def test_a_lost_worker_ends_the_run_with_a_state_that_resumes(tmp_path, book, ra
     while not (out / "model.json").exists():
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
-    os.kill(workers_of(process)[rank], signal.SIGKILL)
+    workers = workers_of(process)
+    # torchrun sleeps meanwhile: it would end the other worker, perhaps before that has reported the loss.
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        os.kill(workers[rank], signal.SIGKILL)
+        while not has_ended(workers[1 - rank]):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
     code, _, error = end(process)
     assert code != 0
     if rank == 1:
