@@ -42,6 +42,7 @@ int64_t PreparedParams::packed_bytes() const {
 
 void pack_layer(const ForwardParams& layer, char* memory, const Workers& workers) {
   const int64_t inputs = layer.input_size, hidden = layer.hidden_size;
+  if (hidden == 0) return;  // the memory is null
   const Places places(layer.dtype, inputs, hidden);
   std::memset(memory, 0, places.end);
   pack_matrix(layer.dtype, transposed(layer.weight_ih), inputs, hidden, memory, workers);

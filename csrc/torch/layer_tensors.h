@@ -201,7 +201,8 @@ struct LayerBackwardTensors {
     if (needs_input && weight_ih) {
       params.gradients.input = problem.view<void*>(grad_input, grad_input.mutable_data_ptr(), "grad_input");
       problem.clear_past_ends(params.gradients.input, params.input_size, params.item_bytes());
-      if (hidden() == 0) std::memset(grad_input.mutable_data_ptr(), 0, grad_input.numel() * params.item_bytes());
+      if (hidden() == 0 && grad_input.numel() > 0)
+        std::memset(grad_input.mutable_data_ptr(), 0, grad_input.numel() * params.item_bytes());
     }
   }
 
