@@ -381,7 +381,7 @@ class RNN(torch.nn.RNNBase):
         return weights if self.bias else [*weights, None, None]
 
     def _check_weights(self, layer: int) -> None:
-        """Checks the weights of a layer, which a user may have replaced."""
+        """Checks the weights of a layer: a user may have replaced them."""
         directions = 2 if self.bidirectional else 1
         features = self.input_size if layer == 0 else self.hidden_size * directions
         part = self.hidden_size // self.heads

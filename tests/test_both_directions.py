@@ -6,12 +6,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import rnnfused
 from rnnfused import layers
+from rnnfused.ops import composite
 from rnnfused.ops.both_directions import both_directions
 
 pytestmark = pytest.mark.usefixtures("restore_threads")
 OPS = torch.ops.rnnfused
 
-# T, B, I, H: too little work for a second thread; few rows; enough rows to share; a W large enough for a team; heads.
+# T, B, I, H: too little work for a second thread; few rows; enough rows to share; a W large enough for a team.
 SHAPES = [(3, 2, 4, 5), (40, 1, 6, 70), (200, 1, 16, 128), (60, 40, 9, 64), (150, 2, 8, 256)]
 WAYS = [
     "dense",
@@ -279,7 +280,7 @@ def test_wrong_tensors_without_values_are_refused(index):
         OPS.both_directions(*tensors, *others)
 
 
-def test_sparse_weights_run_as_two_layers(monkeypatch):
+def test_sparse_weights_run_as_two_layers():
     module = rnnfused.RNN(3, 4, bidirectional=True)
     x = torch.randn(5, 2, 3)
     expected = module(x)[0]
@@ -299,8 +300,6 @@ def test_a_traced_op_is_cast_by_autocast():
 
 @pytest.mark.parametrize("needs", [(True,) * 5, (False, True, False, True, False)])
 def test_other_devices_run_two_layers(needs):
-    from rnnfused.ops import composite
-
     tensors, (*extents, time_dim, nonlinearity, clip) = arguments()
     tensors = [tensor.detach() for tensor in tensors]
     options = (*extents, time_dim, nonlinearity, clip)

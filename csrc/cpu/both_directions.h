@@ -1,4 +1,4 @@
-// A layer in both directions: two layers of the same sizes on one input, of which the second runs from the last step to
+// Runs a layer in both directions: two layers of the same sizes read one input. The second runs from the last step to
 // the first.
 #pragma once
 

@@ -15,7 +15,7 @@ int64_t worker_count(int64_t work, int64_t min_work, const Workers& workers, int
 // Throws std::runtime_error for a number of multiply-adds that no machine can finish.
 void check_work(int64_t work);
 
-// Rows of all steps, as if none ended before the last one where they are not flat.
+// The rows of a flat sequence, else steps times rows: lengths do not count.
 int64_t all_rows(const RecurrenceParams& params);
 
 // Multiply-adds of the time loop.

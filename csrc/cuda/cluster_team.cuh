@@ -149,7 +149,7 @@ class ClusterTeam : public BlockTeam<Product> {
   }
 
  private:
-  // Calls `use(rank)` for the thread's share of the ranks, which it shares with its neighbours. Blocks begin at different
+  // Calls `use(rank)` for this thread's part of the ranks; its neighbours take the other parts. Blocks begin at different
   // ranks.
   template <int kLeastSharers, class Use>
   __device__ __forceinline__ void for_each_rank(int sharers, const Use& use) const {

@@ -12,8 +12,8 @@ namespace rnnfused {
 namespace cuda {
 
 struct CudaKernels {
-  // The layout of a call on the current device; blocks is 0 where the kernels would surely be slower. A forced plan that does
-  // not hold the call is a std::runtime_error.
+  // The layout of a call on the current device; blocks is 0 where the kernels would surely be slower. A forced plan that
+  // does not hold the call is a std::runtime_error.
   Plan (*plan)(const Device& device, const ForcedPlan& forced, int64_t hidden_size, int64_t batch_size);
   // Bytes of workspace in global memory.
   int64_t (*workspace_bytes)(const Plan& plan, int64_t batch_size);

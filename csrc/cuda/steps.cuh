@@ -206,7 +206,7 @@ struct BackwardStep {
   }
 };
 
-// Make the step of a call.
+// Makes the step of a call.
 template <class Product, class Stored>
 ForwardStep<Stored> make_step(const ForwardParams& params) {
   return {params, params.hidden_size % Product::kValues == 0 && has_whole_words<Product>(params.projections) &&

@@ -86,8 +86,7 @@ inline decltype(std::tuple_cat(LayerGrads(), LayerGrads())) both_directions_back
       sequence_of(grad_output, 1, hidden), state_of(grad_h_n, 1), *sequence_of(output, 1, hidden), input,
       weight_ih_reverse, weight_hh_reverse, state_of(h_0, 1), {batch_sizes, lengths}, time_dim, nonlinearity, true,
       state_grad_clip, needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
-  const bool needs_any = needs_input || needs_weight_ih || needs_weight_hh || needs_bias || needs_h_0;
-  if (hidden > 0 && needs_any) run_both_backward(first.params, second.params, torch_workers());
+  if (first.has_work) run_both_backward(first.params, second.params, torch_workers());
   return std::tuple_cat(gradients_of(first), gradients_of(second));
 }
 

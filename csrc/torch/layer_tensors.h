@@ -120,7 +120,7 @@ void take_input(const Problem& problem, const Tensor& input, const Tensor& weigh
   params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
 }
 
-// Memory for the results of a layer, where others share it.
+// Tensors that receive a layer's results; null: the layer makes its own.
 struct LayerResults {
   OptionalTensor output, h_n;
 };
@@ -167,6 +167,7 @@ struct LayerBackwardTensors {
   BackwardTensors loop;
   Tensor grad_input, grad_weight_ih, grad_weight_hh, grad_bias;
   LayerBackwardParams params;
+  const bool has_work;  // else no kernel runs
 
   LayerBackwardTensors(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n, const Tensor& output,
                        const OptionalTensor& input, const OptionalTensor& weight_ih, const Tensor& weight_hh,
@@ -181,7 +182,8 @@ struct LayerBackwardTensors {
                                 loop.problem.sequence_sizes(needs_input && input ? last_size(*input) : 0))),
         grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih, output)),
         grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())),
-        grad_bias(wanted(needs_bias, output, {hidden()})) {
+        grad_bias(wanted(needs_bias, output, {hidden()})),
+        has_work(hidden() > 0 && (needs_input || needs_weight_ih || needs_weight_hh || needs_bias || needs_h_0)) {
     const Problem& problem = loop.problem;
     RNNFUSED_CHECK(input.has_value() >= weight_ih.has_value(), "weight_ih needs the input");
     params.loop = loop.params;
@@ -201,8 +203,8 @@ struct LayerBackwardTensors {
     if (needs_input && weight_ih) {
       params.gradients.input = problem.view<void*>(grad_input, grad_input.mutable_data_ptr(), "grad_input");
       problem.clear_past_ends(params.gradients.input, params.input_size, params.item_bytes());
-      if (hidden() == 0 && grad_input.numel() > 0)
-        std::memset(grad_input.mutable_data_ptr(), 0, grad_input.numel() * params.item_bytes());
+      const int64_t grad_bytes = grad_input.numel() * params.item_bytes();
+      if (hidden() == 0 && grad_bytes > 0) std::memset(grad_input.mutable_data_ptr(), 0, grad_bytes);
     }
   }
 
@@ -236,7 +238,7 @@ struct LayerBackwardTensors {
   }
 };
 
-// The gradients of the input, W_ih, W_hh, the bias and h_0.
+// A layer's gradients, in this order: input, W_ih, W_hh, bias, h_0.
 using LayerGrads = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 inline LayerGrads gradients_of(const LayerBackwardTensors& tensors) {

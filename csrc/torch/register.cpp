@@ -83,10 +83,7 @@ rnnfused::LayerGrads layer_backward(OptionalTensor grad_output, OptionalTensor g
   const rnnfused::LayerBackwardTensors tensors(grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0,
                                                {batch_sizes, lengths}, time_dim, nonlinearity, reverse, state_grad_clip,
                                                needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
-  const bool needs_any = needs_input || needs_weight_ih || needs_weight_hh || needs_bias || needs_h_0;
-  if (tensors.params.loop.hidden_size > 0 && needs_any) {
-    rnnfused::run_layer_backward(tensors.params, torch_workers());
-  }
+  if (tensors.has_work) rnnfused::run_layer_backward(tensors.params, torch_workers());
   return rnnfused::gradients_of(tensors);
 }
 

@@ -64,7 +64,7 @@ void run(Params& params, const Problem& problem, const Tensor& model) {
 
 // A sequence as the kernels take it: its features are contiguous, and the rows of a tile's step lie within 32 bits.
 Tensor as_sequence(const Tensor& tensor) {
-  constexpr int64_t kMostRows = 2048;  // of a tile, and more than any plan has
+  constexpr int64_t kMostRows = 2048;  // no plan has a tile of so many
   const int64_t dim = tensor.dim() - 2;
   const bool is_far = dim >= 0 && tensor.stride(dim) > UINT32_MAX / (std::min(tensor.size(dim), kMostRows) + 1);
   return is_far ? torch::stable::contiguous(tensor) : with_contiguous_features(tensor);

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from .modes import AUTOCAST_KEYS, is_any_autocast_active, without_autocast
-from .named_arguments import BothDirectionsArgs
 from .registry import impl
 
 
@@ -31,20 +30,18 @@ def dtype_of(tensor: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device_type) if is_active(device_type) else tensor.dtype
 
 
-def _layer(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, *others):
-    """The op ``layer`` in a region; scripted, traced and exported programs call it without Python's casts."""
-    tensors = cast(weight_hh.device.type, input, weight_ih, weight_hh, bias_ih, bias_hh, h_0)
-    with without_autocast():
-        return torch.ops.rnnfused.layer(*tensors, *others)
+def _in_region(name, num_tensors):
+    """The op ``name`` in a region, its first arguments cast: programs without Python's casts call it."""
 
+    def call(*arguments):
+        weight_hh = arguments[2]
+        tensors = cast(weight_hh.device.type, *arguments[:num_tensors])
+        with without_autocast():
+            return getattr(torch.ops.rnnfused, name)(*tensors, *arguments[num_tensors:])
 
-def _both_directions(*arguments):
-    args = BothDirectionsArgs(*arguments)
-    tensors = cast(args.weight_hh.device.type, *args[:10])
-    with without_autocast():
-        return torch.ops.rnnfused.both_directions(*tensors, *args[10:])
+    return call
 
 
 for _key in AUTOCAST_KEYS:
-    impl("rnnfused::layer", _key, _layer)
-    impl("rnnfused::both_directions", _key, _both_directions)
+    for _name, _num_tensors in (("layer", 6), ("both_directions", 10)):
+        impl(f"rnnfused::{_name}", _key, _in_region(_name, _num_tensors))

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import library
-from .matmul import project, project_input, suits_accelerate, sum_by_head, sum_of_products, times
+from . import library, matmul
+from .matmul import project, project_input, sum_by_head, sum_of_products, times
 from .modes import entry, is_differentiated
 from .named_arguments import (
     LayerArgs,
@@ -148,28 +148,27 @@ class Layer(torch.autograd.Function):
         needs = needs_of(ctx, LayerArgs)
         needs_bias = needs.bias_ih or needs.bias_hh
         output, hidden_size = saved[0], saved[0].size(-1)
-        is_apart = is_differentiated() or suits_accelerate(output, output.numel() * hidden_size)
-        backward = differentiable_layer_backward if is_apart else library.layer_backward
-        grad_input, grad_weight_ih, grad_weight_hh, grad_bias, grad_h_0 = backward(
-            grad_output,
-            grad_h_n,
-            *saved,
-            *ctx.options,
-            needs.input,
-            needs.weight_ih,
-            needs.weight_hh,
-            needs_bias,
-            needs.h_0,
+        is_apart = is_differentiated() or (
+            matmul.HAS_ACCELERATE and matmul.suits_accelerate(output, output.numel() * hidden_size)
         )
-        # Equal, but of its own memory: either may be changed in place.
-        grad_bias_hh = grad_bias.clone() if needs.bias_ih and needs.bias_hh else grad_bias
+        backward = differentiable_layer_backward if is_apart else library.layer_backward
+        grads = LayerGrads(
+            *backward(
+                grad_output,
+                grad_h_n,
+                *saved,
+                *ctx.options,
+                needs.input,
+                needs.weight_ih,
+                needs.weight_hh,
+                needs_bias,
+                needs.h_0,
+            )
+        )
         return LayerArgs(
-            grad_input if needs.input else None,
-            grad_weight_ih if needs.weight_ih else None,
-            grad_weight_hh if needs.weight_hh else None,
-            grad_bias if needs.bias_ih else None,
-            grad_bias_hh if needs.bias_hh else None,
-            grad_h_0 if needs.h_0 else None,
+            grads.input if needs.input else None,
+            *weight_gradients(grads, *needs[1:5]),
+            grads.h_0 if needs.h_0 else None,
         )
 
 
@@ -190,6 +189,18 @@ class LayerWithoutStep(Layer):
         saved = (*others, h_0, batch_sizes, lengths)
         grads = Layer.backward_of(ctx, saved, grad_output, grad_h_n)
         return grads if grads.h_0 is None else grads._replace(h_0=without_step(grads.h_0))
+
+
+def weight_gradients(grads, needs_weight_ih, needs_weight_hh, needs_bias_ih, needs_bias_hh):
+    """The gradients of W_ih, W_hh, b_ih and b_hh from a layer's; None where one is not needed."""
+    # Equal, but of its own memory: either may be changed in place.
+    bias_hh = grads.bias.clone() if needs_bias_ih and needs_bias_hh else grads.bias
+    return (
+        grads.weight_ih if needs_weight_ih else None,
+        grads.weight_hh if needs_weight_hh else None,
+        grads.bias if needs_bias_ih else None,
+        bias_hh if needs_bias_hh else None,
+    )
 
 
 def _loop_of(args: LayerBackwardArgs) -> tuple[Layout, _Loop]:

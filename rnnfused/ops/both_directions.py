@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from . import library
-from .autograd import differentiable_layer_backward, needs_of, register, save, sum_given
+from .autograd import (
+    differentiable_layer_backward,
+    needs_of,
+    register,
+    save,
+    sum_given,
+    weight_gradients,
+)
 from .modes import entry, is_differentiated
 from .named_arguments import (
     BothDirectionsArgs,
@@ -104,21 +111,10 @@ class BothDirections(torch.autograd.Function):
         first, second = backward(args)
         return BothDirectionsArgs(
             sum_given(first.input, second.input) if needs.input else None,
-            *_weight_gradients(first, *needs[1:5]),
-            *_weight_gradients(second, *needs[5:9]),
+            *weight_gradients(first, *needs[1:5]),
+            *weight_gradients(second, *needs[5:9]),
             torch.cat([first.h_0, second.h_0]) if needs.h_0 else None,
         )
-
-
-def _weight_gradients(grads, needs_weight_ih, needs_weight_hh, needs_bias_ih, needs_bias_hh):
-    # Equal, but of its own memory: either may be changed in place.
-    bias_hh = grads.bias.clone() if needs_bias_ih and needs_bias_hh else grads.bias
-    return (
-        grads.weight_ih if needs_weight_ih else None,
-        grads.weight_hh if needs_weight_hh else None,
-        grads.bias if needs_bias_ih else None,
-        bias_hh if needs_bias_hh else None,
-    )
 
 
 def _backward(args):

@@ -2,11 +2,11 @@
 
 import torch
 
-from .both_directions import split, split_backward
+from . import composite
+from .both_directions import split
 from .modes import is_fake
 from .named_arguments import (
     BothDirectionsArgs,
-    BothDirectionsBackwardArgs,
     LayerArgs,
     LayerBackwardArgs,
     RecurrenceBackwardArgs,
@@ -106,7 +106,6 @@ def _(*arguments):
     if args.h_0 is not None and args.h_0.size(0) != 2:
         raise RuntimeError(f"h_0 must have 2 states, got {args.h_0.size(0)}")
     first, second = split(args)
-    _check_together(*args[:10], sizes=(args.batch_sizes, args.lengths))
     (output, h_n), (other, _) = (torch.ops.rnnfused.layer(*each) for each in (first, second))
     if other.shape != output.shape or first.weight_hh.shape != second.weight_hh.shape:
         raise RuntimeError("both directions must have the same hidden size")
@@ -117,11 +116,7 @@ def _(*arguments):
     )
 
 
-@register_fake("rnnfused::both_directions_backward")
-def _(*arguments):
-    first, second = split_backward(BothDirectionsBackwardArgs(*arguments))
-    layer_backward = torch.ops.rnnfused.layer_backward
-    return (*layer_backward(*first), *layer_backward(*second))
+register_fake("rnnfused::both_directions_backward")(composite.both_directions_backward)
 
 
 @register_fake("rnnfused::project")

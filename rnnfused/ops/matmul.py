@@ -48,7 +48,7 @@ def _has_kernel(model: Tensor, work: int) -> bool:
 
 
 def suits_accelerate(model: Tensor, work: int) -> bool:
-    """Whether a product on the CPU of so many multiply-adds is torch's by Accelerate, and no kernel's of rnnfused.
+    """Whether torch multiplies faster, by Accelerate, in a CPU product of ``work`` multiply-adds.
 
     Never under :func:`torch.use_deterministic_algorithms`, which asks for the bits of rnnfused's kernels.
     """
