@@ -84,10 +84,11 @@ def textbook(
             if h.shape != (1, p.size(1)):
                 return None
             h = h.expand(p.shape)
-        p = torch.addmm(p, h, weight_h)
+        if is_differentiated():
+            return torch.tanh(torch.addmm(p, h, weight_h))
+        return p.addmm_(h, weight_h).tanh_()  # in place: 2 us less
     except (RuntimeError, IndexError):
         return None
-    return torch.tanh(p)
 
 
 def suits_cell(input: Tensor, hx: Any, weight_ih: Tensor, weight: Tensor) -> bool:

@@ -30,11 +30,11 @@ def resident_bytes():
 
 
 def layers():
-    return rnnfused.RNN(128, 128), (torch.randn(64, 16, 128),), {}
+    return rnnfused.RNN(64, 64), (torch.randn(16, 16, 64),), {}
 
 
 def tokens():
-    return rnnfused.TokenRNN(30, 64, 2), (torch.randint(30, (64, 16)),), {}
+    return rnnfused.TokenRNN(30, 64, 2), (torch.randint(30, (16, 16)),), {}
 
 
 def cell():
@@ -43,16 +43,16 @@ def cell():
 
 def lengths():
     module = rnnfused.RNN(64, 64, bidirectional=True)
-    return module, (torch.randn(32, 16, 64),), {"lengths": torch.randint(33, (16,))}
+    return module, (torch.randn(16, 16, 64),), {"lengths": torch.randint(17, (16,))}
 
 
 def language_model():
-    return CharLM(CharLMConfig(30, 64, 2)), (torch.randint(30, (16, 32)),), {}
+    return CharLM(CharLMConfig(30, 64, 2)), (torch.randint(30, (16, 16)),), {}
 
 
 def compiled():
     module = torch.compile(rnnfused.RNN(64, 64), backend="aot_eager")
-    return module, (torch.randn(32, 16, 64),), {}
+    return module, (torch.randn(16, 16, 64),), {}
 
 
 def main(name, count):

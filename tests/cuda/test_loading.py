@@ -1,6 +1,7 @@
 """The package loads its CUDA library only beside a torch with CUDA; a failure is a warning."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -28,9 +29,9 @@ def use_package(tmp_path):
         if library is not None:
             (copy / "_cuda.so").write_bytes(library)
         program = PROGRAM.format(version=cuda_of_torch)
-        # -c puts the working directory first on the module path.
         command = [sys.executable, "-c", program]
-        call = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        first = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        call = subprocess.run(command, cwd=tmp_path, env=first, capture_output=True, text=True)
         assert (call.returncode, call.stdout) == (0, "torch.Size([1, 1, 1])\n"), call.stderr
         return call.stderr
 

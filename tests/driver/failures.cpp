@@ -5,10 +5,19 @@
 #include <cstdlib>
 #include <new>
 
+#ifndef __has_feature
+#define __has_feature(name) 0
+#endif
+
 namespace {
 
 constexpr int64_t kOff = -1, kFailed = -2;
 std::atomic<int64_t> left{kOff};  // allocations before the one that fails
+
+}  // namespace
+
+#if !__has_feature(thread_sanitizer)  // Clang's has these operators itself, and no allocation fails
+namespace {
 
 void* allocate(size_t bytes, size_t alignment) {
   int64_t seen = left.load();
@@ -38,6 +47,7 @@ void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory
 void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+#endif
 
 namespace rnnfused {
 

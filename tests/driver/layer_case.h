@@ -84,7 +84,9 @@ class LayerCase {
     std::vector<int64_t> order(batch_), starts(batch_), sequence_rows, sorted;
     std::iota(order.begin(), order.end(), 0);
     std::exclusive_scan(lengths.begin(), lengths.end(), starts.begin(), int64_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+    // Clang warns of std::stable_sort, as GCC's header uses what the standard deprecates.
+    std::sort(order.begin(), order.end(),
+              [&](int64_t a, int64_t b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; });
     for (const int64_t row : order) {
       sorted.push_back(lengths[row]);
       sequence_rows.push_back(kind_ == padded_lengths ? row : starts[row]);
