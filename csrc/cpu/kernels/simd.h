@@ -1,5 +1,6 @@
 // Registers, and rows of values in memory. Each instruction set has a file with the operations that need intrinsics:
 //   fma(a, b, c)              a * b + c, rounded once; rounded twice on a processor without fused multiply-adds
+//   fused(a, b, c)            the same with an exact product on these too, in several times the instructions
 //   at_most, at_least(x, y)   the lesser, or the greater, of x and a limit; NaN stays NaN
 //   lookup(row, index)        in each lane, the value that the low three bits of the index select; the second half of the
 //                             row repeats the first
@@ -23,6 +24,13 @@
 
 namespace rnnfused {
 namespace RNNFUSED_ISA {
+
+#if !defined(RNNFUSED_NO_FMA)
+template <class V>
+RNNFUSED_INLINE V fused(V a, V b, V c) {
+  return fma(a, b, c);
+}
+#endif
 
 // Prefetches n values that will soon be read, or written.
 template <bool kWrites, class T>

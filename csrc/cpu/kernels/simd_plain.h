@@ -53,6 +53,29 @@ RNNFUSED_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<do
 RNNFUSED_INLINE Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) { return a * b + c; }
 RNNFUSED_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) { return a * b + c; }
 
+#define RNNFUSED_NO_FMA
+
+// In float64, where a product of two float32 is exact.
+RNNFUSED_INLINE Vector<float> fused(Vector<float> a, Vector<float> b, Vector<float> c) {
+  typedef double Wide __attribute__((vector_size(2 * RNNFUSED_VECTOR_BYTES)));
+  const auto wide = [](Vector<float> v) __attribute__((always_inline)) { return __builtin_convertvector(v, Wide); };
+  return __builtin_convertvector(wide(a) * wide(b) + wide(c), Vector<float>);
+}
+
+// With the rest of the rounded product, by halves of the factors, whose products are exact (Dekker 1971). For |a| and
+// |b| below 2^990.
+RNNFUSED_INLINE Vector<double> fused(Vector<double> a, Vector<double> b, Vector<double> c) {
+  using V = Vector<double>;
+  const auto upper = [](V v) __attribute__((always_inline)) {
+    const V shifted = v * 134217729.0;  // 2^27 + 1
+    return shifted - (shifted - v);
+  };
+  const V a_upper = upper(a), b_upper = upper(b), a_lower = a - a_upper, b_lower = b - b_upper;
+  const V product = a * b;
+  const V rest = ((a_upper * b_upper - product) + a_upper * b_lower + a_lower * b_upper) + a_lower * b_lower;
+  return (product + c) + rest;
+}
+
 #endif
 
 RNNFUSED_INLINE Vector<float> at_most(Vector<float> x, float limit) { return limit < x ? splat(limit) : x; }

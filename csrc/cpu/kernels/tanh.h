@@ -36,7 +36,7 @@ RNNFUSED_TANH Vector<float> tanh(Vector<float> x) {
   V sum = fma(lookup(kTanhTable[8], piece), v2, pair(6));
   sum = fma(sum, v2, pair(4));
   sum = fma(sum, v2, pair(2));
-  return (V)((U)fma(sum, w, base) | sign);
+  return (V)((U)fused(sum, w, base) | sign);
 }
 
 // float64: expm1(2a) / (expm1(2a) + 2), both as a rounded value and the rest of it.
@@ -55,7 +55,7 @@ RNNFUSED_INLINE Vector<double> tanh(Vector<double> x) {
   const V above = less_one + scaled, above_rest = fma(reduced.scale, part_rest, (less_one - above) + scaled);
   const V below = above + 2.0, below_rest = ((2.0 - below) + above) + above_rest;
   const V inverse = 1.0 / below, quotient = above * inverse;
-  const V remainder = fma(-quotient, below, above) + fma(-quotient, below_rest, above_rest);
+  const V remainder = fused(-quotient, below, above) + fma(-quotient, below_rest, above_rest);
 
   const V result = a > 19.0615 ? splat(1.0) : fma(remainder, inverse, quotient);
 
