@@ -1,6 +1,7 @@
 """Shared fixtures: devices, numbers of threads, processes on another instruction set."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,10 @@ import rnnfused
 
 # Tests set more threads than some machines have processors, and mean as many workers.
 os.environ.setdefault("RNNFUSED_PROCESSORS", "64")
+
+# A shell has its background jobs ignore Ctrl-C; the tests' processes would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
