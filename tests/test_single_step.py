@@ -91,6 +91,21 @@ def test_both_ways_equal_the_formula(deterministic, name, has_state):
     )
 
 
+@pytest.mark.parametrize("has_state", [True, False])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_step_without_gradients_changes_no_argument(name, has_state):
+    torch.manual_seed(0)
+    h = torch.randn(B, HIDDEN) if has_state else None
+    given = zeros_of(h).clone()
+    with torch.no_grad():
+        module, _, got, expected = CALLS[name](h)
+    torch.testing.assert_close(got, expected)  # whose formula runs second, on the same tensors
+    assert torch.equal(zeros_of(h), given)
+    untouched = type(module)(INPUT, HIDDEN)
+    for parameter, other in zip(module.parameters(), untouched.parameters(), strict=True):
+        assert parameter._version == other._version
+
+
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_options_of_the_cell(deterministic, nonlinearity, bias):
