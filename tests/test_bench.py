@@ -44,9 +44,24 @@ def test_a_time_is_the_median_of_blocks(one_thread, monkeypatch):
     monkeypatch.setattr(timing, "peak", lambda: 1.0)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(timing, "LEAST_BLOCKS", 3)
+    monkeypatch.setattr(timing, "LONG_SECONDS", 100.0)
     # The first call of each side warms up. The calls are long, so that each other one is a block.
     taken = timing.in_turn(lambda: call("A"), lambda: call("B"), 0.0)
     assert taken == (2.0, 7.0, 1.0)
+
+
+def test_a_call_of_seconds_is_timed_once_after_its_first_call(one_thread, monkeypatch):
+    clock, made = [0.0], []
+
+    def call(side):
+        made.append(side)
+        clock[0] += timing.LONG_SECONDS if side in made[:-1] else 10 * timing.LONG_SECONDS
+
+    monkeypatch.setattr(timing, "peak", lambda: 1.0)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    taken = timing.in_turn(lambda: call("A"), lambda: call("B"), 0.3)
+    assert made == ["A", "B", "A", "B"]
+    assert taken == (timing.LONG_SECONDS, timing.LONG_SECONDS, 1.0)
 
 
 @pytest.mark.parametrize(

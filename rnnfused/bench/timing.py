@@ -17,6 +17,8 @@ SETTLE_SECONDS = 0.1
 # Shorter calls are timed in blocks of this length.
 BLOCK_SECONDS = 0.005
 LEAST_BLOCKS = 2
+# Blocks that take as long as this together are made once.
+LONG_SECONDS = 2.0
 
 
 class Comparison(NamedTuple):
@@ -40,7 +42,8 @@ def nothing() -> None:
 def in_turn(ours: Call, theirs: Call, seconds: float, synchronize: Call = nothing) -> Comparison:
     """Times two calls in turn.
 
-    A block has calls of one side alone, after that side has settled. At least two blocks of each side are timed.
+    A block has calls of one side alone, after that side has settled. At least two blocks of each side are timed, or one
+    of calls that take seconds.
 
     Args:
         ours: makes a call of rnnfused. Its result is dropped.
@@ -52,9 +55,12 @@ def in_turn(ours: Call, theirs: Call, seconds: float, synchronize: Call = nothin
         The medians of the blocks' means, and the largest of a few measurements of the peak.
     """
     sides = [_Side(call, synchronize) for call in (ours, theirs)]
+    for side in sides:
+        side.estimate()
     round_seconds = sum(side.repeats * side.seconds + side.settling for side in sides)
     rounds = int(seconds / max(round_seconds, 1e-9))
-    rounds = max(rounds, LEAST_BLOCKS - min(len(side.times) for side in sides))
+    least = LEAST_BLOCKS if round_seconds < LONG_SECONDS else 1
+    rounds = max(rounds, least - min(len(side.times) for side in sides))
     peaks = [peak()]
     for number in range(rounds):
         for side in sides:
@@ -83,15 +89,19 @@ class _Side:
     def __init__(self, call: Call, synchronize: Call):
         self.call, self.synchronize = call, synchronize
         self.times: list[float] = []
-        self._mean_of(1)  # loads or compiles code
+        # A single thread leaves nothing that spins.
+        self.settling = SETTLE_SECONDS if torch.get_num_threads() > 1 else 0.0
+        self.seconds = self._mean_of(1)  # loads or compiles code
+
+    def estimate(self) -> None:
+        """Finds the seconds per call, and the calls of a block. A long call is a block already."""
+        time.sleep(self.settling)
         self.seconds = self._mean_of(1)
         if self.seconds < SETTLE_SECONDS:
             self.seconds = min(self.seconds, self._mean_of(1))
         else:
-            self.times.append(self.seconds)  # of a long call, this is a block
+            self.times.append(self.seconds)
         self.repeats = max(1, math.ceil(BLOCK_SECONDS / max(self.seconds, 1e-9)))
-        # A single thread leaves nothing that spins.
-        self.settling = SETTLE_SECONDS if torch.get_num_threads() > 1 else 0.0
 
     def settle(self) -> None:
         """Gives this side the processor: runs it untimed for a while, or sleeps if one call takes longer."""
