@@ -40,6 +40,7 @@ def command(tmp_path, seconds, stall, code):
 
 
 ENVIRONMENT = {**os.environ, "COMMIT": "abc", "PATH": "/nowhere"}
+ENVIRONMENT.pop("PYTHONSAFEPATH", None)  # the stage imports its neighbours
 
 
 def watch(tmp_path, *given):
