@@ -20,7 +20,7 @@ def pytest_addoption(parser):
     others = [name for name in PEERS if name != "nn.RNN"]
     group.addoption("--peers", nargs="+", default=[], choices=others, help="peers besides nn.RNN")
     group.addoption(
-        "--seconds", type=float, default=0.3, help="seconds per comparison (default: 0.3)"
+        "--seconds", type=float, default=0.15, help="seconds per comparison (default: 0.15)"
     )
     group.addoption("--threads", type=int, help="threads and cores (default: all cores)")
     group.addoption("--records", type=Path, help="file of this session's records")

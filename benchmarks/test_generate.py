@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import rnnfused
 from rnnfused.generation import generate
 
-NUM_SYMBOLS = 2000
+NUM_SYMBOLS = 1000
 CHOICES = {
     "greedy": {"temperature": 0},
     "sampled": {"temperature": 0.8},
