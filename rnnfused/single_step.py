@@ -50,7 +50,7 @@ def suits(input: Any, weight: Any) -> TypeGuard[Tensor]:
 
 
 def textbook(
-    x: Tensor, weight_x: Tensor | None, weight_h: Tensor, bias: Tensor, h: Any
+    x: Tensor, weight_x: Tensor | None, weight_h: Tensor, bias: Tensor | None, h: Any
 ) -> Tensor | None:
     """``tanh(x W_x + h W_h + b)``; None where an argument is wrong, which the caller then explains.
 
@@ -58,15 +58,17 @@ def textbook(
         x: (B, I), or token ids (B,).
         weight_x: (I, H); None where a parametrization makes it.
         weight_h: (H, H).
-        bias: (H,).
+        bias: (H,), or None likewise.
         h: (B, H), (1, H), one of these in a tuple, or None.
     """
     # torch would broadcast another bias, and read what a tensor on meta lacks.
     if (
         weight_x is None
+        or bias is None
         or not weight_x.is_cpu
         or not bias.is_cpu
-        or bias.shape != weight_h.shape[1:]
+        or bias.dim() != 1
+        or bias.size(0) != weight_h.size(1)
     ):
         return None
     try:

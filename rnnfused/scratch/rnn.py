@@ -60,7 +60,8 @@ class RNNScratch(nn.Module):
         weights = self._parameters  # attributes of a module are slow
         weight_hh: Any = weights.get("W_hh")
         if not stacked and single_step.suits(inputs, weight_hh) and _is_one_step(inputs):
-            h = single_step.textbook(inputs[0], weights.get("W_xh"), weight_hh, self.b_h, state)
+            x, weight_xh = inputs.select(0, 0), weights.get("W_xh")
+            h = single_step.textbook(x, weight_xh, weight_hh, weights.get("b_h"), state)
             if h is not None:
                 return [h], h
         arguments.check_layout("inputs", inputs)
@@ -141,7 +142,7 @@ class RNNScratchCell(nn.Module):
         weights = self._parameters  # attributes of a module are slow
         weight_h: Any = weights.get("Wh")
         if single_step.suits(x, weight_h) and x.dim() == 2:
-            step = single_step.textbook(x, weights.get("Wx"), weight_h, self.b, h)
+            step = single_step.textbook(x, weights.get("Wx"), weight_h, weights.get("b"), h)
             if step is not None:
                 return step
         if x.dim() != 2 or x.size(1) != self.num_inputs:
