@@ -58,8 +58,8 @@ RNNFUSED_INLINE Vector<double> fma(Vector<double> a, Vector<double> b, Vector<do
 // In float64, where a product of two float32 is exact.
 RNNFUSED_INLINE Vector<float> fused(Vector<float> a, Vector<float> b, Vector<float> c) {
   typedef double Wide __attribute__((vector_size(2 * RNNFUSED_VECTOR_BYTES)));
-  const auto wide = [](Vector<float> v) __attribute__((always_inline)) { return __builtin_convertvector(v, Wide); };
-  return __builtin_convertvector(wide(a) * wide(b) + wide(c), Vector<float>);
+  const Wide product = __builtin_convertvector(a, Wide) * __builtin_convertvector(b, Wide);
+  return __builtin_convertvector(product + __builtin_convertvector(c, Wide), Vector<float>);
 }
 
 // With the rest of the rounded product, by halves of the factors, whose products are exact (Dekker 1971). For |a| and
