@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 import rnnfused
 
 pytest.importorskip("hypothesis", reason="hypothesis generates the cases")
-from hypothesis import given, settings  # noqa: E402 (after the check that it exists)
+from hypothesis import HealthCheck, given, settings  # noqa: E402 (after the check that it exists)
 from hypothesis import strategies as st  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -236,7 +236,12 @@ def cases(draw):
     return Case(num_layers=num_layers, dropout=dropout, **values)
 
 
-generated = settings(derandomize=True, deadline=None, database=None)
+generated = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # an emulator is slow
+)
 
 
 @settings(generated, max_examples=500)
