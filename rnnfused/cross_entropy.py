@@ -66,8 +66,9 @@ def linear_cross_entropy(
     else:
         try:
             loss = ops.linear_cross_entropy(*arguments)
-        except RuntimeError:
-            _check_values(ids, target, weight.size(0), ignore_index)
+        except RuntimeError as error:
+            if "neither a class" in str(error):  # the op does not say which value
+                _check_values(ids, target, weight.size(0), ignore_index)
             raise
     if not is_autocast:
         loss = loss.to(hidden.dtype)

@@ -35,8 +35,8 @@ struct CrossEntropyTensors {
     check_features(hidden, "hidden");
     params.num_rows = hidden.size(0);
     params.hidden_size = hidden.size(1);
-    params.hidden = {hidden.const_data_ptr(), hidden.stride(0)};
-    params.weight = {weight.const_data_ptr(), weight.stride(0), weight.stride(1)};
+    params.hidden = {data_of(hidden, "hidden"), hidden.stride(0)};
+    params.weight = {data_of(weight, "weight"), weight.stride(0), weight.stride(1)};
     CrossEntropyRowsParams& rows = params.rows;
     rows.dtype = dtype_of(hidden);
     rows.num_classes = weight.size(0);
@@ -46,7 +46,7 @@ struct CrossEntropyTensors {
       check_like(*bias, hidden, "bias");
       RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == rows.num_classes, "bias must be (classes)");
       check_features(*bias, "bias");
-      params.bias = bias->const_data_ptr();
+      params.bias = data_of(*bias, "bias");
     }
     if (row_scales) {
       RNNFUSED_CHECK(reduction == none, "row_scales are for reduction 0");
@@ -55,7 +55,7 @@ struct CrossEntropyTensors {
                          DeviceNumber(*row_scales) == DeviceNumber(hidden),
                      "row_scales must be (rows), of the loss's dtype and device");
       check_features(*row_scales, "row_scales");
-      rows.row_scales = row_scales->const_data_ptr();
+      rows.row_scales = data_of(*row_scales, "row_scales");
     }
     const int64_t count = take_targets(target, hidden);
     if (reduction == mean) rows.scale = 1.0 / static_cast<double>(count);
@@ -120,7 +120,7 @@ struct CrossEntropyTensors {
                        DeviceNumber(target) == DeviceNumber(hidden),
                    "target must be (rows), int64, on the device of hidden");
     check_features(target, "target");
-    const int64_t* const ids = static_cast<const int64_t*>(target.const_data_ptr());
+    const int64_t* const ids = int64_data_of(target, "target");
     params.rows.targets = ids;
     const int64_t ignored = params.rows.ignore_index, classes = params.rows.num_classes;
     bool is_wrong = false;

@@ -61,12 +61,12 @@ struct PackedGenerator {
     }
     check_contiguous(weights_hh, "weights_hh");
     check_contiguous(weights_ih, "weights_ih");
-    source.table = {table.const_data_ptr(), hidden};
-    source.weights_hh = weights_hh.const_data_ptr();
-    source.weights_ih = weights_ih.const_data_ptr();
-    source.biases = biases.const_data_ptr();
-    source.head = {head_weight.const_data_ptr(), head_weight.stride(1), head_weight.stride(0)};
-    source.head_bias = head_bias ? head_bias->const_data_ptr() : nullptr;
+    source.table = {data_of(table, "table"), hidden};
+    source.weights_hh = data_of(weights_hh, "weights_hh");
+    source.weights_ih = data_of(weights_ih, "weights_ih");
+    source.biases = data_of(biases, "biases");
+    source.head = {data_of(head_weight, "head_weight"), head_weight.stride(1), head_weight.stride(0)};
+    source.head_bias = head_bias ? data_of(*head_bias, "head_bias") : nullptr;
     return source;
   }
 };
@@ -98,18 +98,18 @@ struct GenerateTensors {
     RNNFUSED_CHECK(dtype_number(packed) == aoti_torch_dtype_uint8() && packed.is_contiguous() &&
                        packed.numel() == params.weights.sizes.packed_bytes(),
                    "packed must be the result of pack_generator for these sizes");
-    params.weights.memory = static_cast<const char*>(packed.const_data_ptr());
+    params.weights.memory = static_cast<const char*>(data_of(packed, "packed"));
     params.nonlinearity = static_cast<Nonlinearity>(nonlinearity);
     params.choice = choice;
     params.batch_size = batch;
     params.num_symbols = num_symbols;
     params.first_step = first_step;
-    params.ids = static_cast<const int64_t*>(ids.const_data_ptr());
-    params.streams = static_cast<const int64_t*>(streams.const_data_ptr());
+    params.ids = int64_data_of(ids, "ids");
+    params.streams = int64_data_of(streams, "streams");
     for (int64_t row = 0; row < batch; ++row) {
       RNNFUSED_CHECK(params.ids[row] >= 0 && params.ids[row] < vocab_size, "a token id is outside the vocabulary");
     }
-    params.states = states.const_data_ptr();
+    params.states = data_of(states, "states");
     params.new_states = new_states.mutable_data_ptr();
     params.symbols = static_cast<int64_t*>(symbols.mutable_data_ptr());
   }

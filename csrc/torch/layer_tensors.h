@@ -18,7 +18,7 @@ inline const void* bias_data(const OptionalTensor& bias, const Tensor& model, in
   check_like(*bias, model, "bias");
   check_features(*bias, "bias");
   RNNFUSED_CHECK(bias->dim() == 1 && bias->size(0) == size, "bias must have a value for every output");
-  return bias->const_data_ptr();
+  return data_of(*bias, "bias");
 }
 
 // The result and parameters of the op `project`, for an input (rows, in), weight (out, in) and bias (out).
@@ -37,8 +37,8 @@ struct ProjectionTensors {
     params.in_size = input.size(1);
     params.out_size = weight.size(0);
     params.dtype = dtype_of(input);
-    params.input = {input.const_data_ptr(), input.stride(0)};
-    params.weight = {weight.const_data_ptr(), weight.stride(1), weight.stride(0)};
+    params.input = {data_of(input, "input"), input.stride(0)};
+    params.weight = {data_of(weight, "weight"), weight.stride(1), weight.stride(0)};
     params.output = {output.mutable_data_ptr(), params.out_size};
   }
 };
@@ -60,8 +60,8 @@ struct ProductSumTensors {
     params.left_size = left.size(2);
     params.right_size = right.size(2);
     params.dtype = dtype_of(left);
-    params.left = {left.const_data_ptr(), left.stride(0), left.stride(1)};
-    params.right = {right.const_data_ptr(), right.stride(0), right.stride(1)};
+    params.left = {data_of(left, "left"), left.stride(0), left.stride(1)};
+    params.right = {data_of(right, "right"), right.stride(0), right.stride(1)};
     params.result = result.mutable_data_ptr();
     params.join_rows();
   }
@@ -78,7 +78,7 @@ inline void check_weight_ih(const Tensor& weight_ih, const Tensor& weight_hh, co
 
 // The view of token ids. It validates them, because an id outside the vocabulary would be an access out of bounds.
 inline ConstIds ids_of(const Problem& problem, const Tensor& ids, int64_t num_tokens) {
-  const int64_t* const data = static_cast<const int64_t*>(ids.const_data_ptr());
+  const int64_t* const data = int64_data_of(ids, "input");
   const ConstIds rows = problem.rows_of(ids, data);
   const bool is_flat = problem.is_flat();
   int64_t outer = is_flat ? problem.num_rows : problem.num_steps, outer_stride = rows.time_stride;
@@ -115,9 +115,9 @@ void take_input(const Problem& problem, const Tensor& input, const Tensor& weigh
     params.ids = ids_of(problem, input, params.input_size);
   } else {
     check_like(input, weight_hh, "input");
-    params.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
+    params.input = problem.view<const void*>(input, data_of(input, "input"), "input");
   }
-  params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
+  params.weight_ih = {data_of(weight_ih, "weight_ih"), weight_ih.stride(0), weight_ih.stride(1)};
 }
 
 // Tensors that receive a layer's results; null: the layer makes its own.
@@ -149,7 +149,7 @@ struct LayerTensors {
       RNNFUSED_CHECK(last_size(input) == problem.hidden_size,
                      "weight_hh must be for the hidden units of the projections");
       check_like(input, weight_hh, "projections");
-      params.projections = problem.view<const void*>(input, input.const_data_ptr(), "projections");
+      params.projections = problem.view<const void*>(input, data_of(input, "input"), "projections");
     }
     params.h_0 = problem.state(h_0, weight_hh, "h_0");
     params.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");

@@ -29,8 +29,8 @@ struct PackedLayerTensors {
     params.dtype = dtype_of(weight_hh);
     params.hidden_size = weight_hh.size(0);
     params.input_size = weight_ih.size(1);
-    params.weight_hh = {weight_hh.const_data_ptr(), weight_hh.stride(0), weight_hh.stride(1)};
-    params.weight_ih = {weight_ih.const_data_ptr(), weight_ih.stride(0), weight_ih.stride(1)};
+    params.weight_hh = {data_of(weight_hh, "weight_hh"), weight_hh.stride(0), weight_hh.stride(1)};
+    params.weight_ih = {data_of(weight_ih, "weight_ih"), weight_ih.stride(0), weight_ih.stride(1)};
     params.bias_ih = bias_data(bias_ih, weight_hh, params.hidden_size);
     params.bias_hh = bias_data(bias_hh, weight_hh, params.hidden_size);
     return params;
@@ -65,15 +65,16 @@ struct PreparedTensors {
     } else {
       check_like(input, states, "input");
       RNNFUSED_CHECK(last_size(input) == input_size, "input must have input_size features");
-      call.input = problem.view<const void*>(input, input.const_data_ptr(), "input");
+      call.input = problem.view<const void*>(input, data_of(input, "input"), "input");
     }
     call.output = problem.view<void*>(output, output.mutable_data_ptr(), "output");
     params.num_layers = states.size(0);
     RNNFUSED_CHECK(dtype_number(packed) == aoti_torch_dtype_uint8() && packed.dim() == 1 && packed.is_contiguous() &&
                        packed.numel() == params.packed_bytes(),
                    "packed must be the results of pack_layer for these layers, one after another");
+    check_storage(packed, "packed");
     params.packed = static_cast<char*>(packed.mutable_data_ptr());
-    params.states = states.const_data_ptr();
+    params.states = data_of(states, "states");
     params.new_states = new_states.mutable_data_ptr();
   }
 

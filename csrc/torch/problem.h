@@ -141,7 +141,7 @@ class Problem {
       params.sequence_rows = sequence_rows.data();
       params.state_rows = state_rows.data();
     }
-    params.weight_hh = {weight_hh.const_data_ptr(), weight_hh.stride(rows), weight_hh.stride(rows + 1)};
+    params.weight_hh = {data_of(weight_hh, "weight_hh"), weight_hh.stride(rows), weight_hh.stride(rows + 1)};
     if (rows > 0) {
       params.num_heads = weight_hh.size(0);
       params.head_stride = weight_hh.stride(0);
@@ -195,7 +195,7 @@ class Problem {
   ConstSequence input(const Tensor& tensor, const Tensor& model, const char* name) const {
     check_like(tensor, model, name);
     check_sizes(tensor, model.sizes(), name);
-    return view<const void*>(tensor, tensor.const_data_ptr(), name);
+    return view<const void*>(tensor, data_of(tensor, name), name);
   }
 
   // The sizes of a sequence of this call with `features` features.
@@ -223,7 +223,7 @@ class Problem {
     const Shape sizes = state_sizes();
     check_sizes(*tensor, sizes, name);
     check_features(*tensor, name);
-    return {tensor->const_data_ptr(), sizes.dims >= 2 ? tensor->stride(sizes.dims - 2) : hidden_size};
+    return {data_of(*tensor, name), sizes.dims >= 2 ? tensor->stride(sizes.dims - 2) : hidden_size};
   }
 
  private:
@@ -235,7 +235,7 @@ class Problem {
   static Values sizes_data(const Tensor& sizes, const char* name) {
     RNNFUSED_CHECK(sizes.is_cpu() && is_int64(sizes) && sizes.dim() == 1 && sizes.is_contiguous(),
                    name + std::string(" must be a contiguous 1-D int64 tensor on the CPU"));
-    return {static_cast<const int64_t*>(sizes.const_data_ptr()), sizes.size(0)};
+    return {int64_data_of(sizes, name), sizes.size(0)};
   }
 
   int64_t first_batch_size() const {

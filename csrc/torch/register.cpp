@@ -38,10 +38,10 @@ std::tuple<Tensor, Tensor> layer(Tensor input, OptionalTensor weight_ih, Tensor 
                                  OptionalTensor lengths, int64_t time_dim, int64_t nonlinearity, bool reverse,
                                  std::optional<double> state_grad_clip) {
   check_clip(state_grad_clip);
-  if (!weight_ih || !rnnfused::is_ids(input)) input = with_contiguous_features(input);
-  bias_ih = with_contiguous_features(bias_ih);
-  bias_hh = with_contiguous_features(bias_hh);
-  h_0 = with_contiguous_features(h_0);
+  if (!weight_ih || !rnnfused::is_ids(input)) input = with_contiguous_features(input, "input");
+  bias_ih = with_contiguous_features(bias_ih, "bias_ih");
+  bias_hh = with_contiguous_features(bias_hh, "bias_hh");
+  h_0 = with_contiguous_features(h_0, "h_0");
   const rnnfused::LayerTensors tensors(input, weight_ih, weight_hh, bias_ih, bias_hh, h_0, {batch_sizes, lengths},
                                        time_dim, nonlinearity, reverse);
   const rnnfused::ForwardParams& params = tensors.params;
@@ -59,9 +59,9 @@ std::tuple<Tensor, Tensor> recurrence_backward(OptionalTensor grad_output, Optio
                                                int64_t nonlinearity, bool reverse,
                                                std::optional<double> state_grad_clip, bool needs_h_0) {
   check_clip(state_grad_clip);
-  grad_output = with_contiguous_features(grad_output);
-  grad_h_n = with_contiguous_features(grad_h_n);
-  output = with_contiguous_features(output);
+  grad_output = with_contiguous_features(grad_output, "grad_output");
+  grad_h_n = with_contiguous_features(grad_h_n, "grad_h_n");
+  output = with_contiguous_features(output, "output");
   const rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, lengths}, 0,
                                           nonlinearity, reverse, state_grad_clip, needs_h_0);
   if (tensors.problem.hidden_size > 0) rnnfused::run_backward(tensors.params, torch_workers());
@@ -75,11 +75,11 @@ rnnfused::LayerGrads layer_backward(OptionalTensor grad_output, OptionalTensor g
                                     std::optional<double> state_grad_clip, bool needs_input, bool needs_weight_ih,
                                     bool needs_weight_hh, bool needs_bias, bool needs_h_0) {
   check_clip(state_grad_clip);
-  grad_output = with_contiguous_features(grad_output);
-  grad_h_n = with_contiguous_features(grad_h_n);
-  output = with_contiguous_features(output);
-  if (input && !rnnfused::is_ids(*input)) input = with_contiguous_features(input);
-  h_0 = with_contiguous_features(h_0);
+  grad_output = with_contiguous_features(grad_output, "grad_output");
+  grad_h_n = with_contiguous_features(grad_h_n, "grad_h_n");
+  output = with_contiguous_features(output, "output");
+  if (input && !rnnfused::is_ids(*input)) input = with_contiguous_features(input, "input");
+  h_0 = with_contiguous_features(h_0, "h_0");
   const rnnfused::LayerBackwardTensors tensors(grad_output, grad_h_n, output, input, weight_ih, weight_hh, h_0,
                                                {batch_sizes, lengths}, time_dim, nonlinearity, reverse, state_grad_clip,
                                                needs_input, needs_weight_ih, needs_weight_hh, needs_bias, needs_h_0);
@@ -88,12 +88,15 @@ rnnfused::LayerGrads layer_backward(OptionalTensor grad_output, OptionalTensor g
 }
 
 // Memory of its own, contiguous.
-Tensor copied(Tensor x) { return x.is_contiguous() ? torch::stable::clone(x) : torch::stable::contiguous(x); }
+Tensor copied(Tensor x) {
+  rnnfused::check_storage(x, "x");
+  return x.is_contiguous() ? torch::stable::clone(x) : torch::stable::contiguous(x);
+}
 
 Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
   RNNFUSED_CHECK(input.dim() == 2 && weight.dim() == 2, "input must be (rows, in) and weight (out, in)");
-  input = with_contiguous_features(input);
-  bias = with_contiguous_features(bias);
+  input = with_contiguous_features(input, "input");
+  bias = with_contiguous_features(bias, "bias");
   const rnnfused::ProjectionTensors tensors(input, weight, bias);
   rnnfused::run_projection(tensors.params, torch_workers());
   return tensors.output;
@@ -101,8 +104,8 @@ Tensor project(Tensor input, Tensor weight, OptionalTensor bias) {
 
 Tensor sum_of_products(Tensor left, Tensor right) {
   RNNFUSED_CHECK(left.dim() == 3 && right.dim() == 3, "left and right must be (outer, inner, features)");
-  left = with_contiguous_features(left);
-  right = with_contiguous_features(right);
+  left = with_contiguous_features(left, "left");
+  right = with_contiguous_features(right, "right");
   const rnnfused::ProductSumTensors tensors(left, right);
   RNNFUSED_CHECK(rnnfused::sum_dtype(tensors.params.dtype) == tensors.params.dtype,
                  "sum_of_products is for float32 and float64");
@@ -115,10 +118,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy(Tensor hidden, T
                                                                 int64_t reduction, int64_t ignore_index,
                                                                 double label_smoothing, bool needs_hidden,
                                                                 bool needs_weight, bool needs_bias) {
-  hidden = with_contiguous_features(hidden);
-  bias = with_contiguous_features(bias);
-  target = with_contiguous_features(target);
-  row_scales = with_contiguous_features(row_scales);
+  hidden = with_contiguous_features(hidden, "hidden");
+  bias = with_contiguous_features(bias, "bias");
+  target = with_contiguous_features(target, "target");
+  row_scales = with_contiguous_features(row_scales, "row_scales");
   rnnfused::CrossEntropyTensors tensors(hidden, weight, bias, target, row_scales, reduction, ignore_index,
                                         label_smoothing, needs_hidden, needs_weight, needs_bias);
   rnnfused::run_linear_cross_entropy(tensors.params, torch_workers());
@@ -143,8 +146,8 @@ std::tuple<Tensor, Tensor> generate(Tensor packed, Tensor states, Tensor ids, Te
 }
 
 Tensor pack_layer(Tensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih, OptionalTensor bias_hh) {
-  bias_ih = with_contiguous_features(bias_ih);
-  bias_hh = with_contiguous_features(bias_hh);
+  bias_ih = with_contiguous_features(bias_ih, "bias_ih");
+  bias_hh = with_contiguous_features(bias_hh, "bias_hh");
   const rnnfused::PackedLayerTensors tensors(weight_ih, weight_hh, bias_ih, bias_hh);
   rnnfused::pack_layer(tensors.params, static_cast<char*>(tensors.packed.mutable_data_ptr()), torch_workers());
   return tensors.packed;
@@ -152,7 +155,7 @@ Tensor pack_layer(Tensor weight_ih, Tensor weight_hh, OptionalTensor bias_ih, Op
 
 std::tuple<Tensor, Tensor> run_prepared(Tensor packed, Tensor input, Tensor states, int64_t input_size,
                                         int64_t time_dim, int64_t nonlinearity) {
-  if (!rnnfused::is_ids(input)) input = with_contiguous_features(input);
+  if (!rnnfused::is_ids(input)) input = with_contiguous_features(input, "input");
   const rnnfused::PreparedTensors tensors(packed, input, states, input_size, time_dim, nonlinearity);
   rnnfused::run_prepared(tensors.params, torch_workers());
   return {tensors.output, tensors.new_states};

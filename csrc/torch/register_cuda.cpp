@@ -63,17 +63,17 @@ void run(Params& params, const Problem& problem, const Tensor& model) {
 }
 
 // A sequence as the kernels take it: its features are contiguous, and the rows of a tile's step lie within 32 bits.
-Tensor as_sequence(const Tensor& tensor) {
+Tensor as_sequence(const Tensor& tensor, const char* name) {
   constexpr int64_t kMostRows = 2048;  // no plan has a tile of so many
   const int64_t dim = tensor.dim() - 2;
   const bool is_far = dim >= 0 && tensor.stride(dim) > UINT32_MAX / (std::min(tensor.size(dim), kMostRows) + 1);
-  return is_far ? torch::stable::contiguous(tensor) : with_contiguous_features(tensor);
+  return is_far ? rnnfused::contiguous_copy(tensor, name) : with_contiguous_features(tensor, name);
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, OptionalTensor h_0, OptionalTensor batch_sizes,
                                    int64_t nonlinearity, bool reverse) {
-  projections = as_sequence(projections);
-  h_0 = with_contiguous_features(h_0);
+  projections = as_sequence(projections, "projections");
+  h_0 = with_contiguous_features(h_0, "h_0");
   rnnfused::LayerTensors tensors(projections, {}, weight_hh, {}, {}, h_0, {batch_sizes, {}}, 0, nonlinearity, reverse);
   run(tensors.params, tensors.problem, projections);
   return {tensors.output, tensors.h_n};
@@ -82,9 +82,9 @@ std::tuple<Tensor, Tensor> forward(Tensor projections, Tensor weight_hh, Optiona
 std::tuple<Tensor, Tensor> backward(OptionalTensor grad_output, OptionalTensor grad_h_n, Tensor output,
                                     Tensor weight_hh, OptionalTensor batch_sizes, int64_t nonlinearity, bool reverse,
                                     bool needs_h_0) {
-  if (grad_output) grad_output = as_sequence(*grad_output);
-  grad_h_n = with_contiguous_features(grad_h_n);
-  output = as_sequence(output);
+  if (grad_output) grad_output = as_sequence(*grad_output, "grad_output");
+  grad_h_n = with_contiguous_features(grad_h_n, "grad_h_n");
+  output = as_sequence(output, "output");
   rnnfused::BackwardTensors tensors(grad_output, grad_h_n, output, weight_hh, {batch_sizes, {}}, 0, nonlinearity,
                                     reverse, {}, needs_h_0);
   run(tensors.params, tensors.problem, output);

@@ -107,15 +107,45 @@ inline int64_t last_size(const Tensor& tensor) {
   return tensor.size(tensor.dim() - 1);
 }
 
-// The tensor, copied if its features are strided: the one layout that no kernel takes.
-inline Tensor with_contiguous_features(Tensor tensor) {
-  const int64_t last = tensor.dim() - 1;
-  const bool is_strided = last >= 0 && tensor.size(last) > 1 && tensor.stride(last) != 1;
-  return is_strided ? allocated(tensor, [&] { return torch::stable::contiguous(tensor); }) : tensor;
+// A storage may hold fewer values than its tensor: `resize_` frees it, as sharded training does between two uses.
+inline void check_storage(const Tensor& tensor, const char* name) {
+  int64_t last, bytes;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor.get(), &last));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor.get(), &bytes));
+  const Sizes sizes = tensor.sizes(), strides = tensor.strides();
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0) return;
+    last += (sizes[i] - 1) * strides[i];
+  }
+  RNNFUSED_CHECK(last < bytes / static_cast<int64_t>(tensor.element_size()),
+                 std::string(name) + " has a storage of " + std::to_string(bytes) +
+                     " bytes, too few for its values: the storage was resized or freed");
 }
 
-inline OptionalTensor with_contiguous_features(OptionalTensor tensor) {
-  if (tensor) tensor = with_contiguous_features(std::move(*tensor));
+// The data of a caller's tensor.
+inline const void* data_of(const Tensor& tensor, const char* name) {
+  check_storage(tensor, name);
+  return tensor.const_data_ptr();
+}
+
+inline const int64_t* int64_data_of(const Tensor& tensor, const char* name) {
+  return static_cast<const int64_t*>(data_of(tensor, name));
+}
+
+inline Tensor contiguous_copy(const Tensor& tensor, const char* name) {
+  check_storage(tensor, name);
+  return allocated(tensor, [&] { return torch::stable::contiguous(tensor); });
+}
+
+// The tensor, copied if its features are strided: the one layout that no kernel takes.
+inline Tensor with_contiguous_features(Tensor tensor, const char* name) {
+  const int64_t last = tensor.dim() - 1;
+  const bool is_strided = last >= 0 && tensor.size(last) > 1 && tensor.stride(last) != 1;
+  return is_strided ? contiguous_copy(tensor, name) : tensor;
+}
+
+inline OptionalTensor with_contiguous_features(OptionalTensor tensor, const char* name) {
+  if (tensor) tensor = with_contiguous_features(std::move(*tensor), name);
   return tensor;
 }
 
