@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from itertools import groupby
 from pathlib import Path
 
@@ -132,6 +134,51 @@ def test_a_process_that_fails_says_why(monkeypatch, code, error, message):
         compare(SMALL, 1)
 
 
+def test_a_process_finds_the_modules_of_its_parent(monkeypatch, tmp_path):
+    (tmp_path / "json.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "rnnfused").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert compare(SMALL, 1, processes=1, seconds=0.001)["forward"].ours
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_its_parent(sent):
+    shape = f"Shape{SMALL.num_steps, SMALL.batch_size, SMALL.input_size, SMALL.hidden_size}"
+    code = f"""
+import subprocess
+from rnnfused.bench import processes
+from rnnfused.bench.shape import Shape
+start = subprocess.Popen.__init__
+def announced(self, *args, **keywords):
+    start(self, *args, **keywords)
+    print(self.pid, flush=True)
+subprocess.Popen.__init__ = announced
+processes.compare({shape}, 1, seconds=1000)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    with parent:
+        child = int(parent.stdout.readline())
+        os.kill(parent.pid, sent)
+        parent.wait(60)
+    for _ in range(600):
+        if not is_running(child):
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the measuring process goes on")
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
 def test_table():
     figures = Figures([1e-3, 2e-3, 4e-3], [2e-3, 8e-3, 12e-3], [1e9, 1e9, 1e9])
     lines = describe(Shape(1, 1, 50, 50), {"forward": figures}).splitlines()
@@ -167,6 +214,16 @@ def test_command(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["shape"]["ids"] is True and found["shape"]["hidden_size"] == 5
     assert len(found["seconds_per_call"]["forward_backward"]["torch.nn.RNN"]) == 1
+
+
+def test_a_failed_process_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(
+        processes, "arguments", lambda *_: [sys.executable, "-c", "raise SystemExit('no torch')"]
+    )
+    assert main(["bench"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "rnnfused: error: a measuring process failed: no torch\n"
+    )
 
 
 @pytest.mark.parametrize(

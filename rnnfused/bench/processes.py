@@ -10,6 +10,10 @@ from .shape import WAYS, Shape
 from .worker import arguments
 
 
+class ProcessError(RuntimeError):
+    """A measuring process ended without its figures."""
+
+
 class Figures(NamedTuple):
     """The figures of one way, with one value per process.
 
@@ -49,7 +53,7 @@ def compare(
         The figures by way, "forward" and "forward_backward".
 
     Raises:
-        RuntimeError: a process failed.
+        ProcessError: a process failed.
         ValueError: both sides give different states, or an argument is out of range.
         MemoryError: the memory does not suffice.
     """
@@ -69,7 +73,11 @@ def _run(command: list[str], advance: Callable[[int], object]) -> list[dict[str,
     """Runs one process and returns the results that it printed."""
     results = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE,  # the process ends when this end of it closes
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         try:
@@ -86,7 +94,7 @@ def _run(command: list[str], advance: Callable[[int], object]) -> list[dict[str,
     if len(results) < len(WAYS):
         # A process that took all memory is killed by the system, and says nothing.
         reason = errors[-1] if errors else f"it ended with status {process.returncode}"
-        raise RuntimeError(f"a measuring process failed: {reason}")
+        raise ProcessError(f"a measuring process failed: {reason}")
     return results
 
 

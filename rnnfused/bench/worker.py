@@ -1,9 +1,11 @@
-"""One process of ``rnnfused bench``: ``python -m rnnfused.bench.worker JSON`` prints a line of JSON per way."""
+"""One process of ``rnnfused bench``, which prints a line of JSON per way. It ends when its stdin closes."""
 
 import dataclasses
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 
 import torch
@@ -43,6 +45,7 @@ def measure(shape: Shape, seconds: float) -> Iterator[dict[str, float]]:
 def main() -> None:
     """Measures each way and prints its result, or the error that ended it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent reports the interrupt
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     given = json.loads(sys.argv[1])
     torch.set_num_threads(given["threads"])
     try:
@@ -53,11 +56,17 @@ def main() -> None:
         print(json.dumps({"error": text, "kind": type(error).__name__}), flush=True)
 
 
+def _end_with_parent() -> None:
+    """Ends this process when stdin does: however the parent ended, it wants no more figures."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+# The child finds the modules that its parent does; ``-m`` and ``-c`` alone would look in the current folder first.
+_START = "import sys; sys.path[:] = sys.argv[2:]; from rnnfused.bench.worker import main; main()"
+
+
 def arguments(shape: Shape, threads: int, seconds: float) -> list[str]:
     """Returns the command line of a process."""
     given = {"shape": dataclasses.asdict(shape), "threads": threads, "seconds": seconds}
-    return [sys.executable, "-m", "rnnfused.bench.worker", json.dumps(given)]
-
-
-if __name__ == "__main__":
-    main()
+    return [sys.executable, "-c", _START, json.dumps(given), *sys.path]

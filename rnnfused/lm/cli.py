@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 import rnnfused
+from rnnfused.bench.processes import ProcessError
 
 from .commands import bench, fetch_timemachine, info, sample, train
 from .commands import eval as evaluate
@@ -101,6 +102,8 @@ def _guarded(argv: list[str] | None) -> int:
         return _fail(f"{error.name} is not installed; run: pip install {extra!r}")
     except LostWorkerError as error:
         return _fail(error, everywhere=True)
+    except ProcessError as error:
+        return _fail(error)
     except OSError as error:
         # Drops the number of "[Errno 2] No such file or directory: 'x'".
         plain = error.strerror or error
