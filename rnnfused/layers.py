@@ -165,7 +165,7 @@ def _with_ids_explained(
     except (RuntimeError, IndexError):
         try:
             given = ids.view(torch.uint64) if dtype is torch.uint64 else ids
-            check_ids(given, weight_ih.size(-1), weight_ih.device)
+            check_ids(given, weight_ih.size(-1), weight_ih.device, "token ids in the input")
         except (ValueError, IndexError) as explanation:
             raise explanation from None
         raise

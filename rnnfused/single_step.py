@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .ops.modes import is_any_autocast_active, is_differentiated, is_recorded
+from .ops.modes import is_any_autocast_active, is_differentiated, is_recorded, is_transformed
 
 _is_deterministic = torch._C._get_deterministic_algorithms
 # Elements of a weight that the op packs in less time than it saves, per row, and the most rows that count.
@@ -95,7 +95,8 @@ def textbook(
 
 def suits_cell(input: Tensor, hx: Any, weight_ih: Tensor, weight: Tensor) -> bool:
     """Whether torch's cell takes the step of a batch (B, I) with a weight (H, H): where the op would take longer."""
-    if not (suits(input, weight) and weight_ih.is_cpu and input.dim() == 2):
+    # torch's cell has no rule for vmap.
+    if not (suits(input, weight) and weight_ih.is_cpu and input.dim() == 2) or is_transformed():
         return False
     if not (hx is None or hx.is_cpu and hx.dim() == 2):
         return False

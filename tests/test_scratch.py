@@ -444,10 +444,37 @@ def test_inputs_without_steps(inputs, error, message):
         RNNScratch(10, 7)(inputs)
 
 
+def steps_of(module):
+    return torch.randn(3, 10) if isinstance(module, RNNScratchCell) else torch.randn(5, 3, 10)
+
+
+@pytest.mark.parametrize("module", [RNNScratch(10, 7), RNNScratchCell(10, 7)])
+def test_an_input_of_autocasts_dtype(module):
+    """As a layer in front makes it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        x = torch.nn.Linear(10, 10)(steps_of(module))
+        torch.testing.assert_close(module(x), module(x.float()), rtol=0, atol=0)
+    with pytest.raises(
+        TypeError, match="must be torch.float32 like the weights, got torch.bfloat16"
+    ):
+        module(x)
+
+
+@pytest.mark.parametrize("module", [RNNScratch(10, 7), RNNScratchCell(10, 7)])
+def test_a_replaced_parameter_of_a_wrong_shape_is_named(module):
+    x = steps_of(module)
+    for name, parameter in list(module.named_parameters()):
+        setattr(module, name, torch.nn.Parameter(parameter.repeat(*[1] * (parameter.dim() - 1), 2)))
+        with pytest.raises(ValueError, match=f"^{name} must have shape"):
+            module(x)
+        setattr(module, name, parameter)
+
+
 @pytest.mark.parametrize("module", [RNNScratch(10, 7), RNNScratchCell(10, 7)])
 def test_a_state_of_another_dtype(module):
-    x = torch.randn(3, 10) if isinstance(module, RNNScratchCell) else torch.randn(5, 3, 10)
-    with pytest.raises(TypeError, match="state must be torch.float32 like the weights"):
+    x = steps_of(module)
+    name = "h" if isinstance(module, RNNScratchCell) else "state"
+    with pytest.raises(TypeError, match=f"^{name} must be torch.float32 like the weights"):
         module(x, torch.randn(3, 7).double())
 
 

@@ -146,7 +146,7 @@ def test_a_wrong_state_is_named(name, rows):
     state = WRONG_STATES[name]
     with pytest.raises((TypeError, ValueError), match=r"^state "):
         RNNScratch(INPUT, HIDDEN)(torch.randn(1, rows, INPUT), state)
-    with pytest.raises((TypeError, ValueError), match=r"^state "):
+    with pytest.raises((TypeError, ValueError), match=r"^h "):
         RNNScratchCell(INPUT, HIDDEN)(torch.randn(rows, INPUT), state)
     if name != "two":
         with pytest.raises((TypeError, ValueError, RuntimeError), match="hx"):
@@ -212,6 +212,16 @@ def test_narrow_types_and_autocast_stay_with_the_op(dtype):
     with torch.autocast("cpu", dtype):
         assert not single_step.suits(x, cell.weight_hh)
         assert cell(x, h).dtype == dtype
+
+
+def test_a_mapped_cell_does_not_warn(recwarn):
+    cell = rnnfused.RNNCell(INPUT, HIDDEN)
+    x, h = torch.randn(2, B, INPUT), torch.randn(2, B, HIDDEN)
+    mapped = torch.vmap(cell)(x, h)
+    torch.testing.assert_close(
+        mapped, torch.stack([cell(*each) for each in zip(x, h, strict=True)])
+    )
+    assert not recwarn.list
 
 
 def test_second_derivatives():

@@ -1,6 +1,6 @@
 """The textbook's RNNs, whole sequences and single steps, with all steps in one fused op."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -79,18 +79,23 @@ class RNNScratch(nn.Module):
             _check_like_weights("inputs", inputs, self.W_xh)
         if inputs.size(0) == 0:
             raise ValueError(f"inputs must have a step, got shape {tuple(inputs.shape)}")
-        h_0 = _unwrap_state(state, inputs.size(1), self.num_hiddens, self.W_hh)
-        output, last = layers.run_layer(
-            inputs,
-            self.W_xh.t(),
-            self.W_hh.t(),
-            self.b_h,
-            None,
-            None if h_0 is None else copy_of_view(h_0.unsqueeze(0)),
-            "tanh",
-            0,
-            False,
-        )
+        h_0 = _unwrap_state("state", state, inputs.size(1), self.num_hiddens, self.W_hh)
+        try:
+            output, last = layers.run_layer(
+                inputs,
+                self.W_xh.t(),
+                self.W_hh.t(),
+                self.b_h,
+                None,
+                None if h_0 is None else copy_of_view(h_0.unsqueeze(0)),
+                "tanh",
+                0,
+                False,
+            )
+        except RuntimeError:
+            parameters = {"W_xh": self.W_xh, "W_hh": self.W_hh, "b_h": self.b_h}
+            arguments.explain(_check_parameters, parameters, self.num_inputs, self.num_hiddens)
+            raise
         # No result is a view, so that each can be changed in place.
         last = without_step(last)
         if stacked:
@@ -148,8 +153,14 @@ class RNNScratchCell(nn.Module):
         if x.dim() != 2 or x.size(1) != self.num_inputs:
             raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
         _check_like_weights("x", x, self.Wx)
-        h = _unwrap_state(h, x.size(0), self.num_hidden, self.Wh)
-        return layers.run_layer(x, self.Wx.t(), self.Wh.t(), self.b, None, h, "tanh", -1, False)[0]
+        h = _unwrap_state("h", h, x.size(0), self.num_hidden, self.Wh)
+        weights = (self.Wx.t(), self.Wh.t(), self.b, None)
+        try:
+            return layers.run_layer(x, *weights, h, "tanh", -1, False)[0]
+        except RuntimeError:
+            parameters = {"Wx": self.Wx, "Wh": self.Wh, "b": self.b}
+            arguments.explain(_check_parameters, parameters, self.num_inputs, self.num_hidden)
+            raise
 
     def extra_repr(self) -> str:
         """The sizes, for ``print``."""
@@ -182,33 +193,37 @@ def _stack(inputs: Iterable[Tensor]) -> Tensor:
     return torch.stack(steps)
 
 
-def _unwrap_state(state: State, batch: int, num_hiddens: int, weight: Tensor) -> Tensor | None:
+def _check_parameters(parameters: dict[str, Tensor], num_inputs: int, num_hiddens: int) -> None:
+    """Checks the weights of inputs and states, and the bias: a user may have replaced them."""
+    shapes = [(num_inputs, num_hiddens), (num_hiddens, num_hiddens), (num_hiddens,)]
+    for (name, parameter), shape in zip(parameters.items(), shapes, strict=True):
+        if parameter.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(parameter.shape)}")
+
+
+def _unwrap_state(
+    name: str, state: State, batch: int, num_hiddens: int, weight: Tensor
+) -> Tensor | None:
     """The state as (batch, num_hiddens), from any form that a caller may give."""
     if isinstance(state, (tuple, list)):
         if len(state) != 1:
-            raise ValueError(f"state must be a tensor or a 1-tuple, got {len(state)} tensors")
+            raise ValueError(f"{name} must be a tensor or a 1-tuple, got {len(state)} tensors")
         (state,) = state
     if state is None:
         return None
     if not isinstance(state, Tensor):
-        raise TypeError(f"state must be a tensor or a 1-tuple, got {type(state).__name__}")
+        raise TypeError(f"{name} must be a tensor or a 1-tuple, got {type(state).__name__}")
     if state.dim() != 2 or state.size(0) not in (1, batch) or state.size(1) != num_hiddens:
         raise ValueError(
-            f"state must be (batch, num_hiddens) = ({batch}, {num_hiddens}), "
-            f"got {tuple(state.shape)}"
+            f"{name} must be (batch, H) = ({batch}, {num_hiddens}), got {tuple(state.shape)}"
         )
-    _check_like_weights("state", state, weight, autocast.dtype_of)
+    _check_like_weights(name, state, weight)
     return state.expand(batch, num_hiddens)
 
 
-def _check_like_weights(
-    name: str,
-    tensor: Tensor,
-    weight: Tensor,
-    dtype_of: Callable[[Tensor], torch.dtype] = lambda tensor: tensor.dtype,
-) -> None:
+def _check_like_weights(name: str, tensor: Tensor, weight: Tensor) -> None:
     arguments.check_layout(name, tensor)
-    if tensor.dtype != weight.dtype and dtype_of(tensor) != dtype_of(weight):
+    if autocast.dtype_of(tensor) != autocast.dtype_of(weight):
         raise TypeError(f"{name} must be {weight.dtype} like the weights, got {tensor.dtype}")
     if tensor.device != weight.device:
         raise ValueError(f"{name} must be on {weight.device} like the weights, got {tensor.device}")
