@@ -48,7 +48,7 @@ sanitize: $(VENV)/test.stamp  ## run csrc/cpu with the sanitizers of addresses, 
 coverage: $(VENV)/coverage.stamp  ## measure which lines and branches of csrc/cpu the tests reach, into build/coverage and docs/evidence.md
 	.ci/coverage $(ARGS)
 
-fuzz: $(VENV)/test.stamp  ## make 20,000 random calls, right and wrong, with another seed each time (ARGS="--fuzz-seed 7")
+fuzz: $(VENV)/test.stamp  ## make 20,000 random calls, right and wrong, with another seed each time (ARGS="--fuzz-seed 7 --fuzz-calls 300")
 	$(IN_VENV)/python -m pytest tests/fuzz --fuzz-calls 20000 $(ARGS)
 
 docs: $(VENV)/docs.stamp  ## build the documentation into build/site; dead links and missing docstrings fail

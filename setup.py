@@ -195,8 +195,10 @@ def is_fresh(target: Path, source: str) -> bool:
 
 def job_count() -> int:
     """Return the number of parallel compilers: MAX_JOBS, else one per core and free gigabyte."""
-    if os.environ.get("MAX_JOBS"):
-        return int(os.environ["MAX_JOBS"])
+    if wanted := os.environ.get("MAX_JOBS"):
+        if not wanted.isdecimal() or int(wanted) == 0:
+            fail(f"MAX_JOBS must be a positive number of compilers, got {wanted!r}")
+        return int(wanted)
     jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

@@ -119,8 +119,8 @@ class PreparedRNN:
 
     @property
     def state(self) -> Tensor | None:
-        """(num_layers, B, H): the states after the last step; None before the first, or after a reset."""
-        return self._state
+        """(num_layers, B, H): a copy of the states after the last step; None before the first, or after a reset."""
+        return None if self._state is None else self._state.clone()
 
     @state.setter
     def state(self, state: Tensor | None) -> None:

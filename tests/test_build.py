@@ -257,6 +257,10 @@ def test_a_read_only_source_folder_is_named_in_one_line(project, command):
 def test_max_jobs_bounds_the_compilers(monkeypatch):
     monkeypatch.setenv("MAX_JOBS", "3")
     assert build.job_count() == 3
+    for wrong in ("abc", "0", "-1"):
+        monkeypatch.setenv("MAX_JOBS", wrong)
+        with pytest.raises(SystemExit, match=f"MAX_JOBS must be .* got '{wrong}'"):
+            build.job_count()
     monkeypatch.delenv("MAX_JOBS")
     assert 1 <= build.job_count() <= os.cpu_count()
 

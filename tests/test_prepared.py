@@ -129,7 +129,7 @@ def test_a_changed_weight_is_refused(change):
     change(module)
     with pytest.raises(RuntimeError, match=r"changed since prepare\(\): prepare the module again"):
         prepared.step(x)
-    assert prepared.state is state
+    assert torch.equal(prepared.state, state)
     assert torch.equal(rnnfused.prepare(module).step(x), module(x[None])[0][0])
 
 
@@ -159,7 +159,18 @@ def test_a_wrong_input_is_named(name, is_first):
     state = prepared.state
     with pytest.raises(error, match=message):
         call(prepared)
-    assert prepared.state is state
+    after = prepared.state
+    assert after is state is None if is_first else torch.equal(after, state)
+
+
+def test_the_state_that_one_reads_is_a_copy():
+    prepared, x = rnnfused.prepare(rnnfused.RNN(6, 20)), torch.randn(3, 6)
+    prepared.step(x)
+    before = prepared.state
+    prepared.state.fill_(3)
+    prepared.state.resize_(0)
+    assert torch.equal(prepared.state, before)
+    prepared.step(x)
 
 
 def test_other_rows_than_the_states():

@@ -30,8 +30,11 @@ bool has_bf16() {
 }
 #endif
 
+// Besides the baseline, the fastest first.
+constexpr const char* kNames[] = {"avx512_bf16", "avx512", "avx2", "neon_bf16"};
+
 const CpuKernels* best_kernels() {
-  for (const char* name : {"avx512_bf16", "avx512", "avx2", "neon_bf16"}) {
+  for (const char* name : kNames) {
     if (const CpuKernels* kernels = find_cpu_kernels(name)) return kernels;
   }
   return baseline_kernels();
@@ -41,9 +44,12 @@ const CpuKernels& choose_kernels() {
   const char* wanted = std::getenv("RNNFUSED_CPU_CAPABILITY");
   if (!wanted || !*wanted) return *best_kernels();
   if (const CpuKernels* kernels = find_cpu_kernels(wanted)) return *kernels;
+  std::string names = "default";
+  for (const char* name : kNames) {
+    if (find_cpu_kernels(name)) names = names + ", " + name;
+  }
   throw std::runtime_error(std::string("RNNFUSED_CPU_CAPABILITY is \"") + wanted +
-                           "\", but this machine and build offer only up to \"" + best_kernels()->name +
-                           "\" of default, avx2, avx512, avx512_bf16, neon_bf16");
+                           "\", but this processor and build have only: " + names);
 }
 
 }  // namespace

@@ -104,7 +104,9 @@ class Run:
         if self.progress.finished and self.timetable.is_done(self.progress):
             self.say(f"the run is finished, since step {self.progress.step}")
         elif self.progress.step:
-            self.say(f"goes on at step {self.progress.step}, epoch {self.progress.epoch + 1}")
+            is_between = self.progress.window == len(self.windows)
+            epoch = self.progress.epoch + 1 + is_between
+            self.say(f"goes on at step {self.progress.step}, epoch {epoch}")
         elif self.settings.minutes is None and (advice := hint(self.timetable.steps)):
             self.say(advice)
 

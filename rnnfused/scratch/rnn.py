@@ -154,9 +154,10 @@ class RNNScratchCell(nn.Module):
             raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
         _check_like_weights("x", x, self.Wx)
         h = _unwrap_state("h", h, x.size(0), self.num_hidden, self.Wh)
-        weights = (self.Wx.t(), self.Wh.t(), self.b, None)
         try:
-            return layers.run_layer(x, *weights, h, "tanh", -1, False)[0]
+            return layers.run_layer(
+                x, self.Wx.t(), self.Wh.t(), self.b, None, h, "tanh", -1, False
+            )[0]
         except RuntimeError:
             parameters = {"Wx": self.Wx, "Wh": self.Wh, "b": self.b}
             arguments.explain(_check_parameters, parameters, self.num_inputs, self.num_hidden)
