@@ -91,6 +91,20 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(Run, "take_step", take_step)
 
 
+@pytest.mark.parametrize("between", [True, False], ids=["between epochs", "in an epoch"])
+def test_the_epoch_that_goes_on_is_named(tmp_path, monkeypatch, capsys, between):
+    train(TEXT, tmp_path / "whole", SMALL)
+    steps = load_run(tmp_path / "whole")[0].record["progress"]["step"] // SMALL.epochs
+    settings = dataclasses.replace(SMALL, save_steps=1)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_at(patch, steps if between else steps - 1)
+        train(TEXT, tmp_path / "parts", settings)
+    capsys.readouterr()
+    train(TEXT, tmp_path / "parts", settings, resume=True)
+    step, epoch = (steps, 2) if between else (steps - 1, 1)
+    assert f"goes on at step {step}, epoch {epoch}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, name):
     settings = RUNS[name]
