@@ -16,10 +16,11 @@ namespace rnnfused {
 
 // The memory of a layer's gradients; null: not wanted. Products write the gradients of weights in sum_dtype.
 struct LayerGradients {
-  void* weight_ih = nullptr;  // (hidden, features), or (features, hidden) for token ids
+  void* weight_ih = nullptr;  // (hidden, features)
   void* weight_hh = nullptr;  // (hidden, hidden), or one square per head
   void* bias = nullptr;       // (hidden)
   Sequence input;             // past a row's end nothing is written
+  bool by_token = false;      // weight_ih is (features, hidden): a sum over many token ids, before it is transposed
 };
 
 struct LayerBackwardParams {
@@ -165,6 +166,7 @@ struct LayerBackwardParams {
     params.ids_outer_stride = ids.time_stride;
     params.ids_inner_stride = ids.batch_stride;
     params.result = gradients.weight_ih;
+    params.is_transposed = !gradients.by_token;
     params.adds = adds;
     return params;
   }

@@ -265,7 +265,7 @@ inline const void* one_of(Dtype dtype) {
                                    : static_cast<const void*>(&kBfloat16);
 }
 
-// result[ids[r]] += rows[r] for all rows r.
+// result[ids[r]] += rows[r] for all rows r; with a transposed result, result[:, ids[r]] += rows[r].
 struct TokenSumParams {
   int64_t outer = 0;
   int64_t inner = 0;
@@ -276,8 +276,9 @@ struct TokenSumParams {
   const int64_t* ids = nullptr;  // (outer, inner)
   int64_t ids_outer_stride = 0;
   int64_t ids_inner_stride = 0;
-  void* result = nullptr;  // (num_tokens, size) in sum_dtype, contiguous
-  bool adds = false;       // adds to the result's old values
+  void* result = nullptr;      // (num_tokens, size) in sum_dtype, contiguous
+  bool is_transposed = false;  // the result is (size, num_tokens)
+  bool adds = false;           // adds to the result's old values
 };
 
 }  // namespace rnnfused

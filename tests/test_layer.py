@@ -444,3 +444,28 @@ def test_expanded_tensors_have_gradients(hidden, device):
         return torch.autograd.grad(output.sin().sum(), leaves)
 
     torch.testing.assert_close(gradients(lambda x: x), gradients(lambda x: x.contiguous()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([2, 5, 0])], ids=["whole", "lengths"])
+def test_gradients_by_token_have_the_layout_of_the_weight_and_no_bit_depends_on_the_vocabulary(
+    dtype, lengths
+):
+    """Few ids in a large vocabulary are summed in the weight's layout, many in rows, which are transposed."""
+    steps, rows, hidden, small, large = 5, 3, 37, 7, 1000
+    torch.manual_seed(0)
+    ids = torch.randint(small, (steps, rows))
+    weight = torch.randn(hidden, large, dtype=dtype)
+    gradients = []
+    for vocab_size in (small, large):
+        rnn = rnnfused.TokenRNN(vocab_size, hidden, dtype=dtype)
+        with torch.no_grad():
+            rnn.weight_ih_l0.copy_(weight[:, :vocab_size])
+            for name in ("weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+                getattr(rnn, name).fill_(0.01)
+        output, _ = rnn(ids, lengths=lengths)
+        (gradient,) = torch.autograd.grad(output.float().square().sum(), [rnn.weight_ih_l0])
+        assert gradient.is_contiguous()
+        gradients.append(gradient)
+    assert torch.equal(gradients[0], gradients[1][:, :small])
+    assert not gradients[1][:, small:].any()

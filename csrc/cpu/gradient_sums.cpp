@@ -1,16 +1,20 @@
 #include "cpu/gradient_sums.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "cpu/dispatch.h"
+#include "cpu/share.h"
+#include "cpu/tuning.h"
 #include "sizes.h"
 
 namespace rnnfused {
 
 GradientSums::GradientSums(const LayerBackwardParams& layer, bool is_first) : sums_(layer.gradients) {
-  if (is_first && sum_dtype(layer.loop.dtype) == layer.loop.dtype) return;
+  sums_.by_token = layer.ids.data && product_of(all_rows(layer.loop), kTokensPerId) > layer.input_size;
+  const bool is_in_place = is_first && sum_dtype(layer.loop.dtype) == layer.loop.dtype;
   for (int i = 0; i < kCount; ++i) {
-    if (!(layer.gradients.*kEach[i])) continue;
+    if (!(layer.gradients.*kEach[i]) || (is_in_place && !(i == 0 && sums_.by_token))) continue;
     memory_[i].allocate(product_of(size(layer, i), bytes_of(sum_dtype(layer.loop.dtype))));
     sums_.*kEach[i] = memory_[i].get();
   }
@@ -48,11 +52,39 @@ void GradientSums::add_as(const LayerBackwardParams& layer, const GradientSums& 
   }
 }
 
-void GradientSums::round(const LayerBackwardParams& layer) const {
+void GradientSums::write(const LayerBackwardParams& layer, const Workers& workers) const {
   for (int i = 0; i < kCount; ++i) {
     void* const gradient = layer.gradients.*kEach[i];
     if (!gradient || gradient == sums_.*kEach[i]) continue;
-    cpu_kernels().from_sums(layer.loop.dtype, sums_.*kEach[i], gradient, size(layer, i));
+    if (i == 0 && sums_.by_token) {
+      const auto run = [&](void*, int64_t begin, int64_t end) {
+        layer.loop.dtype == Dtype::float64 ? transpose<double>(layer, begin, end) : transpose<float>(layer, begin, end);
+      };
+      share_items(layer.loop.hidden_size, size(layer, i), [](int64_t) -> int64_t { return 0; }, run, workers);
+    } else {
+      cpu_kernels().from_sums(layer.loop.dtype, sums_.*kEach[i], gradient, size(layer, i));
+    }
+  }
+}
+
+template <class Sum>
+void GradientSums::transpose(const LayerBackwardParams& layer, int64_t begin, int64_t end) const {
+  constexpr int64_t kTogether = 16;  // values of a cache line
+  const int64_t hidden = layer.loop.hidden_size, tokens = layer.input_size, bytes = layer.item_bytes();
+  const Sum* const sums = static_cast<const Sum*>(sums_.weight_ih);
+  char* const gradient = static_cast<char*>(layer.gradients.weight_ih);
+  for (int64_t token = 0; token < tokens; token += kTogether) {
+    const int64_t n = std::min(kTogether, tokens - token);
+    for (int64_t j = begin; j < end; ++j) {
+      Sum values[kTogether];
+      for (int64_t i = 0; i < n; ++i) values[i] = sums[(token + i) * hidden + j];
+      void* const to = gradient + (j * tokens + token) * bytes;
+      if (bytes == sizeof(Sum)) {
+        std::memcpy(to, values, n * sizeof(Sum));
+      } else {
+        cpu_kernels().from_sums(layer.loop.dtype, values, to, n);
+      }
+    }
   }
 }
 

@@ -4,13 +4,15 @@
 #include <cstdint>
 
 #include "cpu/memory.h"
+#include "cpu/workers.h"
 #include "layer_gradients.h"
 
 namespace rnnfused {
 
 class GradientSums {
  public:
-  // The first group sums into the layer's gradients if these are in sum_dtype. Every other one has memory of its own.
+  // The first group sums into those of the layer's gradients that are in sum_dtype and in its layout. Every other one has
+  // memory of its own.
   GradientSums(const LayerBackwardParams& layer, bool is_first);
 
   const LayerGradients& sums() const { return sums_; }
@@ -24,8 +26,8 @@ class GradientSums {
   // Adds share number `share` of `shares` of another group's sums.
   void add(const LayerBackwardParams& layer, const GradientSums& other, int64_t share, int64_t shares);
 
-  // Rounds the sums to the layer's dtype and writes them into its gradients.
-  void round(const LayerBackwardParams& layer) const;
+  // Writes the sums into the layer's gradients, in their dtype and layout.
+  void write(const LayerBackwardParams& layer, const Workers& workers) const;
 
  private:
   static constexpr int kCount = 3;
@@ -33,6 +35,10 @@ class GradientSums {
                                                             &LayerGradients::bias};
 
   static int64_t size(const LayerBackwardParams& layer, int i);
+
+  // Writes rows [begin, end) of the gradient of weight_ih from its sums by token.
+  template <class Sum>
+  void transpose(const LayerBackwardParams& layer, int64_t begin, int64_t end) const;
 
   template <class Sum>
   void add_as(const LayerBackwardParams& layer, const GradientSums& other, int64_t share, int64_t shares);

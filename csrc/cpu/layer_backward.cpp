@@ -132,7 +132,7 @@ void run_in_parts(const LayerBackwardParams& layer, const Workers& workers) {
       if (group > 0) add_groups(layer, sums, workers);
     }
   }
-  sums[0]->round(layer);
+  sums[0]->write(layer, workers);
 }
 
 }  // namespace
@@ -148,7 +148,7 @@ void run_layer_backward(const LayerBackwardParams& layer, const Workers& workers
   run_backward(in_sums.loop, workers);
   in_sums.for_each_sum(RunSum{workers});
   in_sums.for_each_input_gradient([&](const ProjectionParams& product) { run_projection(product, workers); });
-  sums.round(layer);
+  sums.write(layer, workers);
 }
 
 }  // namespace rnnfused

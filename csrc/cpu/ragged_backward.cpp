@@ -56,7 +56,7 @@ class RaggedBackward {
       add_sums(part, d.get(), others.get());
       make_input_gradient(part, d.get(), others.get());
     }
-    sums_.round(layer_);
+    sums_.write(layer_, workers_);
   }
 
  private:
@@ -98,6 +98,7 @@ class RaggedBackward {
       sum.ids = static_cast<const int64_t*>(memory);
       sum.ids_inner_stride = 1;
       sum.result = to.weight_ih;
+      sum.is_transposed = !to.by_token;
       sum.adds = adds_;
       run_token_sum(sum, workers_);
     } else if (to.weight_ih) {

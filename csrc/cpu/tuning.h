@@ -59,6 +59,9 @@ constexpr int64_t kMaxOwnSums = 2 * 1024 * 1024;
 constexpr int64_t kMaxGroupSums = 16 * 1024 * 1024;
 // Columns of a token sum that one worker takes at least: one cache line of float32 sums.
 constexpr int64_t kTokenSumColumns = 16;
+// A gradient by token ids is summed in its own layout, value by value, if it has at least this many tokens per id. Else
+// it is summed in rows and transposed, which takes time for each token.
+constexpr int64_t kTokensPerId = 4;
 
 // Teams (team.h) -------------------------------------------------------------------------------------------------
 

@@ -180,7 +180,7 @@ struct LayerBackwardTensors {
                        ? loop.grad_projections
                        : wanted(needs_input, output,
                                 loop.problem.sequence_sizes(needs_input && input ? last_size(*input) : 0))),
-        grad_weight_ih(new_weight_ih(needs_weight_ih, input, weight_ih, output)),
+        grad_weight_ih(wanted(needs_weight_ih, output, weight_ih_sizes(needs_weight_ih, input, weight_ih))),
         grad_weight_hh(wanted(needs_weight_hh, output, weight_hh.sizes())),
         grad_bias(wanted(needs_bias, output, {hidden()})),
         has_work(hidden() > 0 && (needs_input || needs_weight_ih || needs_weight_hh || needs_bias || needs_h_0)) {
@@ -195,7 +195,6 @@ struct LayerBackwardTensors {
     RNNFUSED_CHECK(weight_ih || !needs_bias, "biases are for an input with weight_ih");
     params.h_0 = problem.state(h_0, output, "h_0");
     const auto pointer = [](bool needed, const Tensor& tensor) { return needed ? tensor.mutable_data_ptr() : nullptr; };
-    // With token ids, the gradient of weight_ih is a transposed view of (tokens, hidden) memory.
     params.gradients = {pointer(needs_weight_ih, grad_weight_ih),
                         pointer(needs_weight_hh, grad_weight_hh),
                         pointer(needs_bias, grad_bias),
@@ -225,13 +224,10 @@ struct LayerBackwardTensors {
     RNNFUSED_CHECK(!ids || !needs_input, "token ids have no gradient");
   }
 
-  Tensor new_weight_ih(bool needed, const OptionalTensor& input, const OptionalTensor& weight_ih,
-                       const Tensor& output) const {
-    if (!needed) return new_tensor(output, {0});
+  Shape weight_ih_sizes(bool needed, const OptionalTensor& input, const OptionalTensor& weight_ih) const {
+    if (!needed) return {{0}, 1};
     RNNFUSED_CHECK(weight_ih && input && weight_ih->dim() == 2, "weight_ih must be (hidden, features)");
-    const int64_t features = weight_ih->size(1);
-    if (!is_ids(*input)) return new_tensor(output, {hidden(), features});
-    return new_tensor(output, {hidden(), features}, {1, hidden()});
+    return {{hidden(), weight_ih->size(1)}, 2};
   }
   static Tensor wanted(bool needed, const Tensor& model, Sizes sizes) {
     return needed ? new_tensor(model, sizes) : new_tensor(model, {0});

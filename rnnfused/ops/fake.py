@@ -75,9 +75,7 @@ def _(*arguments):
         return output.new_empty(shape if needed else (0,))
 
     grad_weight_ih = output.new_empty(0)
-    if args.needs_weight_ih and is_ids(args.input):  # stored by token, transposed
-        grad_weight_ih = output.new_empty((args.weight_ih.size(1), hidden_size)).t()
-    elif args.needs_weight_ih:
+    if args.needs_weight_ih:
         grad_weight_ih = output.new_empty(args.weight_ih.shape)
     grad_h_0 = output.new_empty(0)
     if args.needs_h_0:

@@ -114,7 +114,10 @@ static void sum_products(const ProductSumParams& params, void* scratch, int64_t 
 }
 
 static void sum_tokens(const TokenSumParams& params, int64_t begin, int64_t end) {
-  for_dtype(params.dtype, [&](auto zero) { sum_tokens<decltype(zero)>(params, begin, end); });
+  for_dtype(params.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    params.is_transposed ? sum_tokens_transposed<T>(params, begin, end) : sum_tokens<T>(params, begin, end);
+  });
 }
 
 static void cross_entropy(const CrossEntropyRowsParams& params, int64_t begin, int64_t end) {
