@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import arguments, layers
+from . import arguments, layers, single_step
 from .ops import autocast
 from .ops.compiled import copy_of_view
 from .ops.modes import is_recorded
@@ -148,8 +148,12 @@ class RNN(torch.nn.RNNBase):
         ):
             rows_dims = input.dim() - feature_dims
             if rows_dims == 2 or rows_dims == 1:
+                time_dim = int(self.batch_first and rows_dims == 2)
+                if input.size(time_dim) == 1:
+                    step = single_step.of_layer(self, input, hx, weight, time_dim)
+                    if step is not None:
+                        return step
                 try:
-                    time_dim = int(self.batch_first and rows_dims == 2)
                     return self._run_layers(input, hx, _WHOLE, time_dim)
                 except RuntimeError:
                     arguments.explain(self._check_dense, input, hx, None)

@@ -19,6 +19,9 @@ _is_deterministic = torch._C._get_deterministic_algorithms
 # Elements of a weight that the op packs in less time than it saves, per row, and the most rows that count.
 _PACKED_PER_ROW = 128 * 128
 _MOST_ROWS = 4
+# The same for a layer, which has more to check than a cell; with gradients the op packs twice.
+_PACKED_BY_LAYER = 4 * _PACKED_PER_ROW
+_PACKED_WITH_GRADIENTS = _PACKED_PER_ROW // 2
 _is_forked = False
 
 
@@ -101,6 +104,65 @@ def suits_cell(input: Tensor, hx: Any, weight_ih: Tensor, weight: Tensor) -> boo
     if not (hx is None or hx.is_cpu and hx.dim() == 2):
         return False
     return is_differentiated() or weight.numel() > _PACKED_PER_ROW * min(input.size(0), _MOST_ROWS)
+
+
+def of_layer(
+    module: Any, input: Tensor, hx: Tensor | None, weight: Any, time_dim: int
+) -> tuple[Tensor, Tensor] | None:
+    """The only step of an ``RNN``; None where the op takes it, or where an argument is wrong, which the op explains.
+
+    Args:
+        module: the layer.
+        input: (1, B, I), (B, 1, I) or (1, I); token ids without I.
+        hx: (1, B, H), or (1, H) unbatched; zeros if None.
+        weight: W_hh, (H, H).
+
+    Returns:
+        The output, laid out as the input with H features, and the last state, each in memory of its own.
+    """
+    has_ids = input.dtype is torch.int64
+    is_batch = input.dim() + has_ids == 3
+    rows = input.size(1 - time_dim) if is_batch else 1
+    packed = _PACKED_WITH_GRADIENTS if is_differentiated() else _PACKED_BY_LAYER
+    if (
+        weight.numel() <= packed * min(rows, _MOST_ROWS)
+        or module.bidirectional
+        or not module.num_layers == module.heads == 1
+        or module.state_grad_clip is not None
+        or module.nonlinearity not in CELLS
+        or not suits(input, weight)
+        or is_transformed()
+    ):
+        return None
+    weight_ih, weight_hh, *biases = module._weights_of(0)
+    hidden = weight_hh.size(0)
+    # torch would broadcast other weights.
+    if not weight_ih.is_cpu or weight_ih.size(0) != hidden:
+        return None
+    if any(bias is not None and bias.shape != (hidden,) for bias in biases):
+        return None
+    x = input.select(time_dim, 0) if is_batch else input
+    try:
+        if hx is None:
+            h = weight_hh.new_zeros(rows, hidden)
+        elif not hx.is_cpu or hx.shape != ((1, rows, hidden) if is_batch else (1, hidden)):
+            return None
+        else:
+            h = hx[0] if is_batch else hx
+        if has_ids:
+            # Not an embedding of the transposed weight, whose gradient would be transposed too.
+            projections = weight_ih.index_select(1, x).t()
+            for bias in biases:
+                projections = projections if bias is None else projections + bias
+            function = torch.tanh if module.nonlinearity == "tanh" else torch.relu
+            h = function(torch.addmm(projections, h, weight_hh.t()))
+        else:
+            h = CELLS[module.nonlinearity](x, h, weight_ih, weight_hh, *biases)
+    except (RuntimeError, IndexError):
+        return None
+    if is_batch:
+        return torch.unsqueeze_copy(h, time_dim), torch.unsqueeze_copy(h, 0)
+    return h, h.clone()
 
 
 CELLS: dict[str, Callable[..., Tensor]] = {
