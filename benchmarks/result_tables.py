@@ -189,6 +189,7 @@ def options(comparisons):
         "`functional.rnn`, times faster than in one",
         "nn.RNNCell": "`RNNCell`, times faster than `torch.nn.RNNCell`",
         "textbook's step": "A single step of `RNNScratch`, times faster than the textbook's own code",
+        "nn.RNN one step": "A call of one step of `RNN` or, with token ids, `TokenRNN`, times faster than `nn.RNN`",
         "nn.RNN step": "`prepare(module).step`, T = B = 1, H 8 to 256, times faster than `nn.RNN` without gradients",
         "onnxruntime step": "The same step, times faster than a session of ONNX Runtime",
         "jax step": "The same step, times faster than a jitted step of jax",

@@ -24,6 +24,7 @@ from cases import (
     SECOND_ORDER,
     STEPS,
     SUBNORMAL,
+    Case,
     inputs,
 )
 from peers import PEERS
@@ -166,6 +167,17 @@ def test_cell(case, way, in_turn):
         return ways(cell, x[0], gradient[0], lambda x: (cell(x),))[way]
 
     in_turn(case, way, "nn.RNNCell", *map(call_of, (rnnfused.RNNCell, torch.nn.RNNCell)))
+
+
+@pytest.mark.one_thread
+@pytest.mark.parametrize("tokens", [False, True], ids=["features", "ids"])
+@pytest.mark.parametrize("case", [*STEPS, Case(1, 1, 1000, 512)], ids=str)
+def test_one_step_of_a_layer(case, tokens, way, in_turn):
+    """A call of one step of RNN or TokenRNN, against nn.RNN on the same features or on one-hot rows."""
+    case = case._replace(tokens=tokens)
+    ours, theirs, gradient = inputs(case)
+    calls = (ways(*side, gradient)[way] for side in (ours, theirs))
+    in_turn(case, way, "nn.RNN one step", *calls)
 
 
 @pytest.mark.one_thread
