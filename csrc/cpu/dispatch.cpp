@@ -46,7 +46,7 @@ const CpuKernels& choose_kernels() {
   if (const CpuKernels* kernels = find_cpu_kernels(wanted)) return *kernels;
   std::string names = "default";
   for (const char* name : kNames) {
-    if (find_cpu_kernels(name)) names = names + ", " + name;
+    if (find_cpu_kernels(name)) names.append(", ").append(name);
   }
   throw std::runtime_error(std::string("RNNFUSED_CPU_CAPABILITY is \"") + wanted +
                            "\", but this processor and build have only: " + names);
