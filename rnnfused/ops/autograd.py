@@ -238,7 +238,7 @@ def layer_gradients(backpropagate, args: LayerBackwardArgs) -> LayerGrads:
     if args.needs_weight_ih and is_ids(args.input):  # the sum of one-hot rows
         table = d.new_zeros(args.weight_ih.t().shape)
         ids = layout.time_major(args.input).flatten()
-        grad_weight_ih = table.index_add(0, ids, d.flatten(0, -2)).t()
+        grad_weight_ih = table.index_add(0, ids, d.flatten(0, -2)).t().contiguous()
     elif args.needs_weight_ih:
         grad_weight_ih = sum_of_products(d, layout.time_major(args.input))
     if args.needs_weight_hh:
