@@ -72,29 +72,34 @@ def peak_extra_bytes(module, x, gradient) -> int | None:
     return peak - before - sum(p.grad.nbytes for p in module.parameters())
 
 
-def measure_here(case, side, threads):
-    """Measures both figures of a side, in this process."""
+def saved(case, side):
+    """The tensors that a side saves for backward."""
+    ours, theirs, _ = inputs(case)
+    tensors, size = bytes_saved(*(ours if side == "ours" else theirs))
+    return {"saved_tensors": tensors, "saved_bytes": size}
+
+
+def peak_here(case, side, threads):
+    """The peak of a side, in this process."""
     torch.set_num_threads(threads)
     # The warm-up loads code and starts threads, which would count as growth. It is small, to leave little memory.
     warm_up = Case(2, 64, 64, 64, case.tokens)
     for each in (warm_up, case):
+        # Both sides stay alive: once a large block was freed, glibc keeps others longer, and the peak of nn.RNN varies.
         ours, theirs, gradient = inputs(each)
-        module, x = ours if side == "ours" else theirs
-        extra = peak_extra_bytes(module, x, gradient)
-    tensors, size = bytes_saved(module, x)
-    return {"saved_tensors": tensors, "saved_bytes": size, "peak_extra_bytes": extra}
+        extra = peak_extra_bytes(*(ours if side == "ours" else theirs), gradient)
+    return extra
 
 
-def measure(case, side, threads):
-    """Measures both figures of a side, each time in a new process, forked from one that has imported torch.
+def peak(case, side, threads):
+    """The median peak of a side in ``PROCESSES`` new processes: rarely one holds many times as much in torch's tensors.
 
-    The peak is the median of ``PROCESSES``: rarely one holds many times as much in torch's temporary tensors.
+    Each is forked from a process that has imported torch.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rnnfused.bench.shape", BACKWARD_IMPORTS])
-    every = []
+    peaks = []
     for _ in range(PROCESSES):
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            every.append(process.submit(measure_here, case, side, threads).result())
-    peaks = [figures["peak_extra_bytes"] for figures in every]
-    return every[0] | {"peak_extra_bytes": None if None in peaks else statistics.median(peaks)}
+            peaks.append(process.submit(peak_here, case, side, threads).result())
+    return None if None in peaks else statistics.median(peaks)
