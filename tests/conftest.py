@@ -25,6 +25,14 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz-seed", type=int, help="seed of the random calls; default: any")
 
 
+@pytest.fixture(params=[False, True], ids=["torch's", "fused"])
+def deterministic(request):
+    """Whether torch's algorithms shall be deterministic, each in turn: then single steps take the fused op."""
+    torch.use_deterministic_algorithms(request.param)
+    yield request.param
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request):
     """Each available device in turn; it is torch's default device during the test."""

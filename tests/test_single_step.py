@@ -12,13 +12,6 @@ B, INPUT, HIDDEN = 3, 4, 5
 OURS = "rnnfused.layer.default"
 
 
-@pytest.fixture(params=[False, True], ids=["torch's", "fused"])
-def deterministic(request):
-    torch.use_deterministic_algorithms(request.param)
-    yield request.param
-    torch.use_deterministic_algorithms(False)
-
-
 class Ops(TorchDispatchMode):
     """Records the names of the operations."""
 

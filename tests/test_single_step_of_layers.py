@@ -12,13 +12,6 @@ INPUT, HIDDEN = 6, 300
 LAYOUTS = ["time first", "batch first", "unbatched"]
 
 
-@pytest.fixture(params=[False, True], ids=["torch's", "fused"])
-def deterministic(request):
-    torch.use_deterministic_algorithms(request.param)
-    yield request.param
-    torch.use_deterministic_algorithms(False)
-
-
 def taken(monkeypatch, module, *arguments):
     """Whether torch's operations take the step."""
     results = []
