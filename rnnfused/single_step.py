@@ -2,6 +2,7 @@
 
 With gradients, a call of the op costs 40 us of Python, and torch's few operations 20. Without, torch's cell loses to the
 op where weights are small, as the op packs them in each call; the textbook's two products and tanh do not.
+A layer's only step takes torch's operations where its weight is large for the rows.
 ``torch.use_deterministic_algorithms(True)`` selects the op, whose results have the same bits on every machine.
 """
 
