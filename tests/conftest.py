@@ -35,11 +35,14 @@ def deterministic(request):
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request):
-    """Each available device in turn; it is torch's default device during the test."""
+    """Each available device in turn; it is torch's default device during the test, and its products are IEEE's."""
     if request.param == "cpu":
         yield request.param
     else:
-        with torch.device(request.param):
+        with (
+            torch.device(request.param),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
             yield request.param
 
 

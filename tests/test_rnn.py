@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 import rnnfused
 
@@ -32,7 +32,10 @@ def compare(ours, theirs, x, *hx):
     """Asserts that values and all gradients are equal up to rounding in float64."""
     results = []
     for module in (ours, theirs):
-        inputs = [v.clone().requires_grad_() for v in (x, *hx)]
+        inputs = [
+            v.detach() if module is ours else v.contiguous() for v in (x, *hx)
+        ]  # as cuDNN needs
+        inputs = [v.detach().requires_grad_() for v in inputs]
         output, h_n = module(*inputs)
         (output.sin().sum() + (h_n * torch.arange(h_n.numel()).view_as(h_n)).sum()).backward()
         gradients = [v.grad for v in (*inputs, *module.parameters())]
@@ -67,10 +70,11 @@ def test_same_results_and_gradients(options):
 @cases
 def test_same_on_packed_sequences(options):
     ours, theirs = pair(options)
-    sequences = [torch.randn(n, 6, dtype=torch.float64) for n in (3, 5, 1, 5)]
+    lengths = [3, 5, 1, 5]
+    padded = pad_sequence([torch.randn(n, 6, dtype=torch.float64) for n in lengths])
     directions = 2 if options["bidirectional"] else 1
     h_0 = torch.randn(options["num_layers"] * directions, 4, 7, dtype=torch.float64)
-    packed = pack_sequence(sequences, enforce_sorted=False)
+    packed = pack_padded_sequence(padded, lengths, enforce_sorted=False)
     for hx in (None, h_0):
         (output, h_n), (expected, expected_h_n) = ours(packed, hx), theirs(packed, hx)
         torch.testing.assert_close(output.data, expected.data)
@@ -333,7 +337,7 @@ def test_scripted_ids_are_integers():
 
 
 def test_sizes_of_a_packed_batch_that_overflow():
-    sizes = torch.tensor([2**62] * 4 + [3])
+    sizes = torch.tensor([2**62] * 4 + [3], device="cpu")
     packed = torch.nn.utils.rnn.PackedSequence(torch.randn(3, 3), sizes, None, None)
     with pytest.raises(RuntimeError, match="batch_sizes"):
         rnnfused.RNN(3, 4)(packed)
