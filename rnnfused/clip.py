@@ -1,5 +1,6 @@
 """Where gradients are clipped: by their global norm."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -34,18 +35,20 @@ def clip_gradients(
         parameters = [model] if isinstance(model, Tensor) else model
     gradients = [p.grad for p in parameters if p.grad is not None and p.grad.numel()]
     norm = torch.nn.utils.get_total_norm(gradients)
-    if gradients and not (norm.isfinite() and norm > 1e-15):
+    value = norm.item()  # read once: a GPU is waited for
+    if gradients and not (math.isfinite(value) and value > 1e-15):
         # The squares of finite gradients may overflow, or vanish.
         largest = max(g.abs().max().double() for g in gradients)
         if largest.isfinite() and largest > 0:
             norm = largest * torch.nn.utils.get_total_norm(
                 [g.double() / largest for g in gradients]
             )
-    if not norm.isfinite():
+            value = norm.item()
+    if not math.isfinite(value):
         raise FloatingPointError(
-            f"the global norm of the gradients is {norm.item()}: nothing was clipped. "
+            f"the global norm of the gradients is {value}: nothing was clipped. "
             "Lower the learning rate, or look for the step that overflowed"
         )
-    if norm > grad_clip_val:
-        torch._foreach_mul_(gradients, (grad_clip_val / norm.double()).item())
+    if value > grad_clip_val:
+        torch._foreach_mul_(gradients, grad_clip_val / value)
     return norm

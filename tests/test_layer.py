@@ -330,15 +330,16 @@ def test_token_ids_equal_one_hot_rows(hidden, batch, batch_first):
 
 
 @pytest.mark.parametrize("batch_sizes", [None, torch.tensor([3, 2, 1], device="cpu")])
-def test_gradcheck_of_token_ids_to_second_order(batch_sizes):
+def test_gradcheck_of_token_ids_to_second_order(batch_sizes, device):
     leaves = [*token_leaves(4, 3), torch.randn(3, 3, dtype=torch.float64, requires_grad=True)]
     ids = torch.randint(4, (3, 3) if batch_sizes is None else (6,))
 
     def layer(*leaves):
         return run_tokens(ids, False, leaves[:3], leaves[3], batch_sizes=batch_sizes)
 
-    assert torch.autograd.gradcheck(layer, leaves)
-    assert torch.autograd.gradgradcheck(layer, leaves, fast_mode=True)
+    in_any_order = 0 if device == "cpu" else 1e-12  # a GPU adds gradients by token so
+    assert torch.autograd.gradcheck(layer, leaves, nondet_tol=in_any_order)
+    assert torch.autograd.gradgradcheck(layer, leaves, fast_mode=True, nondet_tol=in_any_order)
 
 
 @pytest.mark.parametrize("transposed", [True, False])

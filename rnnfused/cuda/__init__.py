@@ -56,4 +56,5 @@ def report() -> Report:
 
 
 impl("rnnfused::layer", "CUDA", composite.layer_by(_loops.forward))
+impl("rnnfused::layer_backward", "CUDA", composite.layer_backward_by(_loops.backward))
 impl("rnnfused::recurrence_backward", "CUDA", composite.recurrence_backward_by(_loops.backward))

@@ -1,7 +1,7 @@
 """The two loops of the CUDA ops: each call goes the way that the environment forces or the device decides."""
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -110,22 +110,19 @@ class Loops:
 
     def _fused(self, call: Call, op, arguments):
         self._fused_on.add(call.device)
-        with self._blaming(call):
+        try:
             return op(*arguments)
+        except RuntimeError as error:
+            self._blame(call, error)
 
     def _raise_earlier_alarm(self, call: Call, like: Tensor) -> None:
         """As a fused call does; no fused call may follow the one that was stopped."""
         if call.device in self._fused_on:
             alarm = self.gpu.reported_alarm(like)
             if alarm:
-                with self._blaming(call):
-                    raise RuntimeError(alarm)
+                self._blame(call, RuntimeError(alarm))
 
-    @contextmanager
-    def _blaming(self, call: Call):
-        try:
-            yield
-        except RuntimeError as error:
-            if self.mode() == "auto":
-                self.decider.blame(call, error)
-            raise
+    def _blame(self, call: Call, error: RuntimeError) -> NoReturn:
+        if self.mode() == "auto":
+            self.decider.blame(call, error)
+        raise error

@@ -5,6 +5,7 @@ gradients are calls of their own. CUDA uses the same code around its own loops (
 """
 
 import torch
+from torch import Tensor
 
 from . import packing, stepwise
 from .autograd import layer_gradients, sum_given
@@ -18,8 +19,7 @@ from .named_arguments import (
     RecurrenceBackwardArgs,
 )
 from .registry import impl
-from .sequence import Extents, Layout
-from .tokens import is_ids
+from .sequence import Extents, Layout, can_reshape
 
 
 def layer_by(loop):
@@ -35,6 +35,17 @@ def layer_by(loop):
         if args.weight_ih is not None:
             bias = sum_given(args.bias_ih, args.bias_hh)
             projections = project_input(args.input, args.weight_ih, bias).contiguous()
+        if (
+            args.lengths is None and args.time_dim == 0 and projections.dim() == 3
+        ):  # as loops take it
+            return loop(
+                projections,
+                args.weight_hh,
+                args.h_0,
+                args.batch_sizes,
+                args.nonlinearity,
+                args.reverse,
+            )
         extents = Extents(args.batch_sizes, args.lengths)
         layout = Layout.of(projections.dim() - 1, extents, args.time_dim)
         projections = layout.time_major(projections)
@@ -46,9 +57,16 @@ def layer_by(loop):
             output, h_n = packing.forward(
                 loop, projections, args.weight_hh, h_0, args.lengths, *options
             )
-        return layout.restore(output), layout.restore_state(h_n)
+        return _as(layout.restore(output), output), _as(layout.restore_state(h_n), h_n)
 
     return layer
+
+
+def _as(view: Tensor, tensor: Tensor) -> Tensor:
+    """The view of a new tensor as no view, which could be neither detached nor, under autograd, changed in place."""
+    if view is tensor or not can_reshape(tensor):
+        return view
+    return tensor.as_strided_(view.shape, view.stride())
 
 
 def recurrence_backward_by(loop):
@@ -70,19 +88,24 @@ def recurrence_backward_by(loop):
     return recurrence_backward
 
 
-def layer_backward(*arguments):
-    """The op ``rnnfused::layer_backward``, whose loop is the device's ``recurrence_backward``."""
-    args = LayerBackwardArgs(*arguments)
-    grads = layer_gradients(torch.ops.rnnfused.recurrence_backward, args)
+def layer_backward_by(loop):
+    """The op ``rnnfused::layer_backward`` from a loop as in :func:`recurrence_backward_by`."""
+    recurrence_backward = recurrence_backward_by(loop)
 
-    def contiguous(name, grad):
-        if grad is None:
-            return args.output.new_empty(0)
-        by_token = name == "weight_ih" and is_ids(args.input)  # stored transposed
-        follows_output = name == "input" and args.weight_ih is None  # the loop's own d
-        return grad if by_token or follows_output else grad.contiguous()
+    def layer_backward(*arguments):
+        args = LayerBackwardArgs(*arguments)
+        grads = layer_gradients(recurrence_backward, args)
 
-    return tuple(contiguous(name, grad) for name, grad in grads._asdict().items())
+        def contiguous(grad):
+            return args.output.new_empty(0) if grad is None else grad.contiguous()
+
+        follows_output = args.weight_ih is None and grads.input is not None  # the loop's own d
+        return (
+            grads.input if follows_output else contiguous(grads.input),
+            *map(contiguous, grads[1:]),
+        )
+
+    return layer_backward
 
 
 def both_directions(*arguments):
@@ -102,7 +125,7 @@ def both_directions_backward(*arguments):
 
 _EVERY_DEVICE = "CompositeExplicitAutograd"
 impl("rnnfused::layer", _EVERY_DEVICE, layer_by(stepwise.forward))
-impl("rnnfused::layer_backward", _EVERY_DEVICE, layer_backward)
+impl("rnnfused::layer_backward", _EVERY_DEVICE, layer_backward_by(stepwise.backward))
 impl("rnnfused::both_directions", _EVERY_DEVICE, both_directions)
 impl("rnnfused::both_directions_backward", _EVERY_DEVICE, both_directions_backward)
 impl("rnnfused::recurrence_backward", _EVERY_DEVICE, recurrence_backward_by(stepwise.backward))

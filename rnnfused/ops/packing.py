@@ -30,8 +30,8 @@ class PackedRows:
 
     def unpack(self, packed: Tensor) -> Tensor:
         """The sequence, with zeros past the rows' ends, in the memory order of the one that was packed."""
-        rows = packed.new_zeros(self.sequence.shape[:-1].numel(), packed.size(-1))
-        result = rows.index_copy(0, self.places, packed).view(self.sequence.shape)
+        result = packed.new_zeros(self.sequence.shape)
+        result.view(-1, packed.size(-1)).index_copy_(0, self.places, packed)
         if is_batch_major(self.sequence):
             return new_sequence(self.sequence).copy_(result)
         return result

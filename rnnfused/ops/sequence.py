@@ -103,10 +103,16 @@ def new_sequence(model: Tensor) -> Tensor:
 
 def without_step(state: Tensor) -> Tensor:
     """The new state (1, B, H) as (B, H), which is no view: a view cannot be detached in place."""
-    if type(state) is Tensor and state.is_cpu and not (is_recorded() or is_transformed()):
-        return state.squeeze_(0)
-    # Transforms, private devices and subclasses, whose results are views, may refuse a change of shape in place.
-    return state.squeeze(0).clone()
+    return state.squeeze_(0) if can_reshape(state) else state.squeeze(0).clone()
+
+
+def can_reshape(tensor: Tensor) -> bool:
+    """Whether a new tensor's shape may change in place: some transforms, devices and subclasses refuse it."""
+    return (
+        type(tensor) is Tensor
+        and (tensor.is_cpu or tensor.is_cuda)
+        and not (is_recorded() or is_transformed())
+    )
 
 
 def is_batch_major(sequence: Tensor) -> bool:

@@ -60,7 +60,9 @@ def check_ids(ids: Tensor, vocab_size: int, device: torch.device, name: str = "i
 def value_range(values: Tensor) -> tuple[int, int]:
     """The lowest and the highest of integers of any dtype, at least one."""
     as_int64 = values.long()
-    low, high = (int(bound) for bound in as_int64.aminmax())
+    bounds = as_int64.aminmax()
+    # A GPU is waited for once.
+    low, high = torch.stack(bounds).tolist() if values.is_cuda else (int(bound) for bound in bounds)
     if values.dtype != torch.uint64 or low >= 0:
         return low, high
     # From 2 ** 63 on, a uint64 value is as int64 less by 2 ** 64. torch has no order of uint64.
