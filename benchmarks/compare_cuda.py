@@ -3,6 +3,7 @@
     python benchmarks/compare_cuda.py [--rows first|rest|all] [--seconds 100] [--out rows.jsonl] [--flashrnn]
 
 CUDA events measure the GPU's time. A short wait on the GPU comes first, so that launches are queued by then.
+`launch_us` is the processor's time for a whole call, in microseconds: where it exceeds the GPU's, it is the time of a call.
 `steps` is rnnfused.RNN with the fused kernels off: one matrix product per step, replayed as a CUDA graph. `loop` is the
 fused loop alone, without the input projection.
 rnnfused multiplies float32 in IEEE precision. So does `cudnn`; `cudnn_tf32` is cuDNN's default, TF32.
@@ -28,7 +29,9 @@ from rnnfused.bench.shape import ways
 
 RESULTS = Path(__file__).parent / "results" / "cuda.jsonl"
 ROUNDS = 20
-WAIT_CYCLES = 1_000_000  # GPU clock cycles, about half a millisecond
+WAIT_CYCLES = (
+    6_000_000  # GPU clock cycles, about three milliseconds: longer than Python needs for a call
+)
 TIME_LIMIT = 2.0  # seconds that a kernel waits for another block, far more than any case takes
 MAX_DIFFERENCE = 0.1  # of a state to cuDNN's: more is no rounding
 
@@ -92,8 +95,15 @@ def cudnn_flags(tf32):
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32)
 
 
+class Times(NamedTuple):
+    """Milliseconds of a call."""
+
+    gpu: float
+    launch: float  # the processor's
+
+
 def medians(calls):
-    """Returns the median milliseconds of each call; the calls take turns."""
+    """Returns the median times of each call; the calls take turns."""
     times = {name: [] for name in calls}
     for warm in range(-3, ROUNDS):
         for name, call in calls.items():
@@ -102,12 +112,14 @@ def medians(calls):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             with cudnn_flags(tf32=name == "cudnn_tf32"):
                 start.record()
+                begin = time.perf_counter()
                 call()
+                launch = time.perf_counter() - begin
                 end.record()
             end.synchronize()
             if warm >= 0:
-                times[name].append(start.elapsed_time(end))
-    return {name: statistics.median(taken) for name, taken in times.items()}
+                times[name].append(Times(start.elapsed_time(end), 1000 * launch))
+    return {name: Times(*map(statistics.median, zip(*taken))) for name, taken in times.items()}
 
 
 def plan_of(weight_hh, batch_size):
@@ -176,9 +188,10 @@ class Comparison:
         rnnfused.cuda.choice = "1"
         scale = 1000 / self.case.num_steps
         return {
-            "us_per_step": {name: [scale * run[name] for run in runs] for name in calls},
+            "us_per_step": {name: [scale * run[name].gpu for run in runs] for name in calls},
+            "launch_us": {name: [1000 * run[name].launch for run in runs] for name in calls},
             "ratios": {
-                name: [run[name] / run["ours"] for run in runs]
+                name: [run[name].gpu / run["ours"].gpu for run in runs]
                 for name in calls
                 if name not in ("ours", "loop")
             },

@@ -86,6 +86,23 @@ def table(measured):
     return "\n".join(lines)
 
 
+def launches(measured):
+    """The processor's time to launch a call of a fused layer, and of cuDNN's."""
+    rows = [row for row in measured["benchmark"] if row["fused"]]
+
+    def range_of(name, way):
+        found = [mean(row["launch_us"][name]) for row in rows if row["way"] == way]
+        return f"{min(found):.0f} to {max(found):.0f} us"
+
+    (of_forward, of_both), theirs = (
+        [range_of(name, way) for way in WAYS] for name in ("ours", "cudnn")
+    )
+    return (
+        f"The processor takes {of_forward} to launch a call, {of_both} with backward; for `nn.RNN` {theirs[0]} and "
+        f"{theirs[1]} (medians of each case)."
+    )
+
+
 def estimates(measured):
     """How the planner's choices compare with the fastest plans of the sweep."""
     rows = measured["sweep"]

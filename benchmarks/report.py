@@ -140,6 +140,7 @@ PARTS = {
     "docs/performance.md": {
         "tables": full_tables,
         "gpu": of("cuda", cuda_report.table),
+        "launches": of("cuda", cuda_report.launches),
         "growth": growth_sentences,
     },
     "docs/cuda-loop.md": {"estimates": of("cuda", cuda_report.estimates)},

@@ -20,7 +20,7 @@ def bench(monkeypatch):
     def medians(calls):
         for call in calls.values():
             call()
-        return {name: 4.0 if name.startswith("cudnn") else 1.0 for name in calls}
+        return {name: module.Times(4.0 if name.startswith("cudnn") else 1.0, 0.1) for name in calls}
 
     compare = module.Comparison
     monkeypatch.setattr(module, "medians", medians)
@@ -51,6 +51,7 @@ def test_a_row_has_both_sides_and_what_they_belong_to(bench):
             1000,
             1000,
         ]
+        assert row["launch_us"]["ours"] == [100, 100]
         assert row["ratios"] == {"cudnn": [4, 4], "cudnn_tf32": [4, 4], "steps": [1, 1]}
         assert row["difference"] < 1e-5 and row["fused"] is False and "plan" in row
         assert "cudnn 4.00-4.00" in bench.line_of(row)

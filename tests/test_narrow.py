@@ -61,10 +61,10 @@ def test_autocast_equals_torchs(dtype, batch_first, device):
         got = gradients(ours, x, hx, weight)
         rounded = gradients(theirs, x, hx, weight)
     assert all(value.dtype == torch.float32 for value in got[2:])
-    # cuDNN rounds no more than the states.
+    # cuDNN rounds no more than the states, and a product before the loop rounds the projections.
     factor = 1 if device == "cpu" else 1.1
     assert relative_error(got, exact) < factor * relative_error(rounded, exact)
-    assert relative_error(got[:2], exact[:2]) < TOLERANCE[dtype] / 4
+    assert relative_error(got[:2], exact[:2]) < TOLERANCE[dtype] / (4 if device == "cpu" else 2)
 
 
 @both_dtypes

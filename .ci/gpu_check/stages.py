@@ -13,7 +13,7 @@ STALL = 8  # seconds without a word of the probe: its kernel hangs
 PROBE_LIMIT = "1"  # seconds that a kernel of the probe waits for another block
 MODULE_TESTS = [
     f"tests/test_{name}.py"
-    for name in ("functional", "layer", "rnn", "scratch", "clip", "stepwise")
+    for name in ("functional", "layer", "rnn", "scratch", "clip", "stepwise", "narrow")
 ]
 # Cases of the probe whose kernels are profiled.
 PROFILED = [
