@@ -117,7 +117,7 @@ def all_stages(folder: Path, prebuilt: bool) -> list[Stage]:
         build,
         Stage(
             "kernels",
-            pytest_command(modules, 2, 15, "tests/cuda"),
+            pytest_command(modules, 4, 15, "tests/cuda"),
             110,
             needs=("build",),
             environment=fused,
