@@ -87,8 +87,10 @@ def table(measured):
 
 
 def launches(measured):
-    """The processor's time to launch a call of a fused layer, and of cuDNN's."""
-    rows = [row for row in measured["benchmark"] if row["fused"]]
+    """The processor's time to launch a call of a fused layer, and of cuDNN's; empty where no row has it."""
+    rows = [row for row in measured["benchmark"] if row["fused"] and "launch_us" in row]
+    if not rows:
+        return ""
 
     def range_of(name, way):
         found = [mean(row["launch_us"][name]) for row in rows if row["way"] == way]
