@@ -29,7 +29,7 @@ lint: $(VENV)/lint.stamp  ## check format, types and mistakes in Python, C++ and
 	$(IN_VENV)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 demo: $(VENV)/lm.stamp  ## train a small language model into runs/demo (FILE=text.txt: on your text; ARGS=--resume: go on)
-	$(IN_VENV)/rnnfused train $(if $(FILE),'$(FILE)') --out runs/demo $(ARGS)
+	$(IN_VENV)/rnnfused train$(if $(FILE), '$(FILE)') --out runs/demo $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## time the layer against torch's own; put the results into README and docs/performance.md
 	$(IN_VENV)/python benchmarks/run.py --threads $(THREADS) $(ARGS)

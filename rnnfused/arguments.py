@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,33 @@ def explain(check: Callable[..., Any], *arguments: Any) -> None:
         check(*arguments)
     except Exception as explanation:
         raise explanation from None
+
+
+def check_weights(
+    weights: dict[str, Any],
+    shapes: Sequence[tuple[int, ...]],
+    like: Tensor,
+    of_like: str,
+    shape_error: type[Exception] = RuntimeError,
+    dtype_error: type[Exception] = RuntimeError,
+) -> None:
+    """Checks the weights of a layer or cell, which a user may have replaced.
+
+    Raises:
+        shape_error: a weight is of another shape than its own, is sparse, or is on another device than ``like``.
+        dtype_error: it is of another dtype.
+    """
+    for (name, weight), shape in zip(weights.items(), shapes, strict=True):
+        if weight.shape != shape:
+            raise shape_error(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
+        if weight.layout != torch.strided:
+            raise shape_error(f"{name} must be dense, got layout {weight.layout}")
+        if weight.dtype != like.dtype or weight.device != like.device:
+            error = dtype_error if weight.dtype != like.dtype else shape_error
+            raise error(
+                f"{name} must be {like.dtype} on {like.device} like {of_like}, "
+                f"got {weight.dtype} on {weight.device}"
+            )
 
 
 def as_int(need: str, value: Any) -> int:

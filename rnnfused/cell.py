@@ -49,8 +49,9 @@ class RNNCell(torch.nn.RNNCell):
         if is_checked_by_op(input, hx, weight_hh):
             try:
                 return self._step(input, hx, weight_hh)
-            except (RuntimeError, ValueError):
+            except (RuntimeError, TypeError, ValueError, IndexError):
                 arguments.explain(self._check, input, hx)
+                arguments.explain(self._check_weights)
                 raise
         if is_special(input, hx, weight_hh):
             result: Tensor = run_specially(self, input, hx)
@@ -64,7 +65,7 @@ class RNNCell(torch.nn.RNNCell):
             biases = (weight_of(self, "bias_ih"), weight_of(self, "bias_hh"))
         weight_ih, nonlinearity = weight_of(self, "weight_ih"), self.nonlinearity
         if (
-            single_step.suits_cell(input, hx, weight_ih, weight_hh)
+            single_step.suits_cell(input, hx, weight_ih, weight_hh, biases)
             and nonlinearity in single_step.CELLS
         ):
             if hx is None:
@@ -97,6 +98,14 @@ class RNNCell(torch.nn.RNNCell):
         if hx is not None:
             self._check_like("hx", hx, (*batch, self.hidden_size), weight_hh)
         return weight_hh
+
+    def _check_weights(self) -> None:
+        """Checks the weights: a user may have replaced them."""
+        hidden = self.hidden_size
+        shapes = [(hidden, self.input_size), (hidden, hidden), (hidden,), (hidden,)]
+        names = ["weight_ih", "weight_hh"] + ["bias_ih", "bias_hh"] * self.bias
+        weights = {name: weight_of(self, name) for name in names}
+        arguments.check_weights(weights, shapes[: len(names)], weights["weight_hh"], "weight_hh")
 
     def forward_per_sample(self, input: Tensor, hx: Tensor | None) -> Tensor:
         """:meth:`forward` in operations for which torch has gradients per sample: (B, I) and (B, H) or None to (B, H)."""

@@ -371,7 +371,7 @@ class RNN(torch.nn.RNNBase):
                 *extents,
                 self.state_grad_clip,
             )
-        except RuntimeError:
+        except (RuntimeError, TypeError, ValueError, IndexError):
             arguments.explain(self._check_weights, layer)
             raise
 
@@ -379,7 +379,7 @@ class RNN(torch.nn.RNNBase):
         """W_ih, W_hh, b_ih and b_hh of the i-th of all directions of all layers."""
         parameter = self._parameters.get  # as weight_of, without a call for each
         weights = [
-            getattr(self, name) if (weight := parameter(name)) is None else weight
+            weight_of(self, name) if (weight := parameter(name)) is None else weight
             for name in self._all_weights[i]
         ]
         return weights if self.bias else [*weights, None, None]
@@ -389,7 +389,7 @@ class RNN(torch.nn.RNNBase):
         directions = 2 if self.bidirectional else 1
         features = self.input_size if layer == 0 else self.hidden_size * directions
         part = self.hidden_size // self.heads
-        shapes = [
+        shapes: list[tuple[int, ...]] = [
             (self.hidden_size, features),
             (part, part) if self.heads == 1 else (self.heads, part, part),
             (self.hidden_size,),
@@ -397,15 +397,8 @@ class RNN(torch.nn.RNNBase):
         ]
         like = weight_of(self, "weight_hh_l0")
         for names in self._all_weights[layer * directions : (layer + 1) * directions]:
-            for name, shape in zip(names, shapes, strict=False):
-                weight = weight_of(self, name)
-                if weight.shape != shape:
-                    raise RuntimeError(f"{name} must have shape {shape}, got {tuple(weight.shape)}")
-                if weight.dtype != like.dtype or weight.device != like.device:
-                    raise RuntimeError(
-                        f"{name} must be {like.dtype} on {like.device} like weight_hh_l0, "
-                        f"got {weight.dtype} on {weight.device}"
-                    )
+            weights = {name: weight_of(self, name) for name in names}
+            arguments.check_weights(weights, shapes[: len(names)], like, "weight_hh_l0")
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """The module that :func:`torch.jit.script` compiles in place of this one."""

@@ -7,7 +7,7 @@ A layer's only step takes torch's operations where its weight is large for the r
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 import torch
@@ -71,8 +71,9 @@ def textbook(
         or bias is None
         or not weight_x.is_cpu
         or not bias.is_cpu
-        or bias.dim() != 1
-        or bias.size(0) != weight_h.size(1)
+        or weight_x.dim() != 2
+        or not weight_x.shape[1:] == bias.shape == weight_h.shape[:1]
+        or not weight_x.dtype is bias.dtype is weight_h.dtype
     ):
         return None
     try:
@@ -97,12 +98,19 @@ def textbook(
         return None
 
 
-def suits_cell(input: Tensor, hx: Any, weight_ih: Tensor, weight: Tensor) -> bool:
+def suits_cell(
+    input: Tensor, hx: Any, weight_ih: Tensor, weight: Tensor, biases: Iterable[Tensor | None]
+) -> bool:
     """Whether torch's cell takes the step of a batch (B, I) with a weight (H, H): where the op would take longer."""
     # torch's cell has no rule for vmap.
     if not (suits(input, weight) and weight_ih.is_cpu and input.dim() == 2) or is_transformed():
         return False
     if not (hx is None or hx.is_cpu and hx.dim() == 2):
+        return False
+    hidden = weight.shape[:1]
+    if any(
+        bias is not None and bias.shape != hidden for bias in biases
+    ):  # torch would broadcast it
         return False
     return is_differentiated() or weight.numel() > _PACKED_PER_ROW * min(input.size(0), _MOST_ROWS)
 
@@ -136,13 +144,12 @@ def of_layer(
     ):
         return None
     weight_ih, weight_hh, *biases = module._weights_of(0)
-    hidden = weight_hh.size(0)
-    # torch would broadcast other weights.
-    if not weight_ih.is_cpu or weight_ih.size(0) != hidden:
-        return None
-    if any(bias is not None and bias.shape != (hidden,) for bias in biases):
-        return None
-    x = input.select(time_dim, 0) if is_batch else input
+    # torch would broadcast other weights, and convert some.
+    for other, dims in (weight_ih, 2), *((bias, 1) for bias in biases if bias is not None):
+        fits = other.is_cpu and other.dtype is weight_hh.dtype and other.dim() == dims
+        if not fits or other.shape[:1] != weight_hh.shape[:1]:
+            return None
+    x, hidden = input.select(time_dim, 0) if is_batch else input, weight_hh.size(0)
     try:
         if hx is None:
             h = weight_hh.new_zeros(rows, hidden)

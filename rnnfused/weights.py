@@ -5,7 +5,14 @@ from torch import Tensor
 
 
 def weight_of(module: torch.nn.Module, name: str) -> Tensor:
-    """The module's weight of this name: a Parameter, or what a parametrization or functional_call put in its place."""
+    """The module's weight of this name: a Parameter, or what a parametrization or functional_call put in its place.
+
+    Raises:
+        RuntimeError: it is None.
+    """
     weight = module._parameters.get(name)
-    found: Tensor = getattr(module, name) if weight is None else weight  # getattr is slow
-    return found
+    if weight is None:
+        weight = getattr(module, name)  # slow
+        if weight is None:
+            raise RuntimeError(f"{name} must be a Tensor, got None")
+    return weight

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from instruction_sets import CAPABILITIES, skip_unless_here
+from op_calls import CALLS, OPS, POINTS
 from python_process import run_python
 from raw_ops import RELU, TANH, loop, loop_arguments
 from threads import run_in_threads
@@ -184,3 +185,16 @@ def test_multiply_adds_for_benchmarks_are_counted():
     count = torch.ops.rnnfused.cpu_multiply_add(100)
     # Several independent sums of whole registers, each 100 times.
     assert count >= 100 * 4 and torch.ops.rnnfused.cpu_multiply_add(300) == 3 * count
+
+
+@pytest.mark.parametrize("call, name", POINTS, ids=[f"{call}-{name}" for call, name in POINTS])
+def test_an_op_explains_every_refusal_of_a_shape(call, name):
+    """No message is one of torch's C interface."""
+    op, arguments = getattr(OPS, call.split()[0]), CALLS[call]()
+    for dims in range(5):
+        for size in (0, 1, 2, 5):
+            wrong = torch.ones([size] * dims).to(arguments[name].dtype)
+            try:
+                op(**arguments | {name: wrong})
+            except RuntimeError as error:
+                assert "rnnfused: " in str(error), (dims, size)

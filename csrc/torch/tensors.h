@@ -152,7 +152,7 @@ inline OptionalTensor with_contiguous_features(OptionalTensor tensor, const char
 inline void check_features(const Tensor& tensor, const char* name) {
   const int64_t last = tensor.dim() - 1;
   // torch regards an empty tensor as contiguous with any strides.
-  RNNFUSED_CHECK(tensor.numel() == 0 || tensor.size(last) == 1 || tensor.stride(last) == 1,
+  RNNFUSED_CHECK(last < 0 || tensor.numel() == 0 || tensor.size(last) == 1 || tensor.stride(last) == 1,
                  std::string(name) + " must be contiguous in its last dimension");
 }
 

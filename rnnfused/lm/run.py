@@ -129,8 +129,8 @@ class Run:
         before, now = record["settings"].get("threads"), torch.get_num_threads()
         if before not in (None, now) and self.workers.is_first:
             warn(
-                f"the run used {before} threads and goes on with {now}: its results may differ in "
-                "their last digits; --threads sets the number"
+                f"the run used {quantity(before, 'thread')} and goes on with {now}: rounding differs, which "
+                "grows from step to step; --threads sets the number"
             )
         if record["text"] != self.text:
             raise ValueError(refusal(record["settings"], self.record))

@@ -12,6 +12,7 @@ from ..ops.compiled import copy_of_view
 from ..ops.sequence import without_step
 from ..ops.tokens import is_integer
 from ..token_rnn import TokenRNN
+from ..weights import weight_of
 
 State = Tensor | tuple[Tensor] | None
 
@@ -64,6 +65,7 @@ class RNNScratch(nn.Module):
             h = single_step.textbook(x, weight_xh, weight_hh, weights.get("b_h"), state)
             if h is not None:
                 return [h], h
+        W_xh, W_hh, b_h = (weight_of(self, name) for name in ("W_xh", "W_hh", "b_h"))
         arguments.check_layout("inputs", inputs)
         if is_integer(inputs):
             if inputs.dim() != 2:
@@ -76,24 +78,24 @@ class RNNScratch(nn.Module):
                     f"inputs must be (num_steps, batch, {self.num_inputs}), "
                     f"got {tuple(inputs.shape)}"
                 )
-            _check_like_weights("inputs", inputs, self.W_xh)
+            _check_like_weights("inputs", inputs, W_xh)
         if inputs.size(0) == 0:
             raise ValueError(f"inputs must have a step, got shape {tuple(inputs.shape)}")
-        h_0 = _unwrap_state("state", state, inputs.size(1), self.num_hiddens, self.W_hh)
+        h_0 = _unwrap_state("state", state, inputs.size(1), self.num_hiddens, W_hh)
         try:
             output, last = layers.run_layer(
                 inputs,
-                self.W_xh.t(),
-                self.W_hh.t(),
-                self.b_h,
+                W_xh.t(),
+                W_hh.t(),
+                b_h,
                 None,
                 None if h_0 is None else copy_of_view(h_0.unsqueeze(0)),
                 "tanh",
                 0,
                 False,
             )
-        except RuntimeError:
-            parameters = {"W_xh": self.W_xh, "W_hh": self.W_hh, "b_h": self.b_h}
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            parameters = {"W_xh": W_xh, "W_hh": W_hh, "b_h": b_h}
             arguments.explain(_check_parameters, parameters, self.num_inputs, self.num_hiddens)
             raise
         # No result is a view, so that each can be changed in place.
@@ -150,16 +152,15 @@ class RNNScratchCell(nn.Module):
             step = single_step.textbook(x, weights.get("Wx"), weight_h, weights.get("b"), h)
             if step is not None:
                 return step
+        Wx, Wh, b = (weight_of(self, name) for name in ("Wx", "Wh", "b"))
         if x.dim() != 2 or x.size(1) != self.num_inputs:
             raise ValueError(f"x must be (batch, {self.num_inputs}), got {tuple(x.shape)}")
-        _check_like_weights("x", x, self.Wx)
-        h = _unwrap_state("h", h, x.size(0), self.num_hidden, self.Wh)
+        _check_like_weights("x", x, Wx)
+        h = _unwrap_state("h", h, x.size(0), self.num_hidden, Wh)
         try:
-            return layers.run_layer(
-                x, self.Wx.t(), self.Wh.t(), self.b, None, h, "tanh", -1, False
-            )[0]
-        except RuntimeError:
-            parameters = {"Wx": self.Wx, "Wh": self.Wh, "b": self.b}
+            return layers.run_layer(x, Wx.t(), Wh.t(), b, None, h, "tanh", -1, False)[0]
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            parameters = {"Wx": Wx, "Wh": Wh, "b": b}
             arguments.explain(_check_parameters, parameters, self.num_inputs, self.num_hidden)
             raise
 
@@ -197,9 +198,8 @@ def _stack(inputs: Iterable[Tensor]) -> Tensor:
 def _check_parameters(parameters: dict[str, Tensor], num_inputs: int, num_hiddens: int) -> None:
     """Checks the weights of inputs and states, and the bias: a user may have replaced them."""
     shapes = [(num_inputs, num_hiddens), (num_hiddens, num_hiddens), (num_hiddens,)]
-    for (name, parameter), shape in zip(parameters.items(), shapes, strict=True):
-        if parameter.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {tuple(parameter.shape)}")
+    of_like, like = next(iter(parameters.items()))
+    arguments.check_weights(parameters, shapes, like, of_like, ValueError, TypeError)
 
 
 def _unwrap_state(
