@@ -28,7 +28,7 @@ def explain(check: Callable[..., Any], *arguments: Any) -> None:
 
 
 def check_weights(
-    weights: dict[str, Any],
+    weights: dict[str, Tensor],
     shapes: Sequence[tuple[int, ...]],
     like: Tensor,
     of_like: str,

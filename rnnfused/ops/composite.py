@@ -35,9 +35,8 @@ def layer_by(loop):
         if args.weight_ih is not None:
             bias = sum_given(args.bias_ih, args.bias_hh)
             projections = project_input(args.input, args.weight_ih, bias).contiguous()
-        if (
-            args.lengths is None and args.time_dim == 0 and projections.dim() == 3
-        ):  # as loops take it
+        # As loops take it.
+        if args.lengths is None and args.time_dim == 0 and projections.dim() == 3:
             return loop(
                 projections,
                 args.weight_hh,
