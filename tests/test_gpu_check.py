@@ -194,7 +194,7 @@ def test_every_stage_runs_in_its_order(check):
     assert check.rows["memcheck"]["note"] == "ERROR SUMMARY: 0 errors"
     assert check.rows["kernels"]["note"] == "3 passed, 1 skipped in 0.10s"
     words = " ".join(check.rows["kernels"]["command"])
-    assert " -v " in words and " -n 2 " in words and "--timeout=15" in words
+    assert " -v " in words and " -n 4 " in words and "--timeout=15" in words
     assert " -n 8 " in " ".join(check.rows["modules"]["command"])
     assert (
         check.rows_of("benchmark-first.jsonl")

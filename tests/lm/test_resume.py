@@ -23,6 +23,7 @@ from rnnfused.lm import (
 from rnnfused.lm.checkpoint import _run_sum, load_run, saved_run
 from rnnfused.lm.cli import main
 from rnnfused.lm.run import Run
+from rnnfused.wording import quantity
 
 # All that a step can depend on.
 EVERYTHING = dataclasses.replace(
@@ -388,4 +389,4 @@ def test_another_number_of_threads_is_reported(tmp_path, capsys):
     finally:
         torch.set_num_threads(before)
     error = capsys.readouterr().err
-    assert f"the run used {before} threads and goes on with {before + 1}" in error
+    assert f"the run used {quantity(before, 'thread')} and goes on with {before + 1}" in error
