@@ -1,6 +1,5 @@
 """What the choice of a way depends on: the sizes of a call, and its class of shapes."""
 
-import functools
 from typing import NamedTuple
 
 import torch
@@ -9,8 +8,6 @@ from torch import Tensor
 from . import graphs
 
 MOST_TIMED_STEPS = 128  # longer loops take the time of so many steps in proportion
-
-_matmul = torch.backends.cuda.matmul
 
 
 class ShapeClass(NamedTuple):
@@ -94,33 +91,26 @@ class Call(NamedTuple):
 
     def shape_class(self, kind: str) -> ShapeClass:
         """The class of the call, whose plan is of this kind."""
-        # Read where it changes the time: products of other dtypes do not follow it.
-        precision = _matmul.fp32_precision if self.dtype == torch.float32 else ""
-        return _shape_class(self, kind, precision)
+        return ShapeClass(
+            self.device,
+            self.is_backward,
+            self.dtype,
+            # Read where it changes the time: products of other dtypes do not follow it.
+            torch.backends.cuda.matmul.fp32_precision if self.dtype == torch.float32 else "",
+            self.hidden_size,
+            self.num_heads,
+            1 << (self.batch_size - 1).bit_length(),
+            _coarse(self.num_steps),
+            self.is_packed,
+            self.has_clip,
+            graphs.is_small(self.num_steps, self._graph_bytes()),
+            kind,
+        )
 
-    def graph_bytes(self) -> int:
-        """The memory of a graph of the call."""
+    def _graph_bytes(self) -> int:
         sequences = (2 if self.is_backward else 1) * self.num_rows
         weight = self.hidden_size // self.num_heads  # rows as long as a state
         return (sequences + 2 * self.batch_size + weight) * self.hidden_size * self.dtype.itemsize
-
-
-@functools.lru_cache(4096)  # a small call takes a few us
-def _shape_class(call: Call, kind: str, precision: str) -> ShapeClass:
-    return ShapeClass(
-        call.device,
-        call.is_backward,
-        call.dtype,
-        precision,
-        call.hidden_size,
-        call.num_heads,
-        1 << (call.batch_size - 1).bit_length(),
-        _coarse(call.num_steps),
-        call.is_packed,
-        call.has_clip,
-        graphs.is_small(call.num_steps, call.graph_bytes()),
-        kind,
-    )
 
 
 def _coarse(num_steps: int) -> int:

@@ -35,16 +35,6 @@ def layer_by(loop):
         if args.weight_ih is not None:
             bias = sum_given(args.bias_ih, args.bias_hh)
             projections = project_input(args.input, args.weight_ih, bias).contiguous()
-        # As loops take it.
-        if args.lengths is None and args.time_dim == 0 and projections.dim() == 3:
-            return loop(
-                projections,
-                args.weight_hh,
-                args.h_0,
-                args.batch_sizes,
-                args.nonlinearity,
-                args.reverse,
-            )
         extents = Extents(args.batch_sizes, args.lengths)
         layout = Layout.of(projections.dim() - 1, extents, args.time_dim)
         projections = layout.time_major(projections)
@@ -56,13 +46,16 @@ def layer_by(loop):
             output, h_n = packing.forward(
                 loop, projections, args.weight_hh, h_0, args.lengths, *options
             )
-        return _as(layout.restore(output), output), _as(layout.restore_state(h_n), h_n)
+        return (
+            _in_place(output, layout.restore(output)),
+            _in_place(h_n, layout.restore_state(h_n)),
+        )
 
     return layer
 
 
-def _as(view: Tensor, tensor: Tensor) -> Tensor:
-    """The view of a new tensor as no view, which could be neither detached nor, under autograd, changed in place."""
+def _in_place(tensor: Tensor, view: Tensor) -> Tensor:
+    """The new tensor, shaped as its view: autograd forbids to detach a view, or to change one, in place."""
     if view is tensor or not can_reshape(tensor):
         return view
     return tensor.as_strided_(view.shape, view.stride())
