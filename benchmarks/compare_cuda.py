@@ -29,9 +29,7 @@ from rnnfused.bench.shape import ways
 
 RESULTS = Path(__file__).parent / "results" / "cuda.jsonl"
 ROUNDS = 20
-WAIT_CYCLES = (
-    6_000_000  # GPU clock cycles, about three milliseconds: longer than Python needs for a call
-)
+WAIT_CYCLES = 6_000_000  # GPU clock cycles, about 3 ms: longer than Python needs for a call
 TIME_LIMIT = 2.0  # seconds that a kernel waits for another block, far more than any case takes
 MAX_DIFFERENCE = 0.1  # of a state to cuDNN's: more is no rounding
 

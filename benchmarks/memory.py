@@ -80,7 +80,7 @@ def saved(case, side):
 
 
 def peak_here(case, side, threads):
-    """The peak of a side, in this process."""
+    """Returns the peak of a side in this process, in bytes; None where the system does not tell."""
     torch.set_num_threads(threads)
     # The warm-up loads code and starts threads, which would count as growth. It is small, to leave little memory.
     warm_up = Case(2, 64, 64, 64, case.tokens)

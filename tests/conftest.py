@@ -47,6 +47,12 @@ def device(request):
 
 
 @pytest.fixture
+def exact(device):
+    """Tolerances of assert_close: the same bits on the CPU; torch's own on a GPU, which may sum in another order."""
+    return dict(rtol=0, atol=0) if device == "cpu" else {}
+
+
+@pytest.fixture
 def any_order(device):
     """The difference between two equal calls that gradcheck allows: a GPU adds the rows of an index in any order."""
     return 0.0 if device == "cpu" else 1e-12

@@ -125,14 +125,12 @@ def test_gradcheck_to_second_order(
     ],
 )
 @pytest.mark.parametrize("batch", [3, 9])
-def test_any_strides(change, batch, device):
+def test_any_strides(change, batch, exact):
     (input, *others), _ = make("time_first", 4, batch, 6, 5)
     strided = change(input.detach())
     with torch.no_grad():
         expected = functional.rnn_layer(strided.contiguous(), *others)
         for got, wanted in zip(functional.rnn_layer(strided, *others), expected, strict=True):
-            # A GPU's products round by layout.
-            exact = dict(rtol=0, atol=0) if device == "cpu" else {}
             torch.testing.assert_close(got, wanted, **exact)
     strided.requires_grad_()
     check_equal((strided, *others), {})
@@ -476,7 +474,7 @@ def test_expanded_tensors_have_gradients(hidden, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("lengths", [None, torch.tensor([2, 5, 0])], ids=["whole", "lengths"])
 def test_gradients_by_token_have_the_layout_of_the_weight_and_no_bit_depends_on_the_vocabulary(
-    dtype, lengths, device
+    dtype, lengths, exact
 ):
     """Few ids in a large vocabulary are summed in the weight's layout, many in rows, which are transposed."""
     steps, rows, hidden, small, large = 5, 3, 37, 7, 1000
@@ -494,7 +492,5 @@ def test_gradients_by_token_have_the_layout_of_the_weight_and_no_bit_depends_on_
         (gradient,) = torch.autograd.grad(output.float().square().sum(), [rnn.weight_ih_l0])
         assert gradient.is_contiguous()
         gradients.append(gradient)
-    # A GPU adds in any order.
-    exact = dict(rtol=0, atol=0) if device == "cpu" else {}
     torch.testing.assert_close(gradients[0], gradients[1][:, :small], **exact)
     assert not gradients[1][:, small:].any()

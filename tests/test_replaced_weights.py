@@ -44,7 +44,7 @@ def test_a_wrong_weight_is_named(kind, change, steps, hidden, differentiated):
         wrong = CHANGES[change](weight.detach())
         needs = differentiated and wrong is not None and wrong.is_floating_point()
         setattr(module, name, None if wrong is None else Parameter(wrong, requires_grad=needs))
-        # Other arguments are compared with the first of the weights, so they may be named too.
+        # One weight sets the dtype and device of all arguments: if it is wrong, the message may name another.
         names = rf"{name} must|like the weights, |like {name}, "
         with (
             torch.set_grad_enabled(differentiated),
